@@ -1,0 +1,211 @@
+"""Every refusal the frontend can answer with: one table from kind to status, code, Retry-After and log level.
+
+The envelopes are SIE's: `{"detail": {"code", "message", ...}}` on its own routes, `{"error": {...}}` on the
+OpenAI route, and the bare `{"detail": ...}` of an HTTP framework where SIE lets its framework answer.
+Bodies are JSON whatever the client accepts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+JSON_TYPE: Final = "application/json"
+
+
+class ErrorKind(Enum):
+    """What went wrong, as the table below knows it."""
+
+    INVALID_INPUT = "invalid_input"
+    INPUT_TOO_LONG = "input_too_long"
+    BODY_TOO_LARGE = "body_too_large"
+    MODEL_NOT_FOUND = "model_not_found"
+    ROUTE_NOT_FOUND = "route_not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    UNPROCESSABLE = "unprocessable"
+    INFERENCE_ERROR = "inference_error"
+    MODEL_LOAD_FAILED = "model_load_failed"
+    MODEL_LOADING = "model_loading"
+    MODEL_NOT_LOADED = "model_not_loaded"
+    LORA_LOADING = "lora_loading"
+    QUEUE_FULL = "queue_full"
+    RESOURCE_EXHAUSTED = "resource_exhausted"
+    SHUTTING_DOWN = "shutting_down"
+
+
+class ErrorRow(NamedTuple):
+    """One line of the table. `code` is null where the body is the framework's; `retry_after` is in seconds."""
+
+    status: int
+    code: str | None
+    retry_after: int | None
+    log_level: int
+    openai_type: str
+    openai_code: str
+
+
+_CLIENT: Final = "invalid_request_error"
+_SERVER: Final = "server_error"
+
+# An SDK retries by status and code together: 503 MODEL_NOT_LOADED is final for it, 503 MODEL_LOADING is not.
+ERROR_TABLE: Final[Mapping[ErrorKind, ErrorRow]] = {
+    ErrorKind.INVALID_INPUT: ErrorRow(400, "INVALID_INPUT", None, logging.INFO, _CLIENT, "invalid_request"),
+    ErrorKind.INPUT_TOO_LONG: ErrorRow(400, "INPUT_TOO_LONG", None, logging.INFO, _CLIENT, "invalid_request"),
+    ErrorKind.BODY_TOO_LARGE: ErrorRow(413, "INPUT_TOO_LONG", None, logging.INFO, _CLIENT, "invalid_request"),
+    ErrorKind.MODEL_NOT_FOUND: ErrorRow(404, "MODEL_NOT_FOUND", None, logging.INFO, _CLIENT, "model_not_found"),
+    ErrorKind.ROUTE_NOT_FOUND: ErrorRow(404, None, None, logging.INFO, _CLIENT, "not_found"),
+    ErrorKind.METHOD_NOT_ALLOWED: ErrorRow(405, None, None, logging.INFO, _CLIENT, "method_not_allowed"),
+    ErrorKind.UNPROCESSABLE: ErrorRow(422, None, None, logging.INFO, _CLIENT, "invalid_request"),
+    ErrorKind.INFERENCE_ERROR: ErrorRow(500, "INFERENCE_ERROR", None, logging.ERROR, _SERVER, "INFERENCE_ERROR"),
+    ErrorKind.MODEL_LOAD_FAILED: ErrorRow(502, "MODEL_LOAD_FAILED", None, logging.ERROR, _SERVER, "MODEL_LOAD_FAILED"),
+    ErrorKind.MODEL_LOADING: ErrorRow(503, "MODEL_LOADING", 5, logging.INFO, _SERVER, "MODEL_LOADING"),
+    ErrorKind.MODEL_NOT_LOADED: ErrorRow(503, "MODEL_NOT_LOADED", None, logging.WARNING, _SERVER, "MODEL_NOT_LOADED"),
+    ErrorKind.LORA_LOADING: ErrorRow(503, "LORA_LOADING", 1, logging.INFO, _SERVER, "LORA_LOADING"),
+    ErrorKind.QUEUE_FULL: ErrorRow(503, "QUEUE_FULL", 1, logging.WARNING, "server_overloaded", "QUEUE_FULL"),
+    ErrorKind.RESOURCE_EXHAUSTED: ErrorRow(503, "RESOURCE_EXHAUSTED", 5, logging.ERROR, _SERVER, "RESOURCE_EXHAUSTED"),
+    ErrorKind.SHUTTING_DOWN: ErrorRow(503, None, 5, logging.INFO, _SERVER, "SHUTTING_DOWN"),
+}
+
+
+class WireError(Exception):
+    """A refusal on its way to the client.
+
+    `extras` sit beside `code` and `message` in either envelope. `param` and `openai_code` appear in the
+    OpenAI envelope only; `detail` replaces the message in a framework body (422: the list of mistakes).
+    """
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        extras: Mapping[str, Any] | None = None,
+        detail: list[dict[str, Any]] | None = None,
+        param: str | None = None,
+        openai_code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.extras: Mapping[str, Any] = extras or {}
+        self.detail = detail
+        self.param = param
+        self.openai_code = openai_code
+
+    @property
+    def row(self) -> ErrorRow:
+        """This error's line of the table."""
+        return ERROR_TABLE[self.kind]
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.row.status
+
+    @property
+    def code(self) -> str | None:
+        """The machine-readable code of SIE's envelope; null where the framework's body is used."""
+        return self.row.code
+
+    def headers(self) -> dict[str, str]:
+        """The response headers of the error: its content type and, where the table has one, Retry-After."""
+        headers = {"content-type": JSON_TYPE}
+        if self.row.retry_after is not None:
+            headers["retry-after"] = str(self.row.retry_after)
+        return headers
+
+    def body(self) -> bytes:
+        """The JSON body on SIE's own routes."""
+        if self.kind is ErrorKind.SHUTTING_DOWN:
+            return _dump({"error": "Service shutting down", "detail": self.message})
+        if self.code is None:
+            return _dump({"detail": self.message if self.detail is None else self.detail})
+        return _dump({"detail": {"code": self.code, "message": self.message, **self.extras}})
+
+    def openai_body(self) -> bytes:
+        """The JSON body on the OpenAI route; framework bodies (404, 405, 422, shutdown) are the same there."""
+        if self.code is None:
+            return self.body()
+        error = {
+            "message": self.message,
+            "type": self.row.openai_type,
+            "param": self.param,
+            "code": self.openai_code or self.row.openai_code,
+            **self.extras,
+        }
+        return _dump({"error": error})
+
+
+def _dump(body: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        # A request's own value, echoed, can be what orjson refuses: a lone surrogate, an integer beyond 64 bits.
+        return json.dumps(body, separators=(",", ":")).encode()
+
+
+def invalid_input(message: str) -> WireError:
+    """400: the request itself is wrong."""
+    return WireError(ErrorKind.INVALID_INPUT, message)
+
+
+def body_too_large(limit: int) -> WireError:
+    """413: the body has more than `limit` bytes."""
+    return WireError(ErrorKind.BODY_TOO_LARGE, f"request body exceeds the limit of {limit} bytes")
+
+
+def model_not_found(model_id: str, known_ids: Iterable[str]) -> WireError:
+    """404: no such id. Up to three known ids that look alike, whatever their case, are suggested."""
+    message = f"Model '{model_id}' not found"
+    by_lowered = {known.lower(): known for known in known_ids}
+    if alike := difflib.get_close_matches(model_id.lower(), by_lowered, n=3, cutoff=0.6):
+        message += " Did you mean " + ", ".join(f"'{by_lowered[lowered]}'" for lowered in alike) + "?"
+    return WireError(ErrorKind.MODEL_NOT_FOUND, message)
+
+
+def model_loading(model_id: str) -> WireError:
+    """503: the model is not ready yet and will be; every SDK retries this."""
+    return WireError(ErrorKind.MODEL_LOADING, f"Model '{model_id}' is loading, please retry")
+
+
+def model_load_failed(model_id: str, cause: str, *, error_class: str, attempts: int, permanent: bool) -> WireError:
+    """502: the model could not be loaded; no SDK retries this. `cause` is `ExceptionName: text`."""
+    return WireError(
+        ErrorKind.MODEL_LOAD_FAILED,
+        f"Model '{model_id}' failed to load ({error_class}, attempts={attempts}): {cause}",
+        extras={"error_class": error_class, "attempts": attempts, "permanent": permanent},
+    )
+
+
+def queue_full(model_id: str) -> WireError:
+    """503: transient back-pressure; the SDK retries after a second."""
+    return WireError(ErrorKind.QUEUE_FULL, f"The queue of model '{model_id}' is full, please retry")
+
+
+def resource_exhausted(message: str) -> WireError:
+    """503: out of accelerator memory; the SDK retries a few times, ever slower."""
+    return WireError(ErrorKind.RESOURCE_EXHAUSTED, message)
+
+
+def inference_error(activity: str) -> WireError:
+    """500: anything unforeseen. `activity` is `encoding` or `scoring`; the cause is for the log only."""
+    return WireError(ErrorKind.INFERENCE_ERROR, f"internal error during {activity}")
+
+
+def scoring_unsupported(model_id: str) -> WireError:
+    """400: `/v1/score` on a model without the task."""
+    return invalid_input(
+        f"Model '{model_id}' does not support scoring. "
+        "Use an encoder model with /v1/encode instead, or use a reranker model."
+    )
+
+
+def shutting_down() -> WireError:
+    """503: the process drains; another instance may answer."""
+    return WireError(ErrorKind.SHUTTING_DOWN, "Server is draining requests before shutdown. Retry on another instance.")

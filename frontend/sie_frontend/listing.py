@@ -1,0 +1,43 @@
+"""`GET /v1/models`: what each routable id takes and gives, and whether it can be asked now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sie_frontend.manifest import Model
+
+if TYPE_CHECKING:
+    from sie_frontend.app import Frontend
+
+
+def list_models(frontend: Frontend) -> dict[str, Any]:
+    """Every routable id, variants included."""
+    return {"models": [model_info(frontend, name, model) for name, model in frontend.manifest.models.items()]}
+
+
+def model_info(frontend: Frontend, model_id: str, model: Model) -> dict[str, Any]:
+    """One entry, its keys in the contract's order. Reading it never loads anything."""
+    loaded = frontend.engine.model_ready(model)
+    return {
+        "name": model_id,
+        "inputs": model.inputs,
+        "outputs": model.outputs,
+        "dims": {output: dim for output, dim in model.dims.items() if dim is not None},
+        "loaded": loaded,
+        "state": "loaded" if loaded else "loading",
+        "last_error": None,
+        "max_sequence_length": model.max_sequence_length,
+        "profiles": {
+            name: {
+                "is_default": name == "default",
+                "identity": None,
+                "remote_contract_sha256": None,
+                "remote_execution_sha256": None,
+                "runtime_instance_id": frontend.runtime_instance,
+            }
+            for name in model.profiles
+        },
+        "revision": model.revision,
+        "capabilities": None,
+        "routing": {"policy": None, "upstream_kind": None},
+    }

@@ -1,0 +1,196 @@
+"""`manifest.json`: the one document that the compiler writes and the frontend reads.
+
+Its schema lives with its reader, so that the frontend needs nothing of the compiler. Everything that serving
+depends on is in it or beside it in the repository: no hub, no bundle and no torch at run time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+OutputType = Literal["dense", "sparse", "multivector", "score"]
+PromptStyle = Literal[
+    "template",
+    "sentence_transformer",
+    "sentence_transformer_sparse",
+    "pytorch_embedding",
+    "instruction_prefix",
+    "colbert",
+    "cross_encoder",
+    "causal_cross_encoder",
+    "native_causal_cross_encoder",
+    "none",
+]
+
+
+class ManifestError(Exception):
+    """The repository cannot be served: the manifest is absent, unreadable or of another schema."""
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """A tensor of a Triton model. `dims` excludes the batch axis; -1 is a dynamic axis."""
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+
+
+class Tokenization(msgspec.Struct, frozen=True):
+    """How text becomes token ids, right-padded with `pad_id` to a bucket length.
+
+    `path` is relative to the repository. `max_length` counts special tokens. `inputs` are the tensors that the
+    Triton model takes, in order; `attention_mask` is derived from lengths, never from `ids != pad_id`.
+    `append_ids` follow the truncated text (an end-of-sequence id that the tokenizer does not add by itself).
+    """
+
+    path: str
+    max_length: int
+    pad_id: int
+    inputs: tuple[str, ...]
+    buckets: tuple[int, ...]
+    append_ids: tuple[int, ...] = ()
+
+
+class Prompting(msgspec.Struct, frozen=True):
+    """Which rule turns an item's text into the text that is tokenised, and what the rule falls back on."""
+
+    style: PromptStyle
+    query_template: str | None = None
+    doc_template: str | None = None
+    prompts: dict[str, str] = {}
+    default_prompt: str | None = None
+    lowercase: bool = False
+
+
+class Pooled(msgspec.Struct, frozen=True):
+    """The two outputs of a dense head: L2-normalised, and as pooled."""
+
+    normalized: str
+    raw: str
+
+
+class DenseHead(msgspec.Struct, frozen=True, tag="dense", tag_field="kind"):
+    """One vector per item. `pooling` is the profile's own.
+
+    `poolings` maps each pooling that a request may choose to its output tensors; `pooling_names` maps the spellings of
+    `options.pooling` to them, "*" standing for any other spelling. It is empty where the adapter ignores the option.
+    """
+
+    dim: int
+    pooling: str
+    pooling_names: dict[str, str]
+    poolings: dict[str, Pooled]
+    normalize: bool
+    honours_normalize: bool = True
+
+
+Head: TypeAlias = DenseHead
+
+
+class Batching(msgspec.Struct, frozen=True):
+    """How many rows and padded tokens one Triton request may hold, and how many run side by side.
+
+    `run_tokens` is the token budget of one run: cache-sized on CPU, large on GPU.
+    """
+
+    max_batch_size: int
+    run_tokens: int
+    streams: int
+
+
+class Model(msgspec.Struct, frozen=True):
+    """One routable model id and everything the frontend must know to serve it."""
+
+    triton_model: str
+    adapter: str
+    requires_text: str
+    inputs: tuple[str, ...]
+    outputs: tuple[OutputType, ...]
+    dims: dict[str, int | None]
+    max_sequence_length: int | None
+    revision: str | None
+    profiles: dict[str, dict[str, Any]]
+    prompting: Prompting
+    tokenization: Tokenization
+    heads: dict[OutputType, Head]
+    batching: dict[str, Batching]
+    loadtime: dict[str, Any] = {}
+    usage: Literal["processed", "raw"] = "processed"
+
+
+class TritonModel(msgspec.Struct, frozen=True):
+    """One directory of the repository. `depends_on` names the composing models of an ensemble."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    files: dict[str, str]
+    depends_on: tuple[str, ...] = ()
+
+
+class Distance(msgspec.Struct, frozen=True):
+    """How far an output is from the reference: worst cosine and worst absolute difference over `cases` items.
+
+    `batch_max_abs` is the worst difference between an item alone and the same item in a batch.
+    """
+
+    reference: str
+    cases: int
+    min_cosine: float
+    max_abs: float
+    batch_max_abs: float
+
+
+class Built(msgspec.Struct, frozen=True):
+    """Where a public Triton model came from and how close it is; `key` recognises an unchanged build."""
+
+    key: str
+    checkpoint: str
+    precision: str
+    format: str
+    layout: str
+    tools: dict[str, str]
+    parity: dict[str, Distance]
+    triton_models: tuple[str, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The whole document. `models` is keyed by model id, the other two by Triton model name."""
+
+    schema_version: int
+    models: dict[str, Model]
+    triton_models: dict[str, TritonModel]
+    built: dict[str, Built]
+
+
+def read_manifest(repository: Path) -> Manifest:
+    """Read `repository/manifest.json`; raises `ManifestError` with the cause and the cure."""
+    path = repository / MANIFEST_NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ManifestError(f"no `{MANIFEST_NAME}` in `{repository}`; build one with `sie-triton build`") from None
+    except OSError as error:
+        raise ManifestError(f"cannot read `{path}`: {error.strerror}") from None
+    try:
+        version = msgspec.json.decode(data, type=dict[str, Any]).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ManifestError(
+                f"`{path}` has schema version {version!r}, this program reads {SCHEMA_VERSION}; "
+                "rebuild with `sie-triton build --force`"
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise ManifestError(
+            f"`{path}` is not a valid manifest: {error}; rebuild with `sie-triton build --force`"
+        ) from None
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON with sorted keys: equal manifests give equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"

@@ -1,0 +1,59 @@
+"""`output_dtype`: vectors narrowed for the wire, row by row, in float32 and with rounding half to even.
+
+No scale or offset travels: the narrow values keep directions, not magnitudes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+OutputDtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+
+OUTPUT_DTYPES: Final[tuple[OutputDtype, ...]] = get_args(OutputDtype)
+
+
+def quantize_vectors(vectors: NDArray[Any], dtype: OutputDtype) -> NDArray[Any]:
+    """Dense vectors or token vectors [..., d] in `dtype`, each row (last axis) by itself.
+
+    `float32` leaves the values as they are. `int8` is scaled by the row's largest magnitude, `uint8` spans the
+    row's minimum and maximum (a constant row is 0), `binary` and `ubinary` are the same: bits of `x > 0`,
+    most significant first, [..., ceil(d / 8)] uint8.
+    """
+    match dtype:
+        case "float32":
+            return vectors
+        case "float16":
+            return vectors.astype(np.float16)
+        case "int8":
+            return _to_int8(vectors.astype(np.float32, copy=False))
+        case "uint8":
+            return _to_uint8(vectors.astype(np.float32, copy=False))
+        case "binary" | "ubinary":
+            return np.packbits(vectors > 0, axis=-1)
+
+
+def quantize_weights(weights: NDArray[Any], dtype: OutputDtype) -> NDArray[Any]:
+    """Sparse values [nnz] in `dtype`: only `float16` narrows them, every other dtype leaves float32."""
+    return weights.astype(np.float16 if dtype == "float16" else np.float32, copy=False)
+
+
+def _to_int8(rows: NDArray[np.float32]) -> NDArray[np.int8]:
+    if rows.size == 0:
+        return rows.astype(np.int8)
+    scale: NDArray[np.float32] = np.abs(rows).max(axis=-1, keepdims=True)
+    scale[scale == 0] = 1
+    rounded: NDArray[np.float32] = np.rint(rows / scale * np.float32(127))
+    return rounded.astype(np.int8)
+
+
+def _to_uint8(rows: NDArray[np.float32]) -> NDArray[np.uint8]:
+    if rows.size == 0:
+        return rows.astype(np.uint8)
+    low: NDArray[np.float32] = rows.min(axis=-1, keepdims=True)
+    span: NDArray[np.float32] = rows.max(axis=-1, keepdims=True) - low
+    span[span == 0] = 1
+    rounded: NDArray[np.float32] = np.rint((rows - low) / span * np.float32(255))
+    return rounded.astype(np.uint8)

@@ -1,0 +1,77 @@
+"""Bundles on disk: one file, a flat folder of them, and the model ids they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sie_triton.diagnostics import Diagnostic, Where
+
+from .model import DEFAULT_PROFILE, Bundle, ResolvedProfile, expand
+from .schema import read_bundle
+from .suggest import did_you_mean
+
+
+def load_bundle(path: Path) -> tuple[Bundle | None, list[Diagnostic]]:
+    """The bundle in a file; or None and all its mistakes, each with its line and column. Never raises on a file."""
+    return read_bundle(path)
+
+
+def load_bundles(folder: Path) -> tuple[dict[str, Bundle], list[Diagnostic]]:
+    """Every `*.yaml` directly in a folder, by `sie_id`, in the order of the file names.
+
+    Valid bundles are returned beside the mistakes of the others. Two files with one `sie_id` are a mistake (`SIE110`);
+    the first is kept.
+    """
+    paths = sorted(path for path in folder.glob("*.yaml") if path.is_file()) if folder.is_dir() else []
+    if not paths:
+        missing = "holds no `*.yaml`" if folder.is_dir() else "is not a folder"
+        return {}, [Diagnostic("SIE101", f"the bundle folder {missing}", Where(folder), "name a folder of bundles")]
+    bundles: dict[str, Bundle] = {}
+    diagnostics: list[Diagnostic] = []
+    for path in paths:
+        bundle, mistakes = load_bundle(path)
+        diagnostics.extend(mistakes)
+        if bundle is None:
+            continue
+        first = bundles.setdefault(bundle.sie_id, bundle)
+        if first is not bundle:
+            message = f"`{bundle.sie_id}` is defined twice: in {first.path} and in {path}"
+            hint = "give one of them another `sie_id`, or remove a file"
+            diagnostics.append(Diagnostic("SIE110", message, bundle.positions["sie_id"], hint))
+    return bundles, diagnostics
+
+
+def routable(bundles: Mapping[str, Bundle]) -> dict[str, tuple[Bundle, ResolvedProfile]]:
+    """Every id that clients can address. A bundle whose own `sie_id` reads `id:profile` wins over that variant."""
+    return {
+        profile.model_id: (bundle, profile)
+        for bundle in bundles.values()
+        for profile in expand(bundle)
+        if profile.profile == DEFAULT_PROFILE or profile.model_id not in bundles
+    }
+
+
+def find_model(bundles: Mapping[str, Bundle], model_id: str) -> tuple[Bundle, ResolvedProfile] | Diagnostic:
+    """The bundle and profile behind an id, matched exactly and case-sensitively; or why there is none (`SIE111`)."""
+    models = routable(bundles)
+    if model_id in models:
+        return models[model_id]
+    if model_id in bundles:
+        bundle = bundles[model_id]
+        message = f"`{model_id}` has no `{DEFAULT_PROFILE}` profile, so the bare id names no model"
+        choices = ", ".join(f"`{profile.model_id}`" for profile in expand(bundle))
+        return Diagnostic("SIE111", message, Where(bundle.path), f"choose {choices}")
+    base, _, profile = model_id.rpartition(":")
+    if profile == DEFAULT_PROFILE and base in models:
+        return Diagnostic(
+            "SIE111", f"unknown model `{model_id}`", None, f"the default profile is addressed as `{base}`"
+        )
+    if base in bundles:
+        bundle = bundles[base]
+        ids = [other.model_id for other in expand(bundle)]
+        hint = did_you_mean(model_id, ids) or f"choose {', '.join(f'`{i}`' for i in ids)}"
+        return Diagnostic("SIE111", f"`{base}` has no profile `{profile}`", Where(bundle.path), hint)
+    without_owner = [known for known in models if known.rpartition("/")[2].casefold() == model_id.casefold()]
+    hint = did_you_mean(without_owner[0] if without_owner else model_id, models) or "list the ids that there are"
+    return Diagnostic("SIE111", f"unknown model `{model_id}`", None, hint)

@@ -1,0 +1,349 @@
+"""`sie-triton`: parses, prints and owns the exit codes. Data goes to stdout, everything else to stderr.
+
+0 done; 1 a build, a verification or a server failed; 2 wrong usage or a bundle that is not valid.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from sie_triton import __version__
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
+
+app = typer.Typer(
+    name="sie-triton",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Compile SIE model bundles into Triton model repositories, check them, and serve them with SIE's contract.\n\n"
+    "A first embedding: `sie-triton up -m sentence-transformers/all-MiniLM-L6-v2`",
+)
+# Wide enough that nothing is folded when the output is a file or a pipe.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Models = Annotated[
+    list[str], typer.Option("--model", "-m", help="Model id, `id` or `id:profile`. Repeatable.", show_default=False)
+]
+Bundles = Annotated[
+    Path | None, typer.Option("--bundles", help="Folder of bundle YAMLs. Default: those that are shipped.")
+]
+Weights = Annotated[
+    list[str],
+    typer.Option(
+        "--weights",
+        help="Checkpoint folder, or `ID=FOLDER`. Repeatable. Default: the local Hugging Face cache, then the hub.",
+        show_default=False,
+    ),
+]
+Repository = Annotated[Path, typer.Option("--repository", "-r", help="The Triton model repository.")]
+DEFAULT_REPOSITORY = Path("model_repository")
+
+
+class ExitCode(int, Enum):
+    """What the process tells its caller."""
+
+    FAILED = 1
+    USAGE = 2
+
+
+# Mistakes in what the user wrote, as against work that failed.
+_USAGE_CODES = ("SIE1", "SIE2")
+
+
+def main() -> None:
+    """Entry point: diagnostics become printed lines and an exit code, an interrupt becomes 130."""
+    try:
+        app()
+    except DiagnosticError as error:
+        _fail(error.diagnostics)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+
+
+def _fail(diagnostics: Iterable[Diagnostic]) -> NoReturn:
+    found = list(diagnostics)
+    for diagnostic in found:
+        place = f"{diagnostic.where}: " if diagnostic.where else ""
+        err.print(f"{place}[bold red]{diagnostic.code}[/]: ", end="")
+        err.print(diagnostic.message, markup=False)
+        if diagnostic.hint:
+            err.print(f"  hint: {diagnostic.hint}", markup=False)
+    usage = all(d.code.startswith(_USAGE_CODES) for d in found)
+    sys.exit(ExitCode.USAGE if usage else ExitCode.FAILED)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside.")] = False,
+) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+
+@app.command()
+def plan(
+    model: Models,
+    bundles: Bundles = None,
+    weights: Weights = [],  # noqa: B006 - typer copies the default
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what would be built: graphs, tensors with their axes, ensemble steps. Needs no torch.
+
+    Where the checkpoint is not at hand, widths that only it knows appear by name.
+    """
+    from sie_triton.compiler import plan_models
+
+    plans: list[Any] = []
+    options = _options(DEFAULT_REPOSITORY, weights, model)
+    for target in _targets(model, bundles):
+        made, _ = plan_models(target, options)
+        plans += made
+    if as_json:
+        out.print_json(json.dumps([_plan_json(p) for p in plans]))
+        return
+    for made_plan in plans:
+        _print_plan(made_plan)
+
+
+@app.command()
+def build(
+    model: Models,
+    bundles: Bundles = None,
+    weights: Weights = [],  # noqa: B006
+    repository: Repository = DEFAULT_REPOSITORY,
+    force: Annotated[bool, typer.Option("--force", help="Build even if nothing changed.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own Python; its bundle must allow it too.")
+    ] = False,
+) -> None:
+    """Compile bundles into a verified Triton model repository.
+
+    Nothing is published unless every output matches the reference; an unchanged model is not built again.
+    """
+    _build(model, bundles, weights, repository, force=force, trust_remote_code=trust_remote_code)
+
+
+@app.command()
+def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
+    """Check a built repository again: digests, structure, Triton's rules, parity. Needs neither torch nor network."""
+    from sie_triton.verify import verify_repository
+
+    manifest = _manifest(repository)
+    problems = verify_repository(repository, manifest)
+    if problems:
+        _fail(problems)
+    for name, built in manifest.built.items():
+        for tensor, distance in built.parity.items():
+            out.print(f"{name} {tensor}: min cosine {distance.min_cosine:.8f} over {distance.cases} texts")
+    err.print(f"[green]verified[/] {repository}: {len(manifest.triton_models)} Triton models, all files intact")
+
+
+@app.command()
+def serve(
+    repository: Repository = DEFAULT_REPOSITORY,
+    host: Annotated[str, typer.Option(help="Address the frontend listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port the frontend listens on.", min=1, max=65535)] = 8080,
+    triton_url: Annotated[
+        str | None, typer.Option("--triton-url", help="Use a Triton that already runs, at `host:port`.")
+    ] = None,
+    log_dir: Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")] = Path(".cache/log"),
+) -> None:
+    """Serve a built repository: tritonserver as a child process, the frontend in front of it."""
+    from sie_triton.serving import serve_repository
+
+    serve_repository(
+        repository,
+        _manifest(repository),
+        host=host,
+        port=port,
+        triton_url=triton_url,
+        log_dir=log_dir,
+        announce=_say,
+    )
+
+
+@app.command()
+def up(
+    model: Models,
+    bundles: Bundles = None,
+    weights: Weights = [],  # noqa: B006
+    repository: Repository = DEFAULT_REPOSITORY,
+    host: Annotated[str, typer.Option(help="Address the frontend listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port the frontend listens on.", min=1, max=65535)] = 8080,
+    log_dir: Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")] = Path(".cache/log"),
+) -> None:
+    """Build what is missing, then serve it."""
+    from sie_triton.serving import check_prerequisites, serve_repository
+
+    # A port that is taken or a missing tritonserver should be told before minutes of building.
+    check_prerequisites(host, port)
+    _build(model, bundles, weights, repository)
+    serve_repository(
+        repository,
+        _manifest(repository),
+        host=host,
+        port=port,
+        triton_url=None,
+        log_dir=log_dir,
+        announce=_say,
+    )
+
+
+def _say(message: str) -> None:
+    err.print(message, markup=False)
+
+
+def _build(
+    models: Sequence[str],
+    bundles: Path | None,
+    weights: Sequence[str],
+    repository: Path,
+    *,
+    force: bool = False,
+    trust_remote_code: bool = False,
+) -> None:
+    from dataclasses import replace
+
+    from sie_triton.compiler import compile_models
+
+    targets = _targets(models, bundles)
+    for target in targets:
+        for profile, refusal in target.refused:
+            err.print(f"not built: `{profile.model_id}`: {refusal.reason}", markup=False)
+    options = _options(repository, weights, models)
+    with err.status("building") as status:
+
+        def announce(message: str) -> None:
+            status.update(message)
+            err.print(f"[dim]{message}[/]" if err.is_terminal else message)
+
+        options = replace(options, force=force, trust_remote_code=trust_remote_code, announce=announce)
+        built = compile_models(targets, options)
+    for result in built:
+        ids = ", ".join(result.model_ids)
+        if result.skipped:
+            err.print(f"[green]unchanged[/] {ids}")
+            continue
+        err.print(f"[green]built[/] {ids} from {result.source}")
+        for tensor, distance in result.parity.items():
+            err.print(
+                f"  {tensor}: min cosine {distance.min_cosine:.8f}, max difference {distance.max_abs:.1e} "
+                f"over {distance.cases} texts; alone against batched {distance.batch_max_abs:.1e}"
+            )
+
+
+def _options(repository: Path, weights: Sequence[str], models: Sequence[str]) -> Any:
+    from sie_triton.compiler import BuildOptions
+
+    by_id: dict[str, Path] = {}
+    default = None
+    for entry in weights:
+        model_id, separator, folder = entry.partition("=")
+        if separator and not Path(entry).exists():
+            by_id[model_id.split(":")[0]] = Path(folder)
+        elif default is not None:
+            raise typer.BadParameter("two folders without an id; write `ID=FOLDER` for each", param_hint="--weights")
+        else:
+            default = Path(entry)
+    if default is not None and len({m.split(":")[0] for m in models}) > 1:
+        raise typer.BadParameter("several models: say which the folder is for, `ID=FOLDER`", param_hint="--weights")
+    unused = set(by_id) - {m.split(":")[0] for m in models}
+    if unused:
+        raise typer.BadParameter(f"{sorted(unused)} are not among the models to build", param_hint="--weights")
+    return BuildOptions(repository=repository, weights=by_id, default_weights=default)
+
+
+def _targets(models: Sequence[str], folder: Path | None) -> list[Any]:
+    """The bundles of the wanted ids with the profiles to build: all of a bundle for its bare id, else the one named."""
+    from sie_triton.bundle import expand, find_model, load_bundles
+    from sie_triton.compiler import select
+
+    bundles, mistakes = load_bundles(folder or shipped_bundles())
+    if mistakes:
+        _fail(mistakes)
+    wanted: dict[str, list[Any]] = {}
+    problems = []
+    for model_id in dict.fromkeys(models):
+        found = find_model(bundles, model_id)
+        if isinstance(found, Diagnostic):
+            problems.append(found)
+            continue
+        bundle, profile = found
+        chosen = wanted.setdefault(bundle.sie_id, [])
+        for candidate in expand(bundle) if model_id == bundle.sie_id else [profile]:
+            if candidate not in chosen:
+                chosen.append(candidate)
+    if problems:
+        _fail(problems)
+    return [select(bundles[sie_id], profiles) for sie_id, profiles in wanted.items()]
+
+
+def shipped_bundles() -> Path:
+    """The bundles that come with the distribution: beside the package in a wheel, at the root of a checkout."""
+    here = Path(__file__).resolve().parent
+    inside = here / "model_bundles"
+    return inside if inside.is_dir() else here.parent / "model_bundles"
+
+
+def _manifest(repository: Path) -> Any:
+    from sie_frontend.manifest import ManifestError, read_manifest
+
+    from sie_triton.diagnostics import Where
+
+    try:
+        return read_manifest(repository)
+    except ManifestError as error:
+        _fail([Diagnostic("SIE603", str(error), Where(repository))])
+
+
+def _plan_json(made: Any) -> dict[str, Any]:
+    content = asdict(made)
+    content["served"] = [served.profile.model_id for served in made.served]
+    return content
+
+
+def _print_plan(made: Any) -> None:
+    ids = ", ".join(served.profile.model_id for served in made.served)
+    out.print(f"[bold]{made.name}[/] serves {ids}")
+    out.print(f"  truncates at {made.max_length} tokens; pads to {', '.join(map(str, made.buckets))}")
+    for graph in made.graphs:
+        module = asdict(graph.module)
+        details = [module.pop("kind"), *(f"{key}={_shown(value)}" for key, value in module.items() if value)]
+        _print_signature(graph, " ".join(details))
+    _print_signature(made, "ensemble of the above")
+
+
+def _shown(value: Any) -> str:
+    return ",".join(str(entry) for entry in value) if isinstance(value, list | tuple) else str(value)
+
+
+def _print_signature(model: Any, computes: str) -> None:
+    out.print(f"  {getattr(model, 'triton_model', None) or model.name}: {computes}", markup=False)
+    for arrow, tensors in (("<-", model.inputs), ("->", model.outputs)):
+        for tensor in tensors:
+            axes = ", ".join(map(str, tensor.axes))
+            out.print(f"    {arrow} {tensor.name} {tensor.datatype} [{axes}]", markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""The compiler's stages in order: bundle -> profiles -> checkpoint -> plan -> graphs -> verified repository."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sie_frontend.manifest import Distance, Manifest
+
+from sie_triton import __version__
+from sie_triton import manifest as manifests
+from sie_triton.bundle import Bundle, ResolvedProfile
+from sie_triton.catalog import Recipe, Refusal, verdict
+from sie_triton.checkpoint import Checkpoint, resolve_checkpoint
+from sie_triton.config import available_cores, cpu_shape, triton_configs
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.facts import read_facts
+from sie_triton.plan import EXPORTER_REVISION, TritonPlan, make_plans
+from sie_triton.render import render
+from sie_triton.repository import current_manifest, publish, staged_repository, write_manifest
+from sie_triton.verify import REFERENCE_NAME, StoredReference, check_parity, check_structure, measure, write_reference
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What the command line decides for all models of one build."""
+
+    repository: Path
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    default_weights: Path | None = None
+    force: bool = False
+    trust_remote_code: bool = False
+    cores: int = field(default_factory=available_cores)
+    announce: Announce = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One bundle and the profiles of it that were asked for; the refused ones among them, with their reasons."""
+
+    bundle: Bundle
+    profiles: tuple[tuple[ResolvedProfile, Recipe], ...]
+    refused: tuple[tuple[ResolvedProfile, Refusal], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """One public Triton model of a finished build. `parity` is empty when nothing had to be built again."""
+
+    triton_model: str
+    model_ids: tuple[str, ...]
+    parity: dict[str, Distance]
+    source: str
+    skipped: bool
+
+
+def select(bundle: Bundle, profiles: Sequence[ResolvedProfile]) -> Target:
+    """Sort the profiles of a bundle into those that compile and those that do not.
+
+    Raises `DiagnosticError` if none does: asking for a model and getting nothing is a failure.
+    """
+    judged = [(profile, verdict(profile, bundle)) for profile in profiles]
+    recipes = tuple((p, v) for p, v in judged if isinstance(v, Recipe))
+    refused = tuple((p, v) for p, v in judged if isinstance(v, Refusal))
+    if not recipes:
+        raise DiagnosticError(
+            Diagnostic("SIE201", f"`{p.model_id}` cannot be compiled: {v.reason}", Where(bundle.path))
+            for p, v in refused
+        )
+    return Target(bundle, recipes, refused)
+
+
+def compile_models(targets: Sequence[Target], options: BuildOptions) -> list[BuiltModel]:
+    """Build what is not built yet and publish all of it at once; the repository changes only if every check passes.
+
+    Raises `DiagnosticError`; then the published repository is what it was.
+    """
+    results = []
+    missing = []
+    for target in targets:
+        found = None if options.force else _already_built(target, options, current_manifest(options.repository))
+        results += found or []
+        if found is None:
+            missing.append(target)
+    if missing:
+        with staged_repository(options.repository) as staging:
+            manifest = current_manifest(staging) or manifests.empty_manifest()
+            for target in missing:
+                manifest, built = _compile(target, options, staging, manifest)
+                results += built
+            _drop_orphans(staging, manifest)
+            write_manifest(staging, manifest)
+            if problems := list(check_structure(staging, manifest)):
+                raise DiagnosticError(problems)
+            publish(staging, options.repository)
+    return results
+
+
+def _already_built(target: Target, options: BuildOptions, manifest: Manifest | None) -> list[BuiltModel] | None:
+    """The models that an earlier build of the same inputs left, None if any is missing."""
+    if manifest is None:
+        return None
+    identity = _pinned_identity(target.bundle, options)
+    if identity is None:
+        identity = _checkpoint(target.bundle, options).identity
+    key = _build_key(target, options, identity)
+    found: dict[str, list[str]] = {}
+    for profile, _ in target.profiles:
+        model = manifest.models.get(profile.model_id)
+        if model is None or manifest.built[model.triton_model].key != key:
+            return None
+        found.setdefault(model.triton_model, []).append(profile.model_id)
+    return [
+        BuiltModel(name, tuple(ids), manifest.built[name].parity, manifest.built[name].checkpoint, skipped=True)
+        for name, ids in found.items()
+    ]
+
+
+def _pinned_identity(bundle: Bundle, options: BuildOptions) -> str | None:
+    """What the checkpoint will be called without looking for it: a pinned revision never changes."""
+    if _weights(bundle, options) or bundle.weights_path or not bundle.hf_id:
+        return None
+    revision = bundle.hf_revision or ""
+    pinned = len(revision) == 40 and all(c in "0123456789abcdef" for c in revision)
+    return f"hf:{bundle.hf_id}@{revision}" if pinned else None
+
+
+def _build_key(target: Target, options: BuildOptions, identity: str) -> str:
+    """Digest of every input that decides the built bytes; equal keys need no second build."""
+    inputs = {
+        "profiles": [(profile.to_json(), recipe.name) for profile, recipe in target.profiles],
+        "checkpoint": identity,
+        "cores": options.cores,
+        "exporter": EXPORTER_REVISION,
+        "version": __version__,
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _weights(bundle: Bundle, options: BuildOptions) -> Path | None:
+    return options.weights.get(bundle.sie_id, options.default_weights)
+
+
+def _checkpoint(bundle: Bundle, options: BuildOptions) -> Checkpoint:
+    return resolve_checkpoint(
+        bundle.hf_id,
+        bundle.hf_revision,
+        weights=_weights(bundle, options),
+        bundle_weights_path=bundle.weights_path,
+        trust_remote_code=options.trust_remote_code,
+        announce=options.announce,
+    )
+
+
+def _compile(
+    target: Target, options: BuildOptions, staging: Path, manifest: Manifest
+) -> tuple[Manifest, list[BuiltModel]]:
+    """One bundle into the staging directory, and the manifest that describes it."""
+    checkpoint = _checkpoint(target.bundle, options)
+    options.announce(f"{target.bundle.sie_id}: weights from {checkpoint.source} `{checkpoint.folder}`")
+    plans = make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder))
+    key = _build_key(target, options, checkpoint.identity)
+    trust = options.trust_remote_code
+    built = []
+    for plan in plans:
+        shape = cpu_shape(options.cores, _weight_bytes(checkpoint.folder))
+        configs = triton_configs(plan, shape)
+        for config in configs:
+            directory = staging / config.name
+            _replace_directory(directory)
+            (directory / "config.pbtxt").write_text(render(config), encoding="utf-8")
+        pad_id, reference = _export(plan, checkpoint, staging, options.announce, trust_remote_code=trust)
+        write_reference(staging / plan.name / "1" / REFERENCE_NAME, reference)
+        models = manifests.model_entries(target.bundle, plan, shape, pad_id, checkpoint.revision)
+        options.announce(f"{plan.name}: comparing {len(reference.texts)} texts with {reference.origin}")
+        parity = measure(staging, next(iter(models.values())))
+        if problems := list(check_parity(staging, plan.name, parity)):
+            raise DiagnosticError(problems)
+        entry = manifests.built_entry(plan, key, checkpoint.identity, parity)
+        manifest = manifests.merge(manifest, plan.name, models, manifests.triton_entries(staging, configs), entry)
+        built.append(BuiltModel(plan.name, tuple(models), parity, checkpoint.identity, skipped=False))
+    return manifest, built
+
+
+def _export(
+    plan: TritonPlan, checkpoint: Checkpoint, staging: Path, announce: Announce, *, trust_remote_code: bool
+) -> tuple[int, StoredReference]:
+    """Graphs and tokenizer into the staging directory. torch and transformers are imported here and not before."""
+    announce(f"{plan.name}: loading torch and transformers")
+    from sie_triton.export import export_plan
+
+    return export_plan(plan, checkpoint.folder, staging, announce, trust_remote_code=trust_remote_code)
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def _replace_directory(directory: Path) -> None:
+    if directory.exists():
+        shutil.rmtree(directory)
+    (directory / "1").mkdir(parents=True)
+
+
+def _drop_orphans(staging: Path, manifest: Manifest) -> None:
+    """Triton loads every directory that it finds: those of replaced models must not stay."""
+    for path in staging.iterdir():
+        if path.is_dir() and path.name not in manifest.triton_models:
+            shutil.rmtree(path)
+
+
+def plan_models(target: Target, options: BuildOptions) -> tuple[tuple[TritonPlan, ...], dict[str, Any]]:
+    """What would be built, without building: with the checkpoint's facts if it is at hand, else with named axes."""
+    weights = _weights(target.bundle, options) or target.bundle.weights_path
+    try:
+        checkpoint = resolve_checkpoint(
+            target.bundle.hf_id,
+            target.bundle.hf_revision,
+            weights=weights,
+            bundle_weights_path=target.bundle.weights_path,
+            allow_hub=False,
+            announce=options.announce,
+        )
+    except DiagnosticError:
+        if weights:
+            raise
+        return make_plans(target.bundle, target.profiles, None), {"checkpoint": None}
+    return make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder)), {
+        "checkpoint": checkpoint.identity
+    }

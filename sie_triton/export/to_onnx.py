@@ -1,0 +1,128 @@
+"""A torch module and its planned signature -> `model.onnx` that the oldest supported Triton loads."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from sie_triton.plan import GraphPlan, Tensor
+
+# ONNX Runtime 1.19 (Triton 24.10) reads IR versions up to 10 and opsets up to 21; newer ones read these too.
+IR_VERSION = 10
+OPSET = 18
+# Protobuf refuses messages of 2 GiB; beyond this the weights lie beside the graph, where ONNX Runtime maps them.
+EXTERNAL_DATA_BYTES = 1_500_000_000
+# The tracer specialises axes of length 0 and 1, and axes that are equal by chance: these are neither.
+EXAMPLE = {"batch": 2, "sequence": 7}
+
+
+class ExportError(Exception):
+    """The graph cannot be exported, or what came out is not what was planned."""
+
+
+def export_onnx(module: nn.Module, graph: GraphPlan, path: Path, *, max_sequence: int) -> None:
+    """Trace `module` and write `path`; equal inputs give equal bytes. Raises `ExportError`."""
+    example = tuple(_example(tensor) for tensor in graph.inputs)
+    axes = {
+        "batch": torch.export.Dim("batch", min=1, max=1 << 20),
+        "sequence": torch.export.Dim("sequence", min=1, max=max_sequence),
+    }
+    dynamic = {
+        tensor.name: {i: axes[axis] for i, axis in enumerate(tensor.axes) if isinstance(axis, str) and axis in axes}
+        for tensor in graph.inputs
+    }
+    try:
+        with torch.inference_mode(), _quiet():
+            program = torch.onnx.export(
+                module,
+                example,
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                input_names=[t.name for t in graph.inputs],
+                output_names=[t.name for t in graph.outputs],
+                opset_version=OPSET,
+                external_data=False,
+                optimize=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises whatever its many passes raise
+        cause = str(error).strip().splitlines() or [type(error).__name__]
+        raise ExportError(f"torch cannot export the graph `{graph.triton_model}`: {cause[0]}") from error
+    assert program is not None
+    model = program.model_proto
+    _normalize(model, graph)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if model.ByteSize() > EXTERNAL_DATA_BYTES:
+        onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+    else:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(path))
+
+
+def _example(tensor: Tensor) -> torch.Tensor:
+    shape = [EXAMPLE[axis] if isinstance(axis, str) else axis for axis in tensor.axes]
+    if tensor.datatype == "INT64":
+        return torch.ones(shape, dtype=torch.long)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator)
+
+
+def _normalize(model: onnx.ModelProto, graph: GraphPlan) -> None:
+    """Fix what decides whether Triton loads the graph, and drop what differs from one machine to the next."""
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version, model.doc_string = "sie-triton", "", ""
+    del model.metadata_props[:]
+    # Names of Python frames and paths of this machine are of no use to a server.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        del value.metadata_props[:]
+        value.doc_string = ""
+    del model.graph.value_info[:]
+    model.graph.name = graph.triton_model
+    for values, tensors in ((model.graph.input, graph.inputs), (model.graph.output, graph.outputs)):
+        if [value.name for value in values] != [tensor.name for tensor in tensors]:
+            raise ExportError(
+                f"`{graph.triton_model}` came out with {[v.name for v in values]}, planned {[t.name for t in tensors]}"
+            )
+        for value, tensor in zip(values, tensors, strict=True):
+            _declare(value, tensor)
+
+
+def _declare(value: onnx.ValueInfoProto, tensor: Tensor) -> None:
+    """Write the planned axes into the graph: Triton compares its configuration with the declared shapes."""
+    expected = {"INT64": onnx.TensorProto.INT64, "FP32": onnx.TensorProto.FLOAT}[tensor.datatype]
+    actual = value.type.tensor_type
+    if actual.elem_type != expected or len(actual.shape.dim) != len(tensor.axes):
+        raise ExportError(f"`{tensor.name}` came out as {onnx.helper.printable_type(value.type)}, planned {tensor}")
+    for dim, axis in zip(actual.shape.dim, tensor.axes, strict=True):
+        if isinstance(axis, int) and dim.HasField("dim_value") and dim.dim_value != axis:
+            raise ExportError(f"`{tensor.name}` came out {dim.dim_value} wide, planned {axis}")
+        dim.Clear()
+        if isinstance(axis, int):
+            dim.dim_value = axis
+        else:
+            dim.dim_param = axis
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks about itself on stdout and through warnings; nothing of it helps the user."""
+    root = logging.getLogger("torch.onnx")
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)

@@ -1,0 +1,184 @@
+"""What was built, from what, how close: assembles the document whose schema is `sie_frontend.manifest`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sie_frontend.manifest import (
+    SCHEMA_VERSION,
+    Batching,
+    Built,
+    DenseHead,
+    Distance,
+    Head,
+    Manifest,
+    Model,
+    OutputType,
+    Pooled,
+    Prompting,
+    TensorSpec,
+    Tokenization,
+    TritonModel,
+)
+
+from sie_triton import __version__
+from sie_triton.bundle import Bundle, ResolvedProfile
+from sie_triton.config import CPU_RUN_TOKENS, CpuShape, TritonModelConfig, max_batch_size
+from sie_triton.plan import ATTENTION_MASK, INPUT_IDS, DensePlan, ServedPlan, TritonPlan
+from sie_triton.repository import tree_digests
+
+TOOLS = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
+TOKENIZER_NAME = "tokenizer.json"
+OUTPUT_TYPES: tuple[OutputType, ...] = ("dense", "sparse", "multivector", "score")
+
+
+def tool_versions() -> dict[str, str]:
+    """The versions that decide the built bytes; local build tags such as `+cpu` are dropped."""
+    versions = {"sie-triton": __version__}
+    for tool in TOOLS:
+        try:
+            versions[tool] = importlib.metadata.version(tool).split("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def empty_manifest() -> Manifest:
+    """A repository without models."""
+    return Manifest(SCHEMA_VERSION, {}, {}, {})
+
+
+def model_entries(
+    bundle: Bundle, plan: TritonPlan, cpu: CpuShape, pad_id: int, revision: str | None
+) -> dict[str, Model]:
+    """One entry per model id that the plan serves."""
+    tokenization = Tokenization(
+        path=f"{plan.name}/1/{TOKENIZER_NAME}",
+        max_length=plan.max_length,
+        pad_id=pad_id,
+        inputs=(INPUT_IDS, ATTENTION_MASK),
+        buckets=plan.buckets,
+    )
+    batching = {
+        "cpu": Batching(
+            max_batch_size=max_batch_size(plan.max_batch_tokens, plan.buckets, CPU_RUN_TOKENS),
+            run_tokens=CPU_RUN_TOKENS,
+            streams=cpu.instances,
+        )
+    }
+    return {
+        served.profile.model_id: _model(bundle, plan, served, tokenization, batching, revision)
+        for served in plan.served
+    }
+
+
+def _model(
+    bundle: Bundle,
+    plan: TritonPlan,
+    served: ServedPlan,
+    tokenization: Tokenization,
+    batching: dict[str, Batching],
+    revision: str | None,
+) -> Model:
+    profile, recipe, prompt = served.profile, served.recipe, served.prompt
+    heads: dict[OutputType, Head] = {}
+    if served.dense:
+        heads["dense"] = _dense_head(served.dense)
+    return Model(
+        triton_model=plan.name,
+        adapter=profile.adapter_class,
+        requires_text=recipe.requires_text_message,
+        inputs=bundle.inputs,
+        outputs=tuple(output for output in OUTPUT_TYPES if output in bundle.outputs),
+        dims=dict(bundle.dims),
+        max_sequence_length=profile.max_sequence_length,
+        revision=revision,
+        profiles=_request_profiles(bundle, profile),
+        prompting=Prompting(
+            style=prompt.style,
+            query_template=prompt.query_template,
+            doc_template=prompt.doc_template,
+            prompts=prompt.prompts,
+            default_prompt=prompt.default_prompt,
+            lowercase=prompt.lowercase,
+        ),
+        tokenization=tokenization,
+        heads=heads,
+        batching=batching,
+        loadtime=dict(profile.loadtime),
+        usage=recipe.usage_counts,
+    )
+
+
+def _request_profiles(bundle: Bundle, profile: ResolvedProfile) -> dict[str, dict[str, Any]]:
+    """Runtime options by the names that `options.profile` may use: all for a base id, its own for a variant."""
+    if profile.profile != "default":
+        return {"default": dict(profile.runtime)}
+    return {name: dict(bundle.resolve(name).runtime) for name in bundle.profiles}
+
+
+def _dense_head(dense: DensePlan) -> DenseHead:
+    assert dense.dim is not None, "the checkpoint is bound before the manifest is written"
+    return DenseHead(
+        dim=dense.dim,
+        pooling=dense.pooling,
+        pooling_names=dense.pooling_names,
+        poolings={name: Pooled(*tensors) for name, tensors in dense.tensors.items()},
+        normalize=dense.normalize,
+        honours_normalize=dense.honours_normalize,
+    )
+
+
+def triton_entries(staging: Path, configs: Iterable[TritonModelConfig]) -> dict[str, TritonModel]:
+    """Signatures and digests of what lies in the staging directory."""
+    return {
+        config.name: TritonModel(
+            inputs=tuple(TensorSpec(t.name, t.data_type.removeprefix("TYPE_"), t.dims) for t in config.input),
+            outputs=tuple(TensorSpec(t.name, t.data_type.removeprefix("TYPE_"), t.dims) for t in config.output),
+            files=tree_digests(staging / config.name),
+            depends_on=tuple(step.model_name for step in config.steps),
+        )
+        for config in configs
+    }
+
+
+def built_entry(plan: TritonPlan, key: str, checkpoint: str, parity: dict[str, Distance]) -> Built:
+    """The record of one build."""
+    return Built(
+        key=key,
+        checkpoint=checkpoint,
+        precision=plan.precision,
+        format=plan.format,
+        layout=plan.layout,
+        tools=tool_versions(),
+        parity=parity,
+        triton_models=(*(graph.triton_model for graph in plan.graphs), plan.name),
+    )
+
+
+def merge(old: Manifest, name: str, models: dict[str, Model], triton: dict[str, TritonModel], built: Built) -> Manifest:
+    """`old` with a public Triton model added or replaced; ids that it served before and no longer does go."""
+    without = remove(old, name)
+    # An id served by another Triton model until now moves to the new one.
+    kept = {model_id: model for model_id, model in without.models.items() if model_id not in models}
+    return Manifest(
+        SCHEMA_VERSION,
+        dict(sorted({**kept, **models}.items())),
+        dict(sorted({**without.triton_models, **triton}.items())),
+        dict(sorted({**without.built, name: built}.items())),
+    )
+
+
+def remove(old: Manifest, name: str) -> Manifest:
+    """`old` without a public Triton model and everything that only it needs."""
+    built = old.built.get(name)
+    gone = set(built.triton_models) if built else set()
+    return Manifest(
+        SCHEMA_VERSION,
+        {model_id: model for model_id, model in old.models.items() if model.triton_model != name},
+        {n: model for n, model in old.triton_models.items() if n not in gone},
+        {n: b for n, b in old.built.items() if n != name},
+    )

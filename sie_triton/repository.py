@@ -1,0 +1,178 @@
+"""The Triton model repository on disk: staged beside the target, published by one rename.
+
+`RENAME_EXCHANGE` swaps the staged directory with the published one in a single step of the file system. Whoever looks,
+at any moment and after any kill, finds the old repository or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from sie_frontend.manifest import MANIFEST_NAME, Manifest, dump_manifest, read_manifest
+
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, as hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def tree_digests(directory: Path) -> dict[str, str]:
+    """Digest of every file under `directory`, by its relative POSIX path, sorted."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): file_digest(path) for path in files}
+
+
+def _sibling(target: Path, what: str) -> Path:
+    return target.parent / f".{target.name}.{what}"
+
+
+@contextlib.contextmanager
+def staged_repository(target: Path) -> Iterator[Path]:
+    """A staging directory that starts as a copy of `target` (hard links: weights are stored once).
+
+    One build at a time holds the lock; another gets a `DiagnosticError` at once. What an earlier, killed build left
+    behind is removed, whatever happens inside the block the staging directory is gone afterwards.
+    """
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = _sibling(target, "staging")
+    with _lock(target):
+        recover(target)
+        _remove(staging)
+        try:
+            if target.exists():
+                _require_ours(target)
+                shutil.copytree(target, staging, copy_function=_link, symlinks=True)
+            else:
+                staging.mkdir()
+            yield staging
+        finally:
+            _remove(staging)
+
+
+def _require_ours(target: Path) -> None:
+    """Replacing a directory that we did not write would lose somebody's work."""
+    if any(target.iterdir()) and not (target / MANIFEST_NAME).is_file():
+        raise DiagnosticError(
+            [
+                Diagnostic(
+                    "SIE601",
+                    "the directory holds files but no manifest of ours; it is left as it is",
+                    Where(target),
+                    "choose another `--repository`, or empty this one",
+                )
+            ]
+        )
+
+
+def _link(source: str, destination: str) -> None:
+    # Files of a repository are never modified in place, only replaced: sharing the inode is safe.
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copy2(source, destination)
+
+
+@contextlib.contextmanager
+def _lock(target: Path) -> Iterator[None]:
+    path = _sibling(target, "lock")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DiagnosticError(
+                [Diagnostic("SIE602", "another build is writing this repository", Where(target), "wait for it to end")]
+            ) from None
+        yield
+
+
+def write_manifest(staging: Path, manifest: Manifest) -> None:
+    """The last file of a staged repository: a reader that finds it finds everything that it names."""
+    (staging / MANIFEST_NAME).write_bytes(dump_manifest(manifest))
+
+
+def current_manifest(target: Path) -> Manifest | None:
+    """The published manifest, None where there is none."""
+    return read_manifest(target) if (target / MANIFEST_NAME).is_file() else None
+
+
+def publish(staging: Path, target: Path) -> None:
+    """Make `staging` the repository. World-readable, as containers with another user need it."""
+    target = target.absolute()
+    _make_readable(staging)
+    _sync(staging)
+    if not target.exists():
+        staging.rename(target)
+    elif not _exchange(staging, target):
+        # No exchange on this file system: `recover` mends a kill between the two renames.
+        previous = _sibling(target, "previous")
+        _remove(previous)
+        target.rename(previous)
+        staging.rename(target)
+        _remove(previous)
+    _sync_directory(target.parent)
+
+
+def recover(target: Path) -> None:
+    """Put the previous repository back if a kill fell between the two renames of the fallback."""
+    previous = _sibling(target, "previous")
+    if previous.exists() and not target.exists():
+        previous.rename(target)
+    _remove(previous)
+
+
+def _exchange(left: Path, right: Path) -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    if libc.renameat2(_AT_FDCWD, os.fsencode(left), _AT_FDCWD, os.fsencode(right), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(right))
+
+
+def _make_readable(root: Path) -> None:
+    for path in (root, *root.rglob("*")):
+        wanted = 0o755 if path.is_dir() else 0o644
+        if path.stat().st_mode & 0o777 != wanted:
+            path.chmod(wanted)
+
+
+def _sync(root: Path) -> None:
+    for path in root.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_directory(root)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)

@@ -1,0 +1,136 @@
+"""`sie-triton serve`: a supervised tritonserver as a child and, in this process, the frontend."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from sie_frontend.main import make_server
+from sie_frontend.manifest import Manifest
+from sie_frontend.settings import Settings
+
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.embedded.installation import find_installation
+from sie_triton.embedded.server import ServerSpec
+from sie_triton.embedded.supervisor import State, Supervisor, Transition
+
+Announce = Callable[[str], None]
+
+log = logging.getLogger("sie_triton")
+
+SNIPPET = """\
+from sie_sdk import SIEClient
+from sie_sdk.types import Item
+
+client = SIEClient("{url}")
+result = client.encode("{model}", Item(text="The mitochondrion is the powerhouse of the cell."))
+print(result["dense"].shape)"""
+
+
+def check_prerequisites(host: str, port: int, *, embedded: bool = True) -> None:
+    """Raise `DiagnosticError` for what would stop `serve` later: a port that is taken, a missing tritonserver."""
+    if embedded:
+        find_installation()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise DiagnosticError(
+                [
+                    Diagnostic(
+                        "SIE705",
+                        f"the frontend cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}",
+                        hint="stop the process that holds it, or choose another with `--port`",
+                    )
+                ]
+            ) from None
+
+
+def serve_repository(
+    repository: Path,
+    manifest: Manifest,
+    *,
+    host: str,
+    port: int,
+    triton_url: str | None,
+    log_dir: Path,
+    announce: Announce,
+) -> None:
+    """Serve until SIGINT or SIGTERM, then leave nothing running.
+
+    Raises `DiagnosticError` if tritonserver cannot be started or is not worth restarting any more.
+    """
+    if not manifest.models:
+        raise DiagnosticError([Diagnostic("SIE604", f"`{repository}` holds no model", hint="`sie-triton build -m ID`")])
+    check_prerequisites(host, port, embedded=triton_url is None)
+    begun = time.monotonic()
+    # Until uvicorn takes over, and again after it, a SIGTERM must run the `finally` below.
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    supervisor = None
+    failure: list[Diagnostic] = []
+    server: uvicorn.Server | None = None
+
+    def changed(transition: Transition) -> None:
+        if transition.state is State.WAITING:
+            cause = transition.diagnostic.message if transition.diagnostic else ""
+            announce(f"{cause}; starting it again in {transition.delay:.1f} s")
+        if transition.state is State.FAILED:
+            failure.extend([transition.diagnostic] if transition.diagnostic else [])
+            if server is not None:
+                server.should_exit = True
+
+    try:
+        if triton_url is None:
+            log_dir.mkdir(parents=True, exist_ok=True)
+            supervisor = Supervisor(ServerSpec(repository, log_dir / "tritonserver.log"), on_change=changed)
+            supervisor.start()
+            triton_url = supervisor.url
+        settings = Settings.from_environment()
+        server = make_server(_with(settings, repository, triton_url, host, port))
+        threading.Thread(
+            target=_announce_ready, args=(server, manifest, begun, announce), name="announce-ready", daemon=True
+        ).start()
+        server.run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if supervisor is not None:
+            # A second Ctrl-C must not leave a server behind.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            supervisor.stop()
+    if failure:
+        raise DiagnosticError(failure)
+
+
+def _with(settings: Settings, repository: Path, triton_url: str, host: str, port: int) -> Settings:
+    from dataclasses import replace
+
+    url = triton_url.removeprefix("http://").rstrip("/")
+    return replace(settings, repository=repository, triton_url=url, host=host, port=port)
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _announce_ready(server: uvicorn.Server, manifest: Manifest, begun: float, announce: Announce) -> None:
+    """Wait until the models answer, then say where, how long it took, and what to paste."""
+    frontend = server.config.app.state.frontend  # type: ignore[union-attr]
+    while not (server.started and frontend.engine.ready):
+        if server.should_exit:
+            return
+        time.sleep(0.05)
+    url = f"http://{server.config.host}:{server.config.port}"
+    announce(f"ready after {time.monotonic() - begun:.1f} s: {url} serves {', '.join(manifest.models)}")
+    snippet = SNIPPET.format(url=url, model=next(iter(manifest.models)))
+    announce("try it in another terminal:\n\n" + "\n".join(f"    {line}" for line in snippet.splitlines()) + "\n")
