@@ -1,0 +1,97 @@
+"""The `sie_sdk` client: vectors and rankings from sie-triton, or from any server that speaks SIE's contract.
+
+    from sie_sdk import SIEClient
+    from sie_sdk.types import Item
+
+    client = SIEClient("http://localhost:8080")
+    result = client.encode("BAAI/bge-small-en-v1.5", Item(text="The mitochondrion is the powerhouse of the cell."))
+    vec = result["dense"]
+
+It stands in for SIE's own SDK as far as encode, score and the model list go: same names, bytes, results and
+exceptions. Install one of the two, not both.
+"""
+
+from __future__ import annotations
+
+from sie_sdk.client import SIEAsyncClient, SIEClient
+from sie_sdk.encoding import (
+    SparseVector,
+    dense_embedding,
+    multivector_embedding,
+    normalize_sparse_vector,
+    sparse_embedding,
+    sparse_embedding_dict,
+)
+from sie_sdk.errors import (
+    AccountInactiveError,
+    AccountStateUnavailableError,
+    EstimateUnroutableError,
+    IncompleteBatchError,
+    InputTooLongError,
+    InsufficientCreditsError,
+    LoraLoadingError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    PoolError,
+    ProvisioningError,
+    RateLimitError,
+    RelayUnavailableError,
+    RequestError,
+    ResourceExhaustedError,
+    ServerError,
+    SIEConnectionError,
+    SIEError,
+    SpendLimitError,
+)
+from sie_sdk.types import (
+    CapacityInfo,
+    EncodeResult,
+    Item,
+    ModelInfo,
+    PoolSpec,
+    ScoreResult,
+    SparseResult,
+    TimingInfo,
+    WorkerInfo,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccountInactiveError",
+    "AccountStateUnavailableError",
+    "CapacityInfo",
+    "EncodeResult",
+    "EstimateUnroutableError",
+    "IncompleteBatchError",
+    "InputTooLongError",
+    "InsufficientCreditsError",
+    "Item",
+    "LoraLoadingError",
+    "ModelInfo",
+    "ModelLoadFailedError",
+    "ModelLoadingError",
+    "PoolError",
+    "PoolSpec",
+    "ProvisioningError",
+    "RateLimitError",
+    "RelayUnavailableError",
+    "RequestError",
+    "ResourceExhaustedError",
+    "SIEAsyncClient",
+    "SIEClient",
+    "SIEConnectionError",
+    "SIEError",
+    "ScoreResult",
+    "ServerError",
+    "SparseResult",
+    "SparseVector",
+    "SpendLimitError",
+    "TimingInfo",
+    "WorkerInfo",
+    "dense_embedding",
+    "multivector_embedding",
+    "normalize_sparse_vector",
+    "sparse_embedding",
+    "sparse_embedding_dict",
+]

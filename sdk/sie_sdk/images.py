@@ -1,0 +1,115 @@
+"""Images as they travel: `{"data": <encoded bytes>, "format": "jpeg"}`.
+
+Encoded bytes stay as they are and are labelled by their first bytes. A path, an array or a Pillow image becomes
+JPEG of quality 95, which needs Pillow.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sie_sdk.types import PillowImage
+
+JPEG_QUALITY = 95
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\x00", "tiff"),
+    (b"MM\x00*", "tiff"),
+    (b"II+\x00", "tiff"),
+    (b"MM\x00+", "tiff"),
+)
+
+
+def detect_format(data: bytes) -> str:
+    """The format that the first bytes announce. Raises `ValueError` where they announce none of ours."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    for signature, name in _SIGNATURES:
+        if data.startswith(signature):
+            return name
+    raise ValueError("Could not detect encoded image format from bytes; send jpeg, png, gif, webp, bmp or tiff")
+
+
+def wire_item(item: Any) -> Any:
+    """The item as it travels: itself, or a copy with its images converted in place.
+
+    Raises `ValueError` for an image that is none or not of its declared format, `FileNotFoundError` for a path
+    that leads nowhere, `ImportError` where Pillow is needed and missing.
+    """
+    if not isinstance(item, Mapping) or not item.get("images"):
+        return item
+    return {**item, "images": [_wire_image(image) for image in item["images"]]}
+
+
+def _wire_image(image: Any) -> dict[str, object]:
+    declared = None
+    if isinstance(image, Mapping) and "data" in image:
+        image, declared = image["data"], image.get("format")
+    data = image if isinstance(image, bytes) else to_jpeg_bytes(image)
+    detected = detect_format(data)
+    if declared is not None and _canonical(declared) != detected:
+        raise ValueError(f"Image format mismatch: declared '{declared}', detected '{detected}'")
+    return {"data": data, "format": detected}
+
+
+def _canonical(declared: object) -> str:
+    name = str(declared).lower()
+    return "jpeg" if name in ("jpg", "jpe") else name
+
+
+def to_jpeg_bytes(image: Any, *, quality: int = JPEG_QUALITY) -> bytes:
+    """A path, an array (H, W) or (H, W, C), or a Pillow image as JPEG: gray stays gray, all else becomes RGB.
+
+    Encoded bytes are returned as they are. Raises as `wire_item` does.
+    """
+    if isinstance(image, bytes):
+        return image
+    picture = _open(image)
+    if picture.mode not in ("L", "RGB"):
+        picture = picture.convert("RGB")
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _open(image: Any) -> PillowImage:
+    if isinstance(image, (str, Path)):
+        if not Path(image).exists():
+            raise FileNotFoundError(f"Image file not found: {image}")
+        opened: PillowImage = _pillow("a path").open(image)
+        return opened
+    if isinstance(image, np.ndarray):
+        if image.ndim not in (2, 3):
+            raise ValueError(f"Expected 2D (grayscale) or 3D (H,W,C) array, got {image.ndim}D")
+        converted: PillowImage = _pillow("an array").fromarray(image)
+        return converted
+    # Whoever holds a Pillow image has imported Pillow.
+    loaded = sys.modules.get("PIL.Image")
+    if loaded is not None and isinstance(image, loaded.Image):
+        picture: PillowImage = image
+        return picture
+    raise ValueError(
+        f"Unsupported image type: {type(image).__name__}; pass encoded bytes, a path, an array or a Pillow image"
+    )
+
+
+def _pillow(what: str) -> Any:
+    try:
+        return import_module("PIL.Image")
+    except ImportError as error:
+        raise ImportError(
+            f"sending {what} as an image needs Pillow; install `pillow`, or pass encoded bytes"
+        ) from error

@@ -1,0 +1,80 @@
+"""The `pytorch` backend of the embedded server: the model repository's `model.pt` (TorchScript) on pip's torch, CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.dlpack import from_dlpack
+
+from sie_triton.embedded.batching import Array, Arrays
+from sie_triton.embedded.model_config import boolean_parameter, integer_parameter
+from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
+from sie_triton.embedded.torchscript_rules import (
+    TORCH_TYPES,
+    Argument,
+    input_positions,
+    output_positions,
+    refusals,
+    takes_dictionary,
+)
+
+
+class TritonPythonModel(BatchedModel):
+    """One TorchScript module in inference mode."""
+
+    default_filename = "model.pt"
+
+    def load(self, path: Path) -> list[str]:
+        """Open the module and compare `forward` with the configuration by the rules of NVIDIA's backend."""
+        self._module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        schema = self._module.forward.schema
+        arguments = [Argument(argument.name, argument.type.kind()) for argument in schema.arguments[1:]]
+        if reasons := refusals(self.config, arguments, gpu=False):
+            return reasons
+        # Where NVIDIA's backend leaves 0 (all cores it sees) we take 1: instances share the machine.
+        torch.set_num_threads(integer_parameter(self.config, "INTRA_OP_THREAD_COUNT", 0) or 1)
+        torch.set_num_interop_threads(integer_parameter(self.config, "INTER_OP_THREAD_COUNT", 0) or 1)
+        torch._C._set_graph_executor_optimize(not boolean_parameter(self.config, "DISABLE_OPTIMIZED_EXECUTION", False))
+        self._dictionary = takes_dictionary(arguments)
+        self._inputs = sorted(input_positions(self.config, arguments).items(), key=lambda item: item[1])
+        self._outputs = output_positions(self.config)
+        self._types = {
+            tensor["name"]: getattr(torch, TORCH_TYPES[tensor["data_type"]]) for tensor in self.config["output"]
+        }
+        return []
+
+    def decode(self, tensor: DlpackInput) -> Array:
+        """A view of the shared memory."""
+        return from_dlpack(tensor)
+
+    def encode(self, array: Array) -> Any:
+        """The tensor itself: torch's DLPack capsules are what the stub expects."""
+        return array if array.numel() else array.as_strided(array.shape, row_major(array.shape))
+
+    def concatenate(self, parts: Sequence[Array]) -> Array:
+        """Join along the first axis."""
+        return torch.cat(list(parts))
+
+    def run(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
+        """One call of `forward`. Raises `ValueError` where its results are not what the configuration says."""
+        arguments = {name: torch.as_tensor(feed[name]) for name, _ in self._inputs}
+        with torch.inference_mode():
+            result = self._module(arguments) if self._dictionary else self._module(*arguments.values())
+        results = result if isinstance(result, tuple) else (result,)
+        computed = {}
+        for name in outputs:
+            position = self._outputs[name]
+            if position >= len(results):
+                raise ValueError(f"output `{name}` is number {position}, the module has {len(results)} outputs")
+            tensor = results[position]
+            if not isinstance(tensor, torch.Tensor):
+                raise ValueError(f"output `{name}` is a {type(tensor).__name__}, not a tensor")
+            if tensor.dtype != self._types[name]:
+                raise ValueError(f"output `{name}` is {tensor.dtype}, the configuration says {self._types[name]}")
+            if tensor.dim() == 0:
+                raise ValueError(f"output `{name}` is a scalar, which is not supported")
+            computed[name] = tensor.contiguous()
+        return computed

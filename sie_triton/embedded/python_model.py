@@ -1,0 +1,148 @@
+"""What both Python-based backends share: requests in, one run per group of equal shapes, responses out.
+
+Runs inside tritonserver's stub process, the only place where `triton_python_backend_utils` can be imported.
+Tensors pass by DLPack in both directions: the stub reads numpy 2 arrays wrongly, and DLPack copies nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from sie_triton.embedded.batching import Array, Arrays, BatchPlan, RowsError
+
+
+class DlpackInput:
+    """A request's tensor for `from_dlpack` of today.
+
+    The stub's own `__dlpack__` knows none of the keywords of newer protocols; libraries try those first and catch
+    the `TypeError`, which takes longer (30 us a tensor) than all the rest that is done to a small request.
+    """
+
+    __slots__ = ("_tensor",)
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor
+
+    def __dlpack__(self, **_: object) -> Any:
+        return self._tensor.to_dlpack()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # kDLCPU: tritonserver hands inputs over in CPU memory (FORCE_CPU_ONLY_INPUT_TENSORS)
+
+
+class BatchedModel(ABC):
+    """One model instance. A subclass loads the model's file and runs it on whole batches."""
+
+    default_filename: str
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Triton's entry point. Raises `TritonModelException`, with every reason, if the model must not be served."""
+        self.name = args["model_name"]
+        self.config: dict[str, Any] = json.loads(args["model_config"])
+        filename = self.config.get("default_model_filename") or self.default_filename
+        path = Path(args["model_repository"]) / args["model_version"] / filename
+        if path.is_dir():
+            path /= self.default_filename
+        if not path.exists():
+            raise pb_utils.TritonModelException(f"unable to find `{path}` for model `{self.name}`")
+        if reasons := [*self._unsupported(), *self.load(path)]:
+            raise pb_utils.TritonModelException(f"model `{self.name}` is refused: " + "; ".join(reasons))
+        self.plan = BatchPlan.of(self.config)
+        self._warned: set[str] = set()
+
+    @abstractmethod
+    def load(self, path: Path) -> list[str]:
+        """Open the model at `path`; return the reasons for which NVIDIA's backend would refuse it."""
+
+    @abstractmethod
+    def decode(self, tensor: DlpackInput) -> Array:
+        """A request's tensor as an array, without a copy."""
+
+    @abstractmethod
+    def concatenate(self, parts: Sequence[Array]) -> Array:
+        """Join arrays along their first axis."""
+
+    @abstractmethod
+    def encode(self, array: Array) -> Any:
+        """What the stub's `Tensor.from_dlpack` takes, without a copy."""
+
+    @abstractmethod
+    def run(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
+        """Compute `outputs`, contiguous, from the graph's inputs."""
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Triton's entry point: one response per request, in order."""
+        inputs = [
+            {tensor.name(): self.decode(DlpackInput(tensor)) for tensor in request.inputs()} for request in requests
+        ]
+        wanted = [request.requested_output_names() for request in requests]
+        responses: list[Any] = [None] * len(requests)
+        for group in self.plan.groups(inputs):
+            for index, response in zip(group, self._serve(group, inputs, wanted), strict=True):
+                responses[index] = response
+        return responses
+
+    def _serve(self, group: list[int], inputs: list[Arrays], wanted: list[list[str]]) -> list[Any]:
+        members = [inputs[index] for index in group]
+        names = wanted[group[0]] if len(group) == 1 else sorted({name for index in group for name in wanted[index]})
+        try:
+            computed = self.run(self.plan.gather(members, self.concatenate), names)
+        except Exception as error:  # whatever a graph can raise is the answer to its requests
+            if len(group) > 1:  # one request's bad values must not fail its neighbors
+                return [self._serve([index], inputs, wanted)[0] for index in group]
+            return [_failure(f"model `{self.name}` failed on {_describe(members[0])}: {error}")]
+        parts = {name: self.plan.split(name, output, members) for name, output in computed.items()}
+        for name, output in computed.items():
+            self._warn_of_surplus(name, self.plan.surplus(name, output, members))
+        return [self._respond(place, wanted[index], parts) for place, index in enumerate(group)]
+
+    def _respond(self, place: int, wanted: list[str], parts: dict[str, list[Array | RowsError]]) -> Any:
+        tensors = []
+        for name in wanted:
+            part = parts[name][place]
+            if isinstance(part, RowsError):
+                message = f"model `{self.name}`: failed to split the output: {part}"
+                return _failure(message, pb_utils.TritonError.UNSUPPORTED)
+            tensors.append(pb_utils.Tensor.from_dlpack(name, self.encode(part)))
+        return pb_utils.InferenceResponse(tensors)
+
+    def _unsupported(self) -> list[str]:
+        """What NVIDIA's backends serve and this one does not."""
+        tensors = [*self.config.get("input", ()), *self.config.get("output", ())]
+        reasons = [
+            f"`{tensor['name']}` is TYPE_STRING, which the embedded server does not serve"
+            for tensor in tensors
+            if tensor["data_type"] == "TYPE_STRING"
+        ]
+        if self.config.get("sequence_batching"):
+            reasons.append("`sequence_batching` is not served by the embedded server")
+        return reasons
+
+    def _warn_of_surplus(self, name: str, rows: int) -> None:
+        if rows > 0 and name not in self._warned:
+            self._warned.add(name)
+            pb_utils.Logger.log_warn(f"model `{self.name}`: {rows} surplus rows of output `{name}` are dropped")
+
+
+def row_major(shape: Sequence[int], itemsize: int = 1) -> tuple[int, ...]:
+    """Strides of a row-major array of `shape`, computed as the stub does.
+
+    For an array without elements some are 0; numpy and torch write others there, for which the stub refuses it.
+    """
+    return tuple(prod(shape[axis + 1 :]) * itemsize for axis in range(len(shape)))
+
+
+def _failure(message: str, code: int | None = None) -> Any:
+    error = pb_utils.TritonError(message) if code is None else pb_utils.TritonError(message, code)
+    return pb_utils.InferenceResponse([], error)
+
+
+def _describe(inputs: Arrays) -> str:
+    return ", ".join(f"`{name}` {array.dtype}{list(array.shape)}" for name, array in inputs.items())

@@ -1,0 +1,167 @@
+"""One `config.pbtxt`: its text, its protobuf message, and typed views of the parts that many rules read.
+
+Triton's own message definitions come with `tritonclient`; its `grpc` package imports the gRPC runtime, which the
+linter does not need, so the generated module is loaded from its file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tritonclient
+from google.protobuf import text_format
+
+from sie_triton.lint.pbtxt import FieldLines
+
+ModelConfig = Any
+"""`inference.ModelConfig` of Triton's `model_config.proto`; the generated class carries no types."""
+
+_MODULE = "_sie_triton_model_config_pb2"
+
+
+@cache
+def model_config_pb2() -> ModuleType:
+    """The generated module of `model_config.proto`.
+
+    Raises:
+        ImportError: the installed `tritonclient` does not ship it.
+    """
+    for folder in tritonclient.__path__:
+        file = Path(folder) / "grpc" / "model_config_pb2.py"
+        spec = importlib.util.spec_from_file_location(_MODULE, file) if file.is_file() else None
+        if spec is not None and spec.loader is not None:
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[_MODULE] = module
+            spec.loader.exec_module(module)
+            return module
+    raise ImportError("`tritonclient` is installed without `grpc/model_config_pb2.py`; reinstall `tritonclient`")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output of a configuration. `dims` are as written (no batch dimension); -1 is any size."""
+
+    kind: str
+    index: int
+    name: str
+    data_type: str
+    dims: tuple[int, ...]
+    reshape: tuple[int, ...] | None
+    optional: bool = False
+    ragged: bool = False
+
+    @property
+    def graph_dims(self) -> tuple[int, ...]:
+        """The dims that the graph itself sees: those of `reshape` where there is one."""
+        return self.dims if self.reshape is None else self.reshape
+
+
+@dataclass(frozen=True, slots=True)
+class ParseFailure:
+    """Why a configuration is no `ModelConfig`."""
+
+    message: str
+    line: int | None
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration file, read. `written` is False where the file is absent and Triton would complete it all."""
+
+    path: Path
+    text: str
+    message: ModelConfig
+    lines: FieldLines
+    written: bool = True
+    inputs: tuple[Tensor, ...] = field(init=False)
+    outputs: tuple[Tensor, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(_tensors("input", self.message.input)))
+        object.__setattr__(self, "outputs", tuple(_tensors("output", self.message.output)))
+
+    @property
+    def max_batch_size(self) -> int:
+        """As written; 0 where it is not."""
+        return int(self.message.max_batch_size)
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether the configuration wires other models."""
+        return bool(self.message.HasField("ensemble_scheduling")) or str(self.message.platform) == "ensemble"
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The `parameters` map, values as text."""
+        return {str(key): str(value.string_value) for key, value in sorted(self.message.parameters.items())}
+
+
+def parse(path: Path, raw: bytes) -> Config | ParseFailure:
+    """Read the bytes of a configuration; never raises for what is in them."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return ParseFailure(f"the file is not UTF-8 text: byte {error.start} is 0x{raw[error.start]:02x}", None)
+    message = model_config_pb2().ModelConfig()
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        return ParseFailure(_explain(str(error)), error.GetLine())
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        return ParseFailure(f"the file is no `ModelConfig`: {error}", None)
+    return Config(path, text, message, FieldLines.read(text))
+
+
+def absent(path: Path) -> Config:
+    """The empty configuration of a model folder without `config.pbtxt`."""
+    return Config(path, "", model_config_pb2().ModelConfig(), FieldLines(), written=False)
+
+
+def enum_name(enum: Any, value: int) -> str:
+    """Name of a value of a generated enum; its number as text where the enum has no such value."""
+    return str(enum.Name(value)) if value in enum.values() else str(value)
+
+
+def _explain(error: str) -> str:
+    """Protobuf's message without its position, with the field or value that was probably meant."""
+    error = re.sub(r"^\d+:\d+ : ", "", error).strip().rstrip(".")
+    unknown = re.search(r'Message type "([\w.]+)" has no field named "([^"]*)"', error)
+    if unknown:
+        names = _fields(unknown[1])
+        close = difflib.get_close_matches(unknown[2], names, n=1)
+        did_you_mean = f"; did you mean `{close[0]}`?" if close else ""
+        kind = unknown[1].removeprefix("inference.")
+        return f"`{unknown[2]}` is no field of `{kind}`{did_you_mean}"
+    return " ".join(error.split())
+
+
+def _fields(type_name: str) -> list[str]:
+    pool = model_config_pb2().DESCRIPTOR.pool
+    try:
+        return [str(f.name) for f in pool.FindMessageTypeByName(type_name).fields]
+    except KeyError:
+        return []
+
+
+def _tensors(kind: str, messages: Any) -> list[Tensor]:
+    return [
+        Tensor(
+            kind=kind,
+            index=index,
+            name=str(m.name),
+            data_type=enum_name(model_config_pb2().DataType, m.data_type),
+            dims=tuple(int(d) for d in m.dims),
+            reshape=tuple(int(d) for d in m.reshape.shape) if m.HasField("reshape") else None,
+            optional=bool(getattr(m, "optional", False)),
+            ragged=bool(getattr(m, "allow_ragged_batch", False)),
+        )
+        for index, m in enumerate(messages)
+    ]

@@ -1,0 +1,141 @@
+"""The signature of an ONNX file, read without its weights and without running it."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+MAX_PROTOBUF_BYTES = 2**31 - 1
+"""Protobuf's limit for one message, hence for one `.onnx` file without external data."""
+
+_SHAPE_DATA_BYTES = 1024  # initializers above this are weights, which shape inference never reads
+
+# onnx.TensorProto.DataType to Triton's names; the types left out are not served by the onnxruntime backend.
+_DATA_TYPES = {
+    1: "TYPE_FP32",
+    2: "TYPE_UINT8",
+    3: "TYPE_INT8",
+    4: "TYPE_UINT16",
+    5: "TYPE_INT16",
+    6: "TYPE_INT32",
+    7: "TYPE_INT64",
+    8: "TYPE_STRING",
+    9: "TYPE_BOOL",
+    10: "TYPE_FP16",
+    11: "TYPE_FP64",
+    12: "TYPE_UINT32",
+    13: "TYPE_UINT64",
+    16: "TYPE_BF16",
+}
+_STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+
+Dims = tuple[int, ...]
+
+
+class OnnxGraphError(Exception):
+    """The file is no ONNX model that can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTensor:
+    """A graph input or output. `dims` holds -1 for every symbolic dimension and is None without a declared shape.
+
+    `kind` is `tensor`, or what the value is instead (`sequence`, `map`, ...); only tensors have a type and dims.
+    """
+
+    name: str
+    kind: str
+    data_type: str
+    dims: Dims | None
+    symbols: tuple[str | None, ...] = ()
+
+
+def can_open() -> bool:
+    """Whether the `onnx` package, which reads graphs, is installed."""
+    return importlib.util.find_spec("onnx") is not None
+
+
+class OnnxGraph:
+    """An ONNX file's signature. `inputs` leaves out initializers that callers may override (`overridable`)."""
+
+    def __init__(self, path: Path, model: Any) -> None:
+        self.path = path
+        self._model = model
+        graph = model.graph
+        initializers = {str(i.name) for i in graph.initializer}
+        declared = [_tensor(value) for value in graph.input]
+        self.inputs = {t.name: t for t in declared if t.name not in initializers}
+        self.overridable = {t.name: t for t in declared if t.name in initializers}
+        self.declared_outputs = {t.name: t for t in map(_tensor, graph.output)}
+        self.ir_version = int(model.ir_version)
+        self.opset = max((int(o.version) for o in model.opset_import if o.domain in _STANDARD_DOMAINS), default=0)
+        self.custom_operators = tuple(
+            sorted({f"{node.domain}.{node.op_type}" for node in graph.node if node.domain not in _STANDARD_DOMAINS})
+        )
+        self.external_files = tuple(
+            sorted(
+                {
+                    entry.value
+                    for i in graph.initializer
+                    if i.data_location == 1  # TensorProto.EXTERNAL
+                    for entry in i.external_data
+                    if entry.key == "location"
+                }
+            )
+        )
+
+    @classmethod
+    def open(cls, path: Path) -> OnnxGraph:
+        """Read `path` without external weights.
+
+        Raises:
+            OnnxGraphError: the file is unreadable, larger than protobuf allows, or no ONNX model.
+        """
+        import onnx
+        from google.protobuf.message import DecodeError
+
+        try:
+            size = path.stat().st_size
+            if size > MAX_PROTOBUF_BYTES:
+                raise OnnxGraphError(f"the file has {size} bytes, more than the 2 GiB that protobuf can read")
+            model = onnx.load(path, load_external_data=False)
+        except (OSError, DecodeError, ValueError, RuntimeError) as error:
+            raise OnnxGraphError(f"the file cannot be read as ONNX: {error}") from error
+        if not model.graph.node and not model.graph.input:
+            raise OnnxGraphError("the file cannot be read as ONNX: it holds an empty graph")
+        return cls(path, model)
+
+    @cached_property
+    def outputs(self) -> dict[str, GraphTensor]:
+        """Outputs with the dims that shape inference can add, as ONNX Runtime's loader does.
+
+        Runs inference only where a declaration leaves something open beyond the first (batch) dimension.
+        """
+        if all(t.kind != "tensor" or (t.dims and -1 not in t.dims[1:]) for t in self.declared_outputs.values()):
+            return self.declared_outputs
+        import onnx
+
+        for initializer in self._model.graph.initializer:
+            if len(initializer.raw_data) > _SHAPE_DATA_BYTES:
+                initializer.ClearField("raw_data")
+        try:
+            inferred = onnx.shape_inference.infer_shapes(self._model, data_prop=True)
+        except (RuntimeError, ValueError):  # InferenceError is a RuntimeError: keep what is declared
+            return self.declared_outputs
+        return {t.name: t for t in map(_tensor, inferred.graph.output)}
+
+
+def _tensor(value: Any) -> GraphTensor:
+    kind = value.type.WhichOneof("value") or "untyped"
+    if kind != "tensor_type":
+        return GraphTensor(str(value.name), kind.removesuffix("_type"), "", None)
+    tensor = value.type.tensor_type
+    data_type = _DATA_TYPES.get(tensor.elem_type, f"ONNX type {tensor.elem_type}")
+    if not tensor.HasField("shape"):
+        return GraphTensor(str(value.name), "tensor", data_type, None)
+    dims = tuple(int(d.dim_value) if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
+    symbols = tuple(str(d.dim_param) or None for d in tensor.shape.dim)
+    return GraphTensor(str(value.name), "tensor", data_type, dims, symbols)

@@ -1,0 +1,75 @@
+"""Requests to a Triton server by its JSON protocol, and a look at processes and shared memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def infer(
+    url: str, model: str, inputs: dict[str, tuple[str, list[int], list[Any]]], outputs: list[str] | None = None
+) -> httpx.Response:
+    """`inputs` is name -> (datatype, shape, flat data); without `outputs` all are asked for."""
+    body: dict[str, Any] = {
+        "inputs": [
+            {"name": name, "datatype": datatype, "shape": shape, "data": data}
+            for name, (datatype, shape, data) in inputs.items()
+        ]
+    }
+    if outputs:
+        body["outputs"] = [{"name": name} for name in outputs]
+    return httpx.post(f"{url}/v2/models/{model}/infer", json=body, timeout=30)
+
+
+def results(response: httpx.Response) -> dict[str, tuple[list[int], list[Any]]]:
+    """Output name -> (shape, flat data)."""
+    assert response.status_code == 200, response.text
+    return {output["name"]: (output["shape"], output["data"]) for output in response.json()["outputs"]}
+
+
+def statistics(url: str, model: str) -> dict[str, Any]:
+    """Triton's statistics of one model."""
+    stats: dict[str, Any] = httpx.get(f"{url}/v2/models/{model}/stats").json()["model_stats"][0]
+    return stats
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> bool:
+    """Whether `condition` becomes true within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def group_members(leader: int) -> list[int]:
+    """Living processes of the process group that `leader` led."""
+    members = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, group = (process / "stat").read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(group) == leader and state != "Z":
+            members.append(int(process.name))
+    return members
+
+
+def stub_of(leader: int, model: str) -> int:
+    """The process that serves `model`."""
+    for pid in group_members(leader):
+        if f"/{model}/".encode() in Path(f"/proc/{pid}/cmdline").read_bytes() and pid != leader:
+            return pid
+    raise LookupError(model)
+
+
+def regions(prefix: str) -> list[str]:
+    """Shared-memory regions that begin with `prefix`."""
+    return [region.name for region in SHARED_MEMORY.glob(f"{prefix}*")]

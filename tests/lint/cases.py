@@ -1,0 +1,611 @@
+"""For every rule a repository that breaks it and one, as close as possible, that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+from sie_triton.lint import Machine
+
+from .builders import (
+    ENCODER,
+    ENSEMBLE,
+    POOLING,
+    RepositoryBuilder,
+    Shape,
+    encoder_graph,
+    identity_config,
+    identity_graph,
+    model,
+    replaced,
+    tensor,
+)
+
+Build = Callable[[RepositoryBuilder], object]
+
+CPU = Machine(cores=2)
+GPU = Machine(cores=16, gpus=1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """`bad` breaks the rule, `good` does not; `line` is the reported line where it is worth stating."""
+
+    bad: Build
+    good: Build
+    triton: str = "24.10"
+    good_triton: str | None = None
+    machine: Machine | None = CPU
+    line: int | None = None
+
+
+def copies(config: str, graph: onnx.ModelProto | None = None) -> Build:
+    return lambda repository: repository.add("copy", config, graph or identity_graph())
+
+
+def texts(bad: str, good: str | None = None, **case: object) -> Case:
+    """Two configurations of one identity graph."""
+    return Case(copies(bad), copies(good or identity_config()), **case)  # type: ignore[arg-type]
+
+
+def graphs(
+    bad: onnx.ModelProto, good: onnx.ModelProto | None = None, config: str | None = None, **case: object
+) -> Case:
+    """Two graphs behind one configuration."""
+    text = config or identity_config()
+    return Case(copies(text, bad), copies(text, good or identity_graph()), **case)  # type: ignore[arg-type]
+
+
+def wires(old: str, new: str, text: str = ENSEMBLE, **case: object) -> Case:
+    """The reference ensemble with one edit, and without."""
+    edited = replaced(text, old, new)
+    key = {ENSEMBLE: "ensemble", ENCODER: "encoder", POOLING: "pooling"}[text]
+    return Case(lambda r: r.reference(**{key: edited}), lambda r: r.reference(), **case)  # type: ignore[arg-type]
+
+
+def foreign(config: str, file: str) -> Build:
+    """A model of another backend, with an empty model file."""
+    return lambda repository: repository.add("copy", config, files={f"1/{file}": b""})
+
+
+def queue(more: str = "", policy: str = "max_queue_size: 64") -> str:
+    """An identity with a dynamic batcher; fixed dims, so that all requests merge."""
+    return identity_config(more=f"dynamic_batching {{ {more} default_queue_policy {{ {policy} }} }}")
+
+
+def ragged(*, batch_input: str | None = None, more_input: str = "", batching: bool = True, inputs: str = "") -> str:
+    """A ragged identity: the graph gets all elements and the lengths."""
+    if batch_input is None:
+        batch_input = (
+            'batch_input [ { kind: BATCH_ELEMENT_COUNT target_name: "n" data_type: TYPE_INT32 source_input: "x" } ]'
+        )
+    queue_text = "dynamic_batching { default_queue_policy { max_queue_size: 9 } }" if batching else ""
+    return identity_config(
+        dims="[ -1 ]",
+        more_input=f"allow_ragged_batch: true {more_input}",
+        more=f"{batch_input}\n{inputs}\n{queue_text}",
+    )
+
+
+def ragged_graph(shape: Shape = ("t",)) -> onnx.ModelProto:
+    """Cuts the elements `x` into as many rows as there are lengths `n`."""
+    return model(
+        [tensor("x", shape), tensor("n", ["r"], TensorProto.INT32)],
+        [tensor("y", ["b", "s"])],
+        [
+            helper.make_node("Shape", ["n"], ["rows"]),
+            helper.make_node("Concat", ["rows", "rest"], ["cut"], axis=0),
+            helper.make_node("Reshape", ["x", "cut"], ["y"]),
+        ],
+        [helper.make_tensor("rest", TensorProto.INT64, [1], [-1])],
+    )
+
+
+def raggeds(bad: str, good: str | None = None) -> Case:
+    return Case(copies(bad, ragged_graph()), copies(good or ragged(), ragged_graph()))
+
+
+def warm(sample: str) -> str:
+    return identity_config(more=f'model_warmup [ {{ name: "w" {sample} }} ]')
+
+
+def warm_x(data: str, batch_size: int = 1) -> str:
+    return warm(f'batch_size: {batch_size} inputs {{ key: "x" value {{ {data} }} }}')
+
+
+GOOD_WARMUP = warm_x("data_type: TYPE_FP32 dims: [ 4 ] zero_data: true")
+
+
+def group(text: str, parameters: str | None = None) -> str:
+    if parameters is None:
+        return identity_config(group=f"instance_group [ {{ {text} }} ]")
+    return identity_config(group=f"instance_group [ {{ {text} }} ]", parameters=parameters)
+
+
+def parameter(key: str, value: str) -> str:
+    return identity_config(more=f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}')
+
+
+def accelerator(name: str, *options: tuple[str, str], device: str = "gpu", kind: str = "KIND_GPU") -> str:
+    pairs = " ".join(f'parameters {{ key: "{key}" value: "{value}" }}' for key, value in options)
+    text = f'{device}_execution_accelerator [ {{ name: "{name}" {pairs} }} ]'
+    return identity_config(
+        group=f"instance_group [ {{ kind: {kind} count: 1 }} ]",
+        more=f"optimization {{ execution_accelerators {{ {text} }} }}",
+    )
+
+
+CACHE = (("trt_engine_cache_enable", "1"), ("trt_engine_cache_path", "/var/cache/engines"))
+PROFILES = tuple((f"trt_profile_{bound}_shapes", "x:1x4") for bound in ("min", "opt", "max"))
+
+
+def sequence_graph() -> onnx.ModelProto:
+    """Gives a sequence of tensors, as exported classifiers do with their probabilities."""
+    made = helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, ["b", 4])
+    return model(
+        [tensor("x", ["b", 4])],
+        [tensor("y", ["b", 4]), made],
+        [
+            helper.make_node("Identity", ["x"], ["y"]),
+            helper.make_node("SequenceConstruct", ["x"], ["parts"]),
+        ],
+    )
+
+
+def unshaped_graph() -> onnx.ModelProto:
+    """Its output comes out of an operator that ONNX does not know."""
+    return model(
+        [tensor("x", ["b", 4])],
+        [tensor("y", ["b", "d"])],
+        [helper.make_node("Mystery", ["x"], ["y"], domain="com.example")],
+        custom_domain="com.example",
+    )
+
+
+def two_outputs_graph() -> onnx.ModelProto:
+    return model(
+        [tensor("x", ["b", 4])],
+        [tensor("y", ["b", 4]), tensor("z", ["b", 4])],
+        [helper.make_node("Identity", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["z"])],
+    )
+
+
+def ir(ir_version: int) -> onnx.ModelProto:
+    graph = identity_graph()
+    graph.ir_version = ir_version
+    return graph
+
+
+def opset(version: int) -> onnx.ModelProto:
+    graph = identity_graph()
+    graph.opset_import[0].version = version
+    return graph
+
+
+def external_graph() -> onnx.ModelProto:
+    """Its weights are in the file `weights.bin`."""
+    graph = model(
+        [tensor("x", ["b", 4])],
+        [tensor("y", ["b", 4])],
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [4], [0.0] * 4)],
+    )
+    weights = graph.graph.initializer[0]
+    weights.ClearField("float_data")
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="weights.bin")
+    return graph
+
+
+def with_weights(*, present: bool) -> Build:
+    def build(repository: RepositoryBuilder) -> None:
+        # `onnx.save` refuses dangling external data, so the bytes are written as they are.
+        files: dict[str, str | bytes] = {"1/model.onnx": external_graph().SerializeToString()}
+        if present:
+            files["1/weights.bin"] = bytes(16)
+        repository.add("copy", identity_config(), files=files)
+
+    return build
+
+
+def sparse_file(size: int) -> Build:
+    def build(repository: RepositoryBuilder) -> None:
+        file = repository.add("copy", identity_config(), identity_graph()) / "1/model.onnx"
+        with file.open("r+b") as opened:
+            opened.truncate(size)
+
+    return build
+
+
+def mode(path: str, bits: int) -> Build:
+    def build(repository: RepositoryBuilder) -> None:
+        (repository.add("copy", identity_config(), identity_graph()) / path).chmod(bits)
+
+    return build
+
+
+def link(target: Callable[[Path], Path | str]) -> Build:
+    """`copy/1/extra` is a link."""
+
+    def build(repository: RepositoryBuilder) -> None:
+        folder = repository.add("copy", identity_config(), identity_graph(), files={"here.txt": "here"})
+        (repository.path.parent / "outside.txt").write_text("outside")
+        (folder / "1/extra").symlink_to(target(folder))
+
+    return build
+
+
+def plain(**files: str | bytes) -> Build:
+    """A correct model with more files; `__` in a name is a folder's `/`."""
+    named = {name.replace("__", "/"): content for name, content in files.items()}
+    return lambda repository: repository.add("copy", identity_config(), identity_graph(), files=named)
+
+
+INNER = """\
+name: "again"
+platform: "ensemble"
+max_batch_size: 8
+input [
+  { name: "input_ids" data_type: TYPE_INT64 dims: [ -1 ] },
+  { name: "attention_mask" data_type: TYPE_INT64 dims: [ -1 ] }
+]
+output [ { name: "last_hidden_state" data_type: TYPE_FP32 dims: [ -1, 8 ] } ]
+ensemble_scheduling {
+  step [
+    {
+      model_name: "encoder"
+      model_version: -1
+      input_map { key: "input_ids" value: "input_ids" }
+      input_map { key: "attention_mask" value: "attention_mask" }
+      output_map { key: "last_hidden_state" value: "last_hidden_state" }
+    }
+  ]
+}
+"""
+
+
+def circle(second: str) -> Build:
+    """The ensemble `model` contains the ensemble `again`, which contains `second`."""
+    inner = replaced(INNER, 'model_name: "encoder"', f'model_name: "{second}"')
+
+    def build(repository: RepositoryBuilder) -> None:
+        repository.reference(ensemble=replaced(ENSEMBLE, 'model_name: "encoder"', 'model_name: "again"'))
+        repository.add("again", inner)
+
+    return build
+
+
+def sequence(values: str) -> Build:
+    """A sequence model with a start flag."""
+    control = f"control [ {{ kind: CONTROL_SEQUENCE_START {values} }} ]"
+    graph = model(
+        [tensor("x", ["b", 4]), tensor("start", ["b", 1], TensorProto.INT32)],
+        [tensor("y", ["b", 4])],
+        [helper.make_node("Identity", ["x"], ["y"])],
+    )
+    more = f'sequence_batching {{ control_input [ {{ name: "start" {control} }} ] }}'
+    return copies(identity_config(more=more), graph)
+
+
+def torchscript(x: str, y: str, more: str = "") -> Build:
+    text = replaced(
+        replaced(identity_config(backend='backend: "pytorch"', more=more), '"x"', f'"{x}"'), '"y"', f'"{y}"'
+    )
+    return foreign(text, "model.pt")
+
+
+def without(name: str) -> Build:
+    """The reference ensemble with a composing model left out."""
+
+    def build(repository: RepositoryBuilder) -> None:
+        repository.add("model", ENSEMBLE)
+        for text, graph in ((ENCODER, encoder_graph()), (POOLING, None)):
+            if f'name: "{name}"' not in text:
+                repository.add("encoder" if text is ENCODER else "pooling", text, graph)
+
+    return build
+
+
+def reference(repository: RepositoryBuilder) -> None:
+    repository.reference()
+
+
+SCHEMA: dict[str, Case] = {
+    "L101": texts(identity_config(more="max_batchsize: 4"), line=8),
+    "L102": Case(
+        lambda r: r.reference(ensemble=replaced(ENSEMBLE, "step [", "max_inflight_requests: 4 step [")),
+        lambda r: r.reference(ensemble=replaced(ENSEMBLE, "step [", "max_inflight_requests: 4 step [")),
+        triton="25.10",
+        good_triton="25.11",
+    ),
+    "L103": texts(identity_config(backend='backend: "onnxruntime" platform: "pytorch_libtorch"'), line=2),
+    "L104": texts(identity_config("kopie"), line=1),
+    "L105": texts(identity_config("acme/copy"), line=1),
+    "L106": texts(
+        identity_config(max_batch_size=None, dims="[ -1, 4 ]"), identity_config(max_batch_size=0, dims="[ -1, 4 ]")
+    ),
+    "L107": texts(identity_config(max_batch_size=-1), line=3),
+    "L108": texts(replaced(identity_config(), "data_type: TYPE_FP32 ", ""), line=4),
+    "L109": texts(identity_config(dims="[ 0 ]"), line=4),
+    "L110": texts(
+        identity_config(more_input="reshape { shape: [ 3 ] }"), identity_config(more_input="reshape { shape: [ 4 ] }")
+    ),
+    "L111": texts(identity_config(more='input { name: "x" data_type: TYPE_FP32 dims: 4 }'), line=8),
+    "L112": texts(identity_config(more_input="format: FORMAT_NCHW")),
+    "L113": texts(identity_config(more_input="is_shape_tensor: true")),
+    "L114": Case(
+        copies(identity_config(data_type="TYPE_BF16"), identity_graph(kind=TensorProto.BFLOAT16)),
+        copies(identity_config(data_type="TYPE_BF16"), identity_graph(kind=TensorProto.BFLOAT16)),
+        triton="26.02",
+        good_triton="26.03",
+    ),
+    "L115": texts('name: "copy"\nbackend: "onnxruntime"\nmax_batch_size: 8\n'),
+    "L116": texts(
+        identity_config(more="response_cache { enable: true } model_transaction_policy { decoupled: true }"),
+        identity_config(more="response_cache { enable: true }"),
+    ),
+    "L117": Case(torchscript("INPUT__0", "OUTPUT"), torchscript("INPUT__0", "OUTPUT__0")),
+    "L118": Case(
+        copies(identity_config(data_type="TYPE_STRING"), identity_graph(kind=TensorProto.STRING)),
+        copies(identity_config()),
+    ),
+    "L119": texts(
+        identity_config(more_input="optional: true"),
+        identity_config(more_input="optional: true", max_batch_size=0, dims="[ -1, 4 ]"),
+    ),
+    "L120": Case(sequence("int32_false_true: [ 0 ]"), sequence("int32_false_true: [ 0, 1 ]")),
+}
+
+GRAPH: dict[str, Case] = {
+    "L202": Case(
+        lambda r: r.add(
+            "copy", identity_config(), files={"1/model.onnx": b"version https://git-lfs.github.com/spec/v1"}
+        ),
+        copies(identity_config()),
+    ),
+    "L203": graphs(ir(11), ir(10), triton="24.10"),
+    "L204": graphs(opset(22), opset(21), triton="24.10"),
+    "L205": graphs(
+        model(
+            [tensor("x", ["b", 4]), tensor("left", ["b"])],
+            [tensor("y", ["b", 4])],
+            [helper.make_node("Identity", ["x"], ["y"])],
+        )
+    ),
+    "L206": texts(identity_config(more='input { name: "extra" data_type: TYPE_FP32 dims: 4 }'), line=8),
+    "L207": texts(replaced(identity_config(), "TYPE_FP32", "TYPE_FP16"), line=4),
+    "L208": Case(
+        copies(identity_config(dims="[ -1 ]", output_dims="[ 4 ]")),
+        # a dynamic graph may be narrowed
+        copies(identity_config(), identity_graph(("b", "n"), output=("b", 4))),
+        line=4,
+    ),
+    "L209": texts(replaced(identity_config(), '"y"', '"z"'), line=5),
+    "L210": texts(replaced(identity_config(), '"y" data_type: TYPE_FP32', '"y" data_type: TYPE_FP16'), line=5),
+    "L211": Case(
+        copies(identity_config(), identity_graph(("b", "Div_1"), output=("b", "Div_1"))),
+        copies(identity_config(output_dims="[ -1 ]"), identity_graph(("b", "Div_1"), output=("b", "Div_1"))),
+        line=5,
+    ),
+    "L212": graphs(identity_graph((8, 4), output=(8, 4)), line=3),
+    "L213": Case(
+        copies(identity_config(dims="[ 1 ]"), identity_graph(("b",), output=("b",))),
+        copies(
+            identity_config(dims="[ 1 ]", more_input="reshape { shape: [ ] }", more_output="reshape { shape: [ ] }"),
+            identity_graph(("b",), output=("b",)),
+        ),
+    ),
+    "L214": graphs(sequence_graph()),
+    "L215": graphs(unshaped_graph()),
+    "L216": Case(
+        copies(identity_config(data_type="TYPE_BF16"), identity_graph(kind=TensorProto.BFLOAT16)),
+        copies(identity_config(data_type="TYPE_BF16"), identity_graph(kind=TensorProto.BFLOAT16)),
+        triton="26.02",
+        good_triton="26.03",
+    ),
+    "L217": graphs(two_outputs_graph()),
+}
+
+ENSEMBLES: dict[str, Case] = {
+    "L301": wires('platform: "ensemble"', 'platform: "onnxruntime_onnx"'),
+    "L302": wires("ensemble_scheduling {", "instance_group [ { count: 1 } ]\nensemble_scheduling {", line=9),
+    "L303": Case(without("encoder"), reference, line=12),
+    "L304": wires("model_version: -1", "model_version: 3", line=13),
+    "L305": wires('      input_map { key: "attention_mask" value: "attention_mask" }\n', ""),
+    "L306": wires(
+        'input_map { key: "input_ids" value: "input_ids" }', 'input_map { key: "ids" value: "input_ids" }', line=14
+    ),
+    "L307": wires('output_map { key: "dense" value: "dense" }', 'output_map { key: "vector" value: "dense" }', line=23),
+    "L308": wires('value: "hidden"', 'value: "input_ids"', line=16),
+    "L309": wires(
+        'input_map { key: "last_hidden_state" value: "hidden" }',
+        'input_map { key: "last_hidden_state" value: "hiden" }',
+        line=21,
+    ),
+    "L310": wires("output [", 'input { name: "extra" data_type: TYPE_FP32 dims: 1 }\noutput ['),
+    "L311": wires(
+        "ensemble_scheduling {",
+        'output { name: "sparse" data_type: TYPE_FP32 dims: 8 }\nensemble_scheduling {',
+        line=9,
+    ),
+    "L312": wires('value: "dense"', 'value: "lost"'),
+    "L313": wires("TYPE_FP32", "TYPE_FP16"),
+    "L314": wires("dims: [ 8 ]", "dims: [ 16 ]"),
+    "L315": wires("max_batch_size: 8", "max_batch_size: 16", line=3),
+    "L316": wires("dims: [ 8 ]", "dims: [ -1 ]"),
+    "L317": Case(circle("model"), circle("encoder")),
+    "L318": Case(
+        lambda r: r.reference(encoder=ENCODER + 'output { name: "pooled" data_type: TYPE_FP32 dims: 8 }\n'), reference
+    ),
+    "L319": wires('      output_map { key: "dense" value: "dense" }\n', ""),
+    "L320": Case(
+        lambda r: r.reference(ensemble=ENSEMBLE + "response_cache { enable: true }\n"),
+        lambda r: r.reference(ensemble=ENSEMBLE + "response_cache { enable: true }\n"),
+        triton="25.08",
+        good_triton="25.09",
+    ),
+}
+
+BATCHING: dict[str, Case] = {
+    "L401": Case(
+        copies(replaced(queue(), "dims: [ 4 ]", "dims: [ -1 ]"), identity_graph(("b", "n"), output=("b", 4))),
+        copies(queue()),
+    ),
+    "L402": texts(queue("preferred_batch_size: [ 16 ]"), queue("preferred_batch_size: [ 8 ]")),
+    "L403": texts(queue("preferred_batch_size: [ 8 ]"), queue()),
+    "L404": texts(queue("max_queue_delay_microseconds: 500000"), queue("max_queue_delay_microseconds: 500")),
+    "L405": texts(
+        queue("priority_levels: 2 default_priority_level: 3"), queue("priority_levels: 2 default_priority_level: 2")
+    ),
+    "L406": texts(
+        queue(policy="max_queue_size: 64 timeout_action: REJECT"),
+        queue(policy="max_queue_size: 64 timeout_action: REJECT default_timeout_microseconds: 1000"),
+    ),
+    "L407": texts(identity_config(more="dynamic_batching { }"), queue(), line=8),
+    "L408": texts(
+        queue("preserve_ordering: true priority_levels: 2 default_priority_level: 1"),
+        queue("preserve_ordering: true priority_levels: 1 default_priority_level: 1"),
+    ),
+    "L409": texts(replaced(queue(), "max_batch_size: 8", "max_batch_size: 1"), queue()),
+    "L410": Case(copies(ragged(), ragged_graph(("b", "t"))), copies(ragged(), ragged_graph())),
+    "L411": raggeds(ragged(batch_input="")),
+    "L412": raggeds(ragged(more_input="optional: true")),
+    "L413": raggeds(replaced(ragged(), "TYPE_INT32", "TYPE_INT64")),
+    "L414": raggeds(replaced(ragged(), 'source_input: "x"', 'source_input: "nobody"')),
+    "L415": raggeds(replaced(ragged(), 'target_name: "n"', 'target_name: [ "n", "m" ]')),
+    "L416": raggeds(
+        ragged(inputs='batch_output [ { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "z" source_input: "x" } ]'),
+        ragged(inputs='batch_output [ { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "y" source_input: "x" } ]'),
+    ),
+    "L417": raggeds(ragged(batching=False)),
+    "L418": texts(warm_x("data_type: TYPE_FP32 dims: [ 5 ] zero_data: true"), GOOD_WARMUP),
+    "L419": texts(warm_x("data_type: TYPE_FP32 dims: [ 4 ] zero_data: true", 9), GOOD_WARMUP),
+    "L420": texts(
+        queue("preserve_ordering: true"), queue("preserve_ordering: true"), triton="26.08", good_triton="26.09"
+    ),
+    "L421": texts(warm_x("data_type: TYPE_FP32 dims: [ 4 ] zero_data: true", 0), GOOD_WARMUP),
+}
+
+INSTANCES: dict[str, Case] = {
+    "L501": Case(copies(group("kind: KIND_GPU count: 1")), copies(group("kind: KIND_CPU count: 1")), line=6),
+    "L502": texts(group("kind: KIND_GPU gpus: [ 1 ]"), group("kind: KIND_GPU gpus: [ 0 ]"), machine=GPU),
+    "L503": texts(group("kind: KIND_CPU count: 1 gpus: [ 0 ]")),
+    "L504": texts(group("kind: KIND_CPU count: 3"), group("kind: KIND_CPU count: 2")),
+    "L505": texts(group("kind: KIND_CPU count: 1", parameters="")),
+    "L506": texts(group("kind: KIND_CPU")),
+    "L507": texts(group("kind: KIND_CPU count: 0")),
+    "L508": texts(group("kind: KIND_CPU count: 2")),
+    "L509": texts(group('kind: KIND_CPU count: 1 profile: [ "0" ]')),
+    "L510": texts(group('kind: KIND_CPU count: 1 rate_limiter { resources [ { name: "R" count: 1 } ] }')),
+}
+
+FILES: dict[str, Case] = {
+    "L601": Case(lambda r: r.add("copy", identity_config(), version=""), copies(identity_config())),
+    "L602": Case(plain(**{"v2__model.onnx": b"", "01__model.onnx": b""}), plain(**{"assets__model.onnx": b""})),
+    "L603": Case(lambda r: r.add("copy", identity_config(), files={"1/encoder.onnx": b""}), copies(identity_config())),
+    "L604": texts(
+        identity_config(more="version_policy { specific { versions: [ 1, 2 ] } }"),
+        identity_config(more="version_policy { specific { versions: [ 1 ] } }"),
+        line=8,
+    ),
+    "L605": Case(
+        copies(identity_config(more_output='label_filename: "labels.txt"')),
+        lambda r: r.add(
+            "copy",
+            identity_config(more_output='label_filename: "labels.txt"'),
+            identity_graph(),
+            files={"labels.txt": "a\nb\n"},
+        ),
+    ),
+    "L606": Case(
+        copies(warm_x('data_type: TYPE_FP32 dims: [ 4 ] input_data_file: "x.bin"')),
+        lambda r: r.add(
+            "copy",
+            warm_x('data_type: TYPE_FP32 dims: [ 4 ] input_data_file: "x.bin"'),
+            identity_graph(),
+            files={"warmup/x.bin": bytes(16)},
+        ),
+    ),
+    "L607": Case(mode("1/model.onnx", 0o640), mode("1/model.onnx", 0o644)),
+    "L608": Case(link(lambda folder: folder.parent.parent / "outside.txt"), link(lambda folder: folder / "here.txt")),
+    "L609": Case(with_weights(present=False), with_weights(present=True)),
+    "L610": Case(sparse_file(2**31), copies(identity_config())),
+    "L611": Case(plain(**{"config.pbtxt.txt": ""}), plain(**{"configs__gpu.pbtxt": identity_config()})),
+    "L612": Case(
+        lambda r: r.add("copy", None, identity_graph(), files={"configs/cpu.pbtxt": identity_config()}),
+        plain(**{"configs__cpu.pbtxt": identity_config()}),
+    ),
+    "L613": texts(
+        identity_config(more="version_policy { specific { versions: [ 2 ] } }"),
+        identity_config(more="version_policy { specific { versions: [ 2, 1 ] } }"),
+        line=8,
+    ),
+}
+
+PARAMETERS: dict[str, Case] = {
+    "L701": texts(parameter("inter_op_thread_count", "two"), parameter("inter_op_thread_count", "2"), line=8),
+    "L702": texts(parameter("execution_mode", "2"), parameter("execution_mode", "1")),
+    "L703": texts(parameter("intra_op_threads_count", "2")),
+    "L704": texts(
+        parameter("session.use_device_allocator_for_initializers", "1"),
+        parameter("session.use_device_allocator_for_initializers", "1"),
+        triton="25.01",
+        good_triton="25.02",
+    ),
+    "L705": texts(
+        accelerator("cuda", ("arena_extend_strategy", "kSameAsRequested")),
+        replaced(
+            accelerator("cuda", ("arena_extend_strategy", "kSameAsRequested")),
+            "parameters {",
+            'parameters { key: "arena_extend_strategy" value { string_value: "1" } }\nparameters {',
+        ),
+        machine=GPU,
+    ),
+    "L706": texts(parameter("enable_mem_arena", "off"), parameter("enable_mem_arena", "false")),
+    "L707": texts(accelerator("tensorrt"), accelerator("tensorrt", *CACHE), machine=GPU),
+    "L708": texts(accelerator("tensorrt", *CACHE), accelerator("tensorrt", *CACHE, *PROFILES), machine=GPU),
+    "L709": texts(accelerator("tensort"), accelerator("tensorrt"), machine=GPU),
+    "L710": texts(
+        identity_config(more="optimization { graph { level: 99 } }"),
+        identity_config(more="optimization { graph { level: 1 } }"),
+    ),
+    "L711": texts(
+        parameter("inter_op_thread_count", "2"),
+        parameter("inter_op_thread_count", "2") + 'parameters { key: "execution_mode" value { string_value: "1" } }\n',
+    ),
+    "L712": texts(
+        accelerator("tensorrt", ("trt_engine_cache_enable", "1"), ("trt_engine_cache_path", "cache")),
+        accelerator("tensorrt", *CACHE),
+        machine=GPU,
+    ),
+    "L713": texts(accelerator("cuda", kind="KIND_CPU"), accelerator("cuda"), machine=GPU),
+}
+
+TENSORFLOW = identity_config(backend='platform: "tensorflow_savedmodel"')
+IMAGES = identity_config(max_batch_size=128, dims="[ 3, 224, 224 ]")
+IMAGES_GRAPH = identity_graph(("b", 3, 224, 224), output=("b", 3, 224, 224))
+
+OPERATIONS: dict[str, Case] = {
+    "L801": Case(
+        foreign(TENSORFLOW, "model.savedmodel/saved_model.pb"),
+        foreign(TENSORFLOW, "model.savedmodel/saved_model.pb"),
+        triton="25.03",
+        good_triton="25.02",
+    ),
+    "L802": Case(foreign(TENSORFLOW, "model.savedmodel/saved_model.pb"), copies(identity_config()), triton="25.02"),
+    "L803": Case(torchscript("INPUT__0", "OUTPUT__0"), copies(identity_config())),
+    "L804": Case(
+        foreign(identity_config(backend='platform: "torch_aoti"'), "model.pt2"),
+        foreign(identity_config(backend='platform: "torch_aoti"'), "model.pt2"),
+        triton="26.02",
+        good_triton="26.03",
+    ),
+    "L805": Case(copies(IMAGES, IMAGES_GRAPH), copies(replaced(IMAGES, "128", "32"), IMAGES_GRAPH), triton="25.06"),
+    "L806": texts(identity_config(more="response_cache { enable: true }")),
+}
+
+CASES: dict[str, Case] = {**SCHEMA, **GRAPH, **ENSEMBLES, **BATCHING, **INSTANCES, **FILES, **PARAMETERS, **OPERATIONS}

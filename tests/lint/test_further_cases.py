@@ -1,0 +1,178 @@
+"""Further ways to break a rule, beside the one pair that every rule has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sie_triton.lint import Machine, lint_repository
+
+from .builders import (
+    ENCODER,
+    ENSEMBLE,
+    RepositoryBuilder,
+    encoder_graph,
+    identity_config,
+    identity_graph,
+    replaced,
+)
+from .cases import (
+    CACHE,
+    GOOD_WARMUP,
+    PROFILES,
+    Build,
+    accelerator,
+    copies,
+    external_graph,
+    group,
+    link,
+    parameter,
+    queue,
+    ragged,
+    ragged_graph,
+    torchscript,
+    warm,
+    warm_x,
+)
+
+
+def ensemble(old: str, new: str) -> Build:
+    return lambda r: r.reference(ensemble=replaced(ENSEMBLE, old, new))
+
+
+def external(location: str) -> Build:
+    graph = external_graph()
+    graph.graph.initializer[0].external_data[0].value = location
+    raw = graph.SerializeToString()
+    return lambda r: r.add("copy", identity_config(), files={"1/model.onnx": raw, "outside.bin": bytes(16)})
+
+
+def scalar(dims: str, max_batch_size: int) -> Build:
+    """A graph of rank 0."""
+    return copies(identity_config(dims=dims, max_batch_size=max_batch_size), identity_graph((), output=()))
+
+
+CYCLE = (
+    'input_map { key: "attention_mask" value: "attention_mask" }\n      output_map { key: "last_hidden_state"',
+    'input_map { key: "attention_mask" value: "dense" }\n      output_map { key: "last_hidden_state"',
+)
+
+BREAKS: list[tuple[str, Build, str]] = [
+    ("L103", copies(replaced(identity_config(), 'backend: "onnxruntime"', 'platform: "onnx"')), "`onnx` is none"),
+    ("L105", ensemble('model_name: "encoder"', 'model_name: "acme/encoder"'), "step 0"),
+    ("L108", copies(identity_config(dims="[ ]")), "`dims`"),
+    ("L108", copies(replaced(identity_config(), 'name: "x" ', "")), "input `0` has no `name`"),
+    ("L110", copies(identity_config(max_batch_size=0, dims="[ 1 ]", more_input="reshape { shape: [ ] }")), "scalar"),
+    ("L110", copies(identity_config(more_input="reshape { shape: [ 0 ] }")), "dimension 0"),
+    ("L110", copies(identity_config(dims="[ 2, -1 ]", more_input="reshape { shape: [ -1, 2 ] }")), "elements"),
+    ("L115", copies('name: "copy" backend: "onnxruntime" max_batch_size: 1 input { name: "x" }'), "no `output`"),
+    ("L116", copies(identity_config(more="response_cache { enable: true } sequence_batching { }")), "sequence"),
+    ("L117", torchscript("INPUT__0", "OUTPUT__0", 'input { name: "mask" data_type: TYPE_FP32 dims: 4 }'), "`mask`"),
+    ("L204", copies(identity_config(), encoder_graph(opset=25)), "knows up to 21"),
+    ("L208", copies(identity_config(dims="[ 4, 1 ]", output_dims="[ 4 ]")), "[4, 1] here and [4]"),
+    ("L208", scalar("[ 2 ]", 0), "[2] here and []"),
+    ("L212", scalar("[ 1 ]", 8), "no dimension"),
+    ("L309", ensemble(*CYCLE), "cycle"),
+    (
+        "L308",
+        ensemble(
+            'output_map { key: "last_hidden_state" value: "hidden" }',
+            'output_map { key: "last_hidden_state" value: "dense" }',
+        ),
+        "step 0 already",
+    ),
+    ("L301", ensemble('platform: "ensemble"', 'platform: "ensemble" backend: "onnxruntime"'), "no backend"),
+    ("L301", lambda r: r.add("model", 'name: "model" platform: "ensemble" max_batch_size: 0'), "without"),
+    ("L302", ensemble("ensemble_scheduling {", "optimization { }\nensemble_scheduling {"), "`optimization`"),
+    ("L305", lambda r: r.reference(ensemble=replaced(ENSEMBLE, 'key: "input_ids"', 'key: "ids"')), "is not mapped"),
+    ("L402", copies(queue("preferred_batch_size: [ 0 ]")), "size 0"),
+    (
+        "L405",
+        copies(queue("priority_levels: 2 default_priority_level: 1 priority_queue_policy { key: 3 value { } }")),
+        "level 3",
+    ),
+    ("L406", copies(queue(policy="max_queue_size: 1 timeout_action: DELAY")), "no timeout"),
+    ("L407", copies(queue(policy="default_timeout_microseconds: 5")), "no `max_queue_size`"),
+    (
+        "L408",
+        copies(queue("preserve_ordering: true", "timeout_action: DELAY default_timeout_microseconds: 5")),
+        "delays",
+    ),
+    ("L414", copies(replaced(ragged(), ' source_input: "x"', ""), ragged_graph()), "0 sources"),
+    ("L415", copies(replaced(ragged(), 'target_name: "n"', 'target_name: "x"'), ragged_graph()), "made already"),
+    ("L416", copies(ragged(inputs="batch_output [ { } ]"), ragged_graph()), "no target"),
+    ("L418", copies(warm("batch_size: 1")), "lacks the input `x`"),
+    ("L418", copies(warm_x("data_type: TYPE_FP16 dims: [ 4 ] zero_data: true")), "TYPE_FP16"),
+    ("L418", copies(warm_x("data_type: TYPE_FP32 dims: [ -1 ] zero_data: true")), "open"),
+    ("L418", copies(replaced(GOOD_WARMUP, 'key: "x"', 'key: "z"')), "`z`, which is no input"),
+    (
+        "L504",
+        copies(group("kind: KIND_CPU", 'parameters { key: "intra_op_thread_count" value { string_value: "2" } }')),
+        "2 instances of 2",
+    ),
+    ("L613", copies(identity_config(more="version_policy { latest { num_versions: 0 } }")), "none of the versions"),
+    ("L608", link(lambda folder: "nowhere"), "does not exist"),
+    ("L609", external("../outside.bin"), "outside the version folder"),
+    ("L701", copies(parameter("execution_mode", "99999999999")), "no integer"),
+    ("L701", copies(parameter("inter_op_thread_count", "9" * 5000)), "no integer"),
+    ("L703", copies(parameter("enable_mem_aren", "1")), "did you mean `enable_mem_arena`"),
+    ("L706", copies(parameter("arena_extend_strategy", "kSameAsRequested")), "not one of 0, 1"),
+    ("L706", copies(parameter("gpu_mem_limit", "4G")), "no number of bytes"),
+    ("L709", copies(accelerator("tensorrt", *CACHE, *PROFILES, ("trt_fp16", "1"))), "`trt_fp16`"),
+    ("L709", copies(accelerator("tensorrt", *CACHE, *PROFILES, ("precision_mode", "fp16"))), "`fp16`"),
+    ("L709", copies(accelerator("onednn", device="cpu", kind="KIND_CPU")), "`openvino`"),
+]
+
+
+@pytest.mark.parametrize(("rule_id", "build", "part"), BREAKS)
+def test_fires_with_these_words(rule_id: str, build: Build, part: str, tmp_path: Path) -> None:
+    build(RepositoryBuilder(tmp_path))
+    findings = lint_repository(tmp_path, machine=Machine(cores=2, gpus=0))
+    assert any(part in f.message for f in findings if f.rule_id == rule_id), [str(f) for f in findings]
+
+
+ALLOWED: list[tuple[str, Build]] = [
+    # Batching ensembles may hold models without batching: the batch is then one of their dims.
+    (
+        "L314",
+        lambda r: r.reference(
+            encoder=replaced(
+                replaced(
+                    replaced(replaced(ENCODER, "max_batch_size: 8", "max_batch_size: 0"), "[ -1 ]", "[ -1, -1 ]"),
+                    "[ -1 ]",
+                    "[ -1, -1 ]",
+                ),
+                "[ -1, 8 ]",
+                "[ -1, -1, 8 ]",
+            )
+        ),
+    ),
+    (
+        "L305",
+        lambda r: r.reference(encoder=ENCODER + 'input { name: "t" data_type: TYPE_INT64 dims: -1 optional: true }'),
+    ),
+    ("L103", copies(replaced(identity_config(), 'backend: "onnxruntime"', ""))),
+    ("L103", copies(replaced(identity_config(), 'backend: "onnxruntime"', 'backend: "mine" platform: "any"'))),
+    ("L208", scalar("[ 1 ]", 0)),
+    (
+        "L211",
+        copies(
+            ragged(
+                inputs='batch_output [ { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "y" source_input: "x" } ]'
+            ),
+            ragged_graph(),
+        ),
+    ),
+    ("L211", copies(identity_config(), identity_graph(("b", 4), output=("b", "unknown")))),
+    ("L406", copies(queue(policy="max_queue_size: 1 timeout_action: REJECT allow_timeout_override: true"))),
+    ("L505", copies(group("kind: KIND_GPU count: 1", parameters=""))),
+    ("L703", copies(parameter("memory.enable_memory_arena_shrinkage", "cpu:0"))),
+    ("L115", lambda r: r.add("copy", None, identity_graph())),
+]
+
+
+@pytest.mark.parametrize(("rule_id", "build"), ALLOWED)
+def test_is_silent(rule_id: str, build: Build, tmp_path: Path) -> None:
+    build(RepositoryBuilder(tmp_path))
+    assert not [str(f) for f in lint_repository(tmp_path, machine=Machine(cores=2)) if f.rule_id in (rule_id, "L101")]
