@@ -85,14 +85,20 @@ def _fail(diagnostics: Iterable[Diagnostic]) -> NoReturn:
     sys.exit(ExitCode.USAGE if usage else ExitCode.FAILED)
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         out.print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    # Eager: it must answer before the missing command is noticed.
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside.")] = False,
+) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -116,8 +122,7 @@ def plan(
     plans: list[Any] = []
     options = _options(DEFAULT_REPOSITORY, weights, model)
     for target in _targets(model, bundles):
-        made, _ = plan_models(target, options)
-        plans += made
+        plans += plan_models(target, options)
     if as_json:
         out.print_json(json.dumps([_plan_json(p) for p in plans]))
         return
@@ -154,7 +159,7 @@ def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
         _fail(problems)
     for name, built in manifest.built.items():
         for tensor, distance in built.parity.items():
-            out.print(f"{name} {tensor}: min cosine {distance.min_cosine:.8f} over {distance.cases} texts")
+            out.print(f"{name} {tensor}: {_closeness(distance)}")
     err.print(f"[green]verified[/] {repository}: {len(manifest.triton_models)} Triton models, all files intact")
 
 
@@ -246,10 +251,15 @@ def _build(
             continue
         err.print(f"[green]built[/] {ids} from {result.source}")
         for tensor, distance in result.parity.items():
-            err.print(
-                f"  {tensor}: min cosine {distance.min_cosine:.8f}, max difference {distance.max_abs:.1e} "
-                f"over {distance.cases} texts; alone against batched {distance.batch_max_abs:.1e}"
-            )
+            err.print(f"  {tensor}: {_closeness(distance)}")
+
+
+def _closeness(distance: Any) -> str:
+    cosine = "" if distance.min_cosine is None else f"min cosine {distance.min_cosine:.8f}, "
+    return (
+        f"{cosine}max difference {distance.max_abs:.1e} over {distance.cases} texts; "
+        f"alone against batched {distance.batch_max_abs:.1e}"
+    )
 
 
 def _options(repository: Path, weights: Sequence[str], models: Sequence[str]) -> Any:

@@ -11,8 +11,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def cosine(left: Array, right: Array) -> float:
-    """Cosine of two vectors in float64; two zero vectors are equal, a zero and a non-zero one are not."""
-    a, b = left.astype(np.float64).ravel(), right.astype(np.float64).ravel()
+    """Cosine of two vectors in float64, of matrices the worst over rows; -inf if the shapes differ.
+
+    Two zero vectors are equal, a zero and a non-zero one are not.
+    """
+    if left.shape != right.shape:
+        return float("-inf")
+    if left.ndim > 1:
+        return float(np.min([cosine(a, b) for a, b in zip(left, right, strict=True)], initial=1.0))
+    a, b = left.astype(np.float64), right.astype(np.float64)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     if norms == 0.0:
         return 1.0 if np.array_equal(a, b) else 0.0

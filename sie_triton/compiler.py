@@ -8,22 +8,37 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sie_frontend.manifest import Distance, Manifest
+from sie_frontend.manifest import Distance, Manifest, Model, TritonModel
+from sie_frontend.rows import RowMaker
 
 from sie_triton import __version__
 from sie_triton import manifest as manifests
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.catalog import Recipe, Refusal, verdict
-from sie_triton.checkpoint import Checkpoint, resolve_checkpoint
-from sie_triton.config import available_cores, cpu_shape, triton_configs
+from sie_triton.checkpoint import Checkpoint, Progress, resolve_checkpoint
+from sie_triton.config import CpuShape, available_cores, cpu_shape, triton_configs
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import read_facts
-from sie_triton.plan import EXPORTER_REVISION, TritonPlan, make_plans
+from sie_triton.plan import EXPORTER_REVISION, TritonPlan
+from sie_triton.recipes import QUERY_WEIGHTS_NAME, extra_files, make_plans
 from sie_triton.render import render
 from sie_triton.repository import current_manifest, publish, staged_repository, write_manifest
-from sie_triton.verify import REFERENCE_NAME, StoredReference, check_parity, check_structure, measure, write_reference
+from sie_triton.verify import (
+    REFERENCE_NAME,
+    StoredReference,
+    case_rows,
+    check_parity,
+    check_structure,
+    make_cases,
+    measure,
+    tokenizes_differently,
+    write_reference,
+)
+
+if TYPE_CHECKING:
+    from sie_triton.export import Exporter
 
 Announce = Callable[[str], None]
 
@@ -39,6 +54,7 @@ class BuildOptions:
     trust_remote_code: bool = False
     cores: int = field(default_factory=available_cores)
     announce: Announce = lambda _: None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +82,7 @@ def select(bundle: Bundle, profiles: Sequence[ResolvedProfile]) -> Target:
 
     Raises `DiagnosticError` if none does: asking for a model and getting nothing is a failure.
     """
-    judged = [(profile, verdict(profile, bundle)) for profile in profiles]
+    judged = [(profile, _judge(profile, bundle)) for profile in profiles]
     recipes = tuple((p, v) for p, v in judged if isinstance(v, Recipe))
     refused = tuple((p, v) for p, v in judged if isinstance(v, Refusal))
     if not recipes:
@@ -75,6 +91,16 @@ def select(bundle: Bundle, profiles: Sequence[ResolvedProfile]) -> Target:
             for p, v in refused
         )
     return Target(bundle, recipes, refused)
+
+
+def _judge(profile: ResolvedProfile, bundle: Bundle) -> Recipe | Refusal:
+    judged = verdict(profile, bundle)
+    if isinstance(judged, Recipe) and judged.lora:
+        # Leaving the low-rank weights out would serve other vectors under the profile's name.
+        return Refusal(
+            f"its weights are those of the LoRA adapter `{judged.lora}`, which is not merged by this version"
+        )
+    return judged
 
 
 def compile_models(targets: Sequence[Target], options: BuildOptions) -> list[BuiltModel]:
@@ -109,7 +135,7 @@ def _already_built(target: Target, options: BuildOptions, manifest: Manifest | N
         return None
     identity = _pinned_identity(target.bundle, options)
     if identity is None:
-        identity = _checkpoint(target.bundle, options).identity
+        identity = _checkpoint(target, options).identity
     key = _build_key(target, options, identity)
     found: dict[str, list[str]] = {}
     for profile, _ in target.profiles:
@@ -148,13 +174,17 @@ def _weights(bundle: Bundle, options: BuildOptions) -> Path | None:
     return options.weights.get(bundle.sie_id, options.default_weights)
 
 
-def _checkpoint(bundle: Bundle, options: BuildOptions) -> Checkpoint:
+def _checkpoint(target: Target, options: BuildOptions, *, allow_hub: bool = True) -> Checkpoint:
+    bundle = target.bundle
     return resolve_checkpoint(
         bundle.hf_id,
         bundle.hf_revision,
         weights=_weights(bundle, options),
         bundle_weights_path=bundle.weights_path,
+        allow_hub=allow_hub,
         trust_remote_code=options.trust_remote_code,
+        progress=options.progress,
+        extra_files=tuple(dict.fromkeys(file for _, recipe in target.profiles for file in extra_files(recipe))),
         announce=options.announce,
     )
 
@@ -163,40 +193,101 @@ def _compile(
     target: Target, options: BuildOptions, staging: Path, manifest: Manifest
 ) -> tuple[Manifest, list[BuiltModel]]:
     """One bundle into the staging directory, and the manifest that describes it."""
-    checkpoint = _checkpoint(target.bundle, options)
+    checkpoint = _checkpoint(target, options)
     options.announce(f"{target.bundle.sie_id}: weights from {checkpoint.source} `{checkpoint.folder}`")
+    _check_remote_code(target, checkpoint, options)
     plans = make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder))
     key = _build_key(target, options, checkpoint.identity)
-    trust = options.trust_remote_code
+    options.announce(f"{target.bundle.sie_id}: loading torch and transformers")
+    exporter = _exporter(checkpoint, options)
+    shape = cpu_shape(options.cores, _weight_bytes(checkpoint.folder))
     built = []
     for plan in plans:
-        shape = cpu_shape(options.cores, _weight_bytes(checkpoint.folder))
-        configs = triton_configs(plan, shape)
-        for config in configs:
-            directory = staging / config.name
-            _replace_directory(directory)
-            (directory / "config.pbtxt").write_text(render(config), encoding="utf-8")
-        pad_id, reference = _export(plan, checkpoint, staging, options.announce, trust_remote_code=trust)
-        write_reference(staging / plan.name / "1" / REFERENCE_NAME, reference)
-        models = manifests.model_entries(target.bundle, plan, shape, pad_id, checkpoint.revision)
-        options.announce(f"{plan.name}: comparing {len(reference.texts)} texts with {reference.origin}")
-        parity = measure(staging, next(iter(models.values())))
-        if problems := list(check_parity(staging, plan.name, parity)):
-            raise DiagnosticError(problems)
+        models, triton, parity = _compile_plan(target.bundle, plan, exporter, checkpoint, shape, staging, options)
         entry = manifests.built_entry(plan, key, checkpoint.identity, parity)
-        manifest = manifests.merge(manifest, plan.name, models, manifests.triton_entries(staging, configs), entry)
+        manifest = manifests.merge(manifest, plan.name, models, triton, entry)
         built.append(BuiltModel(plan.name, tuple(models), parity, checkpoint.identity, skipped=False))
     return manifest, built
 
 
-def _export(
-    plan: TritonPlan, checkpoint: Checkpoint, staging: Path, announce: Announce, *, trust_remote_code: bool
-) -> tuple[int, StoredReference]:
-    """Graphs and tokenizer into the staging directory. torch and transformers are imported here and not before."""
-    announce(f"{plan.name}: loading torch and transformers")
-    from sie_triton.export import export_plan
+def _compile_plan(
+    bundle: Bundle,
+    plan: TritonPlan,
+    exporter: Exporter,
+    checkpoint: Checkpoint,
+    shape: CpuShape,
+    staging: Path,
+    options: BuildOptions,
+) -> tuple[dict[str, Model], dict[str, TritonModel], dict[str, Distance]]:
+    """One public Triton model into the staging directory, measured. Raises `DiagnosticError` if it misses."""
+    configs = triton_configs(plan, shape)
+    for config in configs:
+        directory = staging / config.name
+        _replace_directory(directory)
+        (directory / "config.pbtxt").write_text(render(config), encoding="utf-8")
+    home = staging / plan.name / "1"
+    exporter.write_tokenizer(home / manifests.TOKENIZER_NAME)
+    if plan.query_weights:
+        exporter.write_query_weights(home / QUERY_WEIGHTS_NAME, plan.query_weights)
+    vocabulary = manifests.Vocabulary(exporter.pad_id, exporter.special_ids, exporter.all_special_ids)
+    models = manifests.model_entries(bundle, plan, shape, vocabulary, checkpoint.revision)
+    model = next(iter(models.values()))
+    exporter.write_graphs(plan, staging)
+    maker = RowMaker(model, staging)
+    cases = make_cases(model, exporter.specials_around_text)
+    _check_tokenizer(plan, exporter, maker, [case.document or case.query or "" for case in cases])
+    rows = case_rows(maker, cases)
+    origin, outputs = exporter.reference(plan, rows)
+    reference = StoredReference(origin, cases, tuple(row.ids for row in rows), outputs)
+    write_reference(home / REFERENCE_NAME, reference)
+    options.announce(f"{plan.name}: comparing {len(cases)} texts with {origin}")
+    parity = measure(staging, model)
+    if problems := list(check_parity(staging, plan.name, parity)):
+        raise DiagnosticError(problems)
+    return models, manifests.triton_entries(staging, configs), parity
 
-    return export_plan(plan, checkpoint.folder, staging, announce, trust_remote_code=trust_remote_code)
+
+def _check_tokenizer(plan: TritonPlan, exporter: Exporter, maker: RowMaker, texts: Sequence[str]) -> None:
+    """The frontend's tokenizer must make the ids that transformers makes, truncation included."""
+    limit = plan.max_length - len(maker.model.tokenization.append_ids)
+    appended = list(maker.model.tokenization.append_ids)
+    for ours, theirs in zip(maker.tokenizer.encode(texts), exporter.tokenize(texts, limit), strict=True):
+        if ours.tolist() != (theirs + appended or [maker.model.tokenization.pad_id]):
+            raise DiagnosticError([tokenizes_differently(plan.name, "transformers", Where(exporter.folder))])
+
+
+def _check_remote_code(target: Target, checkpoint: Checkpoint, options: BuildOptions) -> None:
+    """The checkpoint's own Python runs only if its bundle and the user both say so."""
+    if not checkpoint.needs_remote_code:
+        return
+    allowed = all(recipe.needs_remote_code for _, recipe in target.profiles)
+    if options.trust_remote_code and allowed:
+        return
+    cure = (
+        "read the code, then pass `--trust-remote-code`"
+        if allowed
+        else "its bundle does not set `trust_remote_code: true`; add it there if you have read the code"
+    )
+    raise DiagnosticError(
+        [
+            Diagnostic(
+                "SIE407",
+                f"the architecture of `{target.bundle.sie_id}` lives only in the checkpoint's own code",
+                Where(checkpoint.folder),
+                cure,
+            )
+        ]
+    )
+
+
+def _exporter(checkpoint: Checkpoint, options: BuildOptions) -> Exporter:
+    """torch and transformers are imported here and not before."""
+    try:
+        from sie_triton.export import Exporter
+    except ModuleNotFoundError as error:
+        message = f"`build` needs torch, transformers, onnx and onnxscript, and {error.name} is not installed"
+        raise DiagnosticError([Diagnostic("SIE401", message, hint="`pip install 'sie-triton[export,cpu]'`")]) from None
+    return Exporter(checkpoint.folder, options.announce, trust_remote_code=options.trust_remote_code)
 
 
 def _weight_bytes(folder: Path) -> int:
@@ -216,22 +307,12 @@ def _drop_orphans(staging: Path, manifest: Manifest) -> None:
             shutil.rmtree(path)
 
 
-def plan_models(target: Target, options: BuildOptions) -> tuple[tuple[TritonPlan, ...], dict[str, Any]]:
+def plan_models(target: Target, options: BuildOptions) -> tuple[TritonPlan, ...]:
     """What would be built, without building: with the checkpoint's facts if it is at hand, else with named axes."""
-    weights = _weights(target.bundle, options) or target.bundle.weights_path
     try:
-        checkpoint = resolve_checkpoint(
-            target.bundle.hf_id,
-            target.bundle.hf_revision,
-            weights=weights,
-            bundle_weights_path=target.bundle.weights_path,
-            allow_hub=False,
-            announce=options.announce,
-        )
+        checkpoint = _checkpoint(target, options, allow_hub=False)
     except DiagnosticError:
-        if weights:
+        if _weights(target.bundle, options) or target.bundle.weights_path:
             raise
-        return make_plans(target.bundle, target.profiles, None), {"checkpoint": None}
-    return make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder)), {
-        "checkpoint": checkpoint.identity
-    }
+        return make_plans(target.bundle, target.profiles, None)
+    return make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder))

@@ -31,6 +31,7 @@ class DenseLayer:
     out_features: int
     bias: bool
     activation: str
+    residual: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class CheckpointFacts:
     config: Mapping[str, Any]
     tokenizer_config: Mapping[str, Any]
     sentence: SentenceModules | None
+    files: frozenset[str] = frozenset()
+    weight_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def model_type(self) -> str:
@@ -92,7 +95,28 @@ def read_facts(folder: Path) -> CheckpointFacts:
         config=_read_json(folder / "config.json") or {},
         tokenizer_config=_read_json(folder / "tokenizer_config.json") or {},
         sentence=_sentence_modules(folder),
+        files=frozenset(path.name for path in folder.iterdir() if path.is_file()),
+        weight_shapes=_weight_shapes(folder),
     )
+
+
+def _weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in the folder's safetensors files, from their headers alone.
+
+    A file starts with the header's length, eight bytes little-endian, and the header, JSON.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            try:
+                header = json.loads(file.read(length))
+            except ValueError as error:
+                raise DiagnosticError(
+                    [Diagnostic("SIE330", f"`{path.name}` is not a safetensors file: {error}", Where(path))]
+                ) from None
+        shapes.update({name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"})
+    return shapes
 
 
 def _read_json(path: Path) -> Any:
@@ -122,9 +146,13 @@ def _sentence_modules(folder: Path) -> SentenceModules | None:
         elif kind == "Pooling":
             pooling = _pooling_mode(folder, path)
         elif kind == "Dense":
-            dense.append(_dense_layer(folder, path))
+            dense.append(_dense_layer(folder, path, pylate=str(module["type"]).startswith("pylate.")))
         elif kind == "Normalize":
             normalize = True
+        elif kind == "SpladePooling":
+            _check_splade_pooling(folder, path)
+        elif kind == "MLMTransformer":
+            transformer = path
         elif kind != "Dropout":
             raise DiagnosticError([_unsupported(folder, f"a `{kind}` module, which has no counterpart here")])
     settings = _read_json(folder / "config_sentence_transformers.json") or {}
@@ -165,9 +193,17 @@ def _pooling_mode(folder: Path, path: str) -> Pooling:
     return chosen[0] if chosen else "mean"  # type: ignore[return-value]
 
 
-def _dense_layer(folder: Path, path: str) -> DenseLayer:
+def _check_splade_pooling(folder: Path, path: str) -> None:
     config = _read_json(folder / path / "config.json") or {}
-    activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
+    strategy, activation = config.get("pooling_strategy", "max"), config.get("activation_function", "relu")
+    if strategy != "max" or activation != "relu":
+        raise DiagnosticError([_unsupported(folder, f"a SpladePooling of `{strategy}` and `{activation}`")])
+
+
+def _dense_layer(folder: Path, path: str, *, pylate: bool) -> DenseLayer:
+    config = _read_json(folder / path / "config.json") or {}
+    default = "Identity" if pylate else "Tanh"
+    activation = str(config.get("activation_function", default)).rsplit(".", 1)[-1]
     if activation not in ("Identity", "Tanh", "ReLU", "GELU"):
         raise DiagnosticError([_unsupported(folder, f"a Dense layer with the activation `{activation}`")])
     return DenseLayer(
@@ -176,4 +212,5 @@ def _dense_layer(folder: Path, path: str) -> DenseLayer:
         out_features=int(config["out_features"]),
         bias=bool(config.get("bias", True)),
         activation=activation,
+        residual=bool(config.get("use_residual", False)),
     )

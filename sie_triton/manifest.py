@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,10 @@ from sie_frontend.manifest import (
     SCHEMA_VERSION,
     Batching,
     Built,
-    DenseHead,
     Distance,
-    Head,
     Manifest,
     Model,
     OutputType,
-    Pooled,
-    Prompting,
     TensorSpec,
     Tokenization,
     TritonModel,
@@ -27,11 +24,13 @@ from sie_frontend.manifest import (
 from sie_triton import __version__
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.config import CPU_RUN_TOKENS, CpuShape, TritonModelConfig, max_batch_size
-from sie_triton.plan import ATTENTION_MASK, INPUT_IDS, DensePlan, ServedPlan, TritonPlan
+from sie_triton.plan import ServedPlan, TritonPlan
 from sie_triton.repository import tree_digests
 
 TOOLS = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 TOKENIZER_NAME = "tokenizer.json"
+# Recipes whose adapters let a request lower the truncation length with `options.max_seq_length`.
+REQUEST_LIMITS = frozenset({"splade", "cross_encoder", "causal_cross_encoder", "native_causal_cross_encoder"})
 OUTPUT_TYPES: tuple[OutputType, ...] = ("dense", "sparse", "multivector", "score")
 
 
@@ -51,16 +50,29 @@ def empty_manifest() -> Manifest:
     return Manifest(SCHEMA_VERSION, {}, {}, {})
 
 
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What only the loaded tokenizer knows."""
+
+    pad_id: int
+    special_ids: dict[str, int]
+    all_special_ids: tuple[int, ...]
+
+
 def model_entries(
-    bundle: Bundle, plan: TritonPlan, cpu: CpuShape, pad_id: int, revision: str | None
+    bundle: Bundle, plan: TritonPlan, cpu: CpuShape, vocabulary: Vocabulary, revision: str | None
 ) -> dict[str, Model]:
     """One entry per model id that the plan serves."""
+    eos = vocabulary.special_ids.get("eos")
     tokenization = Tokenization(
         path=f"{plan.name}/1/{TOKENIZER_NAME}",
         max_length=plan.max_length,
-        pad_id=pad_id,
-        inputs=(INPUT_IDS, ATTENTION_MASK),
+        pad_id=vocabulary.pad_id,
+        inputs=tuple(tensor.name for tensor in plan.inputs),
         buckets=plan.buckets,
+        append_ids=(eos,) if plan.append_eos and eos is not None else (),
+        special_ids=vocabulary.special_ids,
+        all_special_ids=vocabulary.all_special_ids,
     )
     batching = {
         "cpu": Batching(
@@ -83,10 +95,7 @@ def _model(
     batching: dict[str, Batching],
     revision: str | None,
 ) -> Model:
-    profile, recipe, prompt = served.profile, served.recipe, served.prompt
-    heads: dict[OutputType, Head] = {}
-    if served.dense:
-        heads["dense"] = _dense_head(served.dense)
+    profile, recipe = served.profile, served.recipe
     return Model(
         triton_model=plan.name,
         adapter=profile.adapter_class,
@@ -97,18 +106,12 @@ def _model(
         max_sequence_length=profile.max_sequence_length,
         revision=revision,
         profiles=_request_profiles(bundle, profile),
-        prompting=Prompting(
-            style=prompt.style,
-            query_template=prompt.query_template,
-            doc_template=prompt.doc_template,
-            prompts=prompt.prompts,
-            default_prompt=prompt.default_prompt,
-            lowercase=prompt.lowercase,
-        ),
+        prompting=served.prompting,
         tokenization=tokenization,
-        heads=heads,
+        heads=served.heads,
         batching=batching,
         loadtime=dict(profile.loadtime),
+        request_limit=recipe.name in REQUEST_LIMITS,
         usage=recipe.usage_counts,
     )
 
@@ -118,18 +121,6 @@ def _request_profiles(bundle: Bundle, profile: ResolvedProfile) -> dict[str, dic
     if profile.profile != "default":
         return {"default": dict(profile.runtime)}
     return {name: dict(bundle.resolve(name).runtime) for name in bundle.profiles}
-
-
-def _dense_head(dense: DensePlan) -> DenseHead:
-    assert dense.dim is not None, "the checkpoint is bound before the manifest is written"
-    return DenseHead(
-        dim=dense.dim,
-        pooling=dense.pooling,
-        pooling_names=dense.pooling_names,
-        poolings={name: Pooled(*tensors) for name, tensors in dense.tensors.items()},
-        normalize=dense.normalize,
-        honours_normalize=dense.honours_normalize,
-    )
 
 
 def triton_entries(staging: Path, configs: Iterable[TritonModelConfig]) -> dict[str, TritonModel]:

@@ -6,19 +6,29 @@ The reference outputs are stored in the repository, so that it can be checked ag
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from google.protobuf import text_format
-from sie_frontend.manifest import MANIFEST_NAME, Distance, Manifest, Model
-from sie_frontend.tokenization import TextTokenizer, make_batch
+from sie_frontend.manifest import (
+    MANIFEST_NAME,
+    CausalHead,
+    CrossEncoderHead,
+    Distance,
+    Manifest,
+    Model,
+    MultiVectorHead,
+)
+from sie_frontend.rows import RowMaker
+from sie_frontend.tokenization import Row, make_batch
 
 from sie_triton.compare import max_abs, min_cosine
 from sie_triton.diagnostics import Diagnostic, Where
 from sie_triton.ensemble_runner import EnsembleRunner, read_model_config
+from sie_triton.reference_texts import QUERIES, reference_pairs, reference_texts
 from sie_triton.repository import file_digest
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -29,31 +39,39 @@ BATCH_ROWS = 8
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """The largest accepted distance: worst cosine to the reference, worst difference alone against batched."""
+    """The largest accepted distances: cosine, absolute (for scores and token weights), alone against batched."""
 
     min_cosine: float
+    max_abs: float
     batch_max_abs: float
 
 
-FLOAT32 = Tolerance(min_cosine=0.99999, batch_max_abs=1e-5)
+FLOAT32 = Tolerance(min_cosine=0.99999, max_abs=1e-4, batch_max_abs=1e-5)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing to compare on: a document, a query, or a query with a document."""
+
+    document: str | None
+    query: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredReference:
-    """What `reference.npz` holds: texts, their token ids and one array per text and output tensor."""
+    """What `reference.npz` holds: cases, their token ids, and one array per case and output tensor."""
 
     origin: str
-    texts: tuple[str, ...]
+    cases: tuple[Case, ...]
     token_ids: tuple[Array, ...]
     outputs: dict[str, tuple[Array, ...]]
 
 
 def write_reference(path: Path, reference: StoredReference) -> None:
-    """Store a reference as plain arrays: ragged ones flattened beside their lengths. No pickling."""
+    """Store a reference as plain arrays: ragged ones flattened beside their shapes. No pickling."""
+    header = {"origin": reference.origin, "cases": [[case.document, case.query] for case in reference.cases]}
     arrays: dict[str, Array] = {
-        "header": np.frombuffer(
-            json.dumps({"origin": reference.origin, "texts": reference.texts}).encode(), dtype=np.uint8
-        ),
+        "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
         "ids": np.concatenate(reference.token_ids),
         "lengths": np.asarray([len(ids) for ids in reference.token_ids]),
     }
@@ -61,7 +79,7 @@ def write_reference(path: Path, reference: StoredReference) -> None:
         arrays[f"out:{name}"] = np.concatenate([row.ravel() for row in rows])
         arrays[f"shape:{name}"] = np.asarray([row.shape for row in rows])
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
 def read_reference(path: Path) -> StoredReference:
@@ -76,7 +94,32 @@ def read_reference(path: Path) -> StoredReference:
             pieces = np.split(flat, np.cumsum(np.prod(shapes, axis=1))[:-1])
             outputs[key[4:]] = tuple(p.reshape(s) for p, s in zip(pieces, shapes, strict=True))
     ids = np.split(arrays["ids"], np.cumsum(arrays["lengths"])[:-1])
-    return StoredReference(header["origin"], tuple(header["texts"]), tuple(ids), outputs)
+    return StoredReference(header["origin"], tuple(Case(*case) for case in header["cases"]), tuple(ids), outputs)
+
+
+def make_cases(model: Model, specials: int) -> tuple[Case, ...]:
+    """What a model is compared on: pairs for rerankers, documents and, where they are read differently, queries."""
+    spec = model.tokenization
+    texts = reference_texts(specials, spec.max_length, spec.buckets)
+    if isinstance(model.heads.get("score"), CrossEncoderHead | CausalHead):
+        return tuple(Case(document, query) for query, document in reference_pairs(texts))
+    head = model.heads.get("multivector")
+    sided = isinstance(head, MultiVectorHead) and head.query is not None
+    return (*(Case(text) for text in texts), *(Case(None, query) for query in QUERIES if sided))
+
+
+def case_rows(maker: RowMaker, cases: Sequence[Case]) -> list[Row]:
+    """The token rows of each case, as the frontend makes them."""
+    options = maker.model.profiles["default"]
+    rows = []
+    for case in cases:
+        if case.document is not None and case.query is not None:
+            rows += maker.pair_rows(case.query, [case.document], {}, None)
+        elif case.document is not None:
+            rows += maker.text_rows([case.document], options, None, is_query=False)
+        else:
+            rows += maker.text_rows([case.query or ""], options, None, is_query=True)
+    return rows
 
 
 def verify_repository(repository: Path, manifest: Manifest) -> list[Diagnostic]:
@@ -143,35 +186,69 @@ def check_structure(repository: Path, manifest: Manifest) -> Iterator[Diagnostic
 
 
 def measure(repository: Path, model: Model) -> dict[str, Distance]:
-    """Run a public model over its stored reference: each item alone in its bucket, then in mixed batches.
+    """Run a public model over its stored reference: each case alone in its bucket, then in mixed batches.
 
-    Returns one `Distance` per output tensor. Token ids that differ from the reference's count as infinitely far.
+    Returns one `Distance` per output. Token ids that differ from the reference's count as infinitely far.
     """
     reference = read_reference(repository / model.triton_model / "1" / REFERENCE_NAME)
-    rows = TextTokenizer(model.tokenization, repository).encode(reference.texts)
+    rows = case_rows(RowMaker(model, repository), reference.cases)
     runner = EnsembleRunner(repository, model.triton_model)
     names = list(reference.outputs)
-    alone: dict[str, list[Array]] = {name: [] for name in names}
-    for row in rows:
-        for name, array in _run(runner, model, [row], names).items():
-            alone[name].append(array[0])
-    batched: dict[str, list[Array]] = {name: [] for name in names}
+    alone = [_run(runner, model, [row], names)[0] for row in rows]
     order = _mixed_order(len(rows))
+    batched: list[dict[str, Array]] = [{} for _ in rows]
     for start in range(0, len(rows), BATCH_ROWS):
-        chunk = [rows[i] for i in order[start : start + BATCH_ROWS]]
-        for name, array in _run(runner, model, chunk, names).items():
-            batched[name].extend(array)
-    same_tokens = all(np.array_equal(a, b) for a, b in zip(rows, reference.token_ids, strict=True))
-    return {
-        name: Distance(
+        chunk = order[start : start + BATCH_ROWS]
+        for index, outputs in zip(chunk, _run(runner, model, [rows[i] for i in chunk], names), strict=True):
+            batched[index] = outputs
+    expected = [{name: reference.outputs[name][i] for name in names} for i in range(len(rows))]
+    same_tokens = all(np.array_equal(row.ids, ids) for row, ids in zip(rows, reference.token_ids, strict=True))
+    distances = {}
+    for name in _comparable(names):
+        ours, theirs, together = (
+            [_canonical(outputs, name, row) for outputs, row in zip(side, rows, strict=True)]
+            for side in (alone, expected, batched)
+        )
+        ours, together = _equally_wide(ours, theirs), _equally_wide(together, theirs)
+        scale = max(1.0, *(float(np.max(np.abs(array), initial=0.0)) for array in theirs))
+        distances[name] = Distance(
             reference=reference.origin,
             cases=len(rows),
-            min_cosine=min_cosine(alone[name], reference.outputs[name]) if same_tokens else float("-inf"),
-            max_abs=max_abs(alone[name], reference.outputs[name]) if same_tokens else float("inf"),
-            batch_max_abs=max_abs([alone[name][i] for i in order], batched[name]),
+            min_cosine=None if name in SCALARS else (min_cosine(ours, theirs) if same_tokens else float("-inf")),
+            max_abs=max_abs(ours, theirs) if same_tokens else float("inf"),
+            batch_max_abs=max_abs(ours, together) / scale,
         )
-        for name in names
-    }
+    return distances
+
+
+# Outputs that are numbers and not directions: judged by their absolute difference alone.
+SCALARS = frozenset({"score", "token_weights"})
+
+
+def _comparable(names: Sequence[str]) -> list[str]:
+    """What is compared: the two tensors of a sparse vector are one thing."""
+    return list(dict.fromkeys("sparse" if n.startswith("sparse_") else n for n in names))
+
+
+def _canonical(outputs: Mapping[str, Array], name: str, row: Row) -> Array:
+    """One case's output without padding; a sparse vector spread over the vocabulary."""
+    if name == "sparse":
+        ids, weights = outputs["sparse_ids"], outputs["sparse_weights"]
+        spread = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.float32)
+        spread[ids[weights > 0]] = weights[weights > 0]
+        return spread
+    array = outputs[name]
+    return array[: len(row)] if name in ("multivector", "token_weights") else array
+
+
+def _equally_wide(ours: list[Array], theirs: list[Array]) -> list[Array]:
+    """Spread sparse vectors end at their largest id: lengthen both sides of a pair to the same."""
+    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if a.ndim == b.ndim == 1 and a.shape != b.shape:
+            width = max(a.size, b.size)
+            ours[index] = np.pad(a, (0, width - a.size))
+            theirs[index] = np.pad(b, (0, width - b.size))
+    return ours
 
 
 def _mixed_order(count: int) -> list[int]:
@@ -182,35 +259,38 @@ def _mixed_order(count: int) -> list[int]:
     )
 
 
-def _run(runner: EnsembleRunner, model: Model, rows: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
-    batch = make_batch(rows, model.tokenization)
-    return runner.run({"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}, names)
+def _run(runner: EnsembleRunner, model: Model, rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Array]]:
+    arrays = runner.run(make_batch(rows, model.tokenization).arrays, names)
+    return [{name: array[index] for name, array in arrays.items()} for index in range(len(rows))]
 
 
 def check_parity(
-    repository: Path, name: str, measured: dict[str, Distance], tolerance: Tolerance = FLOAT32
+    repository: Path, name: str, measured: Mapping[str, Distance], tolerance: Tolerance = FLOAT32
 ) -> Iterator[Diagnostic]:
     """The comparisons are written so that NaN fails."""
     where = Where(repository / name)
     for tensor, distance in measured.items():
-        if distance.min_cosine == float("-inf"):
-            yield Diagnostic(
-                "SIE502",
-                f"`{name}` tokenises differently from {distance.reference}",
-                where,
-                "the checkpoint's `tokenizer.json` does not agree with its other tokenizer files; report it",
-            )
+        if distance.max_abs == float("inf"):
+            yield tokenizes_differently(name, distance.reference, where)
             return
-        if not distance.min_cosine >= tolerance.min_cosine:
+        hint = "nothing was published; report the checkpoint, or try another version of torch or transformers"
+        if distance.min_cosine is not None and not distance.min_cosine >= tolerance.min_cosine:
             yield Diagnostic(
                 "SIE501",
                 f"`{tensor}` of `{name}` misses the reference: worst cosine {distance.min_cosine:.7f} over "
                 f"{distance.cases} texts, {tolerance.min_cosine} is required; worst difference {distance.max_abs:.2e}",
                 where,
-                "nothing was published; report the checkpoint, or try another version of torch or transformers",
+                hint,
             )
-        # Unnormalised vectors have no natural scale: theirs is judged by what it does to the normalised ones.
-        if not tensor.endswith("_unnormalized") and not distance.batch_max_abs <= tolerance.batch_max_abs:
+        if (tensor == "sparse" or tensor in SCALARS) and not distance.max_abs <= tolerance.max_abs:
+            yield Diagnostic(
+                "SIE501",
+                f"`{tensor}` of `{name}` misses the reference by {distance.max_abs:.2e} over {distance.cases} texts, "
+                f"{tolerance.max_abs:.0e} is allowed",
+                where,
+                hint,
+            )
+        if not distance.batch_max_abs <= tolerance.batch_max_abs:
             yield Diagnostic(
                 "SIE503",
                 f"`{tensor}` of `{name}` depends on its batch: alone and batched differ by "
@@ -218,3 +298,13 @@ def check_parity(
                 where,
                 "nothing was published; report the checkpoint",
             )
+
+
+def tokenizes_differently(name: str, reference: str, where: Where) -> Diagnostic:
+    """The frontend's tokenizer and the reference's do not agree on some text."""
+    return Diagnostic(
+        "SIE502",
+        f"`{name}` tokenises differently from {reference}",
+        where,
+        "the checkpoint's `tokenizer.json` does not agree with its other tokenizer files; report it",
+    )

@@ -18,14 +18,15 @@ from starlette.routing import Route
 
 from sie_frontend import errors
 from sie_frontend.engine import Engine
-from sie_frontend.errors import ErrorKind, WireError
+from sie_frontend.errors import WireError
 from sie_frontend.listing import list_models, model_info
 from sie_frontend.manifest import Model, read_manifest
 from sie_frontend.metrics import CONTENT_TYPE, Metrics
 from sie_frontend.negotiation import check_machine_profile, check_remote, response_format
+from sie_frontend.openai import SUCCESS_HEADERS, embeddings_body, parse_embeddings, resolve_embeddings
 from sie_frontend.options import resolve_encode, resolve_score
-from sie_frontend.requests import check_body_size, parse_encode, parse_score
-from sie_frontend.responses import encode_body, success_headers
+from sie_frontend.requests import Item, check_body_size, parse_encode, parse_score
+from sie_frontend.responses import encode_body, rank_scores, score_body, success_headers
 from sie_frontend.settings import Settings
 
 log = logging.getLogger("sie_frontend")
@@ -112,8 +113,26 @@ async def score(frontend: Frontend, request: Request, model_id: str) -> Response
     model = frontend.model(model_id)
     if "score" not in model.outputs:
         raise errors.scoring_unsupported(model_id)
-    resolve_score(parsed, profiles=model.profiles)
-    raise errors.scoring_unsupported(model_id)
+    call = resolve_score(parsed, profiles=model.profiles)
+    scored = await frontend.engine.score(model_id, model, parsed.query, parsed.items, call)
+    ranking = rank_scores(scored.scores, [item.id for item in parsed.items], model_id)
+    wire_format = response_format(request.headers.get("accept"))
+    content = score_body(model_id, parsed.query.id, ranking, usage=scored.usage, wire_format=wire_format)
+    headers = success_headers(scored.timing, wire_format=wire_format, runtime_instance=frontend.runtime_instance)
+    return Response(content, headers=headers)
+
+
+async def embeddings(frontend: Frontend, request: Request, _: str) -> Response:
+    """`POST /v1/embeddings`, as OpenAI's clients call it. The model is named in the body."""
+    body = await read_body(request, frontend.settings.max_body_bytes)
+    parsed = parse_embeddings(body, request.headers.get("content-type"))
+    model = frontend.model(parsed.model)
+    call = resolve_embeddings(parsed, profiles=model.profiles, declared_dims=_declared_dims(model))
+    items = [Item(text=text) for text in parsed.texts]
+    encoded = await frontend.engine.encode(parsed.model, model, items, call)
+    vectors = [item.dense for item in encoded.items if item.dense is not None]
+    content = embeddings_body(parsed, vectors, input_tokens=encoded.usage.input_tokens)
+    return Response(content, headers=SUCCESS_HEADERS)
 
 
 def _encode_outputs(model: Model) -> list[str]:
@@ -162,6 +181,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/v1/models/{model:path}", one_model),
             Route("/v1/encode/{model:path}", _guarded(frontend, "encode", encode), methods=["POST"]),
             Route("/v1/score/{model:path}", _guarded(frontend, "score", score), methods=["POST"]),
+            Route("/v1/embeddings", _guarded(frontend, "embeddings", embeddings), methods=["POST"]),
         ],
         lifespan=frontend.lifespan,
         exception_handlers={HTTPException: _framework_error},
@@ -175,16 +195,18 @@ def _guarded(frontend: Frontend, route: str, handler: Handler) -> Callable[[Requ
 
     async def answer(request: Request) -> Response:
         begun = time.perf_counter()
-        model_id = request.path_params["model"]
+        model_id = request.path_params.get("model", "")
+        openai = route == "embeddings"
         try:
             response = await handler(frontend, request, model_id)
         except WireError as error:
-            response = _refusal(frontend, error)
+            response = _refusal(frontend, error, openai=openai)
         except ClientDisconnect:
             response = Response(status_code=499)
         except Exception:
             log.exception("unexpected failure in %s of %s", route, model_id)
-            response = _refusal(frontend, errors.inference_error("encoding" if route == "encode" else "scoring"))
+            failed = errors.inference_error("scoring" if route == "score" else "encoding")
+            response = _refusal(frontend, failed, openai=openai)
         # An unknown id must not become a label: anybody could fill the registry with them.
         label = model_id if model_id in frontend.manifest.models else ""
         frontend.metrics.requests.labels(route, label, str(response.status_code)).inc()
@@ -194,12 +216,13 @@ def _guarded(frontend: Frontend, route: str, handler: Handler) -> Callable[[Requ
     return answer
 
 
-def _refusal(frontend: Frontend, error: WireError) -> Response:
-    frontend.metrics.errors.labels(error.kind.value if isinstance(error.kind.value, str) else error.kind.name).inc()
-    level = error.row.log_level
-    if level >= logging.WARNING:
-        log.log(level, "%s: %s", error.code, error.message)
+def _refusal(frontend: Frontend, error: WireError, *, openai: bool = False) -> Response:
+    frontend.metrics.errors.labels(error.kind.value).inc()
+    if error.row.log_level >= logging.WARNING:
+        log.log(error.row.log_level, "%s: %s", error.code, error.message)
     headers = error.headers()
+    if openai:
+        return Response(error.openai_body(), status_code=error.status, headers=headers)
     headers["x-sie-runtime-instance"] = frontend.runtime_instance
     return Response(error.body(), status_code=error.status, headers=headers)
 
@@ -211,6 +234,3 @@ async def _framework_error(_: Request, error: Exception) -> Response:
 
 def _json(content: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status_code=status, media_type="application/json")
-
-
-__all__ = ["ErrorKind", "create_app"]

@@ -6,29 +6,29 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from sie_frontend import errors
-from sie_frontend.manifest import Batching, DenseHead, Manifest, Model
+from sie_frontend import errors, scoring
+from sie_frontend.heads import Heads, narrow, narrow_sparse
+from sie_frontend.manifest import Batching, BgeM3Score, DenseHead, Manifest, MaxSimScore, Model
 from sie_frontend.metrics import Metrics
-from sie_frontend.options import ResolvedCall
-from sie_frontend.prompting import prepare_texts
-from sie_frontend.quantize import quantize_vectors
+from sie_frontend.options import ResolvedCall, ResolvedScore
 from sie_frontend.requests import Item, check_item_count
-from sie_frontend.responses import ItemOutputs, Timing, Usage
-from sie_frontend.scheduler import RunQueue
+from sie_frontend.responses import ItemOutputs, SparseVector, Timing, Usage
+from sie_frontend.rows import RowMaker
+from sie_frontend.scheduler import Outcome, RunQueue
 from sie_frontend.settings import Settings
-from sie_frontend.tokenization import IdArray, TextTokenizer, make_batch
+from sie_frontend.tokenization import Row, make_batch
 from sie_frontend.triton_client import FailureKind, TritonClient, TritonFailure
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
-Row: TypeAlias = IdArray
+T = TypeVar("T")
 
 log = logging.getLogger("sie_frontend")
 
@@ -46,6 +46,15 @@ class Encoded:
     usage: Usage
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a score call produced: one float32 score per item, in the order of the items."""
+
+    scores: Array
+    timing: Timing
+    usage: Usage
+
+
 class Engine:
     """Everything behind the routes. Made inside a running event loop, closed by `close`."""
 
@@ -56,12 +65,13 @@ class Engine:
         self.draining = False
         self._triton = TritonClient(settings.triton_url, timeout_s=settings.triton_timeout_s)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
-        self._tokenizers = {
-            name: TextTokenizer(model.tokenization, settings.repository)
-            for name, model in {m.triton_model: m for m in manifest.models.values()}.items()
-        }
+        self._rows: dict[str, RowMaker] = {}
+        self._heads: dict[str, Heads] = {}
+        for model_id, model in manifest.models.items():
+            self._rows[model_id] = RowMaker(model, settings.repository)
+            self._heads[model_id] = Heads(model, self._rows[model_id], settings.repository)
         self._queues = {model.triton_model: self._queue(model) for model in manifest.models.values()}
-        self._ready: dict[str, bool] = dict.fromkeys(self._tokenizers, False)
+        self._ready: dict[str, bool] = dict.fromkeys(self._queues, False)
         self._pending = 0
         self._recheck = asyncio.Event()
         self._monitor = asyncio.get_running_loop().create_task(self._watch_readiness())
@@ -125,45 +135,84 @@ class Engine:
 
     async def encode(self, model_id: str, model: Model, items: Sequence[Item], call: ResolvedCall) -> Encoded:
         """Every item's outputs. Raises `WireError` with the contract's status and code."""
-        begun = time.perf_counter()
-        texts = _texts(items, model.requires_text)
-        if not self.model_ready(model):
-            raise errors.model_loading(model_id)
-        check_item_count(items, model_id, self.settings.max_items)
-        with self._admitted(model_id, len(items)):
-            self.metrics.items.labels(model_id).inc(len(items))
-            tensors = _tensors(model, call)
+        clock = _Clock()
+        with self._admitted(model_id, model, items, len(items)):
+            texts = _texts(items, model.requires_text)
             unique = list(dict.fromkeys(texts))
-            rows = await self._tokenize(model, unique, call)
-            tokenized = time.perf_counter()
-            try:
-                outcome = await self._queues[model.triton_model].submit(rows, tuple(tensors.values()))
-            except TritonFailure as failure:
-                raise self._as_wire_error(failure, model_id, model) from failure
-            computed = time.perf_counter()
+            heads = self._heads[model_id]
+            rows = await self._off_loop(
+                _characters(unique),
+                self._rows[model_id].text_rows,
+                unique,
+                call.options,
+                call.instruction,
+                is_query=call.is_query,
+            )
+            clock.tokenized()
+            from_table = "sparse" in call.adapter_outputs and call.is_query and heads.query_weights is not None
+            computed = [o for o in call.adapter_outputs if not (o == "sparse" and from_table)]
+            names = tuple(dict.fromkeys(n for o in computed for n in heads.tensors_for(o, call.options)))
+            outcome = await self._submit(model_id, model, rows, names, "encoding")
+            clock.computed(outcome)
+            read = partial(_read_all, heads, rows, outcome.results, names, unique, call, from_table=from_table)
+            # Dense vectors are views; anything else is worth another thread.
+            outputs = read() if call.adapter_outputs == ("dense",) else await self._off_loop(len(rows) << 20, read)
             by_text = dict(zip(unique, range(len(unique)), strict=True))
             numbers = [by_text[text] for text in texts]
-            outputs = self._outputs(items, numbers, outcome.results, tensors, call)
-            lengths = await self._raw_lengths(model, unique, rows)
-        self.metrics.queue_seconds.labels(model.triton_model).observe(outcome.queue_s)
-        done = time.perf_counter()
+            lengths = await self._counted(model_id, model, unique, rows)
         return Encoded(
-            items=outputs,
-            timing=Timing(
-                total_ms=(done - begun) * 1e3,
-                queue_ms=outcome.queue_s * 1e3,
-                tokenization_ms=(tokenized - begun) * 1e3,
-                inference_ms=(computed - tokenized - outcome.queue_s) * 1e3,
-            ),
+            items=[
+                ItemOutputs(item.id, outputs[n].dense, outputs[n].sparse, outputs[n].multivector)
+                for item, n in zip(items, numbers, strict=True)
+            ],
+            timing=clock.timing(),
             usage=Usage(input_tokens=sum(lengths[number] for number in numbers)),
         )
 
+    # Score
+
+    async def score(
+        self, model_id: str, model: Model, query: Item, items: Sequence[Item], call: ResolvedScore
+    ) -> Scored:
+        """Every item's score against the query. Raises `WireError` with the contract's status and code."""
+        clock = _Clock()
+        with self._admitted(model_id, model, items, len(items) + 1):
+            question = _texts([query], model.requires_text)[0]
+            documents = _texts(items, model.requires_text)
+            heads, maker = self._heads[model_id], self._rows[model_id]
+            head = model.heads["score"]
+            size = _characters(documents) + len(question)
+            if isinstance(head, MaxSimScore | BgeM3Score):
+                rows = [
+                    *maker.text_rows([question], call.options, call.instruction, is_query=True),
+                    *await self._off_loop(size, maker.text_rows, documents, call.options, None, is_query=False),
+                ]
+            else:
+                rows = await self._off_loop(size, maker.pair_rows, question, documents, call.options, call.instruction)
+            clock.tokenized()
+            parts = _score_parts(model, call)
+            names = tuple(dict.fromkeys(n for part in parts for n in heads.tensors_for(part, call.options)))
+            outcome = await self._submit(model_id, model, rows, names, "scoring")
+            clock.computed(outcome)
+            if isinstance(head, MaxSimScore | BgeM3Score):
+                tensors = [dict(zip(names, arrays, strict=True)) for arrays in outcome.results]
+                scores = await self._off_loop(1 << 20, _late_scores, heads, rows, tensors, parts, call)
+            else:
+                scores = np.asarray([arrays[0].reshape(-1)[0] for arrays in outcome.results], dtype=np.float32)
+        return Scored(scores, clock.timing(), Usage(input_tokens=sum(len(row) for row in rows)))
+
+    # What both share
+
     @contextlib.contextmanager
-    def _admitted(self, model_id: str, count: int) -> Iterator[None]:
+    def _admitted(self, model_id: str, model: Model, items: Sequence[Item], count: int) -> Iterator[None]:
         """A permit for `count` items, taken before any work and given back on the way out."""
-        if self._pending + count > self.settings.pending_items and self._pending:
+        if not self.model_ready(model):
+            raise errors.model_loading(model_id)
+        check_item_count(items, model_id, self.settings.max_items)
+        if self._pending and self._pending + count > self.settings.pending_items:
             raise errors.queue_full(model_id)
         self._pending += count
+        self.metrics.items.labels(model_id).inc(len(items))
         self.metrics.pending_items.set(self._pending)
         try:
             yield
@@ -171,57 +220,45 @@ class Engine:
             self._pending -= count
             self.metrics.pending_items.set(self._pending)
 
-    async def _tokenize(self, model: Model, texts: Sequence[str], call: ResolvedCall) -> list[Row]:
-        prepared = prepare_texts(
-            texts, model.prompting, options=call.options, instruction=call.instruction, is_query=call.is_query
-        )
-        tokenizer = self._tokenizers[model.triton_model]
-        if sum(map(len, prepared)) <= INLINE_CHARACTERS:
-            return tokenizer.encode(prepared)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, tokenizer.encode, prepared)
+    async def _off_loop(self, characters: int, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run CPU work in a thread, unless it is so little that the hop would cost more."""
+        if characters <= INLINE_CHARACTERS:
+            return function(*args, **kwargs)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(function, *args, **kwargs))
 
-    async def _raw_lengths(self, model: Model, texts: Sequence[str], rows: Sequence[Row]) -> list[int]:
+    async def _submit(
+        self, model_id: str, model: Model, rows: Sequence[Row], names: tuple[str, ...], activity: str
+    ) -> Outcome:
+        if not names:
+            return Outcome([()] * len(rows), 0.0, 0.0)
+        try:
+            outcome = await self._queues[model.triton_model].submit(rows, names)
+        except TritonFailure as failure:
+            raise self._as_wire_error(failure, model_id, model, activity) from failure
+        self.metrics.queue_seconds.labels(model.triton_model).observe(outcome.queue_s)
+        return outcome
+
+    async def _counted(self, model_id: str, model: Model, texts: Sequence[str], rows: Sequence[Row]) -> list[int]:
         """What `usage` counts: the ids that were processed, or, for adapters that do so, those of the bare text."""
         if model.usage == "processed":
             return [len(row) for row in rows]
-        tokenizer = self._tokenizers[model.triton_model]
-        if sum(map(len, texts)) <= INLINE_CHARACTERS:
-            return tokenizer.count(texts)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, tokenizer.count, texts)
+        return await self._off_loop(_characters(texts), self._rows[model_id].tokenizer.count, texts)
 
     async def _run(self, model: Model, rows: Sequence[Row], outputs: tuple[str, ...]) -> list[tuple[Array, ...]]:
         """One Triton request; one tuple per row, in the order of `outputs`."""
         batch = make_batch(rows, model.tokenization)
-        arrays = await self._triton.infer(
-            model.triton_model,
-            {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask},
-            outputs,
-        )
+        arrays = await self._triton.infer(model.triton_model, batch.arrays, outputs)
         for name, array in arrays.items():
             if array.shape[0] != len(rows):
                 raise TritonFailure(
                     FailureKind.REJECTED, f"`{name}` came back with {array.shape[0]} rows for {len(rows)}"
                 )
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise TritonFailure(FailureKind.REJECTED, f"`{name}` came back with numbers that are not finite")
         return list(zip(*(arrays[name] for name in outputs), strict=True))
 
-    def _outputs(
-        self,
-        items: Sequence[Item],
-        numbers: Sequence[int],
-        results: Sequence[tuple[Array, ...]],
-        tensors: dict[str, str],
-        call: ResolvedCall,
-    ) -> list[ItemOutputs]:
-        dense = list(tensors).index("dense") if "dense" in tensors else None
-        vectors = None
-        if dense is not None:
-            vectors = quantize_vectors(np.stack([row[dense] for row in results]), call.output_dtype)
-        return [
-            ItemOutputs(id=item.id, dense=None if vectors is None else vectors[number])
-            for item, number in zip(items, numbers, strict=True)
-        ]
-
-    def _as_wire_error(self, failure: TritonFailure, model_id: str, model: Model) -> errors.WireError:
+    def _as_wire_error(self, failure: TritonFailure, model_id: str, model: Model, activity: str) -> errors.WireError:
         log.warning("Triton failed on %s: %s: %s", model.triton_model, failure.kind.value, failure)
         if failure.kind in (FailureKind.UNREACHABLE, FailureKind.NOT_READY):
             self._lost(model)
@@ -230,7 +267,36 @@ class Engine:
             return errors.queue_full(model_id)
         if failure.kind is FailureKind.OUT_OF_MEMORY:
             return errors.resource_exhausted(f"Triton ran out of memory on '{model_id}'")
-        return errors.inference_error("encoding")
+        return errors.inference_error(activity)
+
+
+class _Clock:
+    """Where one call's time goes."""
+
+    def __init__(self) -> None:
+        self._begun = self._tokenized = self._computed = time.perf_counter()
+        self._queue_s = 0.0
+
+    def tokenized(self) -> None:
+        """The rows are made."""
+        self._tokenized = time.perf_counter()
+
+    def computed(self, outcome: Outcome) -> None:
+        """Triton has answered."""
+        self._computed, self._queue_s = time.perf_counter(), outcome.queue_s
+
+    def timing(self) -> Timing:
+        """Milliseconds by stage, up to now."""
+        return Timing(
+            total_ms=(time.perf_counter() - self._begun) * 1e3,
+            queue_ms=self._queue_s * 1e3,
+            tokenization_ms=(self._tokenized - self._begun) * 1e3,
+            inference_ms=max(0.0, self._computed - self._tokenized - self._queue_s) * 1e3,
+        )
+
+
+def _characters(texts: Sequence[str]) -> int:
+    return sum(map(len, texts))
 
 
 def _texts(items: Sequence[Item], message: str) -> list[str]:
@@ -242,24 +308,74 @@ def _texts(items: Sequence[Item], message: str) -> list[str]:
     return texts
 
 
-def _tensors(model: Model, call: ResolvedCall) -> dict[str, str]:
-    """The Triton output to ask for, by output type."""
-    tensors: dict[str, str] = {}
-    for output in call.adapter_outputs:
-        head = model.heads.get(output)
-        if head is None:
-            raise errors.invalid_input(f"output type '{output}' of this model was not built")
-        tensors[output] = _dense_tensor(head, call)
-    return tensors
+def _read_all(
+    heads: Heads,
+    rows: Sequence[Row],
+    results: Sequence[tuple[Array, ...]],
+    names: Sequence[str],
+    texts: Sequence[str],
+    call: ResolvedCall,
+    *,
+    from_table: bool,
+) -> list[ItemOutputs]:
+    """The wanted outputs of each row, in the output dtype of the call."""
+    tensors = [dict(zip(names, arrays, strict=True)) for arrays in results]
+    dense: Sequence[Array | None] = [None] * len(rows)
+    sparse: Sequence[SparseVector | None] = dense  # type: ignore[assignment]
+    tokens: Sequence[Array | None] = dense
+    vectors = []
+    if "multivector" in call.adapter_outputs:
+        vectors = [heads.multivector(t, row, is_query=call.is_query) for t, row in zip(tensors, rows, strict=True)]
+    if "dense" in call.output_types:
+        if call.muvera:
+            full = [heads.as_fixed(vector, is_query=call.is_query) for vector in vectors]
+        else:
+            full = [heads.dense(t, call.options) for t in tensors]
+            head = heads.model.heads["dense"]
+            if isinstance(head, DenseHead) and head.blank_is_zero:
+                full = [v if text.strip() else np.zeros_like(v) for v, text in zip(full, texts, strict=True)]
+        dense = narrow(full, call)
+    if "sparse" in call.output_types:
+        if call.smve:
+            found = [heads.as_sparse(vector, is_query=call.is_query) for vector in vectors]
+        elif from_table:
+            found = [heads.weigh_query(row) for row in rows]
+        else:
+            found = [heads.sparse(t, row) for t, row in zip(tensors, rows, strict=True)]
+        sparse = [narrow_sparse(vector, call) for vector in found]
+    if "multivector" in call.output_types:
+        tokens = narrow(vectors, call)
+    return [ItemOutputs(None, d, s, m) for d, s, m in zip(dense, sparse, tokens, strict=True)]
 
 
-def _dense_tensor(head: DenseHead, call: ResolvedCall) -> str:
-    pooling = head.pooling
-    wanted = call.options.get("pooling")
-    if wanted is not None and head.pooling_names:
-        pooling = head.pooling_names.get(str(wanted), head.pooling_names["*"])
-    normalize = head.normalize
-    if head.honours_normalize and call.options.get("normalize") is not None:
-        normalize = bool(call.options["normalize"])
-    pooled = head.poolings[pooling]
-    return pooled.normalized if normalize else pooled.raw
+def _score_parts(model: Model, call: ResolvedScore) -> tuple[str, ...]:
+    """The heads whose tensors a score needs."""
+    head = model.heads["score"]
+    if isinstance(head, BgeM3Score):
+        return scoring.bge_m3_outputs(call.options)
+    return ("multivector",) if isinstance(head, MaxSimScore) else ("score",)
+
+
+def _late_scores(
+    heads: Heads, rows: Sequence[Row], tensors: Sequence[dict[str, Array]], parts: Sequence[str], call: ResolvedScore
+) -> Array:
+    """Scores out of the query's outputs, which come first, and the documents'."""
+    encoded = [
+        scoring.Encoded(
+            dense=heads.dense(t, {**call.options, "normalize": True}) if "dense" in parts else None,
+            sparse=heads.sparse(t, row) if "sparse" in parts else None,
+            multivector=heads.multivector(t, row, is_query=index == 0) if "multivector" in parts else None,
+        )
+        for index, (t, row) in enumerate(zip(tensors, rows, strict=True))
+    ]
+    query, documents = encoded[0], encoded[1:]
+    if isinstance(heads.model.heads["score"], BgeM3Score):
+        scores = scoring.bge_m3_scores(query, documents, call.options)
+    else:
+        assert query.multivector is not None
+        scores = [
+            scoring.maxsim(query.multivector, document.multivector)
+            for document in documents
+            if document.multivector is not None
+        ]
+    return np.asarray(scores, dtype=np.float32)

@@ -47,6 +47,8 @@ class Tokenization(msgspec.Struct, frozen=True):
     `path` is relative to the repository. `max_length` counts special tokens. `inputs` are the tensors that the
     Triton model takes, in order; `attention_mask` is derived from lengths, never from `ids != pad_id`.
     `append_ids` follow the truncated text (an end-of-sequence id that the tokenizer does not add by itself).
+    `special_ids` maps roles (`cls`, `sep`, `pad`, `mask`, `unk`, `bos`, `eos`) to ids; `all_special_ids` lists every
+    special id, roles or not.
     """
 
     path: str
@@ -55,6 +57,8 @@ class Tokenization(msgspec.Struct, frozen=True):
     inputs: tuple[str, ...]
     buckets: tuple[int, ...]
     append_ids: tuple[int, ...] = ()
+    special_ids: dict[str, int] = {}
+    all_special_ids: tuple[int, ...] = ()
 
 
 class Prompting(msgspec.Struct, frozen=True):
@@ -80,17 +84,94 @@ class DenseHead(msgspec.Struct, frozen=True, tag="dense", tag_field="kind"):
 
     `poolings` maps each pooling that a request may choose to its output tensors; `pooling_names` maps the spellings of
     `options.pooling` to them, "*" standing for any other spelling. It is empty where the adapter ignores the option.
+    `blank_is_zero`: blank text gives a zero vector without running the model.
     """
 
-    dim: int
     pooling: str
     pooling_names: dict[str, str]
     poolings: dict[str, Pooled]
     normalize: bool
     honours_normalize: bool = True
+    blank_is_zero: bool = False
 
 
-Head: TypeAlias = DenseHead
+class SparseHead(msgspec.Struct, frozen=True, tag="sparse", tag_field="kind"):
+    """Vocabulary weights, compact: `ids` and `weights` are `[rows, k]`, positive weights first, zeros behind them.
+
+    `drop_special` removes special tokens. `query_weights` is the path, relative to the repository, of a table of token
+    weights that takes the model's place for queries (inference-free retrieval).
+    """
+
+    ids: str
+    weights: str
+    drop_special: bool = False
+    query_weights: str | None = None
+
+
+class TokenWeightsHead(msgspec.Struct, frozen=True, tag="token_weights", tag_field="kind"):
+    """One weight per input token, `[rows, sequence]`: the maximum per id counts, `drop` names roles without weight."""
+
+    tensor: str
+    drop: tuple[str, ...]
+
+
+class TextSide(msgspec.Struct, frozen=True):
+    """How a late-interaction model reads queries, or documents.
+
+    `marker` goes in front of the text; as one token behind the first if `marker_is_token`. `expand` pads with the mask
+    token to `max_length`; `attend_expansion` says whether the model attends to that padding.
+    """
+
+    max_length: int
+    marker: str = ""
+    marker_is_token: bool = False
+    expand: bool = False
+    attend_expansion: bool = False
+    drop: tuple[str, ...] = ()
+    drop_punctuation: bool = False
+
+
+class MultiVectorHead(msgspec.Struct, frozen=True, tag="multivector", tag_field="kind"):
+    """One vector per kept token: `[rows, sequence, dim]`. The first `skip_first` tokens never leave."""
+
+    tensor: str
+    skip_first: int = 0
+    query: TextSide | None = None
+    document: TextSide | None = None
+
+
+class CrossEncoderHead(msgspec.Struct, frozen=True, tag="cross_encoder", tag_field="kind"):
+    """`[rows, 1]`: one score per (query, document) pair, the activation applied."""
+
+    tensor: str
+
+
+class CausalHead(msgspec.Struct, frozen=True, tag="causal", tag_field="kind"):
+    """`[rows, 1]`: one score per prompt; `prompt` names the published prompt that the checkpoint was trained on."""
+
+    tensor: str
+    prompt: Literal["mxbai", "qwen3", "zerank"]
+    default_instruction: str | None = None
+
+
+class MaxSimScore(msgspec.Struct, frozen=True, tag="maxsim", tag_field="kind"):
+    """Scores from the model's own multivectors: the sum over query tokens of the best document token."""
+
+
+class BgeM3Score(msgspec.Struct, frozen=True, tag="bge_m3", tag_field="kind"):
+    """Scores from the three outputs of BGE-M3, by `options.score_mode`."""
+
+
+Head: TypeAlias = (
+    DenseHead
+    | SparseHead
+    | TokenWeightsHead
+    | MultiVectorHead
+    | CrossEncoderHead
+    | CausalHead
+    | MaxSimScore
+    | BgeM3Score
+)
 
 
 class Batching(msgspec.Struct, frozen=True):
@@ -105,7 +186,11 @@ class Batching(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """One routable model id and everything the frontend must know to serve it."""
+    """One routable model id and everything the frontend must know to serve it.
+
+    `request_limit`: whether a request's `options.max_seq_length` may lower the truncation length. `usage`: whether the
+    tokens that are billed are those processed, or those of the bare text.
+    """
 
     triton_model: str
     adapter: str
@@ -121,6 +206,7 @@ class Model(msgspec.Struct, frozen=True):
     heads: dict[OutputType, Head]
     batching: dict[str, Batching]
     loadtime: dict[str, Any] = {}
+    request_limit: bool = False
     usage: Literal["processed", "raw"] = "processed"
 
 
@@ -136,12 +222,13 @@ class TritonModel(msgspec.Struct, frozen=True):
 class Distance(msgspec.Struct, frozen=True):
     """How far an output is from the reference: worst cosine and worst absolute difference over `cases` items.
 
-    `batch_max_abs` is the worst difference between an item alone and the same item in a batch.
+    `min_cosine` is None for scores, which are no vectors. `batch_max_abs` is the worst difference between an item alone
+    and the same item in a batch, in units of the largest reference value where that exceeds 1.
     """
 
     reference: str
     cases: int
-    min_cosine: float
+    min_cosine: float | None
     max_abs: float
     batch_max_abs: float
 
@@ -185,7 +272,7 @@ def read_manifest(repository: Path) -> Manifest:
                 "rebuild with `sie-triton build --force`"
             )
         return msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ManifestError(
             f"`{path}` is not a valid manifest: {error}; rebuild with `sie-triton build --force`"
         ) from None

@@ -28,7 +28,10 @@ def prepare_texts(
     default = _text_option(options, "default_instruction")
     if prompting.style == "sentence_transformer":
         return _sentence_transformer(texts, prompting, template, instruction, default, is_query)
-    if prompting.style == "instruction_prefix":
+    if prompting.style == "sentence_transformer_sparse":
+        prompt = prompting.prompts.get("query" if is_query else "document", "") if instruction is None else instruction
+        return [(prompt + text).strip() for text in texts]
+    if prompting.style in ("instruction_prefix", "colbert"):
         return [f"{instruction} {text}" for text in texts] if instruction else list(texts)
     if prompting.style == "pytorch_embedding":
         instruction = instruction or default  # an explicit "" falls through as well

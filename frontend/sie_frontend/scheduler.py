@@ -101,7 +101,7 @@ class RunQueue(Generic[Row]):
         """Compute every row; raises what the run raised. Leaving early (cancellation) withdraws what is not running."""
         loop = asyncio.get_running_loop()
         lengths = [self._length(row) for row in rows]
-        widths = [bucket_of(max(1, length), self._buckets) for length in lengths]
+        widths = [bucket_of(length, self._buckets) for length in lengths]
         job: _Job[Row] = _Job(
             outputs=outputs,
             rows=rows,

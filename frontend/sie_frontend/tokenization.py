@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,31 +15,89 @@ from sie_frontend.manifest import Tokenization
 
 IdArray: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
+INPUT_IDS = "input_ids"
+ATTENTION_MASK = "attention_mask"
+TOKEN_TYPE_IDS = "token_type_ids"
+
+# Each limit that requests ask for has a tokenizer of its own; more limits than this share by replacing the oldest.
+MAX_LIMITS = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """The tokens of one item or pair. Positions from `attended` on are computed, but nobody attends to them.
+
+    `type_ids` tell the two texts of a pair apart, for models that want it.
+    """
+
+    ids: IdArray
+    attended: int
+    type_ids: IdArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
 
 class TextTokenizer:
-    """The tokenizer of one model, truncating on the right at the model's limit (special tokens kept).
+    """The tokenizer of one model, truncating on the right (special tokens kept). Any thread may use it.
 
-    `encode` releases the GIL inside the Rust tokenizer and may run in any thread.
+    The Rust tokenizer releases the GIL while it works.
     """
 
     def __init__(self, spec: Tokenization, repository: Path) -> None:
         self.spec = spec
-        self._tokenizer: Any = Tokenizer.from_file(str(repository / spec.path))
-        self._tokenizer.no_padding()
-        self._max_length = 0
-        self._limit(spec.max_length)
+        self._document = (repository / spec.path).read_text(encoding="utf-8")
+        self._limited: dict[int, Any] = {}
+        self._lock = threading.Lock()
         self._append = np.asarray(spec.append_ids, dtype=np.int64)
+        self._blank = np.asarray([spec.pad_id], dtype=np.int64)
+        self._plain: Any = Tokenizer.from_str(self._document)
+        self._plain.no_padding()
+        self._plain.no_truncation()
+        self._tokenizer(spec.max_length)
 
-    def _limit(self, max_length: int) -> None:
-        if max_length != self._max_length:
-            self._tokenizer.enable_truncation(max_length=max(1, max_length - len(self.spec.append_ids)))
-            self._max_length = max_length
+    def _tokenizer(self, max_length: int) -> Any:
+        """A tokenizer truncates by its own state, so each limit has an instance; changing one would race."""
+        with self._lock:
+            if max_length not in self._limited:
+                if len(self._limited) == MAX_LIMITS:
+                    del self._limited[next(iter(self._limited))]
+                tokenizer: Any = Tokenizer.from_str(self._document)
+                tokenizer.no_padding()
+                tokenizer.enable_truncation(max_length=max(1, max_length - len(self.spec.append_ids)))
+                self._limited[max_length] = tokenizer
+            return self._limited[max_length]
 
-    def encode(self, texts: Sequence[str]) -> list[IdArray]:
-        """Token ids of each text, special tokens included, at most `max_length` long."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
+    def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[IdArray]:
+        """Token ids of each text, special tokens included, at most `max_length` long (default: the model's limit).
+
+        A text that tokenises to nothing becomes one pad token that is attended to: an empty row has no mean.
+        """
+        tokenizer = self._tokenizer(max_length or self.spec.max_length)
+        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
         rows = [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
-        return [np.concatenate((row, self._append)) for row in rows] if self._append.size else rows
+        if self._append.size:
+            rows = [np.concatenate((row, self._append)) for row in rows]
+        return [row if row.size else self._blank for row in rows]
+
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]], max_length: int | None = None) -> list[Row]:
+        """Pairs with the tokenizer's own separators, the longer text truncated first."""
+        tokenizer = self._tokenizer(max_length or self.spec.max_length)
+        rows = []
+        for encoding in tokenizer.encode_batch_fast(list(pairs), add_special_tokens=True):
+            ids = np.asarray(encoding.ids, dtype=np.int64)
+            rows.append(Row(ids, len(ids), np.asarray(encoding.type_ids, dtype=np.int64)))
+        return rows
+
+    def encode_piece(self, text: str) -> list[int]:
+        """Ids of a piece of a prompt: no special tokens added, nothing truncated."""
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its exact spelling, None if it is not in the vocabulary."""
+        found: int | None = self._plain.token_to_id(token)
+        return found
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, as `encode` would make them."""
@@ -47,16 +106,10 @@ class TextTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Rows ready for Triton: `input_ids` and `attention_mask`, both int64 `[rows, length]`, right-padded."""
+    """Rows ready for Triton: named int64 arrays of shape `[rows, length]`, right-padded."""
 
-    input_ids: IdArray
-    attention_mask: IdArray
+    arrays: dict[str, IdArray]
     lengths: tuple[int, ...]
-
-    @property
-    def padded_tokens(self) -> int:
-        """Positions computed, padding included."""
-        return int(self.input_ids.size)
 
 
 def bucket_of(length: int, buckets: Sequence[int]) -> int:
@@ -67,15 +120,19 @@ def bucket_of(length: int, buckets: Sequence[int]) -> int:
     raise ValueError(f"{length} tokens exceed the longest bucket, {buckets[-1]}")
 
 
-def make_batch(rows: Sequence[IdArray], spec: Tokenization) -> TokenBatch:
-    """Pad rows to the bucket of the longest. The mask comes from lengths: a user may write the pad token.
-
-    A text that tokenises to nothing at all becomes one pad token that is attended to, since an empty row has no mean.
-    """
-    lengths = tuple(max(1, len(row)) for row in rows)
+def make_batch(rows: Sequence[Row], spec: Tokenization) -> TokenBatch:
+    """Pad rows to the bucket of the longest. The mask comes from lengths: a user may write the pad token."""
+    lengths = tuple(len(row) for row in rows)
     width = bucket_of(max(lengths), spec.buckets)
     input_ids = np.full((len(rows), width), spec.pad_id, dtype=np.int64)
     for index, row in enumerate(rows):
-        input_ids[index, : len(row)] = row
-    mask = (np.arange(width)[None, :] < np.asarray(lengths)[:, None]).astype(np.int64)
-    return TokenBatch(input_ids, mask, lengths)
+        input_ids[index, : len(row)] = row.ids
+    attended = np.asarray([row.attended for row in rows])
+    arrays = {INPUT_IDS: input_ids, ATTENTION_MASK: (np.arange(width) < attended[:, None]).astype(np.int64)}
+    if TOKEN_TYPE_IDS in spec.inputs:
+        types = np.zeros_like(input_ids)
+        for index, row in enumerate(rows):
+            if row.type_ids is not None:
+                types[index, : len(row)] = row.type_ids
+        arrays[TOKEN_TYPE_IDS] = types
+    return TokenBatch(arrays, lengths)

@@ -120,7 +120,7 @@ def resolve_settings(
         headers["Authorization"] = f"Bearer {api_key}"
     if remote:
         headers["X-SIE-Remote"] = remote
-    # What no option overrides: only what the contract says both clients accept.
+    # Not left to the HTTP library, which would offer whatever decoders happen to be installed.
     headers["Accept-Encoding"] = "gzip, deflate"
     return Settings(
         base_url=base_url,

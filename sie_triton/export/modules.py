@@ -2,43 +2,179 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from sie_triton.checkpoint import load_tensors
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import DenseLayer
-from sie_triton.plan import DensePooling, Encoder, Module
+from sie_triton.plan import (
+    Classifier,
+    DensePooling,
+    Encoder,
+    LastTokenLogits,
+    ModelClass,
+    Module,
+    SparseMax,
+    TokenVectors,
+    TokenWeights,
+)
 
 # torch.nn.functional.normalize's own epsilon; SIE and sentence-transformers use the same.
 NORMALIZE_EPS = 1e-12
 ACTIVATIONS: dict[str, type[nn.Module]] = {"Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
+CLASSES: dict[ModelClass, Any] = {
+    "base": AutoModel,
+    "masked_lm": AutoModelForMaskedLM,
+    "sequence_classification": AutoModelForSequenceClassification,
+    "causal_lm": AutoModelForCausalLM,
+}
+
+TokenId = Callable[[str], int]
+
+
+def load_model(
+    folder: Path, model_class: ModelClass, *, attention: str | None, trust_remote_code: bool
+) -> PreTrainedModel:
+    """The checkpoint in float32, from safetensors. `attention` None is transformers' own choice.
+
+    Raises `DiagnosticError` if transformers cannot build it or the checkpoint lacks weights that decide the outputs.
+    """
+    try:
+        model, report = CLASSES[model_class].from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **({"attn_implementation": attention} if attention else {}),
+        )
+    except Exception as error:  # transformers raises whatever its many loaders raise
+        raise DiagnosticError(
+            [
+                Diagnostic(
+                    "SIE403",
+                    f"transformers cannot load the checkpoint: {str(error).strip().splitlines()[0]}",
+                    Where(folder),
+                    "if its architecture lives in the checkpoint's own code, allow it with `--trust-remote-code`",
+                )
+            ]
+        ) from error
+    # Poolers are not part of any output here; whatever else is missing would be random numbers.
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key or model_class != "base")
+    if missing:
+        shown = ", ".join(f"`{key}`" for key in missing[:5])
+        raise DiagnosticError(
+            [
+                Diagnostic(
+                    "SIE404",
+                    f"the checkpoint has no weights for {shown}{' and more' if len(missing) > 5 else ''}",
+                    Where(folder),
+                    "they would be random; use a checkpoint that was trained for this task",
+                )
+            ]
+        )
+    model.eval()
+    model.config.use_cache = False
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def body(model: PreTrainedModel) -> nn.Module:
+    """The transformer body inside a model with a head; the model itself if it has none."""
+    inner: nn.Module = getattr(model, model.base_model_prefix, model) if model.base_model_prefix else model
+    return inner
+
+
+def both_sides(mask: Tensor) -> Tensor:
+    """A mask `[batch, sequence]` as additive `[batch, 1, sequence, sequence]`: nobody attends to padding.
+
+    transformers takes a four-dimensional mask as it is, which is how a decoder is told to look ahead.
+    """
+    blocked = (1 - mask[:, None, None, :]).to(torch.float32) * torch.finfo(torch.float32).min
+    return blocked.expand(-1, 1, mask.shape[1], -1)
 
 
 class EncoderModule(nn.Module):
-    """`input_ids`, `attention_mask` `[batch, sequence]` -> `last_hidden_state` `[batch, sequence, hidden]`."""
+    """`input_ids`, `attention_mask`(, `token_type_ids`) `[batch, sequence]` -> `last_hidden_state`."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: nn.Module, *, bidirectional: bool) -> None:
         super().__init__()
         self.model = model
+        self.bidirectional = bidirectional
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Run the transformer body."""
-        states: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = both_sides(attention_mask) if self.bidirectional else attention_mask
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states: Tensor = self.model(input_ids=input_ids, attention_mask=mask, **types).last_hidden_state
         return states
 
 
-def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+class PassThrough(nn.Module):
+    """Stands where the transformer body was and hands on the states it is given as `inputs_embeds`."""
+
+    def __init__(self, replaced: nn.Module) -> None:
+        super().__init__()
+        pooler = getattr(replaced, "pooler", None)
+        self.pooler = pooler if isinstance(pooler, nn.Module) else None
+
+    def forward(self, *_: object, inputs_embeds: Tensor, **__: object) -> BaseModelOutputWithPooling:
+        """The states, pooled too where the body pools."""
+        pooled = self.pooler(inputs_embeds) if self.pooler is not None else None
+        return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
+
+
+class HeadOnly(nn.Module):
+    """A transformers model without its body: its own head code on given states, so that no architecture is special."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        setattr(model, model.base_model_prefix, PassThrough(body(model)))
+        self.model = model
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """The logits."""
+        logits: Tensor = self.model(inputs_embeds=states, attention_mask=mask).logits
+        return logits
+
+
+def pool(states: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
     """Token embeddings `[batch, sequence, hidden]` to `[batch, hidden]`; special tokens count in the mean."""
     if pooling == "cls":
         return states[:, 0]
+    assert mask is not None
     if pooling == "mean":
         weights = mask.unsqueeze(-1).to(states.dtype)
-        return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+        mean: Tensor = (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+        return mean
+    return last_state(states, mask)
+
+
+def last_state(states: Tensor, mask: Tensor) -> Tensor:
+    """The states of each row's last attended token, `[batch, hidden]`."""
     last = (mask.sum(1) - 1).clamp(min=0)
     index = last.view(-1, 1, 1).expand(-1, 1, states.shape[-1])
     return states.gather(1, index).squeeze(1)
+
+
+def normalized(vectors: Tensor) -> Tensor:
+    """L2 over the last axis; a zero vector stays zero."""
+    unit: Tensor = vectors / vectors.norm(p=2, dim=-1, keepdim=True).clamp(min=NORMALIZE_EPS)
+    return unit
 
 
 class DenseModule(nn.Module):
@@ -49,47 +185,175 @@ class DenseModule(nn.Module):
         self.poolings = poolings
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, last_hidden_state: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, last_hidden_state: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Pool, project, normalise."""
         outputs: list[Tensor] = []
         for pooling in self.poolings:
             vector = self.layers(pool(last_hidden_state, attention_mask, pooling))
-            norm = vector.norm(p=2, dim=-1, keepdim=True).clamp(min=NORMALIZE_EPS)
             # Two outputs must not be one tensor: the product keeps both names in the graph.
-            outputs += [vector / norm, vector * 1.0]
+            outputs += [normalized(vector), vector * 1.0]
         return tuple(outputs)
 
 
-def load_encoder(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
-    """The checkpoint's `AutoModel` in float32 with an attention that adds a finite mask.
+class SparseModule(nn.Module):
+    """`last_hidden_state`, `attention_mask` -> a weight for every word of the vocabulary, `[batch, vocabulary]`."""
 
-    `eager` attention masks with the type's minimum, so that a fully padded row gives numbers and not NaN.
-    """
-    model = AutoModel.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        attn_implementation="eager",
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=trust_remote_code,
-    )
-    return model.eval()
+    def __init__(self, head: HeadOnly, *, double_log: bool) -> None:
+        super().__init__()
+        self.head = head
+        self.double_log = double_log
+
+    def forward(self, last_hidden_state: Tensor, attention_mask: Tensor) -> Tensor:
+        """Maximum over attended tokens, special tokens included."""
+        logits = self.head(last_hidden_state, attention_mask)
+        # log1p and relu keep order, so that taking the maximum first costs one row instead of one per token; a logit
+        # that is masked to zero can win only where every logit is negative, and relu makes that zero anyway.
+        best = (logits * attention_mask.unsqueeze(-1).to(logits.dtype)).amax(1).relu().log1p()
+        weights: Tensor = best.log1p() if self.double_log else best
+        return weights
+
+
+class TokenWeightsModule(nn.Module):
+    """`last_hidden_state` -> `[batch, sequence]`."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, last_hidden_state: Tensor) -> Tensor:
+        """One weight a token."""
+        weights: Tensor = self.linear(last_hidden_state).relu().squeeze(-1)
+        return weights
+
+
+class TokenVectorsModule(nn.Module):
+    """`last_hidden_state` -> `[batch, sequence, dim]`."""
+
+    def __init__(self, layers: list[nn.Module], dim: int, *, normalize: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.dim = dim
+        self.normalize = normalize
+
+    def forward(self, last_hidden_state: Tensor) -> Tensor:
+        """Project, cut, normalise each token."""
+        vectors: Tensor = self.layers(last_hidden_state)[..., : self.dim]
+        return normalized(vectors) if self.normalize else vectors * 1.0
+
+
+class ClassifierModule(nn.Module):
+    """`last_hidden_state`, `attention_mask` -> `[batch, 1]`."""
+
+    def __init__(self, head: HeadOnly, activation: str) -> None:
+        super().__init__()
+        self.head = head
+        self.activation = activation
+
+    def forward(self, last_hidden_state: Tensor, attention_mask: Tensor) -> Tensor:
+        """The logit, activated."""
+        logits = self.head(last_hidden_state, attention_mask)
+        score: Tensor = logits.sigmoid() if self.activation == "sigmoid" else logits * 1.0
+        return score
+
+
+class LastTokenModule(nn.Module):
+    """`last_hidden_state`, `attention_mask` -> `[batch, 1]`: the answer tokens' logits at the last position."""
+
+    def __init__(self, rows: Tensor, bias: Tensor | None, mode: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(rows.shape[1], rows.shape[0], bias=bias is not None)
+        self.linear.load_state_dict({"weight": rows, **({} if bias is None else {"bias": bias})})
+        self.mode = mode
+
+    def forward(self, last_hidden_state: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logit, difference, or the probability of yes against no."""
+        logits: Tensor = self.linear(last_state(last_hidden_state, attention_mask))
+        if self.mode == "logit":
+            return logits
+        difference = logits[:, :1] - logits[:, 1:]
+        return difference.sigmoid() if self.mode == "probability" else difference
+
+
+class Residual(nn.Module):
+    """A PyLate `Dense` layer whose input is added to its output."""
+
+    def __init__(self, layer: nn.Module, features: tuple[int, int]) -> None:
+        super().__init__()
+        self.layer = layer
+        self.residual: nn.Module = nn.Identity() if features[0] == features[1] else nn.Linear(*features, bias=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Layer plus way round."""
+        total: Tensor = self.layer(vectors) + self.residual(vectors)
+        return total
 
 
 def load_dense_layer(folder: Path, layer: DenseLayer) -> nn.Module:
-    """A sentence-transformers `Dense` module with its weights; the keys are `linear.weight` and `linear.bias`."""
-    from safetensors.torch import load_file
+    """A sentence-transformers or PyLate `Dense` module: `linear.weight`, `linear.bias`, `residual.weight`."""
+    tensors = {
+        key: torch.from_numpy(value) for key, value in load_tensors(folder / layer.folder / "model.safetensors").items()
+    }
+    linear = _linear(tensors["linear.weight"], tensors.get("linear.bias"))
+    dense: nn.Module = nn.Sequential(linear, ACTIVATIONS[layer.activation]())
+    if not layer.residual:
+        return dense
+    around = Residual(dense, (layer.in_features, layer.out_features))
+    if "residual.weight" in tensors:
+        around.residual = _linear(tensors["residual.weight"], None)
+    return around
 
-    linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
-    tensors = load_file(folder / layer.folder / "model.safetensors")
-    linear.load_state_dict({key.removeprefix("linear."): value.float() for key, value in tensors.items()})
-    return nn.Sequential(linear, ACTIVATIONS[layer.activation]())
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    linear.load_state_dict({"weight": weight.float(), **({} if bias is None else {"bias": bias.float()})})
+    return linear
 
 
-def build_module(module: Module, folder: Path, encoder: PreTrainedModel) -> nn.Module:
-    """The torch module of a planned graph."""
+def load_linear_file(folder: Path, name: str) -> nn.Linear:
+    """A head in a file of its own, `name.safetensors` or `name.pt`, with `weight` and `bias`."""
+    path = next(p for p in (folder / f"{name}.safetensors", folder / f"{name}.pt") if p.is_file())
+    tensors = {key: torch.from_numpy(value) for key, value in load_tensors(path).items()}
+    return _linear(tensors["weight"], tensors.get("bias"))
+
+
+def projection(module: TokenVectors, folder: Path) -> list[nn.Module]:
+    """The layers in front of a token vector's cut."""
+    if module.layers:
+        return [load_dense_layer(folder, layer) for layer in module.layers]
+    if module.file:
+        return [load_linear_file(folder, module.file)]
+    if module.weight:
+        tensors = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            tensors.update(load_tensors(path))
+        bias = tensors.get(module.weight.removesuffix("weight") + "bias")
+        return [_linear(torch.from_numpy(tensors[module.weight]), None if bias is None else torch.from_numpy(bias))]
+    return []
+
+
+def build_module(module: Module, folder: Path, model: PreTrainedModel, token_id: TokenId) -> nn.Module:
+    """The torch module of a planned graph. `model` is consumed: a head takes its body away, so encoders come first."""
     if isinstance(module, Encoder):
-        return EncoderModule(encoder).eval()
+        return EncoderModule(body(model), bidirectional=module.bidirectional).eval()
+    built: nn.Module
     if isinstance(module, DensePooling):
-        return DenseModule(module.poolings, [load_dense_layer(folder, layer) for layer in module.layers]).eval()
-    raise AssertionError(f"no torch module for {module!r}")
+        built = DenseModule(module.poolings, [load_dense_layer(folder, layer) for layer in module.layers])
+    elif isinstance(module, SparseMax):
+        built = SparseModule(HeadOnly(model), double_log=module.double_log)
+    elif isinstance(module, TokenWeights):
+        built = TokenWeightsModule(load_linear_file(folder, module.file))
+    elif isinstance(module, TokenVectors):
+        built = TokenVectorsModule(projection(module, folder), module.dim, normalize=module.normalize)
+    elif isinstance(module, Classifier):
+        built = ClassifierModule(HeadOnly(model), module.activation)
+    else:
+        built = _last_token(module, model, token_id)
+    return built.eval()
+
+
+def _last_token(module: LastTokenLogits, model: PreTrainedModel, token_id: TokenId) -> LastTokenModule:
+    head = model.get_output_embeddings()
+    assert isinstance(head, nn.Linear)
+    ids = [token_id(token) for token in (module.yes, module.no) if token is not None]
+    bias = None if head.bias is None else head.bias[ids].detach().clone()
+    return LastTokenModule(head.weight[ids].detach().clone(), bias, module.mode)

@@ -1,116 +1,143 @@
-"""Reference outputs: the original checkpoint run by transformers on fixed texts, alone and unpadded."""
+"""Reference outputs: the original checkpoint run by transformers, each row alone and unpadded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModel, PreTrainedTokenizerFast
+from sie_frontend.tokenization import Row
+from torch import Tensor
 
-from sie_triton.export.modules import load_dense_layer
-from sie_triton.facts import DenseLayer
-from sie_triton.plan import DensePooling, TritonPlan
-from sie_triton.verify import StoredReference
-
-FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-
-# Scripts, directions, combining marks, emoji, control characters and what tokenizers are known to trip over.
-UNICODE_TEXTS = (
-    "",
-    " ",
-    "The mitochondrion is the powerhouse of the cell.",
-    "Ünïcödé, naïve café — “quotes”… and ﬁne ligatures",
-    "Zoe\u0308 vs Zo\u00eb: combining and composed",
-    "深度学习模型将文本转换为向量。",
-    "ひらがなとカタカナ、そして漢字",
-    "한국어 문장도 있습니다",
-    "Текст на русском языке с ё и й",
-    "العربية تُكتب من اليمين إلى اليسار",
-    "हिन्दी में एक वाक्य",
-    "👩‍👩‍👧‍👦 family, 🇪🇺 flag, 👍🏽 skin tone",
-    "tabs\tand\nnewlines\r\nand\u00a0no-break\u200bzero-width",
-    "[PAD] [MASK] [CLS] <pad> </s> <|endoftext|> as plain text",
-    "a" * 300,
-    "supercalifragilisticexpialidocious-" * 8,
-    "x = {y: 1}; // {text} %s {0} $HOME <b>html</b> & more",
-    "\ud7ff\ufffd\U0001f600\U0010fffd",
-)
-SENTENCE = (
-    "retrieval systems embed passages and queries into one space where near neighbours answer the question that was "
-    "asked while sparse signals keep the rare words exact and late interaction compares every token with every other"
+from sie_triton.export.modules import TokenId, body, load_dense_layer, load_linear_file, load_model, projection
+from sie_triton.plan import (
+    Classifier,
+    DensePooling,
+    GraphPlan,
+    LastTokenLogits,
+    SparseMax,
+    TokenVectors,
+    TokenWeights,
+    TritonPlan,
 )
 
-
-def reference_texts(tokenizer: PreTrainedTokenizerFast, max_length: int, buckets: Sequence[int]) -> tuple[str, ...]:
-    """Texts whose token counts run from 1 word to beyond the maximum, with every bucket's edge and the truncation
-    boundary on both sides, then the unicode cases."""
-    lengths = {1, 2, 3, 4, 5, 8, 11}
-    specials = len(tokenizer("").input_ids)
-    # Every edge would cost minutes for models of 8,192 tokens; the longest ones stand for the rest there.
-    edges = buckets if max_length <= 512 else (*buckets[:8], *(b for b in buckets if b in (512, 1024)), max_length)
-    for edge in edges:
-        if edge <= 2048 or edge == max_length:
-            lengths.update(n - specials for n in (edge - 1, edge, edge + 1) if n > specials)
-    return (*(_words(n) for n in sorted(lengths)), *UNICODE_TEXTS)
-
-
-def _words(count: int) -> str:
-    words = SENTENCE.split()
-    return " ".join(words[(i * 7 + count) % len(words)] for i in range(count))
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def compute_reference(
-    plan: TritonPlan, folder: Path, tokenizer: PreTrainedTokenizerFast, *, trust_remote_code: bool = False
-) -> StoredReference:
-    """Run the checkpoint as transformers loads it (its default attention, no padding) and pool in float64."""
-    model = AutoModel.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=trust_remote_code,
-    ).eval()
-    texts = reference_texts(tokenizer, plan.max_length, plan.buckets)
-    heads = [
-        (g.module, iter_pairs([t.name for t in g.outputs])) for g in plan.graphs if isinstance(g.module, DensePooling)
-    ]
-    outputs: dict[str, list[FloatArray]] = {
-        t.name: [] for g in plan.graphs if g.module.kind == "dense" for t in g.outputs
-    }
-    token_ids = []
+    plan: TritonPlan, folder: Path, rows: Sequence[Row], token_id: TokenId, *, trust_remote_code: bool = False
+) -> dict[str, tuple[Array, ...]]:
+    """Per output tensor one array per row, without padding; heads in float64 from float32 states.
+
+    The model runs with transformers' own attention and its own head code; of ours, only the rows come in.
+    """
+    encoder = plan.encoder
+    model = load_model(folder, encoder.model_class, attention=None, trust_remote_code=trust_remote_code)
+    heads = [_Head(graph, folder, model, token_id) for graph in plan.graphs[1:]]
+    outputs: dict[str, list[Array]] = {tensor.name: [] for tensor in plan.outputs}
     with torch.inference_mode():
-        for text in texts:
-            encoded = tokenizer(text, truncation=True, max_length=plan.max_length, return_tensors="pt")
-            token_ids.append(encoded.input_ids[0].numpy().astype(np.int64))
-            states = model(input_ids=encoded.input_ids, attention_mask=encoded.attention_mask).last_hidden_state[0]
-            for head, names in heads:
-                layers = list(_layers(folder, head.layers))
-                for pooling, (normalized, raw) in zip(head.poolings, names, strict=True):
-                    vector = _pooled(states.double(), pooling)
-                    for layer in layers:
-                        vector = layer(vector)
-                    outputs[raw].append(vector.float().numpy())
-                    outputs[normalized].append((vector / max(float(vector.norm()), 1e-12)).float().numpy())
-    return StoredReference(
-        origin=f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}, float32",
-        texts=texts,
-        token_ids=tuple(token_ids),
-        outputs={name: tuple(arrays) for name, arrays in outputs.items()},
-    )
+        for row in rows:
+            for name, array in _run_row(row, model, heads, bidirectional=encoder.bidirectional):
+                outputs[name].append(array)
+    return {name: tuple(arrays) for name, arrays in outputs.items()}
 
 
-def iter_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """A dense head's outputs two by two: normalised, as pooled."""
-    return list(zip(names[::2], names[1::2], strict=True))
+def origin() -> str:
+    """Which programs made the reference."""
+    return f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}, float32"
 
 
-def _pooled(states: torch.Tensor, pooling: str) -> torch.Tensor:
+def _run_row(row: Row, model: Any, heads: Sequence[_Head], *, bidirectional: bool) -> Iterator[tuple[str, Array]]:
+    length = len(row)
+    ids = torch.from_numpy(row.ids)[None]
+    mask = (torch.arange(length) < row.attended).long()[None]
+    types = {}
+    if row.type_ids is not None and getattr(model.config, "type_vocab_size", 0) > 1:
+        types = {"token_type_ids": torch.from_numpy(row.type_ids)[None]}
+    if bidirectional:
+        seen = torch.zeros(1, 1, length, length)
+        seen[..., row.attended :] = torch.finfo(torch.float32).min
+        states = body(model)(input_ids=ids, attention_mask=seen).last_hidden_state[0]
+        logits = None
+    else:
+        result = model(input_ids=ids, attention_mask=mask, output_hidden_states=False, **types)
+        logits = getattr(result, "logits", None)
+        states = getattr(result, "last_hidden_state", None)
+        states = states[0] if states is not None else None
+    for head in heads:
+        yield from head.outputs(states, logits, row.attended)
+
+
+class _Head:
+    """One head's arithmetic, written out from its definition."""
+
+    def __init__(self, graph: GraphPlan, folder: Path, model: Any, token_id: TokenId) -> None:
+        self.module = graph.module
+        self.names = [tensor.name for tensor in graph.outputs]
+        self.layers: list[Any] = []
+        if isinstance(self.module, DensePooling):
+            self.layers = [load_dense_layer(folder, layer).double() for layer in self.module.layers]
+        elif isinstance(self.module, TokenVectors):
+            self.layers = [layer.double() for layer in projection(self.module, folder)]
+        elif isinstance(self.module, TokenWeights):
+            self.layers = [load_linear_file(folder, self.module.file).double()]
+        self.answers = (
+            [token_id(t) for t in (self.module.yes, self.module.no) if t]
+            if isinstance(self.module, LastTokenLogits)
+            else []
+        )
+
+    def outputs(self, states: Tensor | None, logits: Tensor | None, attended: int) -> Iterator[tuple[str, Array]]:
+        """Named arrays of one row. `states` `[sequence, hidden]`, `logits` with the batch axis of one."""
+        module = self.module
+        if isinstance(module, DensePooling):
+            assert states is not None
+            for index, pooling in enumerate(module.poolings):
+                vector = self._through(_pooled(states[:attended].double(), pooling))
+                unit = vector / max(float(vector.norm()), 1e-12)
+                yield self.names[2 * index], unit.float().numpy()
+                yield self.names[2 * index + 1], vector.float().numpy()
+        elif isinstance(module, SparseMax):
+            assert logits is not None
+            weights = torch.log1p(torch.relu(logits[0, :attended].double().amax(0)))
+            weights = torch.log1p(weights) if module.double_log else weights
+            ids = torch.nonzero(weights.float())[:, 0]
+            yield self.names[0], ids.numpy()
+            yield self.names[1], weights.float()[ids].numpy()
+        elif isinstance(module, TokenWeights):
+            assert states is not None
+            yield self.names[0], torch.relu(self._through(states.double()))[:, 0].float().numpy()
+        elif isinstance(module, TokenVectors):
+            assert states is not None
+            vectors = self._through(states.double())[:, : module.dim]
+            if module.normalize:
+                vectors = torch.nn.functional.normalize(vectors, dim=-1)
+            yield self.names[0], vectors.float().numpy()
+        else:
+            assert logits is not None
+            yield self.names[0], self._score(logits).float().reshape(1).numpy()
+
+    def _through(self, vectors: Tensor) -> Tensor:
+        for layer in self.layers:
+            vectors = layer(vectors)
+        return vectors
+
+    def _score(self, logits: Tensor) -> Tensor:
+        module = self.module
+        if isinstance(module, Classifier):
+            logit = logits[0, 0].double()
+            return torch.sigmoid(logit) if module.activation == "sigmoid" else logit
+        assert isinstance(module, LastTokenLogits)
+        answers = logits[0, -1, self.answers].double()
+        if module.mode == "logit":
+            return answers[0]
+        if module.mode == "probability":
+            return torch.softmax(answers, 0)[0]
+        return answers[0] - answers[1]
+
+
+def _pooled(states: Tensor, pooling: str) -> Tensor:
     return {"cls": states[0], "mean": states.mean(0), "last_token": states[-1]}[pooling]
-
-
-def _layers(folder: Path, layers: Sequence[DenseLayer]) -> Iterator[torch.nn.Module]:
-    for layer in layers:
-        yield load_dense_layer(folder, layer).double()

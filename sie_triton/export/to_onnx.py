@@ -7,13 +7,15 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
 
-from sie_triton.plan import GraphPlan, Tensor
+from sie_triton.plan import GraphPlan, SparseMax, Tensor
 
 # ONNX Runtime 1.19 (Triton 24.10) reads IR versions up to 10 and opsets up to 21; newer ones read these too.
 IR_VERSION = 10
@@ -22,6 +24,7 @@ OPSET = 18
 EXTERNAL_DATA_BYTES = 1_500_000_000
 # The tracer specialises axes of length 0 and 1, and axes that are equal by chance: these are neither.
 EXAMPLE = {"batch": 2, "sequence": 7}
+VOCABULARY_WEIGHTS = Tensor("vocabulary_weights", "FP32", ("batch", "vocabulary"))
 
 
 class ExportError(Exception):
@@ -30,6 +33,8 @@ class ExportError(Exception):
 
 def export_onnx(module: nn.Module, graph: GraphPlan, path: Path, *, max_sequence: int) -> None:
     """Trace `module` and write `path`; equal inputs give equal bytes. Raises `ExportError`."""
+    sparse = isinstance(graph.module, SparseMax)
+    traced = replace(graph, outputs=(VOCABULARY_WEIGHTS,)) if sparse else graph
     example = tuple(_example(tensor) for tensor in graph.inputs)
     axes = {
         "batch": torch.export.Dim("batch", min=1, max=1 << 20),
@@ -47,7 +52,7 @@ def export_onnx(module: nn.Module, graph: GraphPlan, path: Path, *, max_sequence
                 dynamo=True,
                 dynamic_shapes=dynamic,
                 input_names=[t.name for t in graph.inputs],
-                output_names=[t.name for t in graph.outputs],
+                output_names=[t.name for t in traced.outputs],
                 opset_version=OPSET,
                 external_data=False,
                 optimize=True,
@@ -58,13 +63,48 @@ def export_onnx(module: nn.Module, graph: GraphPlan, path: Path, *, max_sequence
         raise ExportError(f"torch cannot export the graph `{graph.triton_model}`: {cause[0]}") from error
     assert program is not None
     model = program.model_proto
-    _normalize(model, graph)
+    _normalize(model, traced)
+    if sparse:
+        _compact(model, graph)
     path.parent.mkdir(parents=True, exist_ok=True)
     if model.ByteSize() > EXTERNAL_DATA_BYTES:
         onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
     else:
         path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path))
+
+
+def _compact(model: onnx.ModelProto, graph: GraphPlan) -> None:
+    """Vocabulary-wide weights to ids and weights, exactly: as many of the largest as the fullest row has above zero.
+
+    The tracer cannot express a `k` that the data decide, so these nodes are added by hand.
+    """
+    node, weights = onnx.helper.make_node, VOCABULARY_WEIGHTS.name
+    constants = {
+        "compact_zero": np.zeros((), np.float32),
+        "compact_row": np.ones(1, np.int64),
+        "compact_one": np.ones((), np.int64),
+    }
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(v, name) for name, v in constants.items())
+    ids, values = (tensor.name for tensor in graph.outputs)
+    model.graph.node.extend(
+        [
+            node("Greater", [weights, "compact_zero"], ["compact_positive"]),
+            node("Cast", ["compact_positive"], ["compact_counted"], to=onnx.TensorProto.INT64),
+            node("ReduceSum", ["compact_counted", "compact_row"], ["compact_per_row"], keepdims=0),
+            node("ReduceMax", ["compact_per_row"], ["compact_fullest"], keepdims=0),
+            # An empty row still gives one column: tensors without elements are trouble on the way.
+            node("Max", ["compact_fullest", "compact_one"], ["compact_k"]),
+            node("Reshape", ["compact_k", "compact_row"], ["compact_terms"]),
+            node("TopK", [weights, "compact_terms"], [values, ids], axis=1),
+        ]
+    )
+    del model.graph.output[:]
+    types = {"INT64": onnx.TensorProto.INT64, "FP32": onnx.TensorProto.FLOAT}
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, types[tensor.datatype], list(tensor.axes))
+        for tensor in graph.outputs
+    )
 
 
 def _example(tensor: Tensor) -> torch.Tensor:

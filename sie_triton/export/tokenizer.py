@@ -12,11 +12,14 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
-    """The checkpoint's tokenizer as transformers loads it; raises `DiagnosticError` if it has no fast form."""
+    """The checkpoint's tokenizer; raises `DiagnosticError` if it has no fast form.
+
+    A `tokenizer.json` is read as it is. transformers 5's own classes rebuild some tokenizers from the vocabulary alone
+    and lose normalisers on the way (XLM-R's, for one), so that a blank text and `ﬁ` would tokenise differently.
+    """
+    loader = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, use_fast=True, local_files_only=True, trust_remote_code=trust_remote_code
-        )
+        tokenizer = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises whatever its many loaders raise
         raise DiagnosticError(
             [Diagnostic("SIE332", f"transformers cannot load the tokenizer: {error}", Where(folder))]

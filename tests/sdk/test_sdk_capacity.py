@@ -107,7 +107,7 @@ def test_waiting_polls_until_a_worker_is_there(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_waiting_ends(kind: Kind) -> None:
     time = FakeTime()
-    with StubServer(gateway()) as server, pytest.raises(ProvisioningError, match="Timeout after 12.0s") as caught:
+    with StubServer(gateway()) as server, pytest.raises(ProvisioningError, match=r"Timeout after 12\.0s") as caught:
         call(kind, server.url, "wait_for_capacity", "l4", time=time, timeout_s=12)
     assert caught.value.gpu == "l4"
     assert time.sleeps == [5, 5, 2]

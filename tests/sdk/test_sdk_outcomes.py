@@ -219,3 +219,50 @@ def test_all_metadata_headers_arrive() -> None:
             "audio_ms": 2**64 - 1,
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        (ENCODE, {}),
+        (ENCODE, {"items": {}}),
+        (ENCODE, {"items": [1]}),
+        (ENCODE, {"items": [{}], "timing": []}),
+        (ENCODE, {"items": [{"dense": 1}]}),
+        (ENCODE, {"items": [{"dense": {}}]}),
+        (ENCODE, {"items": [{"dense": {"values": np.float32(1)}}]}),
+        (ENCODE, {"items": [{"sparse": {"indices": np.zeros(1, "<i4")}}]}),
+        (ENCODE, {"items": [{"multivector": {"values": [[0.5]]}}]}),
+        (SCORE, {}),
+        (SCORE, {"scores": []}),
+        (SCORE, {"model": 1, "scores": []}),
+        (SCORE, {"model": "m", "scores": None}),
+        (SCORE, {"model": "m", "scores": [{"item_id": "a", "rank": 0}]}),
+        (SCORE, {"model": "m", "scores": ["a"]}),
+    ],
+    ids=str,
+)
+def test_malformed_answers(method: tuple[Any, ...], body: object) -> None:
+    with StubServer(Canned(200, MSGPACK, _wire.pack(body))) as server, pytest.raises(errors.RequestError) as caught:
+        call("sync", server.url, *method)
+    assert str(caught.value).startswith(f"Malformed {method[0]} MessagePack response (status=200,")
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "message"),
+    [
+        (("list_models",), b"[]", "Malformed models JSON"),
+        (("list_models",), b"{}", "Malformed models JSON"),
+        (("list_models",), b'{"models": {}}', "Malformed models JSON"),
+        (("get_model", "m"), b"not json", "Malformed model JSON"),
+        (("get_model", "m"), b"[" * 100_000, "Malformed model JSON"),
+        (("get_capacity",), b"null", "Malformed health JSON"),
+        (ENCODE, b"\xc0", "Unexpected encode response shape: NoneType"),
+        (SCORE, b"\x90", "Unexpected score response shape: list"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_answers_of_another_shape(method: tuple[Any, ...], body: bytes, message: str) -> None:
+    with StubServer(Canned(200, {}, body)) as server, pytest.raises(errors.RequestError, match=message) as caught:
+        call("sync", server.url, *method)
+    assert "content_type=unknown" in str(caught.value)

@@ -1,0 +1,250 @@
+"""The two pods of a deployment: what runs in them, as whom, and how one tells that it works.
+
+Both satisfy the Pod Security Standard *restricted*. User 1000 is also the user of NVIDIA's image and of KServe's
+runtime; a repository is published world-readable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from sie_frontend.manifest import Manifest, dump_manifest
+
+from sie_triton.deploy.options import Deployment
+from sie_triton.deploy.sizing import MIB, Needs, RepositorySize, frontend_needs, quantity, start_seconds, triton_needs
+
+Object = dict[str, Any]
+
+HTTP_PORT = 8000
+METRICS_PORT = 8002
+FRONTEND_PORT = 8080
+PENDING_REQUESTS = "nv_inference_pending_request_count"
+PENDING_ITEMS = "sie_frontend_pending_items"
+# A claim is mounted whole: a build replaces the repository's folder, and a mount of that folder would keep the old.
+MOUNT = "/models"
+USER = 1000
+# Between a pod's leaving the endpoints and its SIGTERM: the time in which others learn of it.
+_LEAVE_SECONDS = 5
+_DRAIN_SECONDS = 30
+_PROBE_SECONDS = 5
+
+
+def labels(deployment: Deployment, component: str) -> dict[str, str]:
+    """The labels by which services, policies and budgets find the pods of a component."""
+    return {
+        "app.kubernetes.io/name": "sie-triton",
+        "app.kubernetes.io/instance": deployment.name,
+        "app.kubernetes.io/component": component,
+    }
+
+
+def metadata(deployment: Deployment, component: str, *, suffix: str | None = None) -> Object:
+    """Metadata of an object `NAME-COMPONENT`, or `NAME-SUFFIX`."""
+    return {
+        "name": f"{deployment.name}-{suffix or component}",
+        "namespace": deployment.namespace,
+        "labels": labels(deployment, component),
+    }
+
+
+def repository_path(deployment: Deployment) -> str:
+    """Where a pod finds the repository: a folder of the mounted claim, or the object store's URI."""
+    source = deployment.source
+    if not source.is_claim:
+        return source.uri
+    return f"{MOUNT}/{source.path}" if source.path else MOUNT
+
+
+def triton_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize) -> Object:
+    """Template of a pod with one tritonserver that serves the whole repository."""
+    needs = triton_needs(size, deployment)
+    container: Object = {
+        "name": "triton",
+        "image": deployment.triton_image,
+        "args": triton_arguments(deployment),
+        "ports": [{"name": "http", "containerPort": HTTP_PORT}, {"name": "metrics", "containerPort": METRICS_PORT}],
+        **triton_probes(size, HTTP_PORT),
+        "lifecycle": _leave(),
+        "resources": triton_resources(deployment, needs),
+        "securityContext": container_security(),
+        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
+    }
+    # tritonserver copies a repository from an object store here before it loads it.
+    scratch = 128 * MIB if deployment.source.is_claim else 128 * MIB + size.repository_bytes * 5 // 4
+    volumes: list[Object] = [{"name": "scratch", "emptyDir": {"sizeLimit": quantity(scratch)}}]
+    if needs.shm:
+        container["volumeMounts"].append({"name": "shm", "mountPath": "/dev/shm"})
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": quantity(needs.shm)}})
+    return _pod(deployment, "triton", manifest, METRICS_PORT, container, volumes)
+
+
+def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize) -> Object:
+    """Template of a pod with one frontend process."""
+    needs = frontend_needs(size)
+    environment = {
+        "SIE_TRITON_REPOSITORY": repository_path(deployment),
+        "SIE_TRITON_TRITON_URL": f"{deployment.name}-triton:{HTTP_PORT}",
+        "SIE_TRITON_HOST": "0.0.0.0",
+        "SIE_TRITON_PORT": str(FRONTEND_PORT),
+        "SIE_TRITON_DEVICE": deployment.device,
+    }
+    container: Object = {
+        "name": "frontend",
+        "image": deployment.frontend_image,
+        "env": [{"name": name, "value": value} for name, value in environment.items()],
+        "ports": [{"name": "http", "containerPort": FRONTEND_PORT}],
+        # `livez` says that the process answers; `readyz` also that every model does. A Triton that is away must take
+        # a frontend out of its service, not restart it.
+        "startupProbe": _probe("/livez", FRONTEND_PORT, failures=60, period=2),
+        "readinessProbe": _probe("/readyz", FRONTEND_PORT, failures=2, period=2),
+        "livenessProbe": _probe("/livez", FRONTEND_PORT, failures=6, period=10),
+        "lifecycle": _leave(),
+        "resources": {
+            "requests": {"cpu": str(needs.cpus), "memory": quantity(needs.memory)},
+            "limits": {"memory": quantity(needs.memory_limit)},
+        },
+        "securityContext": container_security(),
+        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
+    }
+    volumes: list[Object] = [{"name": "scratch", "emptyDir": {"sizeLimit": "128Mi"}}]
+    return _pod(deployment, "frontend", manifest, FRONTEND_PORT, container, volumes)
+
+
+def triton_arguments(deployment: Deployment, *, path: str | None = None, port: int = HTTP_PORT) -> list[str]:
+    """The command line behind the image's entry point; `path` is the repository, if not where `source` says."""
+    path = path or repository_path(deployment)
+    if deployment.engine == "embedded":
+        return [
+            "triton",
+            f"--repository={path}",
+            "--host=0.0.0.0",
+            f"--http-port={port}",
+            f"--metrics-port={METRICS_PORT}",
+            "--log-dir=/tmp/log",
+        ]
+    return [
+        "tritonserver",
+        f"--model-repository={path}",
+        f"--model-config-name={deployment.device}",
+        # Nobody may load a model of theirs through the port.
+        "--model-control-mode=none",
+        "--disable-auto-complete-config",
+        "--exit-on-error=true",
+        "--strict-readiness=true",
+        f"--exit-timeout-secs={_DRAIN_SECONDS}",
+        "--allow-grpc=false",
+        f"--http-port={port}",
+        f"--metrics-port={METRICS_PORT}",
+    ]
+
+
+def triton_probes(size: RepositorySize, port: int) -> Object:
+    """Ready means that every model is loaded; the start may take as long as reading the repository does."""
+    return {
+        "startupProbe": _probe("/v2/health/ready", port, failures=-(-start_seconds(size) // _PROBE_SECONDS)),
+        "readinessProbe": _probe("/v2/health/ready", port, failures=2),
+        "livenessProbe": _probe("/v2/health/live", port, failures=6, period=10),
+    }
+
+
+def triton_resources(deployment: Deployment, needs: Needs) -> Object:
+    """Requests and limits. There is no limit on CPU: the threads are counted already, and throttling costs latency."""
+    requests: dict[str, str] = {"cpu": str(needs.cpus), "memory": quantity(needs.memory)}
+    limits: dict[str, str] = {"memory": quantity(needs.memory_limit)}
+    if deployment.device == "cuda":
+        requests["nvidia.com/gpu"] = limits["nvidia.com/gpu"] = "1"
+    return {"requests": requests, "limits": limits}
+
+
+def container_security() -> Object:
+    """What every container gives up."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def pod_security() -> Object:
+    """As whom a pod's containers run."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def claim_volume(deployment: Deployment) -> Object:
+    """The repository's claim, for reading."""
+    return {
+        "name": "repository",
+        "persistentVolumeClaim": {"claimName": deployment.source.host, "readOnly": True},
+    }
+
+
+def _pod(
+    deployment: Deployment,
+    component: str,
+    manifest: Manifest,
+    metrics_port: int,
+    container: Object,
+    volumes: list[Object],
+) -> Object:
+    if deployment.source.is_claim:
+        container["volumeMounts"].append({"name": "repository", "mountPath": MOUNT, "readOnly": True})
+        volumes.append(claim_volume(deployment))
+    elif deployment.credentials_secret:
+        container["envFrom"] = [{"secretRef": {"name": deployment.credentials_secret}}]
+    spec: Object = {
+        "automountServiceAccountToken": False,
+        # Kubernetes would set SIE_TRITON_PORT and the like, after the names of services, to what no setting means.
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _LEAVE_SECONDS + _DRAIN_SECONDS + 10,
+        "securityContext": pod_security(),
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": labels(deployment, component)},
+            }
+        ],
+        "containers": [container],
+        "volumes": volumes,
+    }
+    if deployment.service_account:
+        spec["serviceAccountName"] = deployment.service_account
+    return {
+        "metadata": {
+            "labels": labels(deployment, component),
+            "annotations": {
+                # A repository that was built anew rolls out when it is rendered anew.
+                "sie-triton/manifest-sha256": hashlib.sha256(dump_manifest(manifest)).hexdigest(),
+                "prometheus.io/scrape": "true",
+                "prometheus.io/port": str(metrics_port),
+                "prometheus.io/path": "/metrics",
+            },
+        },
+        "spec": spec,
+    }
+
+
+def _probe(path: str, port: int, *, failures: int, period: int = _PROBE_SECONDS) -> Object:
+    return {
+        "httpGet": {"path": path, "port": port},
+        "periodSeconds": period,
+        "timeoutSeconds": _PROBE_SECONDS,
+        "failureThreshold": failures,
+    }
+
+
+def _leave() -> Object:
+    return {"preStop": {"sleep": {"seconds": _LEAVE_SECONDS}}}

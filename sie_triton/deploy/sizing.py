@@ -1,0 +1,159 @@
+"""How much of a machine a repository needs, from the files and the configurations in it.
+
+The memory estimate is meant to be safe, not tight. Measured on the CPU with all-MiniLM-L6-v2 (two encoder instances
+and a head, 87 MB of weights, batches of 16 x 256 tokens under load) the server held 606 MiB; the estimate is 1104.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sie_frontend.manifest import Manifest
+
+from sie_triton.deploy.options import Deployment, Device
+from sie_triton.lint.pbtxt import FieldLines
+
+MIB = 1024 * 1024
+_SERVER = 128 * MIB
+_PROCESS = 64 * MIB
+# Of the size of the weights: ONNX Runtime packs matrices for its kernels, and keeps what it was given for a while.
+_WEIGHTS = 1.25
+# A run's tensors. Heads compute next to nothing.
+_RUN = 256 * MIB
+_HEAD_RUN = 32 * MIB
+_HEAD_WEIGHTS = MIB
+# With CUDA the weights pass through the host's memory, and the driver's libraries take their share of it.
+_CUDA_HOST = 2048 * MIB
+_FRONTEND = 256 * MIB
+# A tokenizer's tables in memory against its JSON file.
+_TOKENIZER = 10
+_SHM_PER_INSTANCE = 32 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """One graph of the repository: its weights on disk, and how often and with how many threads it is loaded."""
+
+    name: str
+    weight_bytes: int
+    instances: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class RepositorySize:
+    """What serving the repository takes. Ensembles compute nothing and are not among `models`."""
+
+    models: tuple[ModelSize, ...]
+    repository_bytes: int
+    tokenizer_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Requests of one container; bytes."""
+
+    cpus: int
+    memory: int
+    shm: int = 0
+
+    @property
+    def memory_limit(self) -> int:
+        """Half as much again: beyond it something leaks, and a restart is the cure."""
+        return _rounded(self.memory * 3 // 2)
+
+
+def measure(repository: Path, manifest: Manifest, device: Device) -> RepositorySize:
+    """Read the sizes and the configurations of a repository's Triton models."""
+    models = []
+    for name, model in manifest.triton_models.items():
+        if model.depends_on:
+            continue
+        config = _config(repository / name, device)
+        models.append(
+            ModelSize(
+                name,
+                weight_bytes=sum((repository / name / file).stat().st_size for file in model.files),
+                instances=config.whole("instance_group", "count", default=1),
+                threads=config.parameter("intra_op_thread_count", default=1),
+            )
+        )
+    tokenizers = {model.tokenization.path for model in manifest.models.values()}
+    return RepositorySize(
+        tuple(models),
+        repository_bytes=sum(path.stat().st_size for path in repository.rglob("*") if path.is_file()),
+        tokenizer_bytes=sum((repository / path).stat().st_size for path in tokenizers),
+    )
+
+
+def triton_needs(size: RepositorySize, deployment: Deployment) -> Needs:
+    """Of a container with tritonserver and every model loaded."""
+    if deployment.device == "cuda":
+        weights = sum(model.weight_bytes for model in size.models)
+        return Needs(cpus=2, memory=_rounded(_CUDA_HOST + int(weights * _WEIGHTS)))
+    memory = _SERVER
+    for model in size.models:
+        run = _HEAD_RUN if model.weight_bytes < _HEAD_WEIGHTS else _RUN
+        memory += model.instances * (_PROCESS + int(model.weight_bytes * _WEIGHTS) + run)
+    # Models share the cores: whoever has work uses them.
+    cpus = max((model.instances * model.threads for model in size.models), default=1)
+    shm = 0
+    if deployment.engine == "embedded":
+        shm = _rounded(_SHM_PER_INSTANCE * sum(model.instances for model in size.models))
+    return Needs(cpus, _rounded(memory + shm), shm)
+
+
+def frontend_needs(size: RepositorySize) -> Needs:
+    """Of a container with one frontend process, which holds every tokenizer."""
+    return Needs(cpus=1, memory=_rounded(_FRONTEND + _TOKENIZER * size.tokenizer_bytes))
+
+
+def start_seconds(size: RepositorySize) -> int:
+    """How long tritonserver may take to load everything, from a slow disk or an object store at 20 MB/s."""
+    return 120 + size.repository_bytes // (20 * MIB)
+
+
+def claim_bytes(size: RepositorySize) -> int:
+    """Of a volume that holds the repository and, while it is replaced, the next one."""
+    return _rounded(2 * size.repository_bytes, step=1024 * MIB)
+
+
+def quantity(count: int) -> str:
+    """A number of bytes as Kubernetes writes it, in MiB."""
+    return f"{math.ceil(count / MIB)}Mi"
+
+
+def _rounded(count: int, step: int = 128 * MIB) -> int:
+    return max(1, math.ceil(count / step)) * step
+
+
+class _Config:
+    """The few numbers that are read from a `config.pbtxt` of ours."""
+
+    def __init__(self, text: str) -> None:
+        self._values = FieldLines.read(text).values
+
+    def whole(self, field: str, inner: str, default: int) -> int:
+        """The sum of `inner` over the elements of `field`."""
+        found = [int(v) for path, v in self._values.items() if path[0] == field and path[-2] == inner]
+        return sum(found) or default
+
+    def parameter(self, key: str, default: int) -> int:
+        """The value of one of `parameters`."""
+        for path, value in self._of("parameters", "key"):
+            if value == key:
+                return next((int(v) for p, v in self._of("parameters", "string_value") if p[:2] == path[:2]), default)
+        return default
+
+    def _of(self, field: str, last: str) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        return ((path, value) for path, value in self._values.items() if path[0] == field and path[-2] == last)
+
+
+def _config(folder: Path, device: Device) -> _Config:
+    """The configuration that `--model-config-name` selects for the device, else the model's own."""
+    named = folder / "configs" / f"{device}.pbtxt"
+    path = named if named.is_file() else folder / "config.pbtxt"
+    return _Config(path.read_text(encoding="utf-8"))

@@ -1,0 +1,150 @@
+"""One checkpoint, opened for export: graphs, tokenizer and reference of the plans made for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from sie_frontend.tokenization import Row
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.export.modules import build_module, load_model
+from sie_triton.export.reference import compute_reference, origin
+from sie_triton.export.to_onnx import ExportError, export_onnx
+from sie_triton.export.tokenizer import load_tokenizer, pad_id, tokenizer_json
+from sie_triton.plan import TritonPlan
+
+Announce = Callable[[str], None]
+SPECIAL_ROLES = ("cls", "sep", "pad", "mask", "unk", "bos", "eos")
+
+
+class Exporter:
+    """Writes what a `TritonPlan` says. Raises `DiagnosticError` for what the checkpoint or the exporter cannot do."""
+
+    def __init__(self, folder: Path, announce: Announce, *, trust_remote_code: bool = False) -> None:
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
+        self.folder = folder
+        self._announce = announce
+        self._trust = trust_remote_code
+        self._tokenizer: PreTrainedTokenizerFast = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills a row up to its bucket."""
+        return pad_id(self._tokenizer)
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """Ids of the special tokens by role, as far as the tokenizer has them."""
+        found = {role: getattr(self._tokenizer, f"{role}_token_id", None) for role in SPECIAL_ROLES}
+        return {role: int(value) for role, value in found.items() if value is not None}
+
+    @property
+    def all_special_ids(self) -> tuple[int, ...]:
+        """Every special id."""
+        return tuple(sorted(set(self._tokenizer.all_special_ids)))
+
+    @property
+    def specials_around_text(self) -> int:
+        """How many special tokens surround a text."""
+        return len(self.tokenize([""], max_length=16)[0])
+
+    def token_id(self, token: str) -> int:
+        """The one id of a token, as vocabulary entry or as text that is a single token."""
+        known = self._tokenizer.get_vocab().get(token)
+        ids = [known] if known is not None else self._tokenizer.encode(token, add_special_tokens=False)
+        if len(ids) != 1:
+            raise DiagnosticError(
+                [
+                    Diagnostic(
+                        "SIE405",
+                        f"`{token}` is {len(ids)} tokens for this tokenizer; a score needs it to be one",
+                        Where(self.folder),
+                        "name tokens of the checkpoint's vocabulary in `yes_token` and `no_token`",
+                    )
+                ]
+            )
+        return int(ids[0])
+
+    def tokenize(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        """Token ids that the frontend's tokenizer must make: those of the checkpoint's own file, else transformers'.
+
+        Where there is a file, it is the law. transformers 5 may change what it says: with `add_bos_token` in its
+        configuration it drops the end-of-sequence token that Qwen3-Embedding's file adds.
+        """
+        own = self.folder / "tokenizer.json"
+        if not own.is_file():
+            return [self._tokenizer(text, truncation=True, max_length=max_length).input_ids for text in texts]
+        tokenizer = Tokenizer.from_file(str(own))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length)
+        return [list(tokenizer.encode(text).ids) for text in texts]
+
+    def write_tokenizer(self, path: Path) -> None:
+        """The tokenizer as one file."""
+        path.write_bytes(tokenizer_json(self.folder, self._tokenizer))
+
+    def write_query_weights(self, path: Path, files: Sequence[str]) -> None:
+        """A table of token weights as one float32 array over the vocabulary; tokens it does not name weigh nothing."""
+        named = _first_weights([self.folder / file for file in files])
+        vocabulary = self._tokenizer.get_vocab()
+        table = np.zeros(max(vocabulary.values()) + 1, dtype=np.float32)
+        for token, weight in named.items():
+            if token in vocabulary:
+                table[vocabulary[token]] = weight
+        if not (table > 0).any():
+            raise DiagnosticError(
+                [Diagnostic("SIE406", f"no token of {list(files)} is in the vocabulary", Where(self.folder))]
+            )
+        np.save(path, table, allow_pickle=False)
+
+    def write_graphs(self, plan: TritonPlan, staging: Path) -> None:
+        """Every graph of the plan. The encoder goes first: heads take the model apart."""
+        model: Any = load_model(self.folder, plan.encoder.model_class, attention="eager", trust_remote_code=self._trust)
+        for graph in plan.graphs:
+            self._announce(f"{graph.triton_model}: exporting the graph")
+            try:
+                export_onnx(
+                    build_module(graph.module, self.folder, model, self.token_id),
+                    graph,
+                    staging / graph.triton_model / "1" / "model.onnx",
+                    max_sequence=plan.max_length,
+                )
+            except ExportError as error:
+                hint = "try another version of torch, or report the checkpoint"
+                raise DiagnosticError([Diagnostic("SIE402", str(error), Where(self.folder), hint)]) from error
+
+    def reference(self, plan: TritonPlan, rows: Sequence[Row]) -> tuple[str, dict[str, tuple[Any, ...]]]:
+        """Where the reference comes from, and its arrays per output tensor and row."""
+        self._announce(f"{plan.name}: computing the reference with transformers")
+        return origin(), compute_reference(plan, self.folder, rows, self.token_id, trust_remote_code=self._trust)
+
+
+def _first_weights(paths: Sequence[Path]) -> dict[str, float]:
+    """The first table that can be read; raises the last one's `DiagnosticError` if none can."""
+    for path in paths[:-1]:
+        with contextlib.suppress(DiagnosticError):
+            return _read_weights(path)
+    return _read_weights(paths[-1])
+
+
+def _read_weights(path: Path) -> dict[str, float]:
+    """`idf.json` maps tokens to weights; `query_token_weights.txt` has one `token<TAB>weight` a line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            return {str(token): float(weight) for token, weight in json.loads(text).items()}
+        pairs = (line.rsplit("\t", 1) for line in text.splitlines() if line.strip())
+        return {token: float(weight) for token, weight in pairs}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DiagnosticError(
+            [Diagnostic("SIE406", f"cannot read the token weights: {error}", Where(path), "fetch the checkpoint again")]
+        ) from None

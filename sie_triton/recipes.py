@@ -1,0 +1,522 @@
+"""Resolved profiles and the checkpoint's facts -> `TritonPlan`s: what each recipe adds on top of its encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sie_frontend.manifest import (
+    BgeM3Score,
+    CausalHead,
+    CrossEncoderHead,
+    DenseHead,
+    Head,
+    MaxSimScore,
+    MultiVectorHead,
+    OutputType,
+    Pooled,
+    Prompting,
+    SparseHead,
+    TextSide,
+    TokenWeightsHead,
+)
+
+from sie_triton.bundle import Bundle, ResolvedProfile
+from sie_triton.catalog import Recipe
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.facts import CheckpointFacts, DenseLayer, Pooling
+from sie_triton.plan import (
+    ATTENTION_MASK,
+    HIDDEN,
+    INPUT_IDS,
+    TOKEN_TYPE_IDS,
+    Axis,
+    Classifier,
+    DensePooling,
+    Encoder,
+    GraphPlan,
+    HeadModule,
+    LastTokenLogits,
+    ServedPlan,
+    SparseMax,
+    Step,
+    Tensor,
+    TokenVectors,
+    TokenWeights,
+    TritonPlan,
+    bucket_lengths,
+    triton_model_name,
+)
+
+# Tried in this order; the first that the checkpoint has is used (SIE does the same).
+QUERY_WEIGHT_FILES = ("query_token_weights.txt", "idf.json")
+QUERY_WEIGHTS_NAME = "query_weights.npy"
+BGE_M3_FILES = ("colbert_linear.pt", "sparse_linear.pt")
+# ColBERT checkpoints keep their projection under one of these names, if it is not a module of its own.
+PROJECTION_NAMES = ("colbert_linear", "linear", "projection", "dense")
+# zerank scores a pair by the logit of this token.
+ZERANK_TOKEN = "Yes"
+
+
+@dataclass(frozen=True, slots=True)
+class _DenseNeed:
+    """What one profile asks of the dense head; profiles whose `layers` agree share it."""
+
+    own: Pooling
+    poolings: tuple[Pooling, ...]
+    layers: tuple[DenseLayer, ...]
+    dim: Axis
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What one profile asks for. Profiles that agree on all but `dense`, `profile` and `heads` share a Triton model."""
+
+    profile: ResolvedProfile
+    recipe: Recipe
+    encoder: Encoder
+    dense: _DenseNeed | None
+    others: tuple[HeadModule, ...]
+    heads: dict[OutputType, Head]
+    max_length: int
+
+    @property
+    def shared(self) -> object:
+        """What must be equal for two profiles to share their graphs."""
+        layers = self.dense.layers if self.dense else None
+        return (
+            self.encoder,
+            self.others,
+            layers,
+            self.max_length,
+            self.profile.max_batch_tokens,
+            self.recipe.append_eos,
+        )
+
+
+def make_plans(
+    bundle: Bundle, profiles: Sequence[tuple[ResolvedProfile, Recipe]], facts: CheckpointFacts | None
+) -> tuple[TritonPlan, ...]:
+    """Plan the profiles of one bundle; those that need the same graphs share one Triton model, one copy of the weights.
+
+    `facts` is None while the checkpoint is not at hand: widths are then named axes and limits the bundle's.
+    Raises `DiagnosticError` for what cannot be planned.
+    """
+    groups: dict[object, list[_Need]] = {}
+    for profile, recipe in profiles:
+        need = _NEEDS[recipe.name](bundle, profile, recipe, facts)
+        groups.setdefault(need.shared, []).append(need)
+    return tuple(_plan(members, facts) for members in groups.values())
+
+
+def _plan(members: Sequence[_Need], facts: CheckpointFacts | None) -> TritonPlan:
+    first = members[0]
+    model_id = first.profile.model_id
+    hidden: Axis = (facts.hidden_size if facts else None) or "hidden"
+    names = (INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if first.encoder.token_types else []))
+    inputs = tuple(Tensor(name, "INT64", ("batch", "sequence")) for name in names)
+    states = Tensor(HIDDEN, "FP32", ("batch", "sequence", hidden))
+    graphs = [GraphPlan(triton_model_name(model_id, "encoder"), first.encoder, inputs, (states,))]
+    modules = [*_dense_modules(members), *first.others]
+    for module in modules:
+        outputs = _outputs(module, first)
+        graphs.append(
+            GraphPlan(
+                triton_model_name(model_id, module.kind), module, (states, *_mask_if_read(module, inputs)), outputs
+            )
+        )
+    tables = query_weight_files(facts) if isinstance(first.heads.get("sparse"), SparseHead) else ()
+    return TritonPlan(
+        name=triton_model_name(model_id),
+        inputs=inputs,
+        outputs=tuple(tensor for graph in graphs[1:] for tensor in graph.outputs),
+        graphs=tuple(graphs),
+        steps=tuple(
+            Step(g.triton_model, {t.name: t.name for t in g.inputs}, {t.name: t.name for t in g.outputs})
+            for g in graphs
+        ),
+        max_length=first.max_length,
+        buckets=bucket_lengths(first.max_length),
+        max_batch_tokens=first.profile.max_batch_tokens,
+        served=tuple(ServedPlan(n.profile, n.recipe, _prompting(n, facts), _heads(n, first, facts)) for n in members),
+        append_eos=first.recipe.append_eos,
+        query_weights=tables,
+    )
+
+
+def _mask_if_read(module: HeadModule, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """An input that a graph does not read would not be in the exported graph."""
+    reads = isinstance(module, SparseMax | LastTokenLogits | Classifier) or (
+        isinstance(module, DensePooling) and set(module.poolings) != {"cls"}
+    )
+    return inputs[1:2] if reads else ()
+
+
+def _dense_modules(members: Sequence[_Need]) -> list[HeadModule]:
+    wanted = [need.dense for need in members if need.dense]
+    poolings = tuple(dict.fromkeys(p for dense in wanted for p in dense.poolings))
+    return [DensePooling(poolings, wanted[0].layers)] if wanted else []
+
+
+def _dense_names(pooling: str, first: _Need) -> tuple[str, str]:
+    """The tensors of a pooling; the first profile's own pooling gets the plain names."""
+    assert first.dense is not None
+    suffix = "" if pooling == first.dense.own else f"_{pooling}"
+    return f"dense{suffix}", f"dense{suffix}_unnormalized"
+
+
+def _outputs(module: HeadModule, first: _Need) -> tuple[Tensor, ...]:
+    if isinstance(module, DensePooling):
+        assert first.dense is not None
+        names = [name for pooling in module.poolings for name in _dense_names(pooling, first)]
+        return tuple(Tensor(name, "FP32", ("batch", first.dense.dim)) for name in names)
+    if isinstance(module, SparseMax):
+        return (Tensor("sparse_ids", "INT64", ("batch", "terms")), Tensor("sparse_weights", "FP32", ("batch", "terms")))
+    if isinstance(module, TokenWeights):
+        return (Tensor("token_weights", "FP32", ("batch", "sequence")),)
+    if isinstance(module, TokenVectors):
+        return (Tensor("multivector", "FP32", ("batch", "sequence", module.dim)),)
+    return (Tensor("score", "FP32", ("batch", 1)),)
+
+
+def _heads(need: _Need, first: _Need, facts: CheckpointFacts | None) -> dict[OutputType, Head]:
+    heads: dict[OutputType, Head] = {}
+    if need.dense:
+        heads["dense"] = _dense_head(need, first, facts)
+    heads.update(need.heads)
+    return heads
+
+
+def _dense_head(need: _Need, first: _Need, facts: CheckpointFacts | None) -> DenseHead:
+    dense, recipe = need.dense, need.recipe
+    assert dense is not None
+    # A `Normalize` module of the repository leaves nothing to choose.
+    always = bool(recipe.name == "sentence_transformer_dense" and facts and facts.sentence and facts.sentence.normalize)
+    normalize = need.profile.runtime.get("normalize")
+    spellings: dict[str, str] = {}
+    if recipe.pooling_otherwise and len(dense.poolings) > 1:
+        spellings = {**recipe.pooling_override, "*": recipe.pooling_otherwise}
+    return DenseHead(
+        pooling=dense.own,
+        pooling_names=spellings,
+        poolings={pooling: Pooled(*_dense_names(pooling, first)) for pooling in dense.poolings},
+        normalize=always or bool(recipe.default_normalize if normalize is None else normalize),
+        honours_normalize=recipe.honours_normalize and not always,
+        blank_is_zero=recipe.blank_text_is_zero,
+    )
+
+
+def _prompting(need: _Need, facts: CheckpointFacts | None) -> Prompting:
+    runtime: Mapping[str, Any] = need.profile.runtime
+    recipe = need.recipe
+    sentence = facts.sentence if facts and recipe.prompting.startswith("sentence_transformer") else None
+    prompts = sentence.prompts if sentence else {}
+    default = sentence.default_prompt_name if sentence else None
+    return Prompting(
+        style=recipe.prompting,
+        query_template=runtime.get("query_template", recipe.default_query_template),
+        doc_template=runtime.get("doc_template", recipe.default_doc_template),
+        prompts=prompts,
+        default_prompt=prompts.get(default) if default else None,
+        lowercase=bool(sentence and sentence.do_lower_case),
+    )
+
+
+def token_limit(profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> int:
+    """Where text is truncated, special tokens included: the least of what bundle, tokenizer and positions allow.
+
+    sentence-transformers sets its own limit from the bundle alone; without one the repository's setting holds.
+    """
+    limits: list[int] = []
+    declared = profile.token_limit
+    if declared:
+        limits.append(int(declared))
+    if facts:
+        if recipe.name.startswith("sentence_transformer") and facts.sentence:
+            if not declared and facts.sentence.max_seq_length:
+                limits.append(facts.sentence.max_seq_length)
+        elif facts.tokenizer_max_length:
+            limits.append(facts.tokenizer_max_length)
+        if facts.max_positions:
+            limits.append(facts.max_positions)
+    if not limits:
+        raise _mistake(
+            "SIE212", f"nothing says how many tokens `{profile.model_id}` takes", "add `max_sequence_length`"
+        )
+    return min(limits)
+
+
+def query_weight_files(facts: CheckpointFacts | None) -> tuple[str, ...]:
+    """The checkpoint's tables of query token weights, in the order in which they are tried."""
+    return tuple(name for name in QUERY_WEIGHT_FILES if facts and name in facts.files)
+
+
+def extra_files(recipe: Recipe) -> tuple[str, ...]:
+    """Files beside the weights that the recipe cannot do without."""
+    return BGE_M3_FILES if recipe.name == "bge_m3" else ()
+
+
+def _mistake(code: str, message: str, hint: str) -> DiagnosticError:
+    return DiagnosticError([Diagnostic(code, message, hint=hint)])
+
+
+# The needs of each recipe
+
+
+def _dense(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
+    # Decoders that were trained as encoders attend to both sides unless their bundle says `causal`.
+    forward = profile.loadtime.get("forward_kwargs") or {}
+    bidirectional = forward.get("is_causal") is False or (
+        profile.adapter_class == "Qwen2FlashAdapter" and profile.loadtime.get("causal") is not True
+    )
+    return _Need(
+        profile=profile,
+        recipe=recipe,
+        encoder=Encoder(bidirectional=bidirectional),
+        dense=_dense_need(bundle, profile, recipe, facts),
+        others=(),
+        heads={},
+        max_length=token_limit(profile, recipe, facts),
+    )
+
+
+def _dense_need(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _DenseNeed:
+    sentence = facts.sentence if facts and recipe.name == "sentence_transformer_dense" else None
+    # On this adapter the repository's modules decide; the bundle's `pooling` has no effect.
+    own: Pooling = sentence.pooling if sentence else recipe.pooling_for(profile.runtime.get("pooling")) or "mean"
+    layers = sentence.dense if sentence else _projection_layers(bundle, profile, facts)
+    dim: Axis = layers[-1].out_features if layers else (facts.hidden_size if facts else None) or "hidden"
+    declared = bundle.dims.get("dense")
+    if isinstance(dim, int) and declared is not None and declared != dim:
+        raise DiagnosticError(
+            [
+                Diagnostic(
+                    "SIE211",
+                    f"`{profile.model_id}` declares {declared} dense dimensions, the checkpoint gives {dim}",
+                    bundle.positions.get("tasks.encode.dense.dim"),
+                    f"set `tasks.encode.dense.dim: {dim}`, or name the checkpoint that the bundle means",
+                )
+            ]
+        )
+    poolings = tuple(dict.fromkeys((own, *_request_poolings(recipe))))
+    return _DenseNeed(own, poolings, layers, dim if isinstance(dim, int) else declared or dim)
+
+
+def _projection_layers(
+    bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None
+) -> tuple[DenseLayer, ...]:
+    """`dense_projection_path`: a folder of the checkpoint with a Linear that follows the pooling."""
+    path = profile.loadtime.get("dense_projection_path")
+    if not path or facts is None:
+        return ()
+    dim = bundle.dims.get("dense")
+    if facts.hidden_size is None or dim is None:
+        raise _mistake(
+            "SIE213", f"`{profile.model_id}` projects its vectors to an unknown width", "add `tasks.encode.dense.dim`"
+        )
+    return (DenseLayer(str(path), facts.hidden_size, dim, bias=True, activation="Identity"),)
+
+
+def _request_poolings(recipe: Recipe) -> tuple[Pooling, ...]:
+    """The poolings that a request's `pooling` option can choose for this adapter.
+
+    The candle worker's own rule for the option is not known: its profile's pooling stands.
+    """
+    if recipe.pooling_otherwise is None or recipe.requires_text_message.startswith("Candle"):
+        return ()
+    return tuple(dict.fromkeys((*recipe.pooling_override.values(), recipe.pooling_otherwise)))
+
+
+def _sparse(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
+    special = recipe.name == "gte_sparse"
+    table = query_weight_files(facts)
+    return _Need(
+        profile=profile,
+        recipe=recipe,
+        encoder=Encoder("masked_lm"),
+        dense=None,
+        # SIE doubles the logarithm for this adapter's v3 checkpoints, told by their name.
+        others=(SparseMax(double_log=special and "v3" in (bundle.hf_id or str(bundle.weights_path))),),
+        heads={
+            "sparse": SparseHead(
+                "sparse_ids",
+                "sparse_weights",
+                drop_special=special,
+                query_weights=f"{triton_model_name(profile.model_id)}/1/{QUERY_WEIGHTS_NAME}" if table else None,
+            )
+        },
+        max_length=token_limit(profile, recipe, facts),
+    )
+
+
+def _bge_m3(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
+    dense = _dense_need(bundle, profile, replace(recipe, pooling_otherwise=None), facts)
+    dim = bundle.dims.get("multivector") or (facts.hidden_size if facts else None) or 0
+    heads: dict[OutputType, Head] = {
+        "sparse": TokenWeightsHead("token_weights", ("cls", "sep", "eos", "bos", "pad", "unk")),
+        "multivector": MultiVectorHead("multivector", skip_first=1),
+    }
+    if "score" in bundle.outputs:
+        heads["score"] = BgeM3Score()
+    return _Need(
+        profile=profile,
+        recipe=recipe,
+        encoder=Encoder(),
+        dense=replace(dense, own="cls", poolings=("cls",)),
+        others=(TokenWeights("sparse_linear"), TokenVectors(dim, file="colbert_linear")),
+        heads=heads,
+        max_length=token_limit(profile, recipe, facts),
+    )
+
+
+def _colbert(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
+    loadtime = profile.loadtime
+    modern = recipe.name == "colbert_modernbert"
+    limit = token_limit(profile, recipe, facts)
+    specials = ("cls", "sep", "pad", "bos", "eos") if modern else ("cls", "sep", "pad")
+    drop = specials if loadtime.get("skip_special_tokens", True) else (() if modern else ("pad",))
+    expand = not modern and loadtime.get("query_expansion", True) is not False
+
+    def side(name: str, length: int, *, expand: bool = False, punctuation: bool = False) -> TextSide:
+        return TextSide(
+            max_length=min(limit, length),
+            marker=str(loadtime.get(f"{name}_prefix") or ""),
+            marker_is_token=not modern,
+            expand=expand,
+            attend_expansion=recipe.name == "colbert_rotary",
+            drop=drop,
+            drop_punctuation=punctuation,
+        )
+
+    heads: dict[OutputType, Head] = {
+        "multivector": MultiVectorHead(
+            "multivector",
+            query=side("query", int(loadtime.get("query_max_length", 32)), expand=expand),
+            document=side(
+                "doc",
+                int(loadtime.get("doc_max_length", limit)),
+                punctuation=bool(loadtime.get("doc_punctuation_skiplist", not modern)),
+            ),
+        )
+    }
+    if "score" in bundle.outputs:
+        heads["score"] = MaxSimScore()
+    return _Need(
+        profile=profile,
+        recipe=recipe,
+        encoder=Encoder(),
+        dense=None,
+        others=(_token_vectors(bundle, profile, recipe, facts),),
+        heads=heads,
+        max_length=limit,
+    )
+
+
+def _token_vectors(
+    bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None
+) -> TokenVectors:
+    """Where the projection is: a PyLate chain, a tensor of the checkpoint, or nothing but a cut."""
+    dim = profile.loadtime.get("token_dim") or bundle.dims.get("multivector")
+    if not isinstance(dim, int):
+        raise _mistake(
+            "SIE213", f"`{profile.model_id}` names no width for its token vectors", "add `loadtime.token_dim`"
+        )
+    plain = TokenVectors(dim, normalize=profile.loadtime.get("normalize", True) is not False)
+    if facts is None:
+        return plain
+    if facts.sentence and facts.sentence.dense and recipe.name != "colbert_rotary":
+        return replace(plain, layers=facts.sentence.dense)
+    names = ("linear",) if recipe.name == "colbert_rotary" else PROJECTION_NAMES
+    weights = [f"{name}.weight" for name in names] + [
+        name for name in facts.weight_shapes if "colbert" in name and name.endswith(".weight")
+    ]
+    weight = next((w for w in weights if len(facts.weight_shapes.get(w, ())) == 2), None)
+    if weight is None and recipe.name == "colbert_rotary":
+        raise _mistake("SIE213", f"`{profile.model_id}` has no root `linear.weight`", "use the checkpoint that has it")
+    return replace(plain, weight=weight)
+
+
+def _cross_encoder(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
+    config = facts.config if facts else {}
+    labels = _label_count(config)
+    if labels != 1:
+        raise _mistake(
+            "SIE214",
+            f"`{profile.model_id}` has {labels} labels; a score needs exactly one",
+            "use a reranker checkpoint",
+        )
+    return _Need(
+        profile=profile,
+        recipe=recipe,
+        encoder=Encoder("sequence_classification", token_types=int(config.get("type_vocab_size") or 0) > 1),
+        dense=None,
+        others=(Classifier(_activation(recipe, config)),),
+        heads={"score": CrossEncoderHead("score")},
+        max_length=token_limit(profile, recipe, facts),
+    )
+
+
+def _label_count(config: Mapping[str, Any]) -> int:
+    if isinstance(config.get("num_labels"), int):
+        return int(config["num_labels"])
+    labels = config.get("id2label")
+    return len(labels) if labels else 1
+
+
+def _activation(recipe: Recipe, config: Mapping[str, Any]) -> Literal["sigmoid", "identity"]:
+    """What follows the logit: the configuration's function if it names one, else a sigmoid for a single label."""
+    if recipe.score_activation == "sigmoid":
+        return "sigmoid"
+    nested = config.get("sentence_transformers")
+    named = nested.get("activation_fn") if isinstance(nested, Mapping) else None
+    named = named or config.get("sbert_ce_default_activation_function")
+    return "sigmoid" if named is None or "Sigmoid" in str(named) else "identity"
+
+
+def _causal(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
+    loadtime = profile.loadtime
+    if recipe.name == "native_causal_cross_encoder":
+        head, module = CausalHead("score", "zerank"), LastTokenLogits(ZERANK_TOKEN, None, "logit")
+    else:
+        prompt: Literal["qwen3", "mxbai"] = "qwen3" if loadtime.get("input_format") == "qwen3" else "mxbai"
+        mode: Literal["probability", "difference"] = (
+            "probability" if loadtime.get("score_mode") == "log_softmax" else "difference"
+        )
+        head = CausalHead("score", prompt, loadtime.get("default_instruction"))
+        module = LastTokenLogits(str(loadtime.get("yes_token", "1")), str(loadtime.get("no_token", "0")), mode)
+    return _Need(
+        profile=profile,
+        recipe=recipe,
+        encoder=Encoder("causal_lm"),
+        dense=None,
+        others=(module,),
+        heads={"score": head},
+        max_length=token_limit(profile, recipe, facts),
+    )
+
+
+def _not_text(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
+    raise _mistake(
+        "SIE210",
+        f"`{profile.model_id}` needs an image tower (`{recipe.name}`), and only text is compiled",
+        "see `catalog`",
+    )
+
+
+_NEEDS = {
+    "dense": _dense,
+    "sentence_transformer_dense": _dense,
+    "splade": _sparse,
+    "gte_sparse": _sparse,
+    "sentence_transformer_sparse": _sparse,
+    "bge_m3": _bge_m3,
+    "colbert": _colbert,
+    "colbert_modernbert": _colbert,
+    "colbert_rotary": _colbert,
+    "cross_encoder": _cross_encoder,
+    "causal_cross_encoder": _causal,
+    "native_causal_cross_encoder": _causal,
+    "clip": _not_text,
+    "siglip": _not_text,
+}
