@@ -14,7 +14,6 @@ from typing import Any, Literal
 from sie_triton.bundle import Bundle, OutputType, ResolvedProfile, did_you_mean, expand
 
 Pooling = Literal["cls", "mean", "last_token"]
-Modality = Literal["text", "image"]
 Prompting = Literal[
     "template",
     "sentence_transformer",
@@ -25,7 +24,6 @@ Prompting = Literal[
     "cross_encoder",
     "causal_cross_encoder",
     "native_causal_cross_encoder",
-    "none",
 ]
 RecipeName = Literal[
     "dense",
@@ -40,8 +38,6 @@ RecipeName = Literal[
     "cross_encoder",
     "causal_cross_encoder",
     "native_causal_cross_encoder",
-    "clip",
-    "siglip",
 ]
 
 
@@ -73,7 +69,6 @@ class Recipe:
     """Tokens billed: those the encoder processed, or those of the item's raw text."""
     score_activation: Literal["config", "sigmoid"] | None = None
     """What follows a classification head's logit: what the checkpoint's config says (section 5.2), or a sigmoid."""
-    modalities: tuple[Modality, ...] = ("text",)
     blank_text_is_zero: bool = False
     """Whether blank text gives a zero vector without running the encoder."""
     loads_remote_code: bool = False
@@ -82,8 +77,6 @@ class Recipe:
     """Whether this profile asks for the checkpoint's own code; an architecture we know ourselves does without it."""
     append_eos: bool = False
     """Whether the EOS text is appended to the prepared text before tokenization."""
-    lora: str | None = None
-    """The adapter repository whose low-rank weights belong to this profile; leaving them out changes the vectors."""
     notes: str = ""
 
     def pooling_for(self, runtime_pooling: object) -> Pooling | None:
@@ -153,17 +146,6 @@ def _cross_encoder(
         prompting="cross_encoder",
         score_activation=activation,
         loads_remote_code=loads_remote_code,
-        notes=notes,
-    )
-
-
-def _image_text(name: RecipeName, adapter: str, notes: str) -> Recipe:
-    return Recipe(
-        name,
-        ("dense",),
-        f"{adapter} requires either text or images input",
-        prompting="none",
-        modalities=("text", "image"),
         notes=notes,
     )
 
@@ -284,8 +266,8 @@ CATALOGUE: Mapping[str, Recipe | Refusal] = {
         notes="an instruction is refused",
     ),
     # Image-text
-    "CLIPAdapter": _image_text("clip", "CLIPAdapter", "with text and images in one item, the images win"),
-    "SiglipAdapter": _image_text("siglip", "SiglipAdapter", "text is padded to the full length and not masked"),
+    "CLIPAdapter": _sees("embeds text and images into one space (CLIP)"),
+    "SiglipAdapter": _sees("embeds text and images into one space (SigLIP)"),
     "Qwen3VLEmbeddingAdapter": _sees("embeds text, images and video through a Qwen3-VL chat prompt"),
     "Qwen3VLRerankerAdapter": _sees("scores text and images through a Qwen3-VL chat prompt"),
     "ColPaliAdapter": _sees("matches text queries with page images (PaliGemma)"),
@@ -402,13 +384,15 @@ def _refuse_options(profile: ResolvedProfile) -> Refusal | None:
         return Refusal("`backend: open_clip`: the checkpoint is laid out for open_clip, not for transformers")
     if loadtime.get("lora_paths"):
         return Refusal("`lora_paths`: adapters switched per request; a graph has one set of weights")
+    if lora := profile.runtime.get("lora_id"):
+        # Leaving the low-rank weights out would serve other vectors under the profile's name.
+        return Refusal(f"`lora_id`: its weights are those of the LoRA adapter `{lora}`, which is not merged")
     return None
 
 
 def _with_load_time(row: Recipe, profile: ResolvedProfile, bundle: Bundle) -> Recipe:
     """Load-time options are constructor arguments: they set the defaults that the runtime options override."""
     loadtime = profile.loadtime
-    lora = profile.runtime.get("lora_id")
     return replace(
         row,
         outputs=tuple(output for output in row.outputs if output in bundle.outputs),
@@ -418,7 +402,6 @@ def _with_load_time(row: Recipe, profile: ResolvedProfile, bundle: Bundle) -> Re
         default_normalize=loadtime.get("normalize", row.default_normalize) is not False,
         needs_remote_code=row.loads_remote_code and loadtime.get("trust_remote_code") is True,
         append_eos=profile.adapter_class == "SGLangEmbeddingAdapter" and loadtime.get("append_eos") is True,
-        lora=lora if isinstance(lora, str) and lora else None,
     )
 
 

@@ -214,6 +214,84 @@ def up(
     )
 
 
+@app.command()
+def catalog(
+    bundles: Bundles = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say of every profile of every bundle how it is compiled, or why it is not."""
+    from sie_triton.bundle import load_bundles
+    from sie_triton.catalog import catalogue_table
+
+    found, mistakes = load_bundles(bundles or shipped_bundles())
+    rows = catalogue_table(found.values())
+    if as_json:
+        out.print_json(json.dumps([asdict(row) for row in rows]))
+    else:
+        for row in rows:
+            what = row.reason if row.verdict == "refused" else f"{row.verdict} -> {', '.join(row.outputs)}"
+            mark = "refused" if row.verdict == "refused" else "compiles"
+            out.print(f"{mark:8}  {row.id}  ({row.adapter}): {what}", markup=False)
+        refused = sum(row.verdict == "refused" for row in rows)
+        _say(f"{len(rows)} profiles of {len(found)} bundles: {len(rows) - refused} compile, {refused} are refused")
+    if mistakes:
+        _fail(mistakes)
+
+
+@app.command()
+def lint(
+    repository: Annotated[Path, typer.Argument(help="Any Triton model repository.")] = DEFAULT_REPOSITORY,
+    triton: Annotated[str, typer.Option(help="The Triton release it is meant for.")] = "24.10",
+    cores: Annotated[int | None, typer.Option(help="Cores of the machine that will serve it.", min=1)] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs of that machine.", min=0)] = 0,
+    rule: Annotated[
+        str | None, typer.Option("--explain", metavar="ID", help="Explain a rule and exit.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a Triton model repository, ours or anybody's, by Triton's own rules. Exits 1 if there are errors."""
+    from sie_triton.lint import RULES, Machine, explain, lint_repository
+
+    if rule is not None:
+        if rule not in RULES:
+            raise typer.BadParameter(f"no rule `{rule}`; they are {min(RULES)} to {max(RULES)}", param_hint="--explain")
+        out.print(explain(rule), markup=False)
+        return
+    try:
+        findings = lint_repository(repository, triton=triton, machine=Machine(cores, gpus) if cores else None)
+    except NotADirectoryError:
+        raise typer.BadParameter(f"`{repository}` is not a folder", param_hint="REPOSITORY") from None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--triton") from None
+    if as_json:
+        out.print_json(json.dumps([asdict(finding) for finding in findings], default=str))
+    else:
+        for finding in findings:
+            out.print(str(finding), markup=False)
+    counts = {level: sum(f.severity == level for f in findings) for level in ("error", "warning", "info")}
+    _say(
+        ", ".join(f"{count} {level}{'s' if count != 1 and level != 'info' else ''}" for level, count in counts.items())
+    )
+    if counts["error"]:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command()
+def doctor(
+    port: Annotated[int, typer.Option(help="Port the frontend would listen on.", min=1, max=65535)] = 8080,
+) -> None:
+    """Say what this machine has and what would be used. Exits 1 if something would fail."""
+    from sie_triton.doctor import examine
+
+    findings = list(examine(port))
+    for finding in findings:
+        out.print(f"{finding.verdict:8}{finding.subject}: {finding.message}", markup=False)
+        if finding.cure:
+            out.print(f"        cure: {finding.cure}", markup=False)
+    if any(finding.verdict == "problem" for finding in findings):
+        raise typer.Exit(ExitCode.FAILED)
+
+
 def _say(message: str) -> None:
     err.print(message, markup=False)
 

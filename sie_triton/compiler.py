@@ -82,7 +82,7 @@ def select(bundle: Bundle, profiles: Sequence[ResolvedProfile]) -> Target:
 
     Raises `DiagnosticError` if none does: asking for a model and getting nothing is a failure.
     """
-    judged = [(profile, _judge(profile, bundle)) for profile in profiles]
+    judged = [(profile, verdict(profile, bundle)) for profile in profiles]
     recipes = tuple((p, v) for p, v in judged if isinstance(v, Recipe))
     refused = tuple((p, v) for p, v in judged if isinstance(v, Refusal))
     if not recipes:
@@ -91,16 +91,6 @@ def select(bundle: Bundle, profiles: Sequence[ResolvedProfile]) -> Target:
             for p, v in refused
         )
     return Target(bundle, recipes, refused)
-
-
-def _judge(profile: ResolvedProfile, bundle: Bundle) -> Recipe | Refusal:
-    judged = verdict(profile, bundle)
-    if isinstance(judged, Recipe) and judged.lora:
-        # Leaving the low-rank weights out would serve other vectors under the profile's name.
-        return Refusal(
-            f"its weights are those of the LoRA adapter `{judged.lora}`, which is not merged by this version"
-        )
-    return judged
 
 
 def compile_models(targets: Sequence[Target], options: BuildOptions) -> list[BuiltModel]:

@@ -140,10 +140,7 @@ def _graph_config(graph: GraphPlan, rows: int, cpu: CpuShape) -> TritonModelConf
         # Heads cost next to nothing beside the encoder: one session serves all its instances.
         instance_group=InstanceGroup(cpu.instances if is_encoder else 1),
         dynamic_batching=DynamicBatching(),
-        parameters=(
-            ("intra_op_thread_count", str(cpu.threads if is_encoder else 1)),
-            ("inter_op_thread_count", "1"),
-        ),
+        parameters=(("intra_op_thread_count", str(cpu.threads if is_encoder else 1)),),
     )
 
 

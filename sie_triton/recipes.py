@@ -496,14 +496,6 @@ def _causal(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Che
     )
 
 
-def _not_text(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
-    raise _mistake(
-        "SIE210",
-        f"`{profile.model_id}` needs an image tower (`{recipe.name}`), and only text is compiled",
-        "see `catalog`",
-    )
-
-
 _NEEDS = {
     "dense": _dense,
     "sentence_transformer_dense": _dense,
@@ -517,6 +509,4 @@ _NEEDS = {
     "cross_encoder": _cross_encoder,
     "causal_cross_encoder": _causal,
     "native_causal_cross_encoder": _causal,
-    "clip": _not_text,
-    "siglip": _not_text,
 }

@@ -28,6 +28,7 @@ from sie_frontend.tokenization import Row, make_batch
 from sie_triton.compare import max_abs, min_cosine
 from sie_triton.diagnostics import Diagnostic, Where
 from sie_triton.ensemble_runner import EnsembleRunner, read_model_config
+from sie_triton.lint import lint_repository
 from sie_triton.reference_texts import QUERIES, reference_pairs, reference_texts
 from sie_triton.repository import file_digest
 
@@ -169,7 +170,7 @@ def _damaged(code: str, message: str, path: Path) -> Diagnostic:
 
 
 def check_structure(repository: Path, manifest: Manifest) -> Iterator[Diagnostic]:
-    """Every configuration is one that Triton's schema accepts, and states what the manifest says."""
+    """Every configuration states what the manifest says, and breaks none of Triton's rules that the linter knows."""
     for name, model in manifest.triton_models.items():
         path = repository / name / "config.pbtxt"
         if not path.is_file():
@@ -183,6 +184,10 @@ def check_structure(repository: Path, manifest: Manifest) -> Iterator[Diagnostic
             written = [(t.name, tuple(t.dims)) for t in getattr(config, field)]
             if written != [(t.name, t.dims) for t in specs]:
                 yield _damaged("SIE521", f"the {field}s of `{name}` are not those of the manifest", path)
+    for finding in lint_repository(repository):
+        if finding.severity == "error":
+            where = Where(finding.path, finding.line or 0)
+            yield Diagnostic("SIE522", f"{finding.rule_id}: {finding.message}", where, finding.cure)
 
 
 def measure(repository: Path, model: Model) -> dict[str, Distance]:

@@ -25,7 +25,6 @@ PromptStyle = Literal[
     "cross_encoder",
     "causal_cross_encoder",
     "native_causal_cross_encoder",
-    "none",
 ]
 
 

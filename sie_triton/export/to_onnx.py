@@ -157,12 +157,14 @@ def _declare(value: onnx.ValueInfoProto, tensor: Tensor) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter talks about itself on stdout and through warnings; nothing of it helps the user."""
-    root = logging.getLogger("torch.onnx")
-    level = root.level
-    root.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        root.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
