@@ -16,7 +16,7 @@ from functools import lru_cache
 MAX_TOKENS = 256
 
 # Words of this prose to WordPiece tokens, the two special ones not counted.
-_TOKENS_PER_WORD = 1.47
+_TOKENS_PER_WORD = 1.41
 _SENTENCE_END = re.compile(r"[.!?]$")
 
 CountTokens = Callable[[Sequence[str]], list[int]]
@@ -50,7 +50,7 @@ def _short(rng: random.Random) -> float:
 
 
 def _mixed(rng: random.Random) -> float:
-    return rng.lognormvariate(4.08, 0.78)
+    return rng.lognormvariate(4.17, 0.76)
 
 
 def _long(rng: random.Random) -> float:
@@ -72,7 +72,7 @@ def make_corpus(name: str, count: int, count_tokens: CountTokens, *, seed: int =
         wanted = []
         for _ in range(count - len(texts)):
             length = max(1, round((PROFILES[name](rng) - 2) / _TOKENS_PER_WORD))
-            start = rng.choice(starts)
+            start = min(rng.choice(starts), len(words) - length)
             wanted.append(" ".join(words[start : start + length]))
         for text, length in zip(wanted, count_tokens(wanted), strict=True):
             if length <= MAX_TOKENS:

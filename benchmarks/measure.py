@@ -49,15 +49,6 @@ def pss_bytes(root: int) -> int:
     return total
 
 
-def cpu_pressure() -> float:
-    """Share of the machine's CPU time, since the boot, that somebody had to wait for; the difference tells the noise."""
-    try:
-        line = Path("/proc/pressure/cpu").read_text().splitlines()[0]
-        return int(line.rsplit("=", 1)[1]) / 1e6
-    except (OSError, ValueError, IndexError):
-        return float("nan")
-
-
 def _stat(pid: int) -> list[str] | None:
     """The fields of /proc/PID/stat from `state` on; None for a process that has ended."""
     try:

@@ -188,6 +188,23 @@ def serve(
 
 
 @app.command()
+def triton(
+    repository: Repository = DEFAULT_REPOSITORY,
+    host: Annotated[str, typer.Option(help="Address tritonserver listens on.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="Port of Triton's HTTP API.", min=1, max=65535)] = 8000,
+    metrics_port: Annotated[int, typer.Option(help="Port of Triton's metrics.", min=1, max=65535)] = 8002,
+    log_dir: Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")] = Path(".cache/log"),
+) -> None:
+    """Run the embedded tritonserver alone, for frontends elsewhere. Beyond loopback nobody may load models."""
+    from sie_triton.serving import serve_triton
+
+    _manifest(repository)
+    serve_triton(
+        repository, host=host, http_port=http_port, metrics_port=metrics_port, log_dir=log_dir, announce=_say
+    )
+
+
+@app.command()
 def up(
     model: Models,
     bundles: Bundles = None,

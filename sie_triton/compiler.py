@@ -24,7 +24,7 @@ from sie_triton.facts import read_facts
 from sie_triton.plan import EXPORTER_REVISION, TritonPlan
 from sie_triton.recipes import QUERY_WEIGHTS_NAME, extra_files, make_plans
 from sie_triton.render import render
-from sie_triton.repository import current_manifest, publish, staged_repository, write_manifest
+from sie_triton.repository import clear_leftovers, current_manifest, publish, staged_repository, write_manifest
 from sie_triton.verify import (
     REFERENCE_NAME,
     StoredReference,
@@ -98,6 +98,7 @@ def compile_models(targets: Sequence[Target], options: BuildOptions) -> list[Bui
 
     Raises `DiagnosticError`; then the published repository is what it was.
     """
+    clear_leftovers(options.repository)
     results = []
     missing = []
     for target in targets:
@@ -224,7 +225,7 @@ def _compile_plan(
     model = next(iter(models.values()))
     exporter.write_graphs(plan, staging)
     maker = RowMaker(model, staging)
-    cases = make_cases(model, exporter.specials_around_text)
+    cases = make_cases(maker, exporter.specials_around_text)
     _check_tokenizer(plan, exporter, maker, [case.document or case.query or "" for case in cases])
     rows = case_rows(maker, cases)
     origin, outputs = exporter.reference(plan, rows)
@@ -239,10 +240,8 @@ def _compile_plan(
 
 def _check_tokenizer(plan: TritonPlan, exporter: Exporter, maker: RowMaker, texts: Sequence[str]) -> None:
     """The frontend's tokenizer must make the ids that transformers makes, truncation included."""
-    limit = plan.max_length - len(maker.model.tokenization.append_ids)
-    appended = list(maker.model.tokenization.append_ids)
-    for ours, theirs in zip(maker.tokenizer.encode(texts), exporter.tokenize(texts, limit), strict=True):
-        if ours.tolist() != (theirs + appended or [maker.model.tokenization.pad_id]):
+    for ours, theirs in zip(maker.tokenizer.encode(texts), exporter.tokenize(texts, plan.max_length), strict=True):
+        if ours.tolist() != (theirs or [maker.model.tokenization.pad_id]):
             raise DiagnosticError([tokenizes_differently(plan.name, "transformers", Where(exporter.folder))])
 
 

@@ -49,11 +49,16 @@ class SentenceModules:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFacts:
-    """Everything planning needs of a checkpoint. `sentence` is None without a `modules.json`."""
+    """Everything planning needs of a checkpoint.
+
+    `sentence` is None without a `modules.json`, or if there is something in it that has no counterpart here: then
+    `sentence_problem` says what. Only recipes that follow the file mind.
+    """
 
     config: Mapping[str, Any]
     tokenizer_config: Mapping[str, Any]
     sentence: SentenceModules | None
+    sentence_problem: Diagnostic | None = None
     files: frozenset[str] = frozenset()
     weight_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -91,10 +96,16 @@ class CheckpointFacts:
 
 def read_facts(folder: Path) -> CheckpointFacts:
     """Read the JSON files of a checkpoint; raises `DiagnosticError` for what cannot be read or built from."""
+    sentence, problem = None, None
+    try:
+        sentence = _sentence_modules(folder)
+    except DiagnosticError as error:
+        problem = error.diagnostics[0]
     return CheckpointFacts(
         config=_read_json(folder / "config.json") or {},
         tokenizer_config=_read_json(folder / "tokenizer_config.json") or {},
-        sentence=_sentence_modules(folder),
+        sentence=sentence,
+        sentence_problem=problem,
         files=frozenset(path.name for path in folder.iterdir() if path.is_file()),
         weight_shapes=_weight_shapes(folder),
     )

@@ -63,14 +63,12 @@ def model_entries(
     bundle: Bundle, plan: TritonPlan, cpu: CpuShape, vocabulary: Vocabulary, revision: str | None
 ) -> dict[str, Model]:
     """One entry per model id that the plan serves."""
-    eos = vocabulary.special_ids.get("eos")
     tokenization = Tokenization(
         path=f"{plan.name}/1/{TOKENIZER_NAME}",
         max_length=plan.max_length,
         pad_id=vocabulary.pad_id,
         inputs=tuple(tensor.name for tensor in plan.inputs),
         buckets=plan.buckets,
-        append_ids=(eos,) if plan.append_eos and eos is not None else (),
         special_ids=vocabulary.special_ids,
         all_special_ids=vocabulary.all_special_ids,
     )

@@ -158,7 +158,7 @@ class ServedPlan:
 class TritonPlan:
     """A public Triton model: its graphs, its wiring, its limits and the ids that it serves.
 
-    `append_eos`: the end-of-sequence token follows every text. `query_weights`: the checkpoint's files of token
+    `query_weights`: the checkpoint's files of token
     weights that stand in for the model on queries; the first that can be read counts.
     """
 
@@ -171,7 +171,6 @@ class TritonPlan:
     buckets: tuple[int, ...]
     max_batch_tokens: int
     served: tuple[ServedPlan, ...]
-    append_eos: bool = False
     query_weights: tuple[str, ...] = ()
     format: Format = "onnx"
     layout: Layout = "ensemble"

@@ -91,7 +91,6 @@ class _Need:
             layers,
             self.max_length,
             self.profile.max_batch_tokens,
-            self.recipe.append_eos,
         )
 
 
@@ -140,7 +139,6 @@ def _plan(members: Sequence[_Need], facts: CheckpointFacts | None) -> TritonPlan
         buckets=bucket_lengths(first.max_length),
         max_batch_tokens=first.profile.max_batch_tokens,
         served=tuple(ServedPlan(n.profile, n.recipe, _prompting(n, facts), _heads(n, first, facts)) for n in members),
-        append_eos=first.recipe.append_eos,
         query_weights=tables,
     )
 
@@ -220,7 +218,14 @@ def _prompting(need: _Need, facts: CheckpointFacts | None) -> Prompting:
         prompts=prompts,
         default_prompt=prompts.get(default) if default else None,
         lowercase=bool(sentence and sentence.do_lower_case),
+        suffix=_end_of_sequence(facts) if recipe.append_eos else "",
     )
+
+
+def _end_of_sequence(facts: CheckpointFacts | None) -> str:
+    """The text of the tokenizer's end-of-sequence token, which its configuration gives plain or as a map."""
+    token = facts.tokenizer_config.get("eos_token") if facts else None
+    return str(token["content"] if isinstance(token, Mapping) else token or "")
 
 
 def token_limit(profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> int:
@@ -283,6 +288,8 @@ def _dense(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Chec
 
 def _dense_need(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _DenseNeed:
     sentence = facts.sentence if facts and recipe.name == "sentence_transformer_dense" else None
+    if facts and facts.sentence_problem and recipe.name == "sentence_transformer_dense":
+        raise DiagnosticError([facts.sentence_problem])
     # On this adapter the repository's modules decide; the bundle's `pooling` has no effect.
     own: Pooling = sentence.pooling if sentence else recipe.pooling_for(profile.runtime.get("pooling")) or "mean"
     layers = sentence.dense if sentence else _projection_layers(bundle, profile, facts)

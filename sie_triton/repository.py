@@ -138,6 +138,15 @@ def recover(target: Path) -> None:
     _remove(previous)
 
 
+def clear_leftovers(target: Path) -> None:
+    """Remove what a killed build left beside `target`; nothing is touched while another build runs."""
+    target = target.absolute()
+    if any(_sibling(target, what).exists() for what in ("staging", "previous")):
+        with contextlib.suppress(DiagnosticError), _lock(target):
+            recover(target)
+            _remove(_sibling(target, "staging"))
+
+
 def _exchange(left: Path, right: Path) -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):

@@ -112,6 +112,39 @@ def serve_repository(
         raise DiagnosticError(failure)
 
 
+def serve_triton(
+    repository: Path, *, host: str, http_port: int, metrics_port: int, log_dir: Path, announce: Announce
+) -> None:
+    """Run the embedded tritonserver alone until SIGINT or SIGTERM. Raises `DiagnosticError` as `serve_repository`."""
+    ended = threading.Event()
+    failure: list[Diagnostic] = []
+
+    def changed(transition: Transition) -> None:
+        if transition.state is State.READY:
+            announce(f"tritonserver is ready: http://{host}:{http_port}")
+        if transition.state is State.WAITING:
+            cause = transition.diagnostic.message if transition.diagnostic else ""
+            announce(f"{cause}; starting it again in {transition.delay:.1f} s")
+        if transition.state is State.FAILED:
+            failure.extend([transition.diagnostic] if transition.diagnostic else [])
+            ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    log_dir.mkdir(parents=True, exist_ok=True)
+    spec = ServerSpec(
+        repository, log_dir / "tritonserver.log", host=host, http_port=http_port, metrics_port=metrics_port
+    )
+    supervisor = Supervisor(spec, on_change=changed)
+    supervisor.start()
+    try:
+        ended.wait()
+    finally:
+        supervisor.stop()
+    if failure:
+        raise DiagnosticError(failure)
+
+
 def _with(settings: Settings, repository: Path, triton_url: str, host: str, port: int) -> Settings:
     from dataclasses import replace
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf import text_format
+from sie_frontend.errors import WireError
 from sie_frontend.manifest import (
     MANIFEST_NAME,
     CausalHead,
@@ -98,8 +99,23 @@ def read_reference(path: Path) -> StoredReference:
     return StoredReference(header["origin"], tuple(Case(*case) for case in header["cases"]), tuple(ids), outputs)
 
 
-def make_cases(model: Model, specials: int) -> tuple[Case, ...]:
-    """What a model is compared on: pairs for rerankers, documents and, where they are read differently, queries."""
+def make_cases(maker: RowMaker, specials: int) -> tuple[Case, ...]:
+    """What a model is compared on: pairs for rerankers, documents and, where they are read differently, queries.
+
+    Cases that the model refuses (a pair too long for a reranker that never truncates) are left out.
+    """
+    return tuple(case for case in _all_cases(maker.model, specials) if _accepted(maker, case))
+
+
+def _accepted(maker: RowMaker, case: Case) -> bool:
+    try:
+        case_rows(maker, [case])
+    except WireError:
+        return False
+    return True
+
+
+def _all_cases(model: Model, specials: int) -> tuple[Case, ...]:
     spec = model.tokenization
     texts = reference_texts(specials, spec.max_length, spec.buckets)
     if isinstance(model.heads.get("score"), CrossEncoderHead | CausalHead):
@@ -265,7 +281,7 @@ def _mixed_order(count: int) -> list[int]:
 
 
 def _run(runner: EnsembleRunner, model: Model, rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Array]]:
-    arrays = runner.run(make_batch(rows, model.tokenization).arrays, names)
+    arrays = runner.run(make_batch(rows, model.tokenization, model.tokenization.buckets).arrays, names)
     return [{name: array[index] for name, array in arrays.items()} for index in range(len(rows))]
 
 

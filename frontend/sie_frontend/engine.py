@@ -81,12 +81,19 @@ class Engine:
         return RunQueue(
             partial(self._run, model),
             length=len,
-            buckets=model.tokenization.buckets,
+            buckets=self._buckets(model),
             run_tokens=batching.run_tokens,
             max_rows=batching.max_batch_size,
             streams=batching.streams + self.settings.inflight_extra,
             observe=partial(self.metrics.observe_run, model.triton_model),
         )
+
+    def _buckets(self, model: Model) -> Sequence[int]:
+        """The lengths that rows are padded to. A CPU computes every position, so it pads no further than it must; a GPU
+        and Triton's batcher want few shapes."""
+        if self.settings.device == "cpu":
+            return range(1, model.tokenization.max_length + 1)
+        return model.tokenization.buckets
 
     def _batching(self, model: Model) -> Batching:
         return model.batching.get(self.settings.device) or next(iter(model.batching.values()))
@@ -159,7 +166,7 @@ class Engine:
             outputs = read() if call.adapter_outputs == ("dense",) else await self._off_loop(len(rows) << 20, read)
             by_text = dict(zip(unique, range(len(unique)), strict=True))
             numbers = [by_text[text] for text in texts]
-            lengths = await self._counted(model_id, model, unique, rows)
+            lengths = await self._counted(model_id, model, unique, rows, call)
         return Encoded(
             items=[
                 ItemOutputs(item.id, outputs[n].dense, outputs[n].sparse, outputs[n].multivector)
@@ -239,15 +246,17 @@ class Engine:
         self.metrics.queue_seconds.labels(model.triton_model).observe(outcome.queue_s)
         return outcome
 
-    async def _counted(self, model_id: str, model: Model, texts: Sequence[str], rows: Sequence[Row]) -> list[int]:
+    async def _counted(
+        self, model_id: str, model: Model, texts: Sequence[str], rows: Sequence[Row], call: ResolvedCall
+    ) -> list[int]:
         """What `usage` counts: the ids that were processed, or, for adapters that do so, those of the bare text."""
-        if model.usage == "processed":
+        if model.usage == "processed" or self._rows[model_id].reads_bare_text(texts, call):
             return [len(row) for row in rows]
         return await self._off_loop(_characters(texts), self._rows[model_id].tokenizer.count, texts)
 
     async def _run(self, model: Model, rows: Sequence[Row], outputs: tuple[str, ...]) -> list[tuple[Array, ...]]:
         """One Triton request; one tuple per row, in the order of `outputs`."""
-        batch = make_batch(rows, model.tokenization)
+        batch = make_batch(rows, model.tokenization, self._buckets(model))
         arrays = await self._triton.infer(model.triton_model, batch.arrays, outputs)
         for name, array in arrays.items():
             if array.shape[0] != len(rows):

@@ -45,7 +45,6 @@ class Tokenization(msgspec.Struct, frozen=True):
 
     `path` is relative to the repository. `max_length` counts special tokens. `inputs` are the tensors that the
     Triton model takes, in order; `attention_mask` is derived from lengths, never from `ids != pad_id`.
-    `append_ids` follow the truncated text (an end-of-sequence id that the tokenizer does not add by itself).
     `special_ids` maps roles (`cls`, `sep`, `pad`, `mask`, `unk`, `bos`, `eos`) to ids; `all_special_ids` lists every
     special id, roles or not.
     """
@@ -55,13 +54,15 @@ class Tokenization(msgspec.Struct, frozen=True):
     pad_id: int
     inputs: tuple[str, ...]
     buckets: tuple[int, ...]
-    append_ids: tuple[int, ...] = ()
     special_ids: dict[str, int] = {}
     all_special_ids: tuple[int, ...] = ()
 
 
 class Prompting(msgspec.Struct, frozen=True):
-    """Which rule turns an item's text into the text that is tokenised, and what the rule falls back on."""
+    """Which rule turns an item's text into the text that is tokenised, and what the rule falls back on.
+
+    `suffix` follows every text: an end-of-sequence token that the tokenizer does not add by itself.
+    """
 
     style: PromptStyle
     query_template: str | None = None
@@ -69,6 +70,7 @@ class Prompting(msgspec.Struct, frozen=True):
     prompts: dict[str, str] = {}
     default_prompt: str | None = None
     lowercase: bool = False
+    suffix: str = ""
 
 
 class Pooled(msgspec.Struct, frozen=True):
@@ -278,5 +280,5 @@ def read_manifest(repository: Path) -> Manifest:
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    """The manifest as indented JSON with sorted keys: equal manifests give equal bytes."""
-    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
+    """The manifest as indented JSON. Maps keep their order: clients see the profiles in the bundle's."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"

@@ -13,6 +13,7 @@ import numpy as np
 from sie_frontend.causal_prompts import PROMPTS, Prompt
 from sie_frontend.errors import ErrorKind, WireError, invalid_input
 from sie_frontend.manifest import CausalHead, Model, MultiVectorHead, TextSide
+from sie_frontend.options import ResolvedCall
 from sie_frontend.prompting import prepare_texts
 from sie_frontend.tokenization import IdArray, Row, TextTokenizer
 
@@ -31,12 +32,23 @@ class RowMaker:
         prepared = prepare_texts(
             texts, self.model.prompting, options=options, instruction=instruction, is_query=is_query
         )
+        if self.model.prompting.suffix:
+            prepared = [text + self.model.prompting.suffix for text in prepared]
         head = self.model.heads.get("multivector")
         side = (head.query if is_query else head.document) if isinstance(head, MultiVectorHead) else None
         if side is not None:
             return self._side_rows(prepared, side, self._side_limit(side, options, is_query=is_query))
         limit = self._limit(options) if self.model.request_limit else self.model.tokenization.max_length
         return [Row(ids, len(ids)) for ids in self.tokenizer.encode(prepared, limit)]
+
+    def reads_bare_text(self, texts: Sequence[str], call: ResolvedCall) -> bool:
+        """Whether `text_rows` tokenises these texts as they are: no prompt, no marker, no other limit."""
+        if self.model.prompting.suffix or "multivector" in self.model.heads or self.model.request_limit:
+            return False
+        prepared = prepare_texts(
+            texts, self.model.prompting, options=call.options, instruction=call.instruction, is_query=call.is_query
+        )
+        return prepared == list(texts)
 
     def _limit(self, options: Mapping[str, Any]) -> int:
         ceiling = self.model.tokenization.max_length

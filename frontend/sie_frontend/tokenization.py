@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,6 @@ class TextTokenizer:
         self._document = (repository / spec.path).read_text(encoding="utf-8")
         self._limited: dict[int, Any] = {}
         self._lock = threading.Lock()
-        self._append = np.asarray(spec.append_ids, dtype=np.int64)
         self._blank = np.asarray([spec.pad_id], dtype=np.int64)
         self._plain: Any = Tokenizer.from_str(self._document)
         self._plain.no_padding()
@@ -64,7 +64,7 @@ class TextTokenizer:
                     del self._limited[next(iter(self._limited))]
                 tokenizer: Any = Tokenizer.from_str(self._document)
                 tokenizer.no_padding()
-                tokenizer.enable_truncation(max_length=max(1, max_length - len(self.spec.append_ids)))
+                tokenizer.enable_truncation(max_length=max_length)
                 self._limited[max_length] = tokenizer
             return self._limited[max_length]
 
@@ -76,8 +76,6 @@ class TextTokenizer:
         tokenizer = self._tokenizer(max_length or self.spec.max_length)
         encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
         rows = [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
-        if self._append.size:
-            rows = [np.concatenate((row, self._append)) for row in rows]
         return [row if row.size else self._blank for row in rows]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], max_length: int | None = None) -> list[Row]:
@@ -114,16 +112,16 @@ class TokenBatch:
 
 def bucket_of(length: int, buckets: Sequence[int]) -> int:
     """The shortest bucket that holds `length` tokens. `buckets` ascend and end at the model's limit."""
-    for bucket in buckets:
-        if length <= bucket:
-            return bucket
-    raise ValueError(f"{length} tokens exceed the longest bucket, {buckets[-1]}")
+    index = bisect.bisect_left(buckets, length)
+    if index == len(buckets):
+        raise ValueError(f"{length} tokens exceed the longest bucket, {buckets[-1]}")
+    return buckets[index]
 
 
-def make_batch(rows: Sequence[Row], spec: Tokenization) -> TokenBatch:
+def make_batch(rows: Sequence[Row], spec: Tokenization, buckets: Sequence[int]) -> TokenBatch:
     """Pad rows to the bucket of the longest. The mask comes from lengths: a user may write the pad token."""
     lengths = tuple(len(row) for row in rows)
-    width = bucket_of(max(lengths), spec.buckets)
+    width = bucket_of(max(lengths), buckets)
     input_ids = np.full((len(rows), width), spec.pad_id, dtype=np.int64)
     for index, row in enumerate(rows):
         input_ids[index, : len(row)] = row.ids

@@ -17,8 +17,8 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 # What Triton answers when a queue policy rejects a request.
 _QUEUE_MARKS = ("Exceeds maximum queue size", "Request timeout expired", "exceeds maximum queue size")
-# A model that is being loaded, unloaded or was never there.
-_ABSENT_MARKS = ("is not found", "is not ready", "has no available versions", "unknown model")
+# A model that is being loaded, unloaded or was never there; the last one is a Python-based backend whose process died.
+_ABSENT_MARKS = ("is not found", "is not ready", "has no available versions", "unknown model", "is not healthy")
 _MEMORY_MARKS = ("out of memory", "Failed to allocate memory", "bad_alloc", "CUDA error")
 
 

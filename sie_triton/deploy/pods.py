@@ -182,7 +182,7 @@ def pod_security() -> Object:
     }
 
 
-def claim_volume(deployment: Deployment) -> Object:
+def _claim_volume(deployment: Deployment) -> Object:
     """The repository's claim, for reading."""
     return {
         "name": "repository",
@@ -200,7 +200,7 @@ def _pod(
 ) -> Object:
     if deployment.source.is_claim:
         container["volumeMounts"].append({"name": "repository", "mountPath": MOUNT, "readOnly": True})
-        volumes.append(claim_volume(deployment))
+        volumes.append(_claim_volume(deployment))
     elif deployment.credentials_secret:
         container["envFrom"] = [{"secretRef": {"name": deployment.credentials_secret}}]
     spec: Object = {

@@ -1,7 +1,7 @@
 """How much of a machine a repository needs, from the files and the configurations in it.
 
 The memory estimate is meant to be safe, not tight. Measured on the CPU with all-MiniLM-L6-v2 (two encoder instances
-and a head, 87 MB of weights, batches of 16 x 256 tokens under load) the server held 606 MiB; the estimate is 1104.
+and a head, 87 MB of weights, batches of 16 x 256 tokens under load) the server held 606 MiB; the estimate is 1280.
 """
 
 from __future__ import annotations

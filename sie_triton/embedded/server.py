@@ -59,6 +59,7 @@ class ServerSpec:
 
     repository: Path
     log_path: Path
+    host: str = LOOPBACK
     http_port: int = 0
     metrics_port: int = 0
     grpc_port: int | None = None
@@ -246,12 +247,11 @@ class TritonServer:
             "--exit-on-error=true",
             f"--exit-timeout-secs={spec.drain_seconds}",
             "--strict-readiness=true",
-            "--model-control-mode=explicit",
-            *(f"--load-model={name}" for name in spec.models or ("*",)),
-            f"--http-address={LOOPBACK}",
+            *self._model_control(),
+            f"--http-address={spec.host}",
             f"--http-port={self.http_port}",
             f"--http-thread-count={spec.http_threads}",
-            f"--metrics-address={LOOPBACK}",
+            f"--metrics-address={spec.host}",
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=false",
             "--pinned-memory-pool-byte-size=0",
@@ -265,6 +265,12 @@ class TritonServer:
         if spec.config_name:
             command.append(f"--model-config-name={spec.config_name}")
         return command
+
+    def _model_control(self) -> list[str]:
+        """On loopback a frontend may load and unload; whoever else can reach the port must not."""
+        if self.spec.host != LOOPBACK and not self.spec.models:
+            return ["--model-control-mode=none"]
+        return ["--model-control-mode=explicit", *(f"--load-model={name}" for name in self.spec.models or ("*",))]
 
     def _read_pid(self, process: subprocess.Popen[bytes]) -> int:
         stdout = _open(process.stdout)

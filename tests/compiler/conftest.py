@@ -1,0 +1,106 @@
+"""The tiny model: built for real once a session, and played back where another build would only cost time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sie_frontend.tokenization import Row
+
+from compiler import tiny
+from compiler.golden_files import Golden
+from sie_triton.bundle import expand, load_bundles
+from sie_triton.compiler import BuildOptions, Target, compile_models, select
+from sie_triton.config import available_cores
+from sie_triton.plan import TritonPlan
+from sie_triton.verify import REFERENCE_NAME, read_reference
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """The tiny model's sources."""
+
+    bundles: Path
+    checkpoint: Path
+
+    def target(self, *profiles: str, bundles: Path | None = None) -> Target:
+        """The tiny bundle with the named profiles, by default all."""
+        loaded, mistakes = load_bundles(bundles or self.bundles)
+        assert not mistakes
+        bundle = loaded[tiny.MODEL_ID]
+        chosen = [profile for profile in expand(bundle) if not profiles or profile.profile in profiles]
+        return select(bundle, chosen)
+
+    def options(self, repository: Path, *, force: bool = False, cores: int | None = None) -> BuildOptions:
+        """A build of it into `repository`."""
+        return BuildOptions(repository, default_weights=self.checkpoint, force=force, cores=cores or available_cores())
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    folder = tmp_path_factory.mktemp("tiny")
+    return Tiny(tiny.write_bundle(folder / "bundles"), tiny.write_checkpoint(folder / "checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def built(tiny_model: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's repository, built by the real exporter. Never written to."""
+    repository = tmp_path_factory.mktemp("built") / "repository"
+    compile_models([tiny_model.target()], tiny_model.options(repository))
+    return repository
+
+
+@pytest.fixture
+def repository(built: Path, tmp_path: Path) -> Path:
+    """A copy of the built repository that a test may damage."""
+    return Path(shutil.copytree(built, tmp_path / "repository"))
+
+
+Change = Callable[[Path], None]
+
+
+@dataclass
+class Playback:
+    """What a recorded export is changed by, and how often it was played."""
+
+    graphs: Change = lambda staging: None
+    tokenizer: Change = lambda path: None
+    exports: int = 0
+
+
+@pytest.fixture
+def playback(built: Path, monkeypatch: pytest.MonkeyPatch) -> Playback:
+    """Graphs and reference come from the session's build and not from torch; everything else is the real compiler."""
+    import sie_triton.export
+    from sie_triton.export import Exporter
+
+    recording = Playback()
+    reference = read_reference(built / tiny.TRITON_NAME / "1" / REFERENCE_NAME)
+
+    class Recorded(Exporter):
+        def write_tokenizer(self, path: Path) -> None:
+            super().write_tokenizer(path)
+            recording.tokenizer(path)
+
+        def write_graphs(self, plan: TritonPlan, staging: Path) -> None:
+            recording.exports += 1
+            for graph in plan.graphs:
+                part = graph.triton_model.rpartition(".")[2]
+                recorded = built / f"{tiny.TRITON_NAME}.{part}" / "1" / "model.onnx"
+                shutil.copy(recorded, staging / graph.triton_model / "1")
+            recording.graphs(staging)
+
+        def reference(self, plan: TritonPlan, rows: Sequence[Row]) -> tuple[str, dict[str, tuple[Any, ...]]]:
+            return reference.origin, dict(reference.outputs)
+
+    monkeypatch.setattr(sie_triton.export, "Exporter", Recorded)
+    return recording
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(request.config.getoption("--update-golden"))

@@ -1,0 +1,70 @@
+"""Two repositories, each built once a session through the command line: real MiniLM weights, and a tiny model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from compiler import tiny
+
+from e2e.processes import Serving, sie_triton
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+BGE = "BAAI/bge-small-en-v1.5"
+
+
+@dataclass(frozen=True)
+class TinyBuild:
+    """The tiny model: how to build it, its repository, and how long a build takes here."""
+
+    arguments: tuple[str | Path, ...]
+    repository: Path
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def tiny_build(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyBuild:
+    folder = tmp_path_factory.mktemp("tiny_e2e")
+    checkpoint = tiny.write_checkpoint(folder / "checkpoint", tokenizer_from=minilm)
+    bundles = tiny.write_bundle(folder / "bundles")
+    arguments = ("build", "-m", tiny.MODEL_ID, "--bundles", bundles, "--weights", checkpoint)
+    begun = time.monotonic()
+    done = sie_triton(*arguments, "-r", folder / "repository")
+    assert done.returncode == 0, done.stderr
+    return TinyBuild(arguments, folder / "repository", time.monotonic() - begun)
+
+
+@pytest.fixture(scope="session")
+def bge_stand_in(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of bge-small's shape: one random layer, since its real weights are in no package."""
+    return tiny.write_checkpoint(
+        tmp_path_factory.mktemp("bge"), tokenizer_from=minilm, width=384, layers=1, positions=512
+    )
+
+
+@pytest.fixture(scope="session")
+def repository(minilm: Path, bge_stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both shipped bundles: MiniLM on its real weights, bge-small on the stand-in."""
+    target = tmp_path_factory.mktemp("real") / "repository"
+    weights = ("--weights", f"{MINILM}={minilm}", "--weights", f"{BGE}={bge_stand_in}")
+    done = sie_triton("build", "-m", MINILM, "-m", BGE, *weights, "-r", target)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture(scope="session")
+def serving(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    server = Serving(repository, tmp_path_factory.mktemp("serving"))
+    server.wait_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def url(serving: Serving) -> str:
+    """The address of the served repository, ready."""
+    serving.wait_ready()
+    return serving.url

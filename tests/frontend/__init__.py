@@ -1,0 +1,1 @@
+"""The serving half: scheduling, text preparation, and the application against a small Triton over HTTP."""

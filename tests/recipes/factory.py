@@ -1,0 +1,31 @@
+"""Tiny checkpoints of every architecture family that SIE's text bundles name, made on the spot and always the same.
+
+`make(family, folder)` writes one checkpoint and the bundle that serves it; `FAMILIES` are the families by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from .dense_families import DENSE_FAMILIES
+from .family import Family, MadeCheckpoint
+from .late_interaction_families import LATE_INTERACTION_FAMILIES
+from .score_families import SCORE_FAMILIES
+from .sparse_families import SPARSE_FAMILIES
+
+FAMILIES: Mapping[str, Family] = {
+    family.name: family for family in (*DENSE_FAMILIES, *SPARSE_FAMILIES, *LATE_INTERACTION_FAMILIES, *SCORE_FAMILIES)
+}
+
+
+def make(family: Family | str, folder: Path) -> MadeCheckpoint:
+    """Write `folder/<slug>/` and `folder/<slug>.yaml`; the weights depend on the slug and on nothing else."""
+    family = FAMILIES[family] if isinstance(family, str) else family
+    slug = family.sie_id.rpartition("/")[2]
+    checkpoint = folder.resolve() / slug
+    checkpoint.mkdir(parents=True)
+    family.build(checkpoint)
+    bundle_path = folder.resolve() / f"{slug}.yaml"
+    bundle_path.write_text(family.bundle(checkpoint), encoding="utf-8")
+    return MadeCheckpoint(checkpoint, bundle_path, family.sie_id)

@@ -1,0 +1,188 @@
+"""Each recipe, compiled, served by the real tritonserver, asked through the SDK and compared with the references.
+
+The families are served in a few groups: on the embedded server every graph is a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sie_sdk import SIEAsyncClient, SIEClient
+from sie_sdk.types import EncodeResult, Item
+
+from sie_triton.bundle import expand, load_bundle
+from sie_triton.compiler import BuildOptions, compile_models, select
+from sie_triton.diagnostics import DiagnosticError
+
+from .corpus import LONG_TEXT, QUERY, TEXTS
+from .factory import FAMILIES
+from .made import made, oracle
+from .oracle import Expected
+from .serving import Served, serve
+
+pytestmark = pytest.mark.e2e
+
+SERVED = [name for name, family in FAMILIES.items() if not family.remote_only and family.has_reference]
+REMOTE = [name for name, family in FAMILIES.items() if family.remote_only]
+GROUP = 10
+ALL_TEXTS = [*TEXTS, LONG_TEXT]
+
+
+class Groups:
+    """The families in groups: each compiled when first asked for, one of them served at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._running: tuple[int, Served] | None = None
+
+    def url(self, family: str) -> str:
+        """Where the family is served."""
+        number = SERVED.index(family) // GROUP
+        if self._running is None or self._running[0] != number:
+            self.stop()
+            self._running = (number, serve(self._repository(number)))
+        return self._running[1].url
+
+    def stop(self) -> None:
+        """Stop what is served."""
+        if self._running is not None:
+            self._running[1].stop()
+            self._running = None
+
+    def _repository(self, number: int) -> Path:
+        repository = self._root / str(number) / "repository"
+        if not repository.exists():
+            members = SERVED[number * GROUP : (number + 1) * GROUP]
+            bundles = repository.parent / "bundles"
+            bundles.mkdir(parents=True)
+            for name in members:
+                shutil.copy(made(name).bundle_path, bundles)
+            # In a process of its own, as users do: pytest would record torch's trace log, line by line.
+            models = [argument for name in members for argument in ("-m", FAMILIES[name].sie_id)]
+            command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(bundles), *models]
+            done = subprocess.run(
+                [*command, "-r", str(repository)], capture_output=True, text=True, check=False, timeout=600
+            )
+            assert done.returncode == 0, done.stderr
+        return repository
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Groups]:
+    """All groups of this module's tests."""
+    served = Groups(tmp_path_factory.mktemp("recipes"))
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def client(family: str, groups: Groups) -> Iterator[SIEClient]:
+    """A client of the server that has the family of this test."""
+    with SIEClient(groups.url(family)) as connected:
+        yield connected
+
+
+def _outputs(name: str) -> list[str]:
+    return list(FAMILIES[name].encode)
+
+
+def _check(result: EncodeResult, expected: Expected, outputs: list[str]) -> None:
+    if "dense" in outputs:
+        assert expected.dense is not None
+        assert _cosine(result["dense"], expected.dense) >= 0.99999
+        np.testing.assert_allclose(np.linalg.norm(result["dense"]), np.linalg.norm(expected.dense), rtol=1e-4)
+    if "sparse" in outputs:
+        assert expected.sparse is not None
+        indices, values = result["sparse"]["indices"], result["sparse"]["values"]
+        np.testing.assert_array_equal(indices, expected.sparse.ids)
+        np.testing.assert_allclose(values, expected.sparse.weights, atol=1e-4)
+    if "multivector" in outputs:
+        assert expected.multivector is not None
+        assert result["multivector"].shape == expected.multivector.shape
+        for ours, theirs in zip(result["multivector"], expected.multivector, strict=True):
+            assert _cosine(ours, theirs) >= 0.99999
+
+
+def _cosine(left: np.ndarray, right: np.ndarray) -> float:  # type: ignore[type-arg]
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+@pytest.mark.parametrize("family", [name for name in SERVED if FAMILIES[name].encode])
+@pytest.mark.parametrize("is_query", [False, True], ids=["document", "query"])
+def test_outputs_are_those_of_the_reference(family: str, is_query: bool, client: SIEClient) -> None:
+    outputs = _outputs(family)
+    items = [Item(text=text) for text in ALL_TEXTS]
+    results = client.encode(FAMILIES[family].sie_id, items, output_types=outputs, is_query=is_query)
+    expected = oracle(family).encode(ALL_TEXTS, is_query=is_query)
+    for result, reference in zip(results, expected, strict=True):
+        _check(result, reference, outputs)
+
+
+@pytest.mark.parametrize("family", [name for name in SERVED if FAMILIES[name].score])
+def test_scores_are_those_of_the_reference(family: str, client: SIEClient) -> None:
+    long = [] if family == "zerank" else [LONG_TEXT]
+    documents = [*TEXTS, *long]
+    items = [Item(text=text, id=str(index)) for index, text in enumerate(documents)]
+    result = client.score(FAMILIES[family].sie_id, Item(text=QUERY), items)
+    scores = {entry["item_id"]: entry["score"] for entry in result["scores"]}
+    expected = oracle(family).score(QUERY, documents)
+    np.testing.assert_allclose([scores[str(i)] for i in range(len(documents))], expected, atol=1e-4)
+    assert [entry["score"] for entry in result["scores"]] == sorted(scores.values(), reverse=True)
+
+
+@pytest.mark.parametrize("family", [name for name in SERVED if "bge" in name and FAMILIES[name].score])
+@pytest.mark.parametrize("mode", ["dense", "sparse", "colbert", "hybrid"])
+def test_bge_m3_scores_in_every_mode(family: str, mode: str, client: SIEClient) -> None:
+    options = {"score_mode": mode}
+    result = client.score(
+        FAMILIES[family].sie_id,
+        Item(text=QUERY),
+        [Item(text=t, id=str(i)) for i, t in enumerate(TEXTS)],
+        options=options,
+    )
+    scores = {entry["item_id"]: entry["score"] for entry in result["scores"]}
+    expected = oracle(family).score(QUERY, TEXTS, options=options)
+    np.testing.assert_allclose([scores[str(i)] for i in range(len(TEXTS))], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", [name for name in SERVED if FAMILIES[name].encode])
+def test_company_never_changes_an_answer(family: str, client: SIEClient) -> None:
+    model, outputs = FAMILIES[family].sie_id, _outputs(family)
+    alone = [client.encode(model, Item(text=text), output_types=outputs) for text in ALL_TEXTS]
+    together = client.encode(model, [Item(text=text) for text in ALL_TEXTS], output_types=outputs)
+
+    async def at_once() -> list[EncodeResult]:
+        async with SIEAsyncClient(client.base_url) as concurrent:
+            calls = (concurrent.encode(model, Item(text=text), output_types=outputs) for text in ALL_TEXTS)
+            return list(await asyncio.gather(*calls))
+
+    for one, other, third in zip(alone, together, asyncio.run(at_once()), strict=True):
+        for output in outputs:
+            for company in (other, third):
+                _same(one, company, output)
+
+
+def _same(one: EncodeResult, other: EncodeResult, output: str) -> None:
+    if output == "sparse":
+        np.testing.assert_array_equal(one["sparse"]["indices"], other["sparse"]["indices"])
+        np.testing.assert_allclose(one["sparse"]["values"], other["sparse"]["values"], atol=1e-5)
+    else:
+        np.testing.assert_allclose(one[output], other[output], atol=1e-5, rtol=1e-5)  # type: ignore[literal-required]
+
+
+@pytest.mark.parametrize("family", REMOTE)
+def test_what_lives_in_remote_code_is_refused_with_the_reason(family: str, tmp_path: Path) -> None:
+    bundle, mistakes = load_bundle(made(family).bundle_path)
+    assert bundle is not None, mistakes
+    with pytest.raises(DiagnosticError) as refused:
+        compile_models([select(bundle, expand(bundle))], BuildOptions(repository=tmp_path / "repository"))
+    assert all(d.code in ("SIE403", "SIE404", "SIE407") for d in refused.value.diagnostics), refused.value
+    assert not (tmp_path / "repository").exists()
