@@ -58,8 +58,30 @@ class ExitCode(int, Enum):
     USAGE = 2
 
 
+class DeployKind(str, Enum):
+    """What manifests are rendered for."""
+
+    kubernetes = "kubernetes"
+    kserve = "kserve"
+
+
+class DeployDevice(str, Enum):
+    """What Triton computes on."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class DeployAutoscaler(str, Enum):
+    """What scales the pods."""
+
+    hpa = "hpa"
+    keda = "keda"
+    none = "none"
+
+
 # Mistakes in what the user wrote, as against work that failed.
-_USAGE_CODES = ("SIE1", "SIE2")
+_USAGE_CODES = ("SIE1", "SIE2", "SIE801")
 
 
 def main() -> None:
@@ -199,9 +221,7 @@ def triton(
     from sie_triton.serving import serve_triton
 
     _manifest(repository)
-    serve_triton(
-        repository, host=host, http_port=http_port, metrics_port=metrics_port, log_dir=log_dir, announce=_say
-    )
+    serve_triton(repository, host=host, http_port=http_port, metrics_port=metrics_port, log_dir=log_dir, announce=_say)
 
 
 @app.command()
@@ -291,6 +311,39 @@ def lint(
     )
     if counts["error"]:
         raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command()
+def deploy(
+    kind: Annotated[DeployKind, typer.Argument(help="What to render for.")],
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder that the manifests are written to.")],
+    repository: Repository = DEFAULT_REPOSITORY,
+    name: Annotated[str, typer.Option(help="Prefix of every object's name.")] = "sie-triton",
+    namespace: Annotated[str, typer.Option(help="Namespace of every object.")] = "default",
+    source: Annotated[
+        str | None, typer.Option(help="Where the pods find the repository: `pvc://`, `s3://` or `gs://`.")
+    ] = None,
+    device: Annotated[DeployDevice, typer.Option(help="What Triton computes on.")] = DeployDevice.cpu,
+    autoscaler: Annotated[DeployAutoscaler, typer.Option(help="What scales the pods.")] = DeployAutoscaler.hpa,
+    triton_image: Annotated[str | None, typer.Option(help="Image of tritonserver. Default: by device.")] = None,
+    frontend_image: Annotated[str | None, typer.Option(help="Image of the frontend.")] = None,
+    storage_class: Annotated[str | None, typer.Option(help="Storage class of the claim.")] = None,
+) -> None:
+    """Render Kubernetes or KServe manifests for a built repository."""
+    from sie_triton.deploy import DeployOptions, write_manifests
+
+    chosen: dict[str, Any] = {
+        "name": name,
+        "namespace": namespace,
+        "source": source,
+        "device": device.value,
+        "autoscaler": autoscaler.value,
+        "triton_image": triton_image,
+        "storage_class": storage_class,
+        **({"frontend_image": frontend_image} if frontend_image else {}),
+    }
+    for path in write_manifests(kind.value, repository, out_dir, DeployOptions(**chosen)):
+        out.print(str(path), markup=False)
 
 
 @app.command()

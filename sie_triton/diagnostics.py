@@ -29,7 +29,7 @@ class Diagnostic:
     """One mistake of the user's: what is wrong, where, and how to mend it.
 
     `code` is stable and documented (`SIE1xx` bundle, `SIE2xx` catalogue and plan, `SIE3xx` weights,
-    `SIE4xx` export, `SIE5xx` verification, `SIE6xx` repository, `SIE7xx` serving).
+    `SIE4xx` export, `SIE5xx` verification, `SIE6xx` repository, `SIE7xx` serving, `SIE8xx` deployment).
     `message` names the cause without a final full stop; `hint` names the cure.
     """
 

@@ -158,12 +158,13 @@ def create_app(settings: Settings) -> Starlette:
         return Response(frontend.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
     async def models(_: Request) -> Response:
-        return _json(list_models(frontend))
+        return _json(list_models(frontend.engine, frontend.runtime_instance))
 
     async def one_model(request: Request) -> Response:
         model_id = request.path_params["model"]
         try:
-            return _json(model_info(frontend, model_id, frontend.model(model_id)))
+            model = frontend.model(model_id)
+            return _json(model_info(frontend.engine, frontend.runtime_instance, model_id, model))
         except WireError as error:
             return _refusal(frontend, error)
 

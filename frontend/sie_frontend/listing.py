@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sie_frontend.engine import Engine
 from sie_frontend.manifest import Model
 
-if TYPE_CHECKING:
-    from sie_frontend.app import Frontend
 
-
-def list_models(frontend: Frontend) -> dict[str, Any]:
+def list_models(engine: Engine, runtime_instance: str) -> dict[str, Any]:
     """Every routable id, variants included."""
-    return {"models": [model_info(frontend, name, model) for name, model in frontend.manifest.models.items()]}
+    models = engine.manifest.models.items()
+    return {"models": [model_info(engine, runtime_instance, model_id, model) for model_id, model in models]}
 
 
-def model_info(frontend: Frontend, model_id: str, model: Model) -> dict[str, Any]:
+def model_info(engine: Engine, runtime_instance: str, model_id: str, model: Model) -> dict[str, Any]:
     """One entry, its keys in the contract's order. Reading it never loads anything."""
-    loaded = frontend.engine.model_ready(model)
+    loaded = engine.model_ready(model)
     return {
         "name": model_id,
         "inputs": model.inputs,
@@ -33,7 +32,7 @@ def model_info(frontend: Frontend, model_id: str, model: Model) -> dict[str, Any
                 "identity": None,
                 "remote_contract_sha256": None,
                 "remote_execution_sha256": None,
-                "runtime_instance_id": frontend.runtime_instance,
+                "runtime_instance_id": runtime_instance,
             }
             for name in model.profiles
         },

@@ -11,11 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from sie_sdk import SIEAsyncClient, SIEClient
-from sie_sdk.types import EncodeResult, Item
+from sie_sdk.types import EncodeResult, Item, OutputType
 
 from sie_triton.bundle import expand, load_bundle
 from sie_triton.compiler import BuildOptions, compile_models, select
@@ -89,11 +90,11 @@ def client(family: str, groups: Groups) -> Iterator[SIEClient]:
         yield connected
 
 
-def _outputs(name: str) -> list[str]:
-    return list(FAMILIES[name].encode)
+def _outputs(name: str) -> list[OutputType]:
+    return [output for output in get_args(OutputType) if output in FAMILIES[name].encode]
 
 
-def _check(result: EncodeResult, expected: Expected, outputs: list[str]) -> None:
+def _check(result: EncodeResult, expected: Expected, outputs: list[OutputType]) -> None:
     if "dense" in outputs:
         assert expected.dense is not None
         assert _cosine(result["dense"], expected.dense) >= 0.99999
@@ -110,7 +111,7 @@ def _check(result: EncodeResult, expected: Expected, outputs: list[str]) -> None
             assert _cosine(ours, theirs) >= 0.99999
 
 
-def _cosine(left: np.ndarray, right: np.ndarray) -> float:  # type: ignore[type-arg]
+def _cosine(left: np.ndarray, right: np.ndarray) -> float:
     a, b = left.astype(np.float64), right.astype(np.float64)
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
