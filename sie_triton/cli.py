@@ -377,20 +377,20 @@ def _build(
 ) -> None:
     from dataclasses import replace
 
+    from sie_triton.checkpoint import rich_progress
     from sie_triton.compiler import compile_models
 
     targets = _targets(models, bundles)
     for target in targets:
         for profile, refusal in target.refused:
             err.print(f"not built: `{profile.model_id}`: {refusal.reason}", markup=False)
-    options = _options(repository, weights, models)
-    with err.status("building") as status:
-
-        def announce(message: str) -> None:
-            status.update(message)
-            err.print(f"[dim]{message}[/]" if err.is_terminal else message)
-
-        options = replace(options, force=force, trust_remote_code=trust_remote_code, announce=announce)
+    options = replace(
+        _options(repository, weights, models), force=force, trust_remote_code=trust_remote_code, announce=_say
+    )
+    if err.is_terminal:
+        with rich_progress() as progress:
+            built = compile_models(targets, replace(options, progress=progress))
+    else:
         built = compile_models(targets, options)
     for result in built:
         ids = ", ".join(result.model_ids)
