@@ -179,7 +179,7 @@ class OverHttp(Contestant):
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
-                cwd=log.parent,
+                cwd=server.directory or log.parent,
                 env={**os.environ, "PYTHONPATH": "", **server.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

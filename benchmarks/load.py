@@ -63,12 +63,14 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._wanted = -1
         self._answer: asyncio.Future[bytes] | None = None
+        self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
         if self._answer and not self._answer.done():
             self._answer.set_exception(LoadError(f"the connection was closed: {exc or 'by the server'}"))
 
@@ -91,6 +93,8 @@ class _Connection(asyncio.Protocol):
         if len(self._buffer) < self._wanted or not self._answer or self._answer.done():
             return
         head, _, body = bytes(self._buffer).partition(_HEAD_END)
+        # Some servers end a connection after a number of requests, and say so before they do.
+        self.lost |= b"connection: close" in head.lower()
         if head.split(b" ", 2)[1] == b"200":
             self._answer.set_result(body)
         else:
@@ -132,6 +136,9 @@ async def generate(plan: Plan) -> Result:
                 return
             numbers.append(number % len(requests))
             latencies.append(0.0)
+            if connection.lost:
+                connection.close()
+                connection = (await loop.create_connection(_Connection, plan.host, plan.port))[1]
             body = await connection.send(requests[number % len(requests)])
             latencies[number] = time.perf_counter() - sent
             received += len(body)

@@ -13,6 +13,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -45,6 +46,8 @@ def say(message: str) -> None:
 
 def main() -> None:
     options = _parse()
+    # Ended from outside, it must not leave servers behind either.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     cache: Path = options.peer_cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     files, repository = prepare(cache, options.repository, options.cores)

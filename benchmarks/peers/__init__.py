@@ -36,6 +36,7 @@ class HttpServer:
     request: Callable[[Sequence[str]], bytes]
     vectors: Callable[[bytes], list[list[float]]]
     environment: Mapping[str, str] = field(default_factory=dict)
+    directory: str | None = None
 
 
 @dataclass(frozen=True)

@@ -227,14 +227,14 @@ async def test_a_body_over_the_limit_is_refused_by_its_header(service: Service) 
 async def test_a_body_without_a_length_is_refused_while_it_still_comes(service: Service) -> None:
     sent = 0
 
-    async def endless() -> AsyncIterator[bytes]:
+    async def far_too_much() -> AsyncIterator[bytes]:
         nonlocal sent
-        while True:
+        for _ in range(10_000):
             sent += 100
             yield b"x" * 100
 
     async with service.having(max_body_bytes=1000).open() as client:
-        response = await asyncio.wait_for(client.post(ENCODE, content=endless(), headers=MSGPACK), 10)
+        response = await client.post(ENCODE, content=far_too_much(), headers=MSGPACK)
         assert refusal(response)[:2] == (413, "INPUT_TOO_LONG")
         assert 1000 < sent <= 1200
 

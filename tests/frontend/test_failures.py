@@ -114,7 +114,9 @@ async def test_a_refusal_becomes_the_contracts(case: int, service: Service, trit
     "answer",
     [
         failure(400, "Request for unknown model: 'acme__tiny' is not found"),
-        failure(400, "Request for unknown model: 'acme__tiny' version 1 is not at ready state: is not ready"),
+        failure(400, "Request for unknown model: 'acme__tiny' has no available versions"),
+        failure(400, "in ensemble 'acme__tiny', model 'acme__tiny.dense' is not ready"),
+        failure(500, "in ensemble 'acme__tiny', Stub process 'acme__tiny.encoder_0_0' is not healthy."),
         drop,
     ],
 )
