@@ -1,0 +1,74 @@
+"""Two tiny models behind the real server, and what each client had to say about them; all made once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recipes.made import made
+from recipes.serving import serve
+
+from .environment import Unavailable, official_interpreter
+
+FAMILIES = ("bge_m3", "cross_encoder_bert_identity")
+_TESTS = Path(__file__).resolve().parent.parent
+
+
+def _drive(interpreter: str | Path, driver: str, url: str) -> dict[str, Any]:
+    # `-E`: whatever PYTHONPATH says, the interpreter's own packages are the ones to be tested.
+    command = [interpreter, "-E", "-s", "-m", f"official.{driver}", url]
+    done = subprocess.run(command, cwd=_TESTS, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    outcomes: dict[str, Any] = json.loads(done.stdout)
+    return outcomes
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Path:
+    """The interpreter that has the official clients."""
+    try:
+        return official_interpreter()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def url(interpreter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where both models are served. Nothing is compiled where there is no client to ask."""
+    folder = tmp_path_factory.mktemp("official")
+    bundles, repository = folder / "bundles", folder / "repository"
+    bundles.mkdir()
+    models = []
+    for name in FAMILIES:
+        shutil.copy(made(name).bundle_path, bundles)
+        models += ["-m", made(name).sie_id]
+    command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(bundles), *models]
+    done = subprocess.run([*command, "-r", str(repository)], capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    served = serve(repository)
+    yield served.url
+    served.stop()
+
+
+@pytest.fixture(scope="session")
+def theirs(interpreter: Path, url: str) -> dict[str, Any]:
+    """What the official client returned and raised."""
+    return _drive(interpreter, "sie_driver", url)
+
+
+@pytest.fixture(scope="session")
+def ours(url: str) -> dict[str, Any]:
+    """What our client returned and raised."""
+    return _drive(sys.executable, "sie_driver", url)
+
+
+@pytest.fixture(scope="session")
+def openai(interpreter: Path, url: str) -> dict[str, Any]:
+    """What OpenAI's client returned and raised."""
+    return _drive(interpreter, "openai_driver", url)
