@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -80,6 +82,14 @@ class Groups:
             self.stop()
             self._running = (number, serve(self._repository(number)))
         return self._running[1].url
+
+    def executions(self) -> dict[str, int]:
+        """How often each Triton model ran, by tritonserver's own count."""
+        assert self._running is not None
+        with urllib.request.urlopen(self._running[1].triton.metrics_url, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        found = (re.fullmatch(r'nv_inference_exec_count\{model="([^"]+)".*\} (\d+)', line) for line in lines)
+        return {match[1]: int(match[2]) for match in found if match}
 
     def stop(self) -> None:
         """Stop what is served."""
@@ -217,3 +227,22 @@ def test_what_lives_in_remote_code_is_refused_with_the_reason(family: str, tmp_p
         compile_models([select(bundle, expand(bundle))], BuildOptions(repository=tmp_path / "repository"))
     assert all(d.code in ("SIE403", "SIE404", "SIE407") for d in refused.value.diagnostics), refused.value
     assert not (tmp_path / "repository").exists()
+
+
+@pytest.mark.parametrize("family", ["bge_m3"])
+def test_heads_that_nobody_asked_for_are_never_computed(family: str, client: SIEClient, groups: Groups) -> None:
+    name = FAMILIES[family].sie_id.replace("/", "__")
+    before = groups.executions()
+    client.encode(FAMILIES[family].sie_id, Item(text=QUERY), output_types=["dense"])
+    after = groups.executions()
+    ran = {model: after[model] - before[model] for model in after if model.startswith(name)}
+    assert ran == {
+        name: 1,
+        f"{name}.encoder": 1,
+        f"{name}.dense": 1,
+        f"{name}.token_weights": 0,
+        f"{name}.multivector": 0,
+    }
+    client.encode(FAMILIES[family].sie_id, Item(text=QUERY), output_types=["dense", "sparse", "multivector"])
+    # All three outputs come from one more run of the encoder.
+    assert groups.executions()[f"{name}.encoder"] == after[f"{name}.encoder"] + 1
