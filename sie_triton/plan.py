@@ -1,4 +1,4 @@
-"""`BuildPlan`'s nouns: tensors with named axes, graphs, ensemble steps, and what a recipe needs of them.
+"""`TritonPlan` and its nouns: tensors with named axes, graphs, ensemble steps, what a recipe needs of them.
 
 A plan is printable without torch. What is exported must equal it in names, order, types and dynamic axes.
 """
@@ -193,8 +193,8 @@ def triton_model_name(model_id: str, part: str | None = None) -> str:
 def bucket_lengths(max_length: int) -> tuple[int, ...]:
     """Padded lengths up to `max_length`: steps of 16 up to 128, then an eighth of the next power of two.
 
-    Rounding up to a bucket adds at most 15 tokens to a short text and 12.5 % to a long one, while the number of shapes
-    that ONNX Runtime's arena and Triton's batcher see stays small (8, and 4 to a doubling after that).
+    Rounding up to a bucket adds at most 15 tokens to a short text and less than 25 % to a long one, while the number of
+    shapes that ONNX Runtime's arena and Triton's batcher see stays small: 8, and 4 to a doubling after that.
     """
     buckets: list[int] = []
     length = 16

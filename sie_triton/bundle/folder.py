@@ -73,5 +73,5 @@ def find_model(bundles: Mapping[str, Bundle], model_id: str) -> tuple[Bundle, Re
         hint = did_you_mean(model_id, ids) or f"choose {', '.join(f'`{i}`' for i in ids)}"
         return Diagnostic("SIE111", f"`{base}` has no profile `{profile}`", Where(bundle.path), hint)
     without_owner = [known for known in models if known.rpartition("/")[2].casefold() == model_id.casefold()]
-    hint = did_you_mean(without_owner[0] if without_owner else model_id, models) or "list the ids that there are"
+    hint = did_you_mean(without_owner[0] if without_owner else model_id, models) or "`sie-triton catalog` lists the ids"
     return Diagnostic("SIE111", f"unknown model `{model_id}`", None, hint)

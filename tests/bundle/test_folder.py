@@ -124,8 +124,8 @@ def test_find_by_bare_id_and_by_variant(bundles: dict[str, Bundle]) -> None:
             "unknown model `all-MiniLM-L6-v2`",
             "did you mean `sentence-transformers/all-MiniLM-L6-v2`?",
         ),
-        ("zzz", "unknown model `zzz`", "list the ids that there are"),
-        ("", "unknown model ``", "list the ids that there are"),
+        ("zzz", "unknown model `zzz`", "`sie-triton catalog` lists the ids"),
+        ("", "unknown model ``", "`sie-triton catalog` lists the ids"),
     ],
 )
 def test_an_id_that_names_nothing(model_id: str, message: str, hint: str, bundles: dict[str, Bundle]) -> None:
