@@ -178,12 +178,14 @@ Head: TypeAlias = (
 class Batching(msgspec.Struct, frozen=True):
     """How many rows and padded tokens one Triton request may hold, and how many run side by side.
 
-    `run_tokens` is the token budget of one run: cache-sized on CPU, large on GPU.
+    `run_tokens` is the token budget of one run: cache-sized on CPU, large on GPU. `express` runs may join the `streams`
+    ones for as long as they are small: a query does not wait for bulk runs that were there first.
     """
 
     max_batch_size: int
     run_tokens: int
     streams: int
+    express: int = 0
 
 
 class Model(msgspec.Struct, frozen=True):
