@@ -81,7 +81,7 @@ class DeployAutoscaler(str, Enum):
 
 
 # Mistakes in what the user wrote, as against work that failed.
-_USAGE_CODES = ("SIE1", "SIE2", "SIE801")
+_USAGE_CODES = ("SIE1", "SIE2", "SIE712", "SIE801")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextvars
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class _Job(Generic[Row]):
     results: list[Any]
     left: int
     submitted: float
+    context: contextvars.Context
     started: float = 0.0
     compute: float = 0.0
 
@@ -148,6 +150,7 @@ class RunQueue(Generic[Row]):
             results=[None] * len(rows),
             left=len(rows),
             submitted=time.perf_counter(),
+            context=contextvars.copy_context(),
         )
         self._jobs.append(job)
         self._dispatch()
@@ -166,7 +169,8 @@ class RunQueue(Generic[Row]):
     def _dispatch(self) -> None:
         while self._jobs and len(self._running) < self._streams:
             picked = self._pick()
-            task = asyncio.get_running_loop().create_task(self._execute(picked))
+            # In the context of the request that made the run necessary, not of the one that happened to end before it.
+            task = picked[0][0].context.run(asyncio.get_running_loop().create_task, self._execute(picked))
             self._running.add(task)
             task.add_done_callback(self._finished)
 

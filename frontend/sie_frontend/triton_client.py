@@ -53,8 +53,18 @@ class TritonClient:
         """Close the kept connections."""
         await self._client.close()
 
-    async def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Run `model` on arrays of shape `[rows, …]`; returns the named outputs. Raises `TritonFailure`."""
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Array]:
+        """Run `model` on arrays of shape `[rows, …]`; returns the named outputs. Raises `TritonFailure`.
+
+        `headers` join the request's own, for tracing.
+        """
         tensors = []
         for name, array in inputs.items():
             tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
@@ -62,7 +72,9 @@ class TritonClient:
             tensors.append(tensor)
         try:
             result = await asyncio.wait_for(
-                self._client.infer(model, tensors, outputs=[self._requested(name) for name in outputs]),
+                self._client.infer(
+                    model, tensors, outputs=[self._requested(name) for name in outputs], headers=headers
+                ),
                 self._timeout_s,
             )
         except InferenceServerException as error:
