@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ class Run:
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     outputs: tuple[str, ...]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[list[int]]:
@@ -144,7 +145,8 @@ class FakeTriton:
         return web.Response(status=200 if self.ready else 400)
 
     async def _infer(self, request: web.Request) -> web.StreamResponse:
-        run = _parse(request.match_info["model"], await request.read(), int(request.headers[HEADER_LENGTH]))
+        parsed = _parse(request.match_info["model"], await request.read(), int(request.headers[HEADER_LENGTH]))
+        run = replace(parsed, headers=request.headers)
         self.runs.append(run)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
