@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from sie_frontend import logs
 from sie_frontend.main import make_server
 from sie_frontend.manifest import Manifest
 from sie_frontend.settings import Settings, SettingsError
@@ -97,6 +98,9 @@ def serve_repository(
             triton_url = supervisor.url
         try:
             settings = Settings.from_environment(repository=repository, triton_url=triton_url, host=host, port=port)
+            if settings.access_log or settings.log_format != "text":
+                # Asked for by name: it must not need `--verbose` besides.
+                logs.configure(settings.log_format)
             server = make_server(settings)
         except SettingsError as error:
             raise DiagnosticError(

@@ -247,6 +247,32 @@ def test_scaling_looks_at_metrics_that_exist(repository: Path) -> None:
                     assert float(trigger["metadata"]["threshold"]) > 0
 
 
+@pytest.mark.parametrize(("kind", "options"), CASES)
+def test_a_frontend_has_the_time_that_it_takes_to_leave(kind: Kind, options: DeployOptions, repository: Path) -> None:
+    """It waits by itself, from SIGTERM on: with a hook as well its `/readyz` would say ok for the first half."""
+    frontend = of_kind(render(kind, options, repository), "Deployment")["sie-triton-frontend"]
+    spec = frontend["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    assert "lifecycle" not in container
+    settings = Settings.from_environment({entry["name"]: entry["value"] for entry in container["env"]})
+    probe = container["readinessProbe"]
+    assert settings.drain_delay_s >= probe["periodSeconds"] * probe["failureThreshold"]
+    assert spec["terminationGracePeriodSeconds"] >= settings.drain_delay_s + settings.shutdown_grace_s + 5
+    assert settings.log_format == "json"
+
+
+def test_an_object_stores_files_fit_into_the_scratch_volume(repository: Path) -> None:
+    tokenizer = next(repository.glob("*/1/tokenizer.json"))
+    tokenizer.write_bytes(b" " * (300 << 20))
+    for source, least in (("s3://bucket", 300), (None, 0)):
+        files = render("kubernetes", DeployOptions(source=source), repository)
+        spec = of_kind(files, "Deployment")["sie-triton-frontend"]["spec"]["template"]["spec"]
+        [scratch] = [volume for volume in spec["volumes"] if volume["name"] == "scratch"]
+        size = int(scratch["emptyDir"]["sizeLimit"].removesuffix("Mi"))
+        assert size > least
+        assert (size == 128) == (source is None)
+
+
 def test_a_repository_built_anew_rolls_out(repository: Path) -> None:
     def hashes() -> set[str]:
         files = render("kubernetes", DeployOptions(), repository)
