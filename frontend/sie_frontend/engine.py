@@ -80,6 +80,7 @@ class Engine:
             self._heads[model_id] = Heads(model, self._rows[model_id], repository)
         self._queues = {model.triton_model: self._queue(model) for model in manifest.models.values()}
         self._ready: dict[str, bool] = dict.fromkeys(self._queues, False)
+        self._streams = {name: queue.streams for name, queue in self._queues.items()}
         self._required = {manifest.models[i].triton_model for i in settings.ready_model_ids or manifest.models}
         self._pending = 0
         self._recheck = asyncio.Event()
@@ -93,7 +94,7 @@ class Engine:
             buckets=self._buckets(model),
             run_tokens=batching.run_tokens,
             max_rows=batching.max_batch_size,
-            streams=(batching.streams + self.settings.inflight_extra) * len(self._triton),
+            streams=batching.streams + self.settings.inflight_extra,
             observe=partial(self.metrics.observe_run, model.triton_model),
         )
 
@@ -136,6 +137,7 @@ class Engine:
                 if now != self._ready[name]:
                     log.info("model %s is %s", name, "ready" if now else "not ready")
                 self._ready[name] = now
+                self._queues[name].streams = self._streams[name] * self._triton.serving(name, self.settings.keep_busy)
             self.metrics.ready.set(self.ready)
             self._recheck.clear()
             with contextlib.suppress(asyncio.TimeoutError):

@@ -17,7 +17,7 @@ from typing import Any, Final
 from sie_frontend.requests import MAX_BODY_BYTES, MAX_ITEMS
 
 _METADATA: Final = "setting"
-_ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))")
+_ENDPOINT = re.compile(r"(dns://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))")
 
 
 class SettingsError(ValueError):
@@ -108,7 +108,8 @@ class Settings:
     triton_url: str = _setting(
         "SIE_TRITON_TRITON_URL",
         "127.0.0.1:8000",
-        "Triton's HTTP endpoint as `host:port`; several, separated by commas, are replicas of each other",
+        "Triton's HTTP endpoint as `host:port`; several, separated by commas, are replicas of each other, and so are "
+        "all addresses of the name in `dns://name:port`",
     )
     host: str = _setting("SIE_TRITON_HOST", "127.0.0.1", "address that the frontend listens on")
     port: int = _setting("SIE_TRITON_PORT", 8080, "port that the frontend listens on", parse=_whole)
@@ -137,6 +138,13 @@ class Settings:
         "SIE_TRITON_INFLIGHT_EXTRA",
         1,
         "runs sent ahead of what the model's instances compute, so that an instance finds its next run waiting",
+        parse=_whole,
+    )
+    keep_busy: int = _setting(
+        "SIE_TRITON_KEEP_BUSY",
+        0,
+        "Tritons that this frontend can keep busy alone; 0 means all that serve; where there are as many frontends as "
+        "Tritons, 1 keeps the queues in Triton short",
         parse=_whole,
     )
     triton_timeout_s: float = _setting(
@@ -179,7 +187,7 @@ class Settings:
 
     @property
     def triton_urls(self) -> tuple[str, ...]:
-        """The `host:port` of each replica, in the order given. Raises `SettingsError`."""
+        """The `host:port` of each replica, or `dns://name:port` of some, in the order given. Raises `SettingsError`."""
         found = []
         for entry in self.triton_url.split(","):
             endpoint = entry.strip().removeprefix("http://").rstrip("/")

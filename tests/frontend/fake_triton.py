@@ -99,6 +99,8 @@ class FakeTriton:
 
     answer: Answer = compute
     ready: bool = True
+    host: str = "127.0.0.1"
+    port: int = 0
     runs: list[Run] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -118,7 +120,7 @@ class FakeTriton:
     @property
     def url(self) -> str:
         """`host:port`, as the frontend's settings want it."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def _serve(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
@@ -133,7 +135,7 @@ class FakeTriton:
         app.router.add_post("/v2/models/{model}/infer", self._infer)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, self.host, self.port)
         await site.start()
         assert site._server is not None
         self.port = int(site._server.sockets[0].getsockname()[1])  # type: ignore[attr-defined]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 from compiler import tiny
+from sie_frontend import replicas as replicas_module
 from sie_frontend.metrics import Metrics
 from sie_frontend.replicas import ReplicaSet
 from sie_frontend.settings import Settings
@@ -173,6 +176,88 @@ async def test_one_replica_is_as_good_as_a_client(triton: FakeTriton) -> None:
     assert len(triton.runs) == 1
 
 
+# Names with several addresses
+
+
+class Names:
+    """What the resolver answers; the addresses are loopback's own, where each Triton listens on one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.addresses: list[str] | None = []
+        self.asked: list[tuple[str, int]] = []
+        monkeypatch.setattr(replicas_module, "_RESOLVE_S", 0.0)
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self._look_up)
+
+    async def _look_up(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        self.asked.append((host, port))
+        if self.addresses is None:
+            raise socket.gaierror("no address")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self.addresses]
+
+
+@pytest.mark.asyncio
+async def test_replicas_follow_the_addresses_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names(monkeypatch)
+    metrics = Metrics()
+
+    def known() -> set[str]:
+        [family] = [f for f in metrics.registry.collect() if f.name == "sie_frontend_triton_ready"]
+        return {sample.labels["replica"] for sample in family.samples}
+
+    with FakeTriton(host="127.0.0.2") as first, FakeTriton(host="127.0.0.3", port=first.port) as second:
+        replicas = ReplicaSet([f"dns://triton.prod:{first.port}"], metrics, NoTracing())
+        assert not await replicas.model_ready(tiny.TRITON_NAME)
+        with pytest.raises(TritonFailure, match="has no address"):
+            await infer(replicas)
+        names.addresses = ["127.0.0.2"]
+        assert await replicas.model_ready(tiny.TRITON_NAME)
+        assert names.asked[-1] == ("triton.prod", first.port)
+        await infer(replicas)
+        assert replicas.serving(tiny.TRITON_NAME) == 1
+        names.addresses = ["127.0.0.3", "127.0.0.2"]
+        assert await replicas.model_ready(tiny.TRITON_NAME)
+        assert (replicas.serving(tiny.TRITON_NAME), replicas.serving(tiny.TRITON_NAME, 1)) == (2, 1)
+        for _ in range(4):
+            await infer(replicas)
+        assert (len(first.runs), len(second.runs)) == (3, 2)
+        # A resolver that fails takes nothing away.
+        names.addresses = None
+        assert await replicas.model_ready(tiny.TRITON_NAME)
+        assert replicas.serving(tiny.TRITON_NAME) == 2
+        # One that goes finishes its runs, and its series end.
+        release = threading.Event()
+
+        async def wait(run: Run) -> web.StreamResponse:
+            while not release.is_set():
+                await asyncio.sleep(0.01)
+            return tensors(run)
+
+        first.answer = wait
+        held = asyncio.create_task(infer(replicas))
+        other = asyncio.create_task(infer(replicas))
+        while len(first.runs) < 4:
+            await asyncio.sleep(0.01)
+        names.addresses = ["127.0.0.3"]
+        assert await replicas.model_ready(tiny.TRITON_NAME)
+        assert first.url in known()
+        for _ in range(2):
+            await infer(replicas)
+        assert len(first.runs) == 4
+        release.set()
+        await asyncio.gather(held, other)
+        while known() != {second.url}:
+            await asyncio.sleep(0.02)
+        await replicas.close()
+
+
+@pytest.mark.asyncio
+async def test_a_name_is_looked_up_for_real(triton: FakeTriton) -> None:
+    replicas = ReplicaSet([f"dns://localhost:{triton.port}"], Metrics(), NoTracing())
+    assert await replicas.model_ready(tiny.TRITON_NAME)
+    await infer(replicas)
+    await replicas.close()
+
+
 # Through the routes
 
 
@@ -193,6 +278,35 @@ async def test_callers_do_not_notice_that_a_triton_goes(repository: Path) -> Non
             np.testing.assert_array_equal(vector, wanted)
         assert (await client.get("/readyz")).status_code == 200
         await opened.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize(("keep_busy", "most"), [(0, 6), (1, 3)])
+@pytest.mark.asyncio
+async def test_as_many_runs_as_the_tritons_that_serve_can_take(
+    keep_busy: int, most: int, repository: Path, tritons: list[FakeTriton]
+) -> None:
+    """Two streams and one run ahead for each of two Tritons, or for one; the third does not serve."""
+    running = peak = 0
+    lock = threading.Lock()
+
+    async def slowly(run: Run) -> web.StreamResponse:
+        nonlocal running, peak
+        with lock:
+            running += 1
+            peak = max(peak, running)
+        await asyncio.sleep(0.05)
+        with lock:
+            running -= 1
+        return tensors(run)
+
+    tritons[2].ready = False
+    for triton in tritons:
+        triton.answer = slowly
+    urls = ",".join(triton.url for triton in tritons)
+    async with Service(Settings(repository, triton_url=urls, keep_busy=keep_busy)).open() as client:
+        assert len(dense(await encode(client, texts(*("cell " * 40 + str(n) for n in range(200)))))) == 200
+    assert peak == most
+    assert not tritons[2].runs
 
 
 @pytest.mark.asyncio

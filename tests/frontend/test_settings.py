@@ -23,6 +23,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "max_items": ("8", 8),
     "max_body_bytes": ("9", 9),
     "inflight_extra": ("0", 0),
+    "keep_busy": ("1", 1),
     "triton_timeout_s": ("1.5", 1.5),
     "drain_delay_s": ("5", 5.0),
     "shutdown_grace_s": ("0.5", 0.5),
@@ -109,8 +110,8 @@ def test_a_wrong_option_is_refused(arguments: tuple[str, ...]) -> None:
 
 
 def test_replicas_are_read_in_order_and_without_decoration() -> None:
-    urls = Settings(triton_url="http://a:8000/, b.example:1 ,[::1]:8000").triton_urls
-    assert urls == ("a:8000", "b.example:1", "[::1]:8000")
+    urls = Settings(triton_url="http://a:8000/, b.example:1 ,[::1]:8000,dns://triton.prod:8000").triton_urls
+    assert urls == ("a:8000", "b.example:1", "[::1]:8000", "dns://triton.prod:8000")
 
 
 def test_a_folder_may_be_a_path() -> None:
