@@ -240,7 +240,7 @@ def exercise(repository: Path, model: str, *, threads: int, seconds: float, fold
             "/readyz",
             [
                 *("sie_frontend.main", "--repository", str(repository), "--triton-url", urls),
-                *("--port", str(port), "--drain-delay-s", "1"),
+                *("--port", str(port), "--drain-delay-s", "1", "--keep-busy", "1"),
             ],
             folder,
         )

@@ -81,12 +81,15 @@ def triton_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize)
     return _pod(deployment, "triton", manifest, METRICS_PORT, container, volumes)
 
 
-def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize) -> Object:
-    """Template of a pod with one frontend process."""
+def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize, triton_port: int) -> Object:
+    """Template of a pod with one frontend process; `triton_port` is the one on which the Triton pods listen."""
     needs = frontend_needs(size)
     environment = {
         "SIE_TRITON_REPOSITORY": repository_path(deployment),
-        "SIE_TRITON_TRITON_URL": f"{deployment.name}-triton:{HTTP_PORT}",
+        # The service is headless: its name has the address of each pod, and the frontend chooses among them.
+        "SIE_TRITON_TRITON_URL": f"dns://{deployment.name}-triton:{triton_port}",
+        # There are about as many frontends as Tritons, and each of them sends this much.
+        "SIE_TRITON_KEEP_BUSY": "1",
         "SIE_TRITON_HOST": "0.0.0.0",
         "SIE_TRITON_PORT": str(FRONTEND_PORT),
         "SIE_TRITON_DEVICE": deployment.device,

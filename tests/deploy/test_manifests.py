@@ -140,10 +140,21 @@ def test_objects_find_each_other(kind: Kind, options: DeployOptions, repository:
         assert service["metadata"]["namespace"] == options.namespace
     frontend = of_kind(files, "Deployment")["sie-triton-frontend"]["spec"]["template"]["spec"]["containers"][0]
     environment = {entry["name"]: entry["value"] for entry in frontend["env"]}
-    host, port = environment["SIE_TRITON_TRITON_URL"].split(":")
-    ports = {entry["port"] for entry in of_kind(files, "Service")[host]["spec"]["ports"]}
-    assert int(port) in ports
     settings = Settings.from_environment(environment)
+    [url] = settings.triton_urls
+    host, port = url.removeprefix("dns://").split(":")
+    service = of_kind(files, "Service")[host]["spec"]
+    # A headless service translates no ports: what is named is what the pods listen on.
+    assert (url.startswith("dns://"), service["clusterIP"]) == (True, "None")
+    assert int(port) in {entry["port"] for entry in service["ports"]}
+    assert all(entry["port"] == entry["targetPort"] for entry in service["ports"])
+    listening = [
+        argument.partition("=")[2]
+        for pod in pods(files)
+        for argument in pod["spec"]["containers"][0].get("args", ())
+        if argument.startswith("--http-port=")
+    ]
+    assert listening == [port]
     assert (settings.host, settings.port) == ("0.0.0.0", frontend["ports"][0]["containerPort"])
     assert settings.device == options.device
     scaled = [*of_kind(files, "HorizontalPodAutoscaler").values(), *of_kind(files, "ScaledObject").values()]
