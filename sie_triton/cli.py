@@ -191,7 +191,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Address the frontend listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port the frontend listens on.", min=1, max=65535)] = 8080,
     triton_url: Annotated[
-        str | None, typer.Option("--triton-url", help="Use Tritons that already run: `host:port`, several joined by commas.")
+        str | None,
+        typer.Option("--triton-url", help="Use Tritons that already run: `host:port`, several joined by commas."),
     ] = None,
     log_dir: Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")] = Path(".cache/log"),
 ) -> None:

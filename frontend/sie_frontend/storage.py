@@ -25,6 +25,8 @@ T = TypeVar("T")
 log = logging.getLogger("sie_frontend")
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://.+", re.DOTALL)
+# How the stores' libraries say that credentials are missing or too weak.
+_DENIED = re.compile(r"credential|permission|forbidden|denied|unauthori[sz]ed|does not have|\b40[13]\b", re.IGNORECASE)
 _CURE = "install the extra: `pip install 'sie-triton-frontend[storage]'`"
 
 
@@ -154,8 +156,8 @@ class _Store:
         except (FileNotFoundError, ImportError, ValueError):
             raise
         except Exception as error:
-            said = f"{type(error).__name__}: {error}".rstrip(": ")
-            if isinstance(error, PermissionError) or "Credential" in type(error).__name__ or "Auth" in said:
+            said = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
+            if _DENIED.search(said):
                 raise ManifestError(
                     f"`{self._url}` may not be read: {said}; give this process credentials that may read the bucket, "
                     "by its environment (`AWS_ACCESS_KEY_ID` and the like, `GOOGLE_APPLICATION_CREDENTIALS`) or its "

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sie_frontend.manifest import read_manifest
 from sie_frontend.settings import Settings, SettingsError, add_arguments, known_settings
+
+from sie_triton.diagnostics import DiagnosticError
+from sie_triton.serving import serve_repository
 
 # Another value than the default, as text and as the field holds it.
 OTHER: dict[str, tuple[str, Any]] = {
@@ -112,6 +117,27 @@ def test_a_wrong_option_is_refused(arguments: tuple[str, ...]) -> None:
 def test_replicas_are_read_in_order_and_without_decoration() -> None:
     urls = Settings(triton_url="http://a:8000/, b.example:1 ,[::1]:8000,dns://triton.prod:8000").triton_urls
     assert urls == ("a:8000", "b.example:1", "[::1]:8000", "dns://triton.prod:8000")
+
+
+@pytest.mark.parametrize("url", ["triton", "a:1,a:1"])
+def test_serve_calls_a_wrong_setting_a_diagnostic(url: str, repository: Path, tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(DiagnosticError) as caught:
+            serve_repository(
+                repository,
+                read_manifest(repository),
+                host="127.0.0.1",
+                port=0,
+                triton_url=url,
+                log_dir=tmp_path,
+                announce=print,
+            )
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    [mistake] = caught.value.diagnostics
+    assert mistake.code == "SIE712"
+    assert mistake.message.startswith("`SIE_TRITON_TRITON_URL` ")
 
 
 def test_a_folder_may_be_a_path() -> None:

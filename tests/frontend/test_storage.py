@@ -208,6 +208,40 @@ def test_a_missing_extra_is_told_with_its_cure(url: str, module: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+class Refusing(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """Storage whose library raises `error`."""
+
+    protocol = "refusing"
+    cachable = False
+    error: Exception
+
+    def cat_file(self, *_: object, **__: object) -> bytes:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "denied"),
+    [
+        # As gcsfs 2026.10.1 raises them for 403 and 401, and google-auth without any credentials.
+        (OSError("Forbidden: http://127.0.0.1/b/bucket/o/x\nAnonymous caller does not have access."), True),
+        (Exception("Anonymous caller does not have storage.objects.get access, 401"), True),
+        (type("DefaultCredentialsError", (Exception,), {})("not found"), True),
+        (OSError("Connection reset by peer"), False),
+        (RuntimeError(), False),
+    ],
+)
+def test_whatever_a_library_raises_is_one_line_with_its_cure(error: Exception, denied: bool) -> None:
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    Refusing.error = error
+    said = refused("refusing://bucket/models")
+    assert said.startswith(
+        "`refusing://bucket/models` may not be read" if denied else "cannot read `refusing://bucket/models`"
+    )
+    assert type(error).__name__ in said
+    assert "\n" not in said
+    assert ("credentials that may read the bucket" in said) == denied
+
+
 # S3's own protocol
 
 
