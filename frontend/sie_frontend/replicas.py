@@ -105,7 +105,8 @@ class ReplicaSet:
                 return
             loop = asyncio.get_running_loop()
             for name in self._names:
-                host, _, port = name.rpartition(":")
+                authority, slash, path = name.partition("/")
+                host, _, port = authority.rpartition(":")
                 try:
                     found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
                 except OSError as error:
@@ -114,7 +115,8 @@ class ReplicaSet:
                     self._addresses.setdefault(name, [])
                     continue
                 addresses = sorted({str(address[0]) for *_, address in found})
-                self._addresses[name] = [f"[{a}]:{port}" if ":" in a else f"{a}:{port}" for a in addresses]
+                behind = f":{port}{slash}{path}"
+                self._addresses[name] = [f"[{a}]{behind}" if ":" in a else f"{a}{behind}" for a in addresses]
             self._resolved_at = time.monotonic()
             self._update([*self._fixed, *(url for name in self._names for url in self._addresses[name])])
 

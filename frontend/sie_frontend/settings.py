@@ -17,7 +17,9 @@ from typing import Any, Final
 from sie_frontend.requests import MAX_BODY_BYTES, MAX_ITEMS
 
 _METADATA: Final = "setting"
-_ENDPOINT = re.compile(r"(dns://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))")
+_ENDPOINT = re.compile(
+    r"(dns://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))(/[A-Za-z0-9._~/-]*)?"
+)
 
 
 class SettingsError(ValueError):
@@ -187,7 +189,10 @@ class Settings:
 
     @property
     def triton_urls(self) -> tuple[str, ...]:
-        """The `host:port` of each replica, or `dns://name:port` of some, in the order given. Raises `SettingsError`."""
+        """The `host:port` or `dns://name:port` of each replica, in the order given; a path may follow.
+
+        Raises `SettingsError`.
+        """
         found = []
         for entry in self.triton_url.split(","):
             endpoint = entry.strip().removeprefix("http://").rstrip("/")

@@ -106,7 +106,7 @@ class OpenTelemetry:
 
         Other requests may have rows in it too: `sie.rows` counts those of all.
         """
-        host, _, port = replica.rpartition(":")
+        host, _, port = replica.partition("/")[0].rpartition(":")
         attributes: dict[str, str | int] = {
             "server.address": host,
             "server.port": int(port),

@@ -96,6 +96,7 @@ def test_an_option_wins_over_its_variable_even_over_one_that_is_wrong() -> None:
         ("SIE_TRITON_TRITON_URL", "triton", "must be `host:port`"),
         ("SIE_TRITON_TRITON_URL", "https://triton:8000", "must be `host:port`"),
         ("SIE_TRITON_TRITON_URL", "triton:0", "must be `host:port`"),
+        ("SIE_TRITON_TRITON_URL", "triton:1/a b", "must be `host:port`"),
         ("SIE_TRITON_TRITON_URL", "a:8000,", "not ''"),
         ("SIE_TRITON_TRITON_URL", "a:8000,http://a:8000/", "names 'a:8000' twice"),
     ],
@@ -115,8 +116,8 @@ def test_a_wrong_option_is_refused(arguments: tuple[str, ...]) -> None:
 
 
 def test_replicas_are_read_in_order_and_without_decoration() -> None:
-    urls = Settings(triton_url="http://a:8000/, b.example:1 ,[::1]:8000,dns://triton.prod:8000").triton_urls
-    assert urls == ("a:8000", "b.example:1", "[::1]:8000", "dns://triton.prod:8000")
+    urls = Settings(triton_url="http://a:8000/, b.example:1 ,[::1]:8000,dns://triton.prod:8000,c:1/path").triton_urls
+    assert urls == ("a:8000", "b.example:1", "[::1]:8000", "dns://triton.prod:8000", "c:1/path")
 
 
 @pytest.mark.parametrize("url", ["triton", "a:1,a:1"])
