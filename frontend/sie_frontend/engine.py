@@ -80,7 +80,6 @@ class Engine:
             self._heads[model_id] = Heads(model, self._rows[model_id], repository)
         self._queues = {model.triton_model: self._queue(model) for model in manifest.models.values()}
         self._ready: dict[str, bool] = dict.fromkeys(self._queues, False)
-        self._streams = {name: queue.streams for name, queue in self._queues.items()}
         self._required = {manifest.models[i].triton_model for i in settings.ready_model_ids or manifest.models}
         self._pending = 0
         self._recheck = asyncio.Event()
@@ -137,7 +136,7 @@ class Engine:
                 if now != self._ready[name]:
                     log.info("model %s is %s", name, "ready" if now else "not ready")
                 self._ready[name] = now
-                self._queues[name].streams = self._streams[name] * self._triton.serving(name, self.settings.keep_busy)
+                self._queues[name].replicas = self._triton.serving(name, self.settings.keep_busy)
             self.metrics.ready.set(self.ready)
             self._recheck.clear()
             with contextlib.suppress(asyncio.TimeoutError):

@@ -103,9 +103,9 @@ class _Run(Generic[Row]):
 
 
 class RunQueue(Generic[Row]):
-    """The rows waiting for one Triton model, and the runs that are under way: at most `streams` at once.
+    """The rows waiting for one Triton model, and the runs that are under way: at most `streams` at once and replica.
 
-    `streams` may be changed at any time.
+    `replicas`, how many Tritons share the runs, may be changed at any time.
 
     `run(rows, outputs)` computes named outputs of rows and returns one result per row. `length` gives a row's tokens.
     """
@@ -126,7 +126,8 @@ class RunQueue(Generic[Row]):
         self._buckets = buckets
         self._run_tokens = run_tokens
         self._max_rows = max_rows
-        self.streams = streams
+        self.replicas = 1
+        self._streams = streams
         self._observe = observe
         self._jobs: list[_Job[Row]] = []
         self._virtual_now = 0.0
@@ -169,7 +170,7 @@ class RunQueue(Generic[Row]):
             await asyncio.wait(self._running)
 
     def _dispatch(self) -> None:
-        while self._jobs and len(self._running) < self.streams:
+        while self._jobs and len(self._running) < self._streams * self.replicas:
             picked = self._pick()
             # In the context of the request that made the run necessary, not of the one that happened to end before it.
             task = picked[0][0].context.run(asyncio.get_running_loop().create_task, self._execute(picked))
