@@ -50,7 +50,9 @@ def export_torchscript(module: nn.Module, graph: GraphPlan, path: Path, *, max_s
     try:
         with torch.inference_mode(), _quiet(), _broadcast_masks():
             scripted = _trace(module, graph, compact=compact)
-            _follow_the_inputs_device(scripted)
+            traced = scripted._get_method("forward").graph
+            _follow_the_inputs_device(traced)
+            _sort(traced)
             path.parent.mkdir(parents=True, exist_ok=True)
             unscrubbed = path.with_name(f"{path.stem}.traced{path.suffix}")
             try:
@@ -58,7 +60,7 @@ def export_torchscript(module: nn.Module, graph: GraphPlan, path: Path, *, max_s
                 _scrub(unscrubbed, path)
             finally:
                 unscrubbed.unlink(missing_ok=True)
-            del scripted
+            del scripted, traced
             loaded = cast(Callable[..., Any], torch.jit.load(str(path), map_location="cpu"))  # type: ignore[no-untyped-call]
             for rows, length in dict.fromkeys((rows, min(length, max_sequence)) for rows, length in CHECKED):
                 _check(module, loaded, graph, rows, length)
@@ -106,13 +108,12 @@ def _trace(module: nn.Module, graph: GraphPlan, *, compact: bool) -> Any:
     return scripted
 
 
-def _follow_the_inputs_device(scripted: Any) -> None:
+def _follow_the_inputs_device(traced: Any) -> None:
     """Make what `forward` creates on the way on the device of its first input.
 
     The tracer writes down the device of the example as a constant. Loading moves the weights elsewhere, not that.
     """
     internals: Any = torch._C
-    traced = scripted._get_method("forward").graph
     constants = [node for node in traced.findAllNodes("prim::Constant") if node.output().type().kind() == "DeviceObjType"]
     if not constants:
         return
@@ -122,7 +123,46 @@ def _follow_the_inputs_device(scripted: Any) -> None:
     for node in constants:
         node.output().replaceAllUsesWith(device.output())
         node.destroy()
+
+
+def _sort(traced: Any) -> None:
+    """Put the nodes into the order in which the outputs need them, which is one and the same for equal computations.
+
+    transformers makes masks and rotary tables in loops over sets of strings, whose order differs between processes.
+    """
+    internals: Any = torch._C
+    internals._jit_pass_remove_mutation(traced)
+    internals._jit_pass_dce(traced)
+    nodes = list(traced.nodes())
+    if any("!" in node.schema() for node in nodes):
+        # What writes in place, by its schema, depends on more than its inputs say.
+        return
+    made_by = {output.unique(): place for place, node in enumerate(nodes) for output in node.outputs()}
+
+    def needed(node: Any) -> list[int]:
+        return [made_by[value.unique()] for value in _values_used(node) if value.unique() in made_by]
+
+    sorted_places: dict[int, None] = {}
+    waiting = needed(traced.return_node())[::-1]
+    while waiting:
+        place = waiting[-1]
+        missing = [other for other in needed(nodes[place]) if other not in sorted_places]
+        if missing and place not in sorted_places:
+            waiting += missing[::-1]
+        else:
+            sorted_places[waiting.pop()] = None
+    for place in sorted_places:
+        nodes[place].moveBefore(traced.return_node())
     traced.lint()
+
+
+def _values_used(node: Any) -> Iterator[Any]:
+    """The values that a node reads, those of the blocks inside it too."""
+    yield from node.inputs()
+    for block in node.blocks():
+        for inner in block.nodes():
+            yield from _values_used(inner)
+        yield from block.outputs()
 
 
 def _scrub(source: Path, target: Path) -> None:
