@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from sie_triton.export.to_onnx import EXAMPLE, ExportError
 from sie_triton.plan import ATTENTION_MASK, INPUT_IDS, GraphPlan, SparseMax
@@ -41,15 +41,15 @@ def export_torchscript(module: nn.Module, graph: GraphPlan, path: Path, *, max_s
 
     The file takes `graph.inputs` in their order and by their names, and gives a tuple of `graph.outputs`, or the tensor
     if there is one; on whichever device it is loaded. `module` is put into evaluation mode and its parameters ask for
-    no gradients afterwards. While it is checked, the weights are in memory twice.
+    no gradients afterwards. While the file is written it needs its size on disk twice, and while it is checked the
+    weights are in memory twice.
 
     Raises `ExportError` if torch cannot trace the module, or if the file is not what was planned.
     """
     module.eval().requires_grad_(False)
-    compact = isinstance(graph.module, SparseMax)
     try:
-        with torch.inference_mode(), _quiet(), _broadcast_masks():
-            scripted = _trace(module, graph, compact=compact)
+        with torch.inference_mode(), _quiet():
+            scripted = _trace(module, graph, min(EXAMPLE["sequence"], max_sequence))
             traced = scripted._get_method("forward").graph
             _follow_the_inputs_device(traced)
             _sort(traced)
@@ -90,8 +90,9 @@ def _scripted_compact_weights() -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     return cast(Callable[[Tensor], tuple[Tensor, Tensor]], torch.jit.script(compact_weights))
 
 
-def _trace(module: nn.Module, graph: GraphPlan, *, compact: bool) -> Any:
+def _trace(module: nn.Module, graph: GraphPlan, length: int) -> Any:
     """A module of one method with every weight a constant, which is what freezing would make of it."""
+    compact = isinstance(graph.module, SparseMax)
 
     def forward(*inputs: Tensor) -> Any:
         outputs = module(*inputs)
@@ -101,9 +102,10 @@ def _trace(module: nn.Module, graph: GraphPlan, *, compact: bool) -> Any:
     internals: Any = torch._C
     scripted = internals.ScriptModule(CLASS, internals.CompilationUnit(), True)
     scripted._register_attribute("training", internals.BoolType.get(), False)
-    example = tuple(_inputs(graph, EXAMPLE["batch"], EXAMPLE["sequence"]).values())
+    example = tuple(_inputs(graph, EXAMPLE["batch"], length).values())
     names = [tensor.name for tensor in graph.inputs]
-    scripted._create_method_from_trace("forward", forward, example, lambda _: "", True, False, names, False)
+    with _broadcast_masks():
+        scripted._create_method_from_trace("forward", forward, example, lambda _: "", True, False, names, False)
     internals._jit_pass_inline(scripted._get_method("forward").graph)
     return scripted
 
@@ -114,7 +116,9 @@ def _follow_the_inputs_device(traced: Any) -> None:
     The tracer writes down the device of the example as a constant. Loading moves the weights elsewhere, not that.
     """
     internals: Any = torch._C
-    constants = [node for node in traced.findAllNodes("prim::Constant") if node.output().type().kind() == "DeviceObjType"]
+    constants = [
+        node for node in traced.findAllNodes("prim::Constant") if node.output().type().kind() == "DeviceObjType"
+    ]
     if not constants:
         return
     device = traced.create("prim::device", [list(traced.inputs())[1]], 1)
@@ -191,9 +195,13 @@ def _check(module: nn.Module, loaded: Callable[..., Any], graph: GraphPlan, rows
     axes: Mapping[str | int, int] = {"batch": rows, "sequence": length}
     for tensor, result, wanted in zip(graph.outputs, results, expected, strict=True):
         shape = tuple(axes.get(axis, axis if isinstance(axis, int) else -1) for axis in tensor.axes)
-        fits = len(shape) == result.dim() and all(dim in (-1, real) for dim, real in zip(shape, result.shape, strict=True))
+        fits = len(shape) == result.dim() and all(
+            dim in (-1, real) for dim, real in zip(shape, result.shape, strict=True)
+        )
         if result.dtype != DTYPES[tensor.datatype] or not fits:
-            raise ExportError(f"{where}: `{tensor.name}` came out as {result.dtype} {list(result.shape)}, planned {tensor}")
+            raise ExportError(
+                f"{where}: `{tensor.name}` came out as {result.dtype} {list(result.shape)}, planned {tensor}"
+            )
         try:
             # The same operations on the same CPU: how precise the weights are makes no difference.
             limit = FLOAT32.batch_max_abs
@@ -242,11 +250,13 @@ def _broadcast_masks() -> Iterator[None]:
     functions are of positions alone, for which broadcasting gives the same; if another's is not, the check says so.
     """
 
+    original = ALL_MASK_ATTENTION_FUNCTIONS["eager"]
+
     def without_vmap(*arguments: Any, **named: Any) -> Any:
-        return eager_mask(*arguments, **{**named, "use_vmap": False})
+        return original(*arguments, **{**named, "use_vmap": False})
 
     ALL_MASK_ATTENTION_FUNCTIONS["eager"] = without_vmap
     try:
         yield
     finally:
-        ALL_MASK_ATTENTION_FUNCTIONS["eager"] = eager_mask
+        ALL_MASK_ATTENTION_FUNCTIONS["eager"] = original

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from recipes.made import made
 from torch import Tensor, nn
 
-from recipes.made import made
 from sie_triton.bundle import expand, load_bundle
 from sie_triton.compiler import select
 from sie_triton.export import Exporter

@@ -21,7 +21,6 @@ from sie_triton.embedded.torchscript_rules import (
     takes_dictionary,
 )
 
-
 # Switches of torch's interpreter that stay as they are unless the configuration names them.
 _SWITCHES: Mapping[str, Callable[[bool], object]] = {
     "ENABLE_JIT_EXECUTOR": torch._C._jit_set_profiling_executor,
