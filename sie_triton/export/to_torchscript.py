@@ -247,9 +247,8 @@ def _broadcast_masks() -> Iterator[None]:
     """Let transformers build all of eager attention's masks by broadcasting.
 
     Those with an `or` (Gemma 3 looks both ways) it builds by `torch.vmap`, which the tracer cannot follow. Gemma's
-    functions are of positions alone, for which broadcasting gives the same; if another's is not, the check says so.
+    functions are of positions alone, for which broadcasting gives the same; if another's are not, the check says so.
     """
-
     original = ALL_MASK_ATTENTION_FUNCTIONS["eager"]
 
     def without_vmap(*arguments: Any, **named: Any) -> Any:

@@ -113,23 +113,6 @@ def test_the_server_answers_what_the_modules_compute(served: Served) -> None:
                 np.testing.assert_allclose(answer, wanted.numpy(), atol=1e-5, rtol=1e-5)
 
 
-def test_an_output_that_nobody_asked_for_is_checked_too(served: Served) -> None:
-    """NVIDIA's backend looks at every configured output of a run."""
-    graph, module = served.modules["tiny__modernbert.dense"]
-    wrong = served.server.spec.repository / "wrong"
-    export_torchscript(module, graph, wrong / "1" / "model.pt", max_sequence=40)
-    text = config(graph, {}).replace(
-        f'"{graph.outputs[-1].name}" data_type: TYPE_FP32', f'"{graph.outputs[-1].name}" data_type: TYPE_INT64'
-    )
-    (wrong / "config.pbtxt").write_text(text)
-    models = f"{served.server.url}/v2/repository/models"
-    assert httpx.post(f"{models}/wrong/load", timeout=60).status_code == 200
-    asked = request(graph, make_inputs(graph, [2], 2))
-    answer = infer(served.server.url, "wrong", asked, [graph.outputs[0].name])
-    assert answer.status_code == 500
-    assert "the configuration says torch.int64" in answer.json()["error"]
-
-
 @pytest.mark.parametrize(
     ("folder", "changes", "words"),
     [
