@@ -71,7 +71,10 @@ class Engine:
             self._rows[model_id] = RowMaker(model, settings.repository)
             self._heads[model_id] = Heads(model, self._rows[model_id], settings.repository)
         self._queues = {model.triton_model: self._queue(model) for model in manifest.models.values()}
+        self._models = {model.triton_model: model for model in manifest.models.values()}
         self._ready: dict[str, bool] = dict.fromkeys(self._queues, False)
+        self._losses: dict[str, int] = dict.fromkeys(self._queues, 0)
+        self._broken: dict[str, tuple[str, ...]] = {}
         self._pending = 0
         self._recheck = asyncio.Event()
         self._monitor = asyncio.get_running_loop().create_task(self._watch_readiness())
@@ -123,7 +126,7 @@ class Engine:
     async def _watch_readiness(self) -> None:
         while True:
             for name in self._ready:
-                now = await self._triton.model_ready(name)
+                now = await self._computes(name)
                 if now != self._ready[name]:
                     log.info("model %s is %s", name, "ready" if now else "not ready")
                 self._ready[name] = now
@@ -132,8 +135,45 @@ class Engine:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._recheck.wait(), READY_POLL_S if self.ready else READY_POLL_S / 5)
 
-    def _lost(self, model: Model) -> None:
-        """Triton did not answer: stop admitting to this model until it is seen ready again."""
+    async def _computes(self, name: str) -> bool:
+        """Whether a model can be admitted to: Triton says so, and if it was found broken, it has computed since.
+
+        Triton goes on to call a model ready whose backend's process has died. Whoever supervises Triton restarts it,
+        which shows as a moment in which it is not ready; nobody may supervise a remote one, so it is tried as well.
+        """
+        losses = self._losses[name]
+        if not await self._triton.model_ready(name):
+            self._broken.pop(name, None)
+            return False
+        if name in self._broken and await self._try_all_instances(name, self._broken[name]):
+            self._broken.pop(name, None)
+        return name not in self._broken and losses == self._losses[name]
+
+    async def _try_all_instances(self, name: str, outputs: tuple[str, ...]) -> bool:
+        """Whether a model computes, tried with as many runs at once as it has instances.
+
+        The runs have different lengths, so that Triton does not merge them.
+        """
+        model = self._models[name]
+        batching = self._batching(model)
+
+        async def attempt(length: int) -> bool:
+            row = Row(np.full(length, model.tokenization.pad_id), length)
+            batch = make_batch([row], model.tokenization, self._buckets(model))
+            try:
+                await self._triton.infer(name, batch.arrays, outputs)
+            except TritonFailure as failure:
+                return failure.kind is FailureKind.REJECTED  # it has an opinion, so it lives
+            return True
+
+        lengths = range(1, 1 + min(batching.streams + batching.express, model.tokenization.max_length))
+        return all(await asyncio.gather(*map(attempt, lengths)))
+
+    def _lost(self, model: Model, broken: tuple[str, ...]) -> None:
+        """Triton did not answer, or cannot compute the outputs `broken`: admit nothing until it is ready again."""
+        if broken:
+            self._broken[model.triton_model] = broken
+        self._losses[model.triton_model] += 1
         self._ready[model.triton_model] = False
         self.metrics.ready.set(False)
         self._recheck.set()
@@ -242,7 +282,7 @@ class Engine:
         try:
             outcome = await self._queues[model.triton_model].submit(rows, names)
         except TritonFailure as failure:
-            raise self._as_wire_error(failure, model_id, model, activity) from failure
+            raise self._as_wire_error(failure, model_id, model, names, activity) from failure
         self.metrics.queue_seconds.labels(model.triton_model).observe(outcome.queue_s)
         return outcome
 
@@ -267,10 +307,12 @@ class Engine:
                 raise TritonFailure(FailureKind.REJECTED, f"`{name}` came back with numbers that are not finite")
         return list(zip(*(arrays[name] for name in outputs), strict=True))
 
-    def _as_wire_error(self, failure: TritonFailure, model_id: str, model: Model, activity: str) -> errors.WireError:
+    def _as_wire_error(
+        self, failure: TritonFailure, model_id: str, model: Model, names: tuple[str, ...], activity: str
+    ) -> errors.WireError:
         log.warning("Triton failed on %s: %s: %s", model.triton_model, failure.kind.value, failure)
-        if failure.kind in (FailureKind.UNREACHABLE, FailureKind.NOT_READY):
-            self._lost(model)
+        if failure.kind in (FailureKind.UNREACHABLE, FailureKind.NOT_READY, FailureKind.BROKEN):
+            self._lost(model, names if failure.kind is FailureKind.BROKEN else ())
             return errors.model_loading(model_id)
         if failure.kind is FailureKind.OVERLOADED:
             return errors.queue_full(model_id)
