@@ -87,7 +87,9 @@ class Engine:
             buckets=self._buckets(model),
             run_tokens=batching.run_tokens,
             max_rows=batching.max_batch_size,
-            streams=batching.streams + self.settings.inflight_extra,
+            streams=batching.streams,
+            express=batching.express,
+            ahead=self.settings.inflight_extra,
             observe=partial(self.metrics.observe_run, model.triton_model),
         )
 
