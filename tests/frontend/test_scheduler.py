@@ -161,7 +161,7 @@ def test_short_rows_do_not_ride_with_much_longer_ones() -> None:
         await asyncio.sleep(0)
         device.gate.set()
         await asyncio.gather(first, *tasks)
-        assert [{name for name, _, _ in rows} for rows, _ in device.runs] == [{"first"}, {"short"}, {"half"}, {"long"}]
+        assert [{name for name, _, _ in rows} for rows, _ in device.runs] == [{"first"}, {"long"}, {"short"}, {"half"}]
 
     asyncio.run(main())
 

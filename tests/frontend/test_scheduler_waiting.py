@@ -90,15 +90,18 @@ def test_many_queries_wait_for_small_runs_only(clients: int) -> None:
 
 
 def test_without_one_a_query_waits_for_the_end_of_a_quarter_of_a_run() -> None:
-    found = simulate(beside(express=0))
+    found = simulate(beside(express=0, queries=1000))
     shortened = (RUN_OVERHEAD + SMALL_SHARE * RUN_TOKENS) / FULL_RUN
     # A text of 256 tokens cannot be cut, but of two streams the first to end counts.
     assert found.p50 <= shortened
-    assert found.p95 <= 2 * shortened
+    assert found.p95 <= 2.5 * shortened
 
 
 def test_runs_sent_ahead_do_not_make_queries_wait() -> None:
-    assert simulate(beside(express=0, ahead=1)).p95 <= 1.2 * simulate(beside(express=0)).p95
+    """While queries come nothing is sent ahead: only the first of them may find a run waiting before its own."""
+    found, without = simulate(beside(express=0, ahead=1, queries=1000)), simulate(beside(express=0, queries=1000))
+    assert found.p50 <= 1.1 * without.p50
+    assert found.p95 <= 1.1 * without.p95
 
 
 def test_bulk_keeps_its_speed_beside_queries() -> None:
