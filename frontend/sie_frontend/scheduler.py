@@ -25,10 +25,9 @@ import asyncio
 import bisect
 import math
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from sie_frontend.tokenization import bucket_of
@@ -88,12 +87,12 @@ class RunRecord:
     seconds: float
 
 
-class _Lane(Enum):
+class _Lane(IntEnum):
     """What a run under way counts against: a stream, which a large or a small run holds, or the express runs."""
 
-    LARGE = "large"
-    SMALL = "small"
-    EXPRESS = "express"
+    LARGE = 0
+    SMALL = 1
+    EXPRESS = 2
 
 
 class _Run(Generic[Row]):
@@ -166,7 +165,7 @@ class RunQueue(Generic[Row]):
         self._virtual_now = 0.0
         self._last_small = -math.inf
         self._running: dict[asyncio.Task[None], _Lane] = {}
-        self._under_way = Counter[_Lane]()
+        self._under_way = [0] * len(_Lane)
 
     @property
     def pending_rows(self) -> int:
@@ -235,7 +234,7 @@ class RunQueue(Generic[Row]):
         self._dispatch()
 
     def _virtual_end(self, job: _Job[Row]) -> float:
-        """When the next run of a request would end, in virtual time. Small ones count alike: first come, first served."""
+        """When the next run of a request would end, in virtual time. Small ones count alike: first come first served."""
         return job.virtual + (self._small_tokens if job.small else min(job.tokens, self._run_tokens))
 
     def _lane_and_room(self, first: _Job[Row]) -> tuple[_Lane, int]:
