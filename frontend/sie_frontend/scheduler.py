@@ -234,7 +234,7 @@ class RunQueue(Generic[Row]):
         self._dispatch()
 
     def _virtual_end(self, job: _Job[Row]) -> float:
-        """When the next run of a request would end, in virtual time. Small ones count alike: first come first served."""
+        """When the next run of a request would end, in virtual time. All small ones count alike: first come first."""
         return job.virtual + (self._small_tokens if job.small else min(job.tokens, self._run_tokens))
 
     def _lane_and_room(self, first: _Job[Row]) -> tuple[_Lane, int]:
