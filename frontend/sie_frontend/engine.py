@@ -25,7 +25,7 @@ from sie_frontend.rows import RowMaker
 from sie_frontend.scheduler import Outcome, RunQueue
 from sie_frontend.settings import Settings
 from sie_frontend.tokenization import Row, make_batch
-from sie_frontend.triton_client import FailureKind, TritonClient, TritonFailure
+from sie_frontend.triton_client import PROBE_TIMEOUT_S, FailureKind, TritonClient, TritonFailure
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 T = TypeVar("T")
@@ -33,6 +33,8 @@ T = TypeVar("T")
 log = logging.getLogger("sie_frontend")
 
 READY_POLL_S = 1.0
+# So long a broken model must compute before it is admitted to; a supervisor sees a dead process sooner.
+TRIAL_S = 3.0
 # Below this many characters tokenising takes less time than waking another thread.
 INLINE_CHARACTERS = 2_000
 
@@ -74,7 +76,7 @@ class Engine:
         self._models = {model.triton_model: model for model in manifest.models.values()}
         self._ready: dict[str, bool] = dict.fromkeys(self._queues, False)
         self._losses: dict[str, int] = dict.fromkeys(self._queues, 0)
-        self._broken: dict[str, tuple[str, ...]] = {}
+        self._broken: dict[str, _Broken] = {}
         self._pending = 0
         self._recheck = asyncio.Event()
         self._monitor = asyncio.get_running_loop().create_task(self._watch_readiness())
@@ -138,17 +140,20 @@ class Engine:
                 await asyncio.wait_for(self._recheck.wait(), READY_POLL_S if self.ready else READY_POLL_S / 5)
 
     async def _computes(self, name: str) -> bool:
-        """Whether a model can be admitted to: Triton says so, and if it was found broken, it has computed since.
+        """Whether a model can be admitted to: Triton says so, and if it was found broken, it has computed for a while.
 
         Triton goes on to call a model ready whose backend's process has died. Whoever supervises Triton restarts it,
         which shows as a moment in which it is not ready; nobody may supervise a remote one, so it is tried as well.
+        For a while, since the other instances may take every run as long as Triton waits for the dead one.
         """
         losses = self._losses[name]
         if not await self._triton.model_ready(name):
             self._broken.pop(name, None)
             return False
-        if name in self._broken and await self._try_all_instances(name, self._broken[name]):
-            self._broken.pop(name, None)
+        if name in self._broken and not await self._try_all_instances(name, self._broken[name].outputs):
+            self._broken[name].since = time.monotonic()
+        if name in self._broken and time.monotonic() - self._broken[name].since > TRIAL_S:
+            del self._broken[name]
         return name not in self._broken and losses == self._losses[name]
 
     async def _try_all_instances(self, name: str, outputs: tuple[str, ...]) -> bool:
@@ -163,9 +168,9 @@ class Engine:
             row = Row(np.full(length, model.tokenization.pad_id), length)
             batch = make_batch([row], model.tokenization, self._buckets(model))
             try:
-                await self._triton.infer(name, batch.arrays, outputs)
-            except TritonFailure as failure:
-                return failure.kind is FailureKind.REJECTED  # it has an opinion, so it lives
+                await self._triton.infer(name, batch.arrays, outputs, timeout_s=PROBE_TIMEOUT_S)
+            except TritonFailure:  # whatever it is: a server that is being ended refuses in many words
+                return False
             return True
 
         lengths = range(1, 1 + min(batching.streams + batching.express, model.tokenization.max_length))
@@ -174,7 +179,7 @@ class Engine:
     def _lost(self, model: Model, broken: tuple[str, ...]) -> None:
         """Triton did not answer, or cannot compute the outputs `broken`: admit nothing until it is ready again."""
         if broken:
-            self._broken[model.triton_model] = broken
+            self._broken[model.triton_model] = _Broken(broken, time.monotonic())
         self._losses[model.triton_model] += 1
         self._ready[model.triton_model] = False
         self.metrics.ready.set(False)
@@ -321,6 +326,14 @@ class Engine:
         if failure.kind is FailureKind.OUT_OF_MEMORY:
             return errors.resource_exhausted(f"Triton ran out of memory on '{model_id}'")
         return errors.inference_error(activity)
+
+
+@dataclass(slots=True)
+class _Broken:
+    """A model that could not compute `outputs`; `since` is when it was last seen to fail."""
+
+    outputs: tuple[str, ...]
+    since: float
 
 
 class _Clock:

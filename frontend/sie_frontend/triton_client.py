@@ -93,7 +93,9 @@ class TritonClient:
         """Close the kept connections."""
         self._pool.close()
 
-    async def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+    async def infer(
+        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], *, timeout_s: float | None = None
+    ) -> dict[str, Array]:
         """Run `model` on arrays of shape `[rows, …]`; returns the named outputs, read-only. Raises `TritonFailure`."""
         arrays = [np.asarray(array, order="C") for array in inputs.values()]
         head = orjson.dumps(
@@ -119,7 +121,7 @@ class TritonClient:
         # The bytes of every array, whatever its type and shape; this is the only copy.
         parts: list[Any] = [lines.encode("ascii"), head, *(array.reshape(-1).view(np.uint8) for array in arrays)]
         try:
-            answer = await self._pool.exchange(b"".join(parts), self._timeout_s)
+            answer = await self._pool.exchange(b"".join(parts), timeout_s or self._timeout_s)
         except ExchangeError as error:
             raise TritonFailure(FailureKind.UNREACHABLE, str(error)) from error
         if answer.status != 200:

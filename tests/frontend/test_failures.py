@@ -152,7 +152,7 @@ async def test_a_model_that_is_broken_is_not_ready_before_it_computes(service: S
         return await (NOT_HEALTHY if run.input_ids.shape[1] % 2 else compute)(run)
 
     async with service.open() as client:
-        for still_broken in (NOT_HEALTHY, one_instance_is_dead):
+        for still_broken in (NOT_HEALTHY, one_instance_is_dead, failure(503, "Server is stopping")):
             triton.answer = NOT_HEALTHY
             assert refusal(await encode(client, texts("the cell"))) == LOADING
             triton.answer = still_broken
@@ -173,15 +173,6 @@ async def test_a_broken_model_that_was_loaded_anew_is_ready(service: Service, tr
         triton.ready = False
         await asyncio.sleep(0.5)
         triton.ready = True
-        await until_ready(client)
-
-
-@pytest.mark.asyncio
-async def test_a_model_that_refuses_is_not_broken(service: Service, triton: FakeTriton) -> None:
-    async with service.open() as client:
-        triton.answer = NOT_HEALTHY
-        assert refusal(await encode(client, texts("the cell"))) == LOADING
-        triton.answer = failure(400, "no pad tokens, please")
         await until_ready(client)
 
 
