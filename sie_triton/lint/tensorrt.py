@@ -311,8 +311,8 @@ def rules() -> Iterable[Rule]:
             "warning",
             "TensorRT shape profiles that do not cover the inputs",
             "Profiles are for every dynamic input, from one row to `max_batch_size`. Where an input has none the "
-            "session is refused; a request outside of them rebuilds the engine while it waits. Names that are no inputs are "
-            "right only where TensorRT takes a part of the graph.",
+            "session is refused; a request outside of them rebuilds the engine while it waits. A name that is no input "
+            "is right only where TensorRT takes a part of the graph.",
             "name every dynamic input; let the minimum be one row, the maximum `max_batch_size` rows of the longest "
             "input",
             profiles_cover,
