@@ -19,10 +19,6 @@ def _is_variant(config: Config) -> bool:
     return config.path.parent.name == CUSTOM_CONFIGS
 
 
-def _default(s: Subject) -> Config | None:
-    return next((c for c in s.model.configs if c.path.name == CONFIG_NAME and not _is_variant(c)), None)
-
-
 def _is_composing(s: Subject) -> bool:
     """Whether an ensemble wires the model, so that clients see the ensemble's signature instead."""
     return any(
@@ -39,7 +35,7 @@ def _says(tensor: Tensor) -> str:
 
 def same_signature(s: Subject) -> Iterator[Problem]:
     """Clients see one signature, whatever configuration was chosen."""
-    default = _default(s)
+    default = s.model.default
     if default is None or not _is_variant(s.config) or _is_composing(s):
         return
     if (default.max_batch_size > 0) != (s.config.max_batch_size > 0):

@@ -582,6 +582,9 @@ INSTANCES: dict[str, Case] = {
     "L508": texts(group("kind: KIND_CPU count: 2")),
     "L509": texts(group('kind: KIND_CPU count: 1 profile: [ "0" ]')),
     "L511": texts(group("kind: KIND_GPU count: 2"), group("kind: KIND_GPU count: 1"), machine=GPU),
+    "L513": texts(
+        group("kind: KIND_GPU count: 1", parameters=""), group("kind: KIND_GPU count: 1"), machine=GPU, line=6
+    ),
     "L512": Case(
         copies(identity_config(), weighted_graph()),
         copies(identity_config(), weighted_graph(TensorProto.FLOAT)),
