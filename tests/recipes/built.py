@@ -43,6 +43,7 @@ REPRESENTATIVE = (
 NATIVE = [name for name, family in FAMILIES.items() if not family.remote_only and family.has_reference]
 SERVED = NATIVE if os.environ.get("SIE_TRITON_ALL_RECIPES") else [name for name in NATIVE if name in REPRESENTATIVE]
 _GROUP = 12
+_BUILD_SECONDS = 1200
 
 
 class BuiltFamilies:
@@ -78,7 +79,7 @@ class BuiltFamilies:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=600,
+                timeout=_BUILD_SECONDS,
             )
             assert done.returncode == 0, done.stderr
         return repository
