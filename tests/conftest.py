@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from recipes.built import BuiltFamilies
 
 ROOT = Path(__file__).resolve().parent.parent
 MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -33,3 +37,11 @@ def minilm() -> Path:
     folder = find_or_install(MINILM_ID, cache, print)
     assert folder is not None
     return folder
+
+
+@pytest.fixture(scope="session")
+def built_families(tmp_path_factory: pytest.TempPathFactory) -> BuiltFamilies:
+    """The recipes' families as `build` compiles them by default: compiled once a session, whichever tests ask."""
+    from recipes.built import BuiltFamilies
+
+    return BuiltFamilies(tmp_path_factory.mktemp("recipes"))

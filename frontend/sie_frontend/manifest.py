@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 OutputType = Literal["dense", "sparse", "multivector", "score"]
@@ -175,17 +175,26 @@ Head: TypeAlias = (
 )
 
 
+class Measured(msgspec.Struct, frozen=True):
+    """What `sie-triton tune` found: the machine, and tokens a second by setting."""
+
+    machine: str
+    tokens_per_second: dict[str, int]
+
+
 class Batching(msgspec.Struct, frozen=True):
-    """How many rows and padded tokens one Triton request may hold, and how many run side by side.
+    """For one kind of machine: how many rows and padded tokens one Triton request may hold, how many run side by side.
 
     `run_tokens` is the token budget of one run: cache-sized on CPU, large on GPU. `express` runs may join the `streams`
-    ones for as long as they are small: a query does not wait for bulk runs that were there first.
+    ones for as long as they are small: a query does not wait for bulk runs that were there first. `measured` is set
+    where the numbers were tuned on a machine.
     """
 
     max_batch_size: int
     run_tokens: int
     streams: int
     express: int = 0
+    measured: Measured | None = None
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -237,15 +246,21 @@ class Distance(msgspec.Struct, frozen=True):
 
 
 class Built(msgspec.Struct, frozen=True):
-    """Where a public Triton model came from and how close it is; `key` recognises an unchanged build."""
+    """Where a public Triton model came from and how close it is; `key` recognises an unchanged build.
+
+    `precisions` says what its graphs compute in on each kind of device (`cpu`, `cuda`), `configs` with which
+    `--model-config-name` each kind of machine (`cpu`, `cuda`, `cuda-tensorrt`) starts Triton (empty: with none).
+    `parity` holds, per precision, one `Distance` for each output, measured on a CPU.
+    """
 
     key: str
     checkpoint: str
-    precision: str
+    precisions: dict[str, str]
+    configs: dict[str, str]
     format: str
     layout: str
     tools: dict[str, str]
-    parity: dict[str, Distance]
+    parity: dict[str, dict[str, Distance]]
     triton_models: tuple[str, ...]
 
 
@@ -280,7 +295,7 @@ def parse_manifest(data: bytes, origin: str) -> Manifest:
                 "rebuild with `sie-triton build --force`"
             )
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(
             f"`{origin}` is not a valid manifest: {error}; rebuild with `sie-triton build --force`"
         ) from None

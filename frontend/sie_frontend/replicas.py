@@ -1,7 +1,7 @@
 """Several Tritons that serve the same repository, with the face of one client.
 
 A run goes to the replica with the fewest of this frontend's runs in flight among those where its model is ready. One
-that gets no answer, because its replica is gone or no longer has the model, is tried once more on another replica:
+that gets no answer, because its replica is gone or its model no longer runs, is tried once more on another replica:
 inference changes nothing in Triton, so that doing it twice is harmless. What a replica did answer, a refusal included,
 is never tried again.
 
@@ -32,7 +32,7 @@ log = logging.getLogger("sie_frontend")
 _DNS = "dns://"
 # How often names are looked up; cluster DNS itself keeps its answers for some seconds.
 _RESOLVE_S = 2.0
-_ELSEWHERE = (FailureKind.UNREACHABLE, FailureKind.NOT_READY)
+_ELSEWHERE = (FailureKind.UNREACHABLE, FailureKind.NOT_READY, FailureKind.BROKEN)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,21 +72,23 @@ class ReplicaSet:
         found = max(1, sum(model in replica.ready for replica in self._replicas))
         return min(found, at_most) if at_most else found
 
-    async def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+    async def infer(
+        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], *, timeout_s: float | None = None
+    ) -> dict[str, Array]:
         """Run `model` on arrays of shape `[rows, …]`; returns the named outputs. Raises `TritonFailure`."""
-        begun = time.monotonic()
+        begun, patience = time.monotonic(), timeout_s or self._timeout_s
         if not self._replicas:
             raise TritonFailure(FailureKind.UNREACHABLE, f"`{', '.join(self._names)}` has no address")
         first = self._choose(model)
         try:
-            return await self._infer(first, model, inputs, outputs)
+            return await self._infer(first, model, inputs, outputs, timeout_s)
         except TritonFailure as failure:
             second = self._choose(model, besides=first)
             # A run that used its whole time up has nobody left who waits for it, and may be what its replica hangs on.
-            if failure.kind not in _ELSEWHERE or second is first or time.monotonic() - begun >= self._timeout_s:
+            if failure.kind not in _ELSEWHERE or second is first or time.monotonic() - begun >= patience:
                 raise
             self._metrics.run_retries.labels(first.url, failure.kind.value).inc()
-        return await self._infer(second, model, inputs, outputs)
+        return await self._infer(second, model, inputs, outputs, timeout_s)
 
     async def server_ready(self) -> bool:
         """Whether any replica answers that it is ready."""
@@ -170,7 +172,12 @@ class ReplicaSet:
         return min(ready or others, key=lambda replica: (replica.inflight, replica.used))
 
     async def _infer(
-        self, replica: _Replica, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]
+        self,
+        replica: _Replica,
+        model: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        timeout_s: float | None,
     ) -> dict[str, Array]:
         self._turn += 1
         replica.used = self._turn
@@ -179,9 +186,7 @@ class ReplicaSet:
         gauge.set(replica.inflight)
         try:
             with self._tracing.run(model, replica.url, rows=len(next(iter(inputs.values())))) as headers:
-                if headers:
-                    return await replica.client.infer(model, inputs, outputs, headers=headers)
-                return await replica.client.infer(model, inputs, outputs)
+                return await replica.client.infer(model, inputs, outputs, timeout_s=timeout_s, headers=headers)
         except TritonFailure as failure:
             if failure.kind in _ELSEWHERE:
                 self._note(replica, model, False)

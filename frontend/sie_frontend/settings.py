@@ -119,7 +119,7 @@ class Settings:
         "SIE_TRITON_DEVICE",
         "cpu",
         "what Triton computes on; decides padding and the size of runs",
-        choices=("cpu", "cuda"),
+        choices=("cpu", "cuda", "cuda-tensorrt"),
     )
     ready_models: str = _setting(
         "SIE_TRITON_READY_MODELS",
