@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+from prometheus_client import Gauge
 
 from sie_frontend.metrics import Metrics
 from sie_frontend.tracing import Tracing
@@ -41,6 +42,8 @@ class _Replica:
 
     url: str
     client: TritonClient
+    runs_gauge: Gauge
+    ready_gauge: Gauge
     ready: set[str] = field(default_factory=set)
     inflight: int = 0
     used: int = 0
@@ -129,9 +132,9 @@ class ReplicaSet:
         for url in wanted:
             if url not in known:
                 log.info("Triton %s joins", url)
-                known[url] = _Replica(url, TritonClient(url, timeout_s=self._timeout_s))
-                self._metrics.replica_ready.labels(url).set(0)
-                self._metrics.replica_runs.labels(url).set(0)
+                client = TritonClient(url, timeout_s=self._timeout_s)
+                gauges = (self._metrics.replica_runs.labels(url), self._metrics.replica_ready.labels(url))
+                known[url] = _Replica(url, client, *gauges)
         for replica in self._replicas:
             if replica.url not in wanted:
                 log.info("Triton %s leaves", replica.url)
@@ -156,8 +159,7 @@ class ReplicaSet:
 
     def _note(self, replica: _Replica, model: str, ready: bool) -> None:
         (replica.ready.add if ready else replica.ready.discard)(model)
-        if replica in self._replicas:
-            self._metrics.replica_ready.labels(replica.url).set(bool(replica.ready))
+        replica.ready_gauge.set(bool(replica.ready))
 
     def _choose(self, model: str, besides: _Replica | None = None) -> _Replica:
         """The least busy replica that serves `model`; among equals the one that waited longest for a run.
@@ -182,8 +184,7 @@ class ReplicaSet:
         self._turn += 1
         replica.used = self._turn
         replica.inflight += 1
-        gauge = self._metrics.replica_runs.labels(replica.url)
-        gauge.set(replica.inflight)
+        replica.runs_gauge.set(replica.inflight)
         try:
             with self._tracing.run(model, replica.url, rows=len(next(iter(inputs.values())))) as headers:
                 return await replica.client.infer(model, inputs, outputs, timeout_s=timeout_s, headers=headers)
@@ -193,4 +194,4 @@ class ReplicaSet:
             raise
         finally:
             replica.inflight -= 1
-            gauge.set(replica.inflight)
+            replica.runs_gauge.set(replica.inflight)
