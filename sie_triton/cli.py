@@ -144,7 +144,7 @@ INT8_REFUSAL = (
 BOTH_DEVICES = [DeviceName.cpu, DeviceName.cuda]
 
 # Mistakes in what the user wrote, as against work that failed.
-_USAGE_CODES = ("SIE1", "SIE2", "SIE801")
+_USAGE_CODES = ("SIE1", "SIE2", "SIE712", "SIE801")
 
 
 def main() -> None:
@@ -264,7 +264,8 @@ def serve(
     port: Annotated[int, typer.Option(help="Port the frontend listens on.", min=1, max=65535)] = 8080,
     device: Device = ServeDevice.auto,
     triton_url: Annotated[
-        str | None, typer.Option("--triton-url", help="Use a Triton that already runs, at `host:port`.")
+        str | None,
+        typer.Option("--triton-url", help="Use Tritons that already run: `host:port`, several joined by commas."),
     ] = None,
     log_dir: Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")] = Path(".cache/log"),
 ) -> None:
@@ -446,6 +447,18 @@ def deploy(
     triton_image: Annotated[str | None, typer.Option(help="Image of tritonserver. Default: by device.")] = None,
     frontend_image: Annotated[str | None, typer.Option(help="Image of the frontend.")] = None,
     storage_class: Annotated[str | None, typer.Option(help="Storage class of the claim.")] = None,
+    service_account: Annotated[
+        str | None, typer.Option(help="Service account of the pods, with rights on the object store.")
+    ] = None,
+    credentials_secret: Annotated[
+        str | None, typer.Option(help="Secret whose keys become variables, such as `AWS_ACCESS_KEY_ID`.")
+    ] = None,
+    triton_replicas: Annotated[int | None, typer.Option(help="Fewest Tritons. Default: 2.")] = None,
+    triton_max_replicas: Annotated[int | None, typer.Option(help="Most Tritons. Default: 8.")] = None,
+    frontend_replicas: Annotated[int | None, typer.Option(help="Fewest frontends. Default: 2.")] = None,
+    frontend_max_replicas: Annotated[int | None, typer.Option(help="Most frontends. Default: 8.")] = None,
+    prometheus_url: Annotated[str | None, typer.Option(help="Where KEDA asks for metrics.")] = None,
+    monitoring_namespace: Annotated[str | None, typer.Option(help="Namespace that may read Triton's metrics.")] = None,
 ) -> None:
     """Render Kubernetes or KServe manifests for a built repository."""
     from sie_triton.deploy import DeployOptions, write_manifests
@@ -457,10 +470,19 @@ def deploy(
         "device": device.value,
         "autoscaler": autoscaler.value,
         "triton_image": triton_image,
+        "frontend_image": frontend_image,
         "storage_class": storage_class,
-        **({"frontend_image": frontend_image} if frontend_image else {}),
+        "service_account": service_account,
+        "credentials_secret": credentials_secret,
+        "triton_replicas": triton_replicas,
+        "triton_max_replicas": triton_max_replicas,
+        "frontend_replicas": frontend_replicas,
+        "frontend_max_replicas": frontend_max_replicas,
+        "prometheus_url": prometheus_url,
+        "monitoring_namespace": monitoring_namespace,
     }
-    for path in write_manifests(kind.value, repository, out_dir, DeployOptions(**chosen)):
+    options = DeployOptions(**{option: value for option, value in chosen.items() if value is not None})
+    for path in write_manifests(kind.value, repository, out_dir, options):
         out.print(str(path), markup=False)
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from sie_frontend import logs
 from sie_frontend.main import make_server
 from sie_frontend.manifest import Manifest
-from sie_frontend.settings import Settings
+from sie_frontend.settings import Settings, SettingsError
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded.installation import find_installation
@@ -103,8 +104,22 @@ def serve_repository(
             supervisor = Supervisor(spec, on_change=changed)
             supervisor.start()
             triton_url = supervisor.url
-        settings = Settings.from_environment()
-        server = make_server(_with(settings, repository, triton_url, host, port, machine))
+        try:
+            settings = Settings.from_environment(
+                repository=repository, triton_url=triton_url, host=host, port=port, device=machine
+            )
+            if settings.access_log or settings.log_format != "text":
+                # Asked for by name: it must not need `--verbose` besides.
+                logs.configure(settings.log_format)
+            server = make_server(settings)
+        except SettingsError as error:
+            raise DiagnosticError(
+                [
+                    Diagnostic(
+                        "SIE712", str(error), hint="change the variable or the option; docs/operations.md has them all"
+                    )
+                ]
+            ) from None
         threading.Thread(
             target=_announce_ready, args=(server, manifest, begun, announce), name="announce-ready", daemon=True
         ).start()
@@ -229,13 +244,6 @@ def serve_triton(
         raise DiagnosticError(failure)
 
 
-def _with(settings: Settings, repository: Path, triton_url: str, host: str, port: int, machine: str) -> Settings:
-    from dataclasses import replace
-
-    url = triton_url.removeprefix("http://").rstrip("/")
-    return replace(settings, repository=repository, triton_url=url, host=host, port=port, device=machine)
-
-
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
@@ -243,7 +251,7 @@ def _exit_on_signal(number: int, frame: FrameType | None) -> None:
 def _announce_ready(server: uvicorn.Server, manifest: Manifest, begun: float, announce: Announce) -> None:
     """Wait until the models answer, then say where, how long it took, and what to paste."""
     frontend = server.config.app.state.frontend  # type: ignore[union-attr]
-    while not (server.started and frontend.engine.ready):
+    while not (server.started and frontend.ready):
         if server.should_exit:
             return
         time.sleep(0.05)

@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from sie_frontend import errors
+from sie_frontend.drain import Drain, DrainMiddleware, Phase
 from sie_frontend.engine import Engine
 from sie_frontend.errors import WireError
 from sie_frontend.listing import list_models, model_info
-from sie_frontend.manifest import Model, read_manifest
+from sie_frontend.manifest import Model
 from sie_frontend.metrics import CONTENT_TYPE, Metrics
 from sie_frontend.negotiation import check_machine_profile, check_remote, response_format
+from sie_frontend.observation import Exchange, Observer
 from sie_frontend.openai import SUCCESS_HEADERS, embeddings_body, parse_embeddings, resolve_embeddings
 from sie_frontend.options import resolve_encode, resolve_score
 from sie_frontend.requests import Item, check_body_size, parse_encode, parse_score
 from sie_frontend.responses import encode_body, rank_scores, score_body, success_headers
-from sie_frontend.settings import Settings
+from sie_frontend.settings import Settings, SettingsError
+from sie_frontend.storage import open_repository
+from sie_frontend.tracing import Tracing, make_tracing
 
 log = logging.getLogger("sie_frontend")
 
-Handler = Callable[["Frontend", Request, str], Awaitable[Response]]
+Handler = Callable[["Frontend", Request, Exchange], Awaitable[Response]]
 
 
 class Frontend:
-    """One process's state: the engine, the metrics and the identity that responses carry."""
+    """One process's state: the repository, the engine, what watches it, and the identity that responses carry."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.manifest = read_manifest(settings.repository)
+        self.drain = Drain()
+        self.repository = open_repository(settings.repository)
+        self.manifest = self.repository.manifest
+        for model_id in settings.ready_model_ids:
+            if model_id not in self.manifest.models:
+                raise SettingsError(f"`SIE_TRITON_READY_MODELS` names {model_id!r}, which the repository does not hold")
+        self.tracing = tracing or make_tracing()
+        self.observer = Observer(self.metrics, self.tracing, self.manifest.models, access_log=settings.access_log)
         self.runtime_instance = secrets.token_hex(32)
         self._engine: Engine | None = None
 
@@ -53,11 +65,18 @@ class Frontend:
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Open the engine inside the event loop and close it when the last request is answered."""
-        self._engine = Engine(self.manifest, self.settings, self.metrics)
+        self._engine = Engine(self.manifest, self.repository.folder, self.settings, self.metrics, self.tracing)
         try:
             yield
         finally:
             await self._engine.close()
+            await asyncio.to_thread(self.tracing.close)
+            self.repository.close()
+
+    @property
+    def ready(self) -> bool:
+        """What `/readyz` says: the models that must answer do, and this process stays."""
+        return self.drain.phase is Phase.SERVING and self.engine.ready
 
     def model(self, model_id: str) -> Model:
         """The model of a routable id; raises `WireError` (404) with suggestions."""
@@ -80,17 +99,20 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-async def encode(frontend: Frontend, request: Request, model_id: str) -> Response:
+async def encode(frontend: Frontend, request: Request, exchange: Exchange) -> Response:
     """`POST /v1/encode/{model}`. The order of the checks is the contract's."""
+    model_id = exchange.model_id
     check_machine_profile(request.headers.get("x-sie-machine-profile"), frontend.settings.machine_profile)
     check_remote(request.headers.get("x-sie-remote"))
     body = await read_body(request, frontend.settings.max_body_bytes)
     parsed = parse_encode(body, request.headers.get("content-type"))
+    exchange.body_read()
     model = frontend.model(model_id)
     call = resolve_encode(
         parsed.params, profiles=model.profiles, declared_outputs=_encode_outputs(model), model_id=model_id
     )
     encoded = await frontend.engine.encode(model_id, model, parsed.items, call)
+    exchange.computed(len(parsed.items), encoded.usage.input_tokens, encoded.timing)
     wire_format = response_format(request.headers.get("accept"))
     content = encode_body(
         model_id,
@@ -104,17 +126,20 @@ async def encode(frontend: Frontend, request: Request, model_id: str) -> Respons
     return Response(content, headers=headers)
 
 
-async def score(frontend: Frontend, request: Request, model_id: str) -> Response:
+async def score(frontend: Frontend, request: Request, exchange: Exchange) -> Response:
     """`POST /v1/score/{model}`."""
+    model_id = exchange.model_id
     check_machine_profile(request.headers.get("x-sie-machine-profile"), frontend.settings.machine_profile)
     check_remote(request.headers.get("x-sie-remote"))
     body = await read_body(request, frontend.settings.max_body_bytes)
     parsed = parse_score(body, request.headers.get("content-type"))
+    exchange.body_read()
     model = frontend.model(model_id)
     if "score" not in model.outputs:
         raise errors.scoring_unsupported(model_id)
     call = resolve_score(parsed, profiles=model.profiles)
     scored = await frontend.engine.score(model_id, model, parsed.query, parsed.items, call)
+    exchange.computed(len(parsed.items), scored.usage.input_tokens, scored.timing)
     ranking = rank_scores(scored.scores, [item.id for item in parsed.items], model_id)
     wire_format = response_format(request.headers.get("accept"))
     content = score_body(model_id, parsed.query.id, ranking, usage=scored.usage, wire_format=wire_format)
@@ -122,14 +147,17 @@ async def score(frontend: Frontend, request: Request, model_id: str) -> Response
     return Response(content, headers=headers)
 
 
-async def embeddings(frontend: Frontend, request: Request, _: str) -> Response:
+async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -> Response:
     """`POST /v1/embeddings`, as OpenAI's clients call it. The model is named in the body."""
     body = await read_body(request, frontend.settings.max_body_bytes)
     parsed = parse_embeddings(body, request.headers.get("content-type"))
+    exchange.model_id = parsed.model
+    exchange.body_read()
     model = frontend.model(parsed.model)
     call = resolve_embeddings(parsed, profiles=model.profiles, declared_dims=_declared_dims(model))
     items = [Item(text=text) for text in parsed.texts]
     encoded = await frontend.engine.encode(parsed.model, model, items, call)
+    exchange.computed(len(items), encoded.usage.input_tokens, encoded.timing)
     vectors = [item.dense for item in encoded.items if item.dense is not None]
     content = embeddings_body(parsed, vectors, input_tokens=encoded.usage.input_tokens)
     return Response(content, headers=SUCCESS_HEADERS)
@@ -143,18 +171,22 @@ def _declared_dims(model: Model) -> dict[str, int]:
     return {output: dim for output, dim in model.dims.items() if dim is not None}
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The application of one repository. Raises `ManifestError` if the repository cannot be served."""
-    frontend = Frontend(settings)
+def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
+    """The application of one repository; `tracing` is by default what the environment says.
+
+    Raises `ManifestError` if the repository cannot be served, `SettingsError` if the settings do not fit it.
+    """
+    frontend = Frontend(settings, tracing)
 
     async def readyz(_: Request) -> Response:
-        ready = frontend.engine.ready
+        ready = frontend.ready
         return Response("ok" if ready else "not ready", 200 if ready else 503, media_type="text/plain")
 
     async def livez(_: Request) -> Response:
         return Response("ok", media_type="text/plain")
 
     async def metrics(_: Request) -> Response:
+        frontend.metrics.ready.set(frontend.ready)
         return Response(frontend.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
     async def models(_: Request) -> Response:
@@ -184,6 +216,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/v1/models", models),
             Route("/v1/models/{model:path}", one_model),
         ],
+        middleware=[Middleware(DrainMiddleware, frontend.drain)],
         lifespan=frontend.lifespan,
         exception_handlers={HTTPException: _framework_error},
     )
@@ -192,26 +225,23 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def _guarded(frontend: Frontend, route: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """Answer every failure in the contract's envelope and count every request."""
+    """Answer every failure in the contract's envelope and tell of every request."""
+    openai = route == "embeddings"
 
     async def answer(request: Request) -> Response:
-        begun = time.perf_counter()
-        model_id = request.path_params.get("model", "")
-        openai = route == "embeddings"
-        try:
-            response = await handler(frontend, request, model_id)
-        except WireError as error:
-            response = _refusal(frontend, error, openai=openai)
-        except ClientDisconnect:
-            response = Response(status_code=499)
-        except Exception:
-            log.exception("unexpected failure in %s of %s", route, model_id)
-            failed = errors.inference_error("scoring" if route == "score" else "encoding")
-            response = _refusal(frontend, failed, openai=openai)
-        # An unknown id must not become a label: anybody could fill the registry with them.
-        label = model_id if model_id in frontend.manifest.models else ""
-        frontend.metrics.requests.labels(route, label, str(response.status_code)).inc()
-        frontend.metrics.request_seconds.labels(route, label).observe(time.perf_counter() - begun)
+        with frontend.observer.exchange(route, request.path_params.get("model", ""), request.headers) as exchange:
+            try:
+                response = await handler(frontend, request, exchange)
+            except WireError as error:
+                response = _refusal(frontend, error, openai=openai)
+            except ClientDisconnect:
+                response = Response(status_code=499)
+            except Exception:
+                log.exception("unexpected failure in %s of %r", route, exchange.model_id)
+                failed = errors.inference_error("scoring" if route == "score" else "encoding")
+                response = _refusal(frontend, failed, openai=openai)
+            exchange.status = response.status_code
+            response.headers.update(exchange.headers)
         return response
 
     return answer

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -19,13 +20,15 @@ from sie_frontend.heads import Heads, narrow, narrow_sparse
 from sie_frontend.manifest import Batching, BgeM3Score, DenseHead, Manifest, MaxSimScore, Model
 from sie_frontend.metrics import Metrics
 from sie_frontend.options import ResolvedCall, ResolvedScore
+from sie_frontend.replicas import ReplicaSet
 from sie_frontend.requests import Item, check_item_count
 from sie_frontend.responses import ItemOutputs, SparseVector, Timing, Usage
 from sie_frontend.rows import RowMaker
 from sie_frontend.scheduler import Outcome, RunQueue
 from sie_frontend.settings import Settings
 from sie_frontend.tokenization import Row, make_batch
-from sie_frontend.triton_client import PROBE_TIMEOUT_S, FailureKind, TritonClient, TritonFailure
+from sie_frontend.tracing import Tracing
+from sie_frontend.triton_client import PROBE_TIMEOUT_S, FailureKind, TritonFailure
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 T = TypeVar("T")
@@ -58,25 +61,31 @@ class Scored:
 
 
 class Engine:
-    """Everything behind the routes. Made inside a running event loop, closed by `close`."""
+    """Everything behind the routes. Made inside a running event loop, closed by `close`.
 
-    def __init__(self, manifest: Manifest, settings: Settings, metrics: Metrics) -> None:
+    `repository` is a folder with the files that the manifest's models name.
+    """
+
+    def __init__(
+        self, manifest: Manifest, repository: Path, settings: Settings, metrics: Metrics, tracing: Tracing
+    ) -> None:
         self.manifest = manifest
         self.settings = settings
         self.metrics = metrics
         self.draining = False
-        self._triton = TritonClient(settings.triton_url, timeout_s=settings.triton_timeout_s)
+        self._triton = ReplicaSet(settings.triton_urls, metrics, tracing, timeout_s=settings.triton_timeout_s)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
         self._rows: dict[str, RowMaker] = {}
         self._heads: dict[str, Heads] = {}
         for model_id, model in manifest.models.items():
-            self._rows[model_id] = RowMaker(model, settings.repository)
-            self._heads[model_id] = Heads(model, self._rows[model_id], settings.repository)
+            self._rows[model_id] = RowMaker(model, repository)
+            self._heads[model_id] = Heads(model, self._rows[model_id], repository)
         self._queues = {model.triton_model: self._queue(model) for model in manifest.models.values()}
         self._models = {model.triton_model: model for model in manifest.models.values()}
         self._ready: dict[str, bool] = dict.fromkeys(self._queues, False)
         self._losses: dict[str, int] = dict.fromkeys(self._queues, 0)
         self._broken: dict[str, _Broken] = {}
+        self._required = {manifest.models[i].triton_model for i in settings.ready_model_ids or manifest.models}
         self._pending = 0
         self._recheck = asyncio.Event()
         self._monitor = asyncio.get_running_loop().create_task(self._watch_readiness())
@@ -120,8 +129,8 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether every model of the repository can be served now."""
-        return not self.draining and bool(self._ready) and all(self._ready.values())
+        """Whether every model that must answer can be served now, and new work is welcome."""
+        return not self.draining and bool(self._required) and all(self._ready[name] for name in self._required)
 
     def model_ready(self, model: Model) -> bool:
         """Whether Triton last said that this model is ready."""
@@ -134,6 +143,7 @@ class Engine:
                 if now != self._ready[name]:
                     log.info("model %s is %s", name, "ready" if now else "not ready")
                 self._ready[name] = now
+                self._queues[name].replicas = self._triton.serving(name, self.settings.keep_busy)
             self.metrics.ready.set(self.ready)
             self._recheck.clear()
             with contextlib.suppress(asyncio.TimeoutError):

@@ -1,28 +1,28 @@
-"""`sie-triton-frontend`: one frontend process in front of a Triton that already runs."""
+"""`sie-triton-frontend`: one frontend process in front of Tritons that already run."""
 
 from __future__ import annotations
 
 import argparse
-import logging
+import signal
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 import uvicorn
 
-from sie_frontend import __version__
+from sie_frontend import __version__, logs
 from sie_frontend.app import create_app
+from sie_frontend.drain import DrainingServer
 from sie_frontend.manifest import ManifestError
-from sie_frontend.settings import Settings, SettingsError
+from sie_frontend.settings import Settings, SettingsError, add_arguments
 
 
 def make_server(settings: Settings) -> uvicorn.Server:
     """The HTTP server of one repository; `run` serves until SIGINT or SIGTERM and answers what is in flight first.
 
-    Raises `ManifestError` if the repository cannot be served.
+    Raises `ManifestError` if the repository cannot be served, `SettingsError` if the settings do not fit it.
     """
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -33,28 +33,25 @@ def make_server(settings: Settings) -> uvicorn.Server:
         timeout_keep_alive=75,
         backlog=2048,
     )
-    return uvicorn.Server(config)
+    return DrainingServer(config, app.state.frontend.drain, delay_s=settings.drain_delay_s)
 
 
 def main() -> None:
-    """Entry point of the container image; settings come from the environment, flags override them."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        settings = Settings.from_environment()
-    except SettingsError as error:
-        sys.exit(f"error: {error}")
+    """Entry point of the container image; settings come from the environment, options override them."""
     parser = argparse.ArgumentParser(prog="sie-triton-frontend", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--repository", type=Path, default=settings.repository, help="the built model repository")
-    parser.add_argument("--triton-url", default=settings.triton_url, help="host:port of Triton's HTTP endpoint")
-    parser.add_argument("--host", default=settings.host, help="address to listen on")
-    parser.add_argument("--port", type=int, default=settings.port, help="port to listen on")
-    parser.add_argument("--device", default=settings.device, choices=["cpu", "cuda"], help="what Triton runs on")
-    flags = parser.parse_args()
+    add_arguments(parser)
+    given = vars(parser.parse_args())
+    # Also while the repository is fetched, and after the server is done: the temporary folder must go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        make_server(replace(settings, **vars(flags))).run()
-    except ManifestError as error:
+        settings = Settings.from_environment(**given)
+        logs.configure(settings.log_format)
+        make_server(settings).run()
+    except (SettingsError, ManifestError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -282,17 +282,22 @@ def read_manifest(repository: Path) -> Manifest:
         raise ManifestError(f"no `{MANIFEST_NAME}` in `{repository}`; build one with `sie-triton build`") from None
     except OSError as error:
         raise ManifestError(f"cannot read `{path}`: {error.strerror}") from None
+    return parse_manifest(data, str(path))
+
+
+def parse_manifest(data: bytes, origin: str) -> Manifest:
+    """The manifest in `data`, which was read from `origin`; raises `ManifestError` with the cause and the cure."""
     try:
         version = msgspec.json.decode(data, type=dict[str, Any]).get("schema_version")
         if version != SCHEMA_VERSION:
             raise ManifestError(
-                f"`{path}` has schema version {version!r}, this program reads {SCHEMA_VERSION}; "
+                f"`{origin}` has schema version {version!r}, this program reads {SCHEMA_VERSION}; "
                 "rebuild with `sie-triton build --force`"
             )
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(
-            f"`{path}` is not a valid manifest: {error}; rebuild with `sie-triton build --force`"
+            f"`{origin}` is not a valid manifest: {error}; rebuild with `sie-triton build --force`"
         ) from None
 
 

@@ -13,6 +13,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 # From half of a one-token run on a GPU to a bulk request that waited for others.
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+# Reading, tokenising and packing a short query take tens of microseconds.
+_STAGE_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, *_SECONDS)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -28,6 +30,9 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(f"sie_frontend_{name}", text, labels, buckets=buckets, registry=self.registry)
 
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"sie_frontend_{name}", text, labels, registry=self.registry)
+
         self.requests = counter("requests", "Requests answered, by route, model and status", "route", "model", "status")
         self.errors = counter("errors", "Requests refused or failed, by kind", "kind")
         self.items = counter("items", "Items received in admitted requests", "model")
@@ -35,13 +40,20 @@ class Metrics:
         self.padded_tokens = counter("padded_tokens", "Positions computed, padding included", "model")
         self.truncated = counter("truncated_items", "Items cut at the model's limit", "model")
         self.request_seconds = histogram("request_seconds", "Wall time of a request", _SECONDS, "route", "model")
+        self.stage_seconds = histogram(
+            "stage_seconds", "Time of answered requests by stage", _STAGE_SECONDS, "stage", "model"
+        )
         self.queue_seconds = histogram("queue_seconds", "Wait from submission to the first run", _SECONDS, "model")
         self.run_seconds = histogram("run_seconds", "Round trip of one run to Triton", _SECONDS, "model")
         self.run_rows = histogram("run_rows", "Rows in one run", _ROWS, "model")
-        self.pending_items = Gauge(
-            "sie_frontend_pending_items", "Items admitted and not answered yet", registry=self.registry
+        self.run_retries = counter(
+            "run_retries", "Runs that got no answer from a replica and went to another", "replica", "kind"
         )
-        self.ready = Gauge("sie_frontend_ready", "1 while /readyz answers ok", registry=self.registry)
+        self.inflight_requests = gauge("inflight_requests", "Requests being answered")
+        self.pending_items = gauge("pending_items", "Items admitted and not answered yet")
+        self.replica_runs = gauge("triton_inflight_runs", "Runs that a Triton has not answered yet", "replica")
+        self.replica_ready = gauge("triton_ready", "1 while a Triton says that it serves a model of ours", "replica")
+        self.ready = gauge("ready", "1 while /readyz answers ok")
         # Looking labels up takes longer than counting.
         self._of_runs = lru_cache(maxsize=None)(self._labelled_run_metrics)
 

@@ -1,61 +1,267 @@
-"""What one frontend process is told at its start; nothing reads the environment later."""
+"""What one frontend process is told at its start; nothing reads the environment later.
+
+`Settings` is the one place that knows a setting: the metadata of each field say its variable, how its text is read and
+what it means. The environment, the command line and the documentation are driven by them.
+"""
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
 
 from sie_frontend.requests import MAX_BODY_BYTES, MAX_ITEMS
+
+_METADATA: Final = "setting"
+_ENDPOINT = re.compile(
+    r"(dns://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))(/[A-Za-z0-9._~/-]*)?"
+)
 
 
 class SettingsError(ValueError):
     """A setting cannot be used; the message names it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The meaning of one field of `Settings`. `parse` raises `ValueError`, whose text says what was expected."""
+
+    name: str
+    variable: str
+    default: Any
+    help: str
+    parse: Callable[[str], Any]
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """The option of the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def default_text(self) -> str:
+        """The default as one would write it in the environment; "" where nothing is set."""
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
+        return (
+            ""
+            if self.default is None
+            else f"{self.default:g}"
+            if isinstance(self.default, float)
+            else f"{self.default}"
+        )
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _whole(value: str) -> int:
+    if not (value.isascii() and value.isdecimal()):
+        raise ValueError("a whole number")
+    return int(value)
+
+
+def _seconds(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError("a number of seconds")
+    return number
+
+
+def _switch(value: str) -> bool:
+    meaning = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.lower() not in meaning:
+        raise ValueError("`true` or `false`")
+    return meaning[value.lower()]
+
+
+def _setting(
+    variable: str,
+    default: Any,
+    help: str,
+    *,
+    parse: Callable[[str], Any] = _text,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    return field(default=default, metadata={_METADATA: (variable, help, parse, choices)})
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Where the repository and Triton are, and the limits of this process.
+    """Where the repository and the Tritons are, and the limits of this process.
 
-    `inflight_extra` runs are sent ahead of what the model's instances compute, so that an instance finds its next run
-    waiting. `pending_items` bounds what is admitted; beyond it a request gets 503 QUEUE_FULL.
+    Raises `SettingsError` for what cannot be used, wherever it came from.
     """
 
-    repository: Path
-    triton_url: str = "127.0.0.1:8000"
-    host: str = "127.0.0.1"
-    port: int = 8080
-    device: str = "cpu"
-    pending_items: int = 16_384
-    max_items: int = MAX_ITEMS
-    max_body_bytes: int = MAX_BODY_BYTES
-    inflight_extra: int = 1
-    triton_timeout_s: float = 120.0
-    shutdown_grace_s: float = 30.0
-    machine_profile: str | None = None
+    repository: str | os.PathLike[str] = _setting(  # noqa: RUF009 - it makes a dataclass field
+        "SIE_TRITON_REPOSITORY",
+        "model_repository",
+        "the built repository: a folder, or an object store's `s3://bucket/prefix`, `gs://bucket/prefix` or any other "
+        "URL that fsspec knows",
+    )
+    triton_url: str = _setting(
+        "SIE_TRITON_TRITON_URL",
+        "127.0.0.1:8000",
+        "Triton's HTTP endpoint as `host:port`; several, separated by commas, are replicas of each other, and so are "
+        "all addresses of the name in `dns://name:port`",
+    )
+    host: str = _setting("SIE_TRITON_HOST", "127.0.0.1", "address that the frontend listens on")
+    port: int = _setting("SIE_TRITON_PORT", 8080, "port that the frontend listens on", parse=_whole)
+    device: str = _setting(
+        "SIE_TRITON_DEVICE",
+        "cpu",
+        "what Triton computes on; decides padding and the size of runs",
+        choices=("cpu", "cuda", "cuda-tensorrt"),
+    )
+    ready_models: str = _setting(
+        "SIE_TRITON_READY_MODELS",
+        "",
+        "model ids, separated by commas, that must answer for `/readyz` to say ok; nothing means all",
+    )
+    pending_items: int = _setting(
+        "SIE_TRITON_PENDING_ITEMS",
+        16_384,
+        "items admitted and not answered yet; beyond it a request gets 503 QUEUE_FULL",
+        parse=_whole,
+    )
+    max_items: int = _setting("SIE_TRITON_MAX_ITEMS", MAX_ITEMS, "items that one request may hold", parse=_whole)
+    max_body_bytes: int = _setting(
+        "SIE_MAX_REQUEST_BODY_BYTES", MAX_BODY_BYTES, "bytes of a request's body; larger ones get 413", parse=_whole
+    )
+    inflight_extra: int = _setting(
+        "SIE_TRITON_INFLIGHT_EXTRA",
+        1,
+        "runs sent ahead of what the model's instances compute, so that an instance finds its next run waiting",
+        parse=_whole,
+    )
+    keep_busy: int = _setting(
+        "SIE_TRITON_KEEP_BUSY",
+        0,
+        "Tritons that this frontend can keep busy alone; 0 means all that serve; where there are as many frontends as "
+        "Tritons, 1 keeps the queues in Triton short",
+        parse=_whole,
+    )
+    triton_timeout_s: float = _setting(
+        "SIE_TRITON_TRITON_TIMEOUT_S", 120.0, "seconds after which an unanswered run is given up", parse=_seconds
+    )
+    drain_delay_s: float = _setting(
+        "SIE_TRITON_DRAIN_DELAY_S",
+        0.0,
+        "seconds between SIGTERM and the closing of the listener: `/readyz` says 503 and requests are still answered, "
+        "while load balancers take notice",
+        parse=_seconds,
+    )
+    shutdown_grace_s: float = _setting(
+        "SIE_TRITON_SHUTDOWN_GRACE_S",
+        30.0,
+        "seconds after the closing of the listener in which requests in flight may finish",
+        parse=_seconds,
+    )
+    log_format: str = _setting(
+        "SIE_TRITON_LOG_FORMAT",
+        "text",
+        "how log lines are written: for people, or one JSON object each",
+        choices=("text", "json"),
+    )
+    access_log: bool = _setting(
+        "SIE_TRITON_ACCESS_LOG", False, "log one line for every request, with its milliseconds by stage", parse=_switch
+    )
+    machine_profile: str | None = _setting(
+        "SIE_MACHINE_PROFILE", None, "the identity that the header `X-SIE-Machine-Profile` must match"
+    )
+
+    def __post_init__(self) -> None:
+        for known in known_settings():
+            value = getattr(self, known.name)
+            if known.choices and value not in known.choices:
+                raise SettingsError(f"`{known.variable}` must be {_alternatives(known.choices)}, not {value!r}")
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"`SIE_TRITON_PORT` must be a port up to 65535, not {self.port}")
+        _ = self.triton_urls
+
+    @property
+    def triton_urls(self) -> tuple[str, ...]:
+        """The `host:port` or `dns://name:port` of each replica, in the order given; a path may follow.
+
+        Raises `SettingsError`.
+        """
+        found = []
+        for entry in self.triton_url.split(","):
+            endpoint = entry.strip().removeprefix("http://").rstrip("/")
+            match = _ENDPOINT.fullmatch(endpoint)
+            if match is None or not 0 < int(match["port"]) <= 65535:
+                raise SettingsError(
+                    f"`SIE_TRITON_TRITON_URL` must be `host:port`, or several joined by commas, not {entry.strip()!r}"
+                )
+            if endpoint in found:
+                raise SettingsError(f"`SIE_TRITON_TRITON_URL` names {endpoint!r} twice")
+            found.append(endpoint)
+        return tuple(found)
+
+    @property
+    def ready_model_ids(self) -> tuple[str, ...]:
+        """The ids of `ready_models`; empty means every model."""
+        return tuple(entry.strip() for entry in self.ready_models.split(",") if entry.strip())
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Settings from `SIE_TRITON_*` variables and SIE's own. Raises `SettingsError`."""
+    def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> Settings:
+        """Settings from their variables; what is `given` and not null wins over them. Raises `SettingsError`."""
+        values = {name: value for name, value in given.items() if value is not None}
+        for known in known_settings():
+            if known.name not in values and (text := environment.get(known.variable)):
+                values[known.name] = _parsed(known, text, known.variable)
+        return cls(**values)
 
-        def text(name: str, default: str) -> str:
-            return environment.get(name) or default
 
-        def whole(name: str, default: int) -> int:
-            value = text(name, str(default))
-            if not value.isdecimal():
-                raise SettingsError(f"`{name}` must be a whole number, not {value!r}")
-            return int(value)
+def known_settings() -> tuple[Setting, ...]:
+    """Every setting, in the order of the fields."""
+    return _KNOWN
 
-        return cls(
-            repository=Path(text("SIE_TRITON_REPOSITORY", "model_repository")),
-            triton_url=text("SIE_TRITON_TRITON_URL", cls.triton_url).removeprefix("http://").rstrip("/"),
-            host=text("SIE_TRITON_HOST", cls.host),
-            port=whole("SIE_TRITON_PORT", cls.port),
-            device=text("SIE_TRITON_DEVICE", cls.device),
-            pending_items=whole("SIE_TRITON_PENDING_ITEMS", cls.pending_items),
-            max_body_bytes=whole("SIE_MAX_REQUEST_BODY_BYTES", cls.max_body_bytes),
-            inflight_extra=whole("SIE_TRITON_INFLIGHT_EXTRA", cls.inflight_extra),
-            machine_profile=environment.get("SIE_MACHINE_PROFILE") or None,
-        )
+
+_KNOWN: Final = tuple(
+    Setting(known.name, variable, known.default, help, parse, choices)
+    for known in fields(Settings)
+    for variable, help, parse, choices in [known.metadata[_METADATA]]
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` one option for each setting. An option that is not used stays null in the result."""
+    for known in known_settings():
+        default = f", default {known.default_text}" if known.default_text else ""
+        help = f"{known.help} [{known.variable}{default}]".replace("%", "%%")
+        if isinstance(known.default, bool):
+            parser.add_argument(known.flag, action=argparse.BooleanOptionalAction, default=None, help=help)
+        else:
+            parser.add_argument(
+                known.flag, type=_argument(known), choices=known.choices or None, default=None, help=help
+            )
+
+
+def _argument(known: Setting) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            return _parsed(known, text, known.flag)
+        except SettingsError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def _parsed(known: Setting, text: str, where: str) -> Any:
+    try:
+        return known.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"`{where}` must be {error}, not {text!r}") from None
+
+
+def _alternatives(choices: tuple[str, ...]) -> str:
+    return " or ".join(f"`{choice}`" for choice in choices)

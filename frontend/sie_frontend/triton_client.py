@@ -94,9 +94,18 @@ class TritonClient:
         self._pool.close()
 
     async def infer(
-        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], *, timeout_s: float | None = None
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> dict[str, Array]:
-        """Run `model` on arrays of shape `[rows, …]`; returns the named outputs, read-only. Raises `TritonFailure`."""
+        """Run `model` on arrays of shape `[rows, …]`; returns the named outputs, read-only. Raises `TritonFailure`.
+
+        `headers` join the request's own, for tracing.
+        """
         arrays = [np.asarray(array, order="C") for array in inputs.values()]
         head = orjson.dumps(
             {
@@ -113,10 +122,12 @@ class TritonClient:
             }
         )
         length = len(head) + sum(array.nbytes for array in arrays)
+        extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         lines = (
             f"POST {self._path}/v2/models/{quote(model)}/infer HTTP/1.1\r\nHost: {self._host}\r\n"
             "Content-Type: application/octet-stream\r\n"
-            f"Inference-Header-Content-Length: {len(head)}\r\nContent-Length: {length}\r\n\r\n"
+            f"Inference-Header-Content-Length: {len(head)}\r\nContent-Length: {length}\r\n"
+            f"{extra}\r\n"
         )
         # The bytes of every array, whatever its type and shape; this is the only copy.
         parts: list[Any] = [lines.encode("ascii"), head, *(array.reshape(-1).view(np.uint8) for array in arrays)]

@@ -44,9 +44,9 @@ def render_kserve(manifest: Manifest, size: RepositorySize, deployment: Deployme
             "inference-service.yaml": [
                 _inference_service(deployment, size),
                 # Whether KServe's own service is headless differs between its versions.
-                triton_service(deployment, selector, _PORT),
+                triton_service(deployment, selector, {"http": _PORT}),
             ],
-            "frontend.yaml": frontend(deployment, manifest, size),
+            "frontend.yaml": frontend(deployment, manifest, size, _PORT),
             "network-policy.yaml": network_policies(deployment, selector, _PORT),
             "autoscaling.yaml": [*triton_autoscaler(deployment, predictor), *frontend_autoscaler(deployment)],
         },

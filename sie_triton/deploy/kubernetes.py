@@ -31,12 +31,10 @@ def render_kubernetes(manifest: Manifest, size: RepositorySize, deployment: Depl
             "storage.yaml": storage(deployment, size),
             "triton.yaml": [
                 triton_deployment(deployment, manifest, size),
-                _service(
-                    deployment, "triton", labels(deployment, "triton"), {"http": HTTP_PORT, "metrics": METRICS_PORT}
-                ),
+                triton_service(deployment, labels(deployment, "triton"), {"http": HTTP_PORT, "metrics": METRICS_PORT}),
                 _budget(deployment, "triton"),
             ],
-            "frontend.yaml": frontend(deployment, manifest, size),
+            "frontend.yaml": frontend(deployment, manifest, size, HTTP_PORT),
             "network-policy.yaml": network_policies(deployment, labels(deployment, "triton"), HTTP_PORT),
             "autoscaling.yaml": [
                 *triton_autoscaler(deployment, f"{deployment.name}-triton"),
@@ -84,12 +82,16 @@ def triton_deployment(deployment: Deployment, manifest: Manifest, size: Reposito
     return _deployment(deployment, "triton", deployment.triton_replicas, surge, triton_pod(deployment, manifest, size))
 
 
-def frontend(deployment: Deployment, manifest: Manifest, size: RepositorySize) -> list[Object]:
+def frontend(deployment: Deployment, manifest: Manifest, size: RepositorySize, triton_port: int) -> list[Object]:
     """The frontends, their service and their budget: the same for plain Kubernetes and for KServe."""
     surge = {"maxSurge": 1, "maxUnavailable": 0}
     return [
         _deployment(
-            deployment, "frontend", deployment.frontend_replicas, surge, frontend_pod(deployment, manifest, size)
+            deployment,
+            "frontend",
+            deployment.frontend_replicas,
+            surge,
+            frontend_pod(deployment, manifest, size, triton_port),
         ),
         _service(deployment, "frontend", labels(deployment, "frontend"), {"http": FRONTEND_PORT}),
         _budget(deployment, "frontend"),
@@ -123,9 +125,14 @@ def network_policies(deployment: Deployment, triton_labels: dict[str, str], trit
     ]
 
 
-def triton_service(deployment: Deployment, selector: dict[str, str], port: int) -> Object:
-    """`NAME-triton:8000` for tritonservers that listen on another `port`, found by other labels."""
-    return _service(deployment, "triton", selector, {"http": HTTP_PORT}, port)
+def triton_service(deployment: Deployment, selector: dict[str, str], ports: dict[str, int]) -> Object:
+    """`NAME-triton`, headless: its name has the address of every ready tritonserver, which listens on `ports`."""
+    service = _service(deployment, "triton", selector, ports)
+    service["spec"] = {"clusterIP": "None", **service["spec"]}
+    for port in service["spec"]["ports"]:
+        # Nothing translates ports where there is no virtual address.
+        port["targetPort"] = port["port"]
+    return service
 
 
 def _object_store(deployment: Deployment) -> list[Object]:
@@ -160,9 +167,7 @@ def _deployment(deployment: Deployment, component: str, replicas: int, surge: Ob
     }
 
 
-def _service(
-    deployment: Deployment, component: str, selector: dict[str, str], ports: dict[str, int], target: int | None = None
-) -> Object:
+def _service(deployment: Deployment, component: str, selector: dict[str, str], ports: dict[str, int]) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -171,8 +176,7 @@ def _service(
             "type": "ClusterIP",
             "selector": selector,
             "ports": [
-                {"name": name, "port": port, "targetPort": target or name, "appProtocol": "http"}
-                for name, port in ports.items()
+                {"name": name, "port": port, "targetPort": name, "appProtocol": "http"} for name, port in ports.items()
             ],
         },
     }

@@ -24,8 +24,10 @@ PENDING_ITEMS = "sie_frontend_pending_items"
 # A claim is mounted whole: a build replaces the repository's folder, and a mount of that folder would keep the old.
 MOUNT = "/models"
 USER = 1000
-# Between a pod's leaving the endpoints and its SIGTERM: the time in which others learn of it.
+# The time in which others learn that a pod leaves. A frontend waits it out itself, since its own `/readyz` says so too;
+# tritonserver would not, so that a hook delays its SIGTERM.
 _LEAVE_SECONDS = 5
+# The time in which what is in flight is finished.
 _DRAIN_SECONDS = 30
 _PROBE_SECONDS = 5
 
@@ -65,7 +67,7 @@ def triton_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize)
         "args": triton_arguments(deployment),
         "ports": [{"name": "http", "containerPort": HTTP_PORT}, {"name": "metrics", "containerPort": METRICS_PORT}],
         **triton_probes(size, HTTP_PORT),
-        "lifecycle": _leave(),
+        "lifecycle": {"preStop": {"sleep": {"seconds": _LEAVE_SECONDS}}},
         "resources": triton_resources(deployment, needs),
         "securityContext": container_security(),
         "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
@@ -79,15 +81,21 @@ def triton_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize)
     return _pod(deployment, "triton", manifest, METRICS_PORT, container, volumes)
 
 
-def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize) -> Object:
-    """Template of a pod with one frontend process."""
+def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize, triton_port: int) -> Object:
+    """Template of a pod with one frontend process; `triton_port` is the one on which the Triton pods listen."""
     needs = frontend_needs(size)
     environment = {
         "SIE_TRITON_REPOSITORY": repository_path(deployment),
-        "SIE_TRITON_TRITON_URL": f"{deployment.name}-triton:{HTTP_PORT}",
+        # The service is headless: its name has the address of each pod, and the frontend chooses among them.
+        "SIE_TRITON_TRITON_URL": f"dns://{deployment.name}-triton:{triton_port}",
+        # There are about as many frontends as Tritons, and each of them sends this much.
+        "SIE_TRITON_KEEP_BUSY": "1",
         "SIE_TRITON_HOST": "0.0.0.0",
         "SIE_TRITON_PORT": str(FRONTEND_PORT),
         "SIE_TRITON_DEVICE": deployment.device,
+        "SIE_TRITON_DRAIN_DELAY_S": str(_LEAVE_SECONDS),
+        "SIE_TRITON_SHUTDOWN_GRACE_S": str(_DRAIN_SECONDS),
+        "SIE_TRITON_LOG_FORMAT": "json",
     }
     container: Object = {
         "name": "frontend",
@@ -99,7 +107,6 @@ def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySiz
         "startupProbe": _probe("/livez", FRONTEND_PORT, failures=60, period=2),
         "readinessProbe": _probe("/readyz", FRONTEND_PORT, failures=2, period=2),
         "livenessProbe": _probe("/livez", FRONTEND_PORT, failures=6, period=10),
-        "lifecycle": _leave(),
         "resources": {
             "requests": {"cpu": str(needs.cpus), "memory": quantity(needs.memory)},
             "limits": {"memory": quantity(needs.memory_limit)},
@@ -107,7 +114,9 @@ def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySiz
         "securityContext": container_security(),
         "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
     }
-    volumes: list[Object] = [{"name": "scratch", "emptyDir": {"sizeLimit": "128Mi"}}]
+    # A frontend copies manifest and tokenizers from an object store here.
+    scratch = 128 * MIB if deployment.source.is_claim else 128 * MIB + size.tokenizer_bytes * 5 // 4
+    volumes: list[Object] = [{"name": "scratch", "emptyDir": {"sizeLimit": quantity(scratch)}}]
     return _pod(deployment, "frontend", manifest, FRONTEND_PORT, container, volumes)
 
 
@@ -244,7 +253,3 @@ def _probe(path: str, port: int, *, failures: int, period: int = _PROBE_SECONDS)
         "timeoutSeconds": _PROBE_SECONDS,
         "failureThreshold": failures,
     }
-
-
-def _leave() -> Object:
-    return {"preStop": {"sleep": {"seconds": _LEAVE_SECONDS}}}

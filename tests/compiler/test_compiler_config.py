@@ -18,9 +18,9 @@ from sie_triton.cli import shipped_bundles
 from sie_triton.compiler import BuildOptions, plan_models, select
 from sie_triton.config import (
     CPU_RUN_TOKENS,
-    ConfigName,
     INSTANCE_WEIGHT_BYTES,
     MAX_INSTANCES,
+    ConfigName,
     CpuShape,
     EnsembleStepConfig,
     TensorConfig,

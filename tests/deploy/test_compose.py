@@ -171,7 +171,7 @@ def test_the_frontends_settings_are_settings() -> None:
         settings = Settings.from_environment(environment)
         assert settings.triton_url == "triton:8000"
         assert settings.port == 8080
-        assert settings.repository == Path("/models/repository")
+        assert settings.repository == "/models/repository"
         assert settings.device == device
 
 

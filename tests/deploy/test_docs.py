@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+import typer
 import yaml
+from sie_frontend.settings import known_settings
 
 from deploy.conftest import ROOT
 from deploy.test_compose import BASE, GPU, services
+from sie_triton.cli import app
 from sie_triton.deploy.autoscaling import FRONTEND_TARGET, TRITON_TARGET
 from sie_triton.deploy.options import DEFAULT_TRITON_IMAGE
 from sie_triton.deploy.pods import PENDING_ITEMS, PENDING_REQUESTS
@@ -16,6 +19,7 @@ from sie_triton.lint.release import Release, onnx_runtime
 
 DOCKER = (ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
 KUBERNETES = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def test_every_variable_of_compose_is_explained_with_its_default() -> None:
@@ -25,7 +29,8 @@ def test_every_variable_of_compose_is_explained_with_its_default() -> None:
     used = {
         match for path in (BASE, GPU) for match in re.findall(r"\$\{(\w+):-([^}]*)\}", path.read_text(encoding="utf-8"))
     }
-    passed = {name for name, value in services()["builder"]["environment"].items() if value is None}
+    environments = [services()[name]["environment"] for name in ("builder", "frontend")]
+    passed = {name for environment in environments for name, value in environment.items() if value is None}
     assert set(explained) == {name for name, _ in used} | passed
     for name, default in used:
         assert f"`{default}`" in explained[name], name
@@ -55,7 +60,24 @@ def test_the_adapters_rules_make_the_metrics_that_scale() -> None:
     assert f"`{PENDING_REQUESTS}` ({TRITON_TARGET} a pod" in KUBERNETES
 
 
-@pytest.mark.parametrize("page", [DOCKER, KUBERNETES], ids=["docker", "kubernetes"])
+def test_the_frontends_settings_are_explained_with_their_defaults() -> None:
+    """One row for each, in their order, in the words of the settings themselves."""
+    section = OPERATIONS.partition("## Settings of the frontend")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(SIE_\w+)` \| `(--[\w-]+)` \| (.*?) \| (.*) \|$", section, re.MULTILINE)
+    assert rows == [
+        (known.variable, known.flag, f"`{known.default_text}`" if known.default_text else "not set", known.help)
+        for known in known_settings()
+    ]
+
+
+def test_options_named_on_the_page_exist() -> None:
+    deploy = next(command for command in typer.main.get_group(app).commands.values() if command.name == "deploy")
+    known = {option for parameter in deploy.params for option in parameter.opts}
+    named = set(re.findall(r"`(--[a-z-]+)", KUBERNETES)) - {"--trace-config"}
+    assert named <= known, named - known
+
+
+@pytest.mark.parametrize("page", [DOCKER, KUBERNETES, OPERATIONS], ids=["docker", "kubernetes", "operations"])
 def test_paths_and_links_lead_somewhere(page: str) -> None:
     for path in re.findall(r"`((?:docker|dashboards|model_bundles|docs)/[\w./-]*)`", page):
         assert (ROOT / path).exists(), path

@@ -140,10 +140,21 @@ def test_objects_find_each_other(kind: Kind, options: DeployOptions, repository:
         assert service["metadata"]["namespace"] == options.namespace
     frontend = of_kind(files, "Deployment")["sie-triton-frontend"]["spec"]["template"]["spec"]["containers"][0]
     environment = {entry["name"]: entry["value"] for entry in frontend["env"]}
-    host, port = environment["SIE_TRITON_TRITON_URL"].split(":")
-    ports = {entry["port"] for entry in of_kind(files, "Service")[host]["spec"]["ports"]}
-    assert int(port) in ports
     settings = Settings.from_environment(environment)
+    [url] = settings.triton_urls
+    host, port = url.removeprefix("dns://").split(":")
+    service = of_kind(files, "Service")[host]["spec"]
+    # A headless service translates no ports: what is named is what the pods listen on.
+    assert (url.startswith("dns://"), service["clusterIP"]) == (True, "None")
+    assert int(port) in {entry["port"] for entry in service["ports"]}
+    assert all(entry["port"] == entry["targetPort"] for entry in service["ports"])
+    listening = [
+        argument.partition("=")[2]
+        for pod in pods(files)
+        for argument in pod["spec"]["containers"][0].get("args", ())
+        if argument.startswith("--http-port=")
+    ]
+    assert listening == [port]
     assert (settings.host, settings.port) == ("0.0.0.0", frontend["ports"][0]["containerPort"])
     assert settings.device == options.device
     scaled = [*of_kind(files, "HorizontalPodAutoscaler").values(), *of_kind(files, "ScaledObject").values()]
@@ -245,6 +256,32 @@ def test_scaling_looks_at_metrics_that_exist(repository: Path) -> None:
                     [selector] = expression.expr.args
                     assert selector.vector_selector.name in known
                     assert float(trigger["metadata"]["threshold"]) > 0
+
+
+@pytest.mark.parametrize(("kind", "options"), CASES)
+def test_a_frontend_has_the_time_that_it_takes_to_leave(kind: Kind, options: DeployOptions, repository: Path) -> None:
+    """It waits by itself, from SIGTERM on: with a hook as well its `/readyz` would say ok for the first half."""
+    frontend = of_kind(render(kind, options, repository), "Deployment")["sie-triton-frontend"]
+    spec = frontend["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    assert "lifecycle" not in container
+    settings = Settings.from_environment({entry["name"]: entry["value"] for entry in container["env"]})
+    probe = container["readinessProbe"]
+    assert settings.drain_delay_s >= probe["periodSeconds"] * probe["failureThreshold"]
+    assert spec["terminationGracePeriodSeconds"] >= settings.drain_delay_s + settings.shutdown_grace_s + 5
+    assert settings.log_format == "json"
+
+
+def test_an_object_stores_files_fit_into_the_scratch_volume(repository: Path) -> None:
+    tokenizer = next(repository.glob("*/1/tokenizer.json"))
+    tokenizer.write_bytes(b" " * (300 << 20))
+    for source, least in (("s3://bucket", 300), (None, 0)):
+        files = render("kubernetes", DeployOptions(source=source), repository)
+        spec = of_kind(files, "Deployment")["sie-triton-frontend"]["spec"]["template"]["spec"]
+        [scratch] = [volume for volume in spec["volumes"] if volume["name"] == "scratch"]
+        size = int(scratch["emptyDir"]["sizeLimit"].removesuffix("Mi"))
+        assert size > least
+        assert (size == 128) == (source is None)
 
 
 def test_a_repository_built_anew_rolls_out(repository: Path) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ class Run:
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     outputs: tuple[str, ...]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[list[int]]:
@@ -101,6 +102,8 @@ class FakeTriton:
 
     answer: Answer = compute
     ready: bool = True
+    host: str = "127.0.0.1"
+    port: int = 0
     runs: list[Run] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -120,7 +123,7 @@ class FakeTriton:
     @property
     def url(self) -> str:
         """`host:port`, as the frontend's settings want it."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def _serve(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
@@ -135,7 +138,7 @@ class FakeTriton:
         app.router.add_post("/v2/models/{model}/infer", self._infer)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, self.host, self.port)
         await site.start()
         assert site._server is not None
         self.port = int(site._server.sockets[0].getsockname()[1])  # type: ignore[attr-defined]
@@ -147,7 +150,8 @@ class FakeTriton:
         return web.Response(status=200 if self.ready else 400)
 
     async def _infer(self, request: web.Request) -> web.StreamResponse:
-        run = _parse(request.match_info["model"], await request.read(), int(request.headers[HEADER_LENGTH]))
+        parsed = _parse(request.match_info["model"], await request.read(), int(request.headers[HEADER_LENGTH]))
+        run = replace(parsed, headers=request.headers)
         self.runs.append(run)
         self.running += 1
         self.most_running = max(self.most_running, self.running)

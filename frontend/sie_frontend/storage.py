@@ -1,0 +1,166 @@
+"""Where the repository lies: a folder, or an object store of which the small files that serving needs are fetched.
+
+Triton reads the graphs from an object store by itself. A frontend needs `manifest.json`, the tokenizers and, for
+inference-free retrieval, tables of token weights: it copies these into a private temporary folder, and only if they are
+what the manifest says, so that a repository that is replaced while it is read is noticed and not half served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from sie_frontend.manifest import MANIFEST_NAME, Manifest, ManifestError, SparseHead, parse_manifest, read_manifest
+from sie_frontend.settings import SettingsError
+
+T = TypeVar("T")
+
+log = logging.getLogger("sie_frontend")
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://.+", re.DOTALL)
+# How the stores' libraries say that credentials are missing or too weak.
+_DENIED = re.compile(r"credential|permission|forbidden|denied|unauthori[sz]ed|does not have|\b40[13]\b", re.IGNORECASE)
+_CURE = "install the extra: `pip install 'sie-triton-frontend[storage]'`"
+
+
+class OpenRepository:
+    """A repository that can be served: its manifest, and a folder with every file that the manifest's models name.
+
+    `close` removes the folder if it is a copy; so does the end of the process, unless it is killed.
+    """
+
+    def __init__(self, manifest: Manifest, folder: Path, copy: tempfile.TemporaryDirectory[str] | None = None) -> None:
+        self.manifest = manifest
+        self.folder = folder
+        self._copy = copy
+
+    def close(self) -> None:
+        """Remove what was copied. May be called twice."""
+        if self._copy is not None:
+            self._copy.cleanup()
+
+
+def is_url(location: str | os.PathLike[str]) -> bool:
+    """Whether a repository's location is an object store's, rather than a folder's."""
+    return isinstance(location, str) and _URL.fullmatch(location) is not None
+
+
+def open_repository(location: str | os.PathLike[str]) -> OpenRepository:
+    """Read a folder in place, or copy what serving needs from a URL that fsspec knows.
+
+    Raises `SettingsError` if the URL cannot be used here, and `ManifestError` if what lies there cannot be read or
+    served.
+    """
+    if not is_url(location):
+        folder = Path(location)
+        return OpenRepository(read_manifest(folder), folder)
+    url = str(location).rstrip("/")
+    begun = time.perf_counter()
+    store = _Store(url)
+    manifest = parse_manifest(store.read(MANIFEST_NAME), f"{url}/{MANIFEST_NAME}")
+    copy = tempfile.TemporaryDirectory(prefix="sie-frontend-")
+    try:
+        size = 0
+        for path in served_files(manifest):
+            data = store.read(path)
+            if hashlib.sha256(data).hexdigest() != _digest(manifest, path, url):
+                raise ManifestError(
+                    f"`{url}/{path}` is not what `{MANIFEST_NAME}` says: its digest differs; it is damaged, or the "
+                    "repository was being replaced: start again when the upload is complete, or upload it again"
+                )
+            target = Path(copy.name, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+            size += len(data)
+    except BaseException:
+        copy.cleanup()
+        raise
+    log.info("read the repository %s: %d bytes in %.1f s", url, size, time.perf_counter() - begun)
+    return OpenRepository(manifest, Path(copy.name), copy)
+
+
+def served_files(manifest: Manifest) -> list[str]:
+    """The paths, relative to the repository, of what the frontend reads besides the manifest; each once.
+
+    Raises `ManifestError` for a path that leads out of the repository.
+    """
+    found: dict[str, None] = {}
+    for model_id, model in manifest.models.items():
+        tables = [head.query_weights for head in model.heads.values() if isinstance(head, SparseHead)]
+        for path in (model.tokenization.path, *tables):
+            if path is None:
+                continue
+            parts = PurePosixPath(path).parts
+            if len(parts) < 2 or ".." in parts or parts[0] == "/" or "\\" in path or "\0" in path:
+                raise ManifestError(f"the manifest's model `{model_id}` names `{path}`, which is not in the repository")
+            found[PurePosixPath(path).as_posix()] = None
+    return list(found)
+
+
+def _digest(manifest: Manifest, path: str, url: str) -> str:
+    name, _, file = path.partition("/")
+    model = manifest.triton_models.get(name)
+    if model is None or file not in model.files:
+        raise ManifestError(
+            f"`{url}/{MANIFEST_NAME}` has no digest for `{path}`; rebuild with `sie-triton build --force`"
+        )
+    return model.files[file]
+
+
+class _Store:
+    """The folder of a URL, read through fsspec. Whatever its library raises becomes one of our errors."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        scheme = url.partition("://")[0]
+        try:
+            from fsspec.core import url_to_fs
+        except ImportError:
+            raise SettingsError(f"reading a repository from `{url}` needs fsspec; {_CURE}") from None
+        try:
+            self._files, self._root = self._attempt(lambda: url_to_fs(url))
+        except ImportError as error:
+            raise SettingsError(f"reading a repository from `{url}` needs a package more: {error}; {_CURE}") from None
+        except ValueError as error:
+            raise SettingsError(f"`{scheme}` in `{url}` names no kind of storage that fsspec knows: {error}") from None
+
+    def read(self, path: str) -> bytes:
+        """The content of a file of the folder. Raises `ManifestError`."""
+        where = f"{self._url}/{path}"
+        try:
+            data: bytes = self._attempt(lambda: self._files.cat_file(f"{self._root.rstrip('/')}/{path}"))
+        except FileNotFoundError as error:
+            said = str(error)
+            detail = "" if path in said or not said else f" ({said})"
+            raise ManifestError(
+                f"there is no `{where}`{detail}; check bucket and prefix, and upload a built repository"
+            ) from None
+        except ValueError as error:
+            raise ManifestError(f"cannot read `{where}`: {error}") from None
+        return data
+
+    def _attempt(self, call: Callable[[], T]) -> T:
+        """Run `call`; only `FileNotFoundError`, `ImportError`, `ValueError` and our own errors come through.
+
+        Each store's library has exceptions of its own, and none of them is imported here.
+        """
+        try:
+            return call()
+        except (FileNotFoundError, ImportError, ValueError):
+            raise
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
+            if _DENIED.search(said):
+                raise ManifestError(
+                    f"`{self._url}` may not be read: {said}; give this process credentials that may read the bucket, "
+                    "by its environment (`AWS_ACCESS_KEY_ID` and the like, `GOOGLE_APPLICATION_CREDENTIALS`) or its "
+                    "service account"
+                ) from None
+            raise ManifestError(f"cannot read `{self._url}`: {said}") from None
