@@ -72,6 +72,13 @@ class DeployDevice(str, Enum):
     cuda = "cuda"
 
 
+class DeployEngine(str, Enum):
+    """Whose tritonserver runs."""
+
+    nvidia = "nvidia"
+    embedded = "embedded"
+
+
 class DeployAutoscaler(str, Enum):
     """What scales the pods."""
 
@@ -324,9 +331,31 @@ def deploy(
         str | None, typer.Option(help="Where the pods find the repository: `pvc://`, `s3://` or `gs://`.")
     ] = None,
     device: Annotated[DeployDevice, typer.Option(help="What Triton computes on.")] = DeployDevice.cpu,
-    autoscaler: Annotated[DeployAutoscaler, typer.Option(help="What scales the pods.")] = DeployAutoscaler.hpa,
-    triton_image: Annotated[str | None, typer.Option(help="Image of tritonserver. Default: by device.")] = None,
+    engine: Annotated[
+        DeployEngine | None,
+        typer.Option(
+            help="Whose tritonserver runs. Default: ours on the CPU from a claim, else NVIDIA's.", show_default=False
+        ),
+    ] = None,
+    triton_image: Annotated[str | None, typer.Option(help="Image of tritonserver. Default: by engine.")] = None,
     frontend_image: Annotated[str | None, typer.Option(help="Image of the frontend.")] = None,
+    triton_replicas: Annotated[int, typer.Option(help="Fewest pods of Triton.", min=1)] = 2,
+    triton_max_replicas: Annotated[int, typer.Option(help="Most pods of Triton.", min=1)] = 8,
+    frontend_replicas: Annotated[int, typer.Option(help="Fewest pods of the frontend.", min=1)] = 2,
+    frontend_max_replicas: Annotated[int, typer.Option(help="Most pods of the frontend.", min=1)] = 8,
+    autoscaler: Annotated[DeployAutoscaler, typer.Option(help="What scales the pods.")] = DeployAutoscaler.hpa,
+    prometheus_url: Annotated[
+        str | None, typer.Option(help="Prometheus that KEDA asks. Default: that of its chart in `monitoring`.")
+    ] = None,
+    monitoring_namespace: Annotated[
+        str, typer.Option(help="Namespace whose pods may read Triton's metrics.")
+    ] = "monitoring",
+    service_account: Annotated[
+        str | None, typer.Option(help="Service account of the pods, for object storage.")
+    ] = None,
+    credentials_secret: Annotated[
+        str | None, typer.Option(help="Secret whose keys become variables of the pods, for object storage.")
+    ] = None,
     storage_class: Annotated[str | None, typer.Option(help="Storage class of the claim.")] = None,
 ) -> None:
     """Render Kubernetes or KServe manifests for a built repository."""
@@ -337,10 +366,20 @@ def deploy(
         "namespace": namespace,
         "source": source,
         "device": device.value,
-        "autoscaler": autoscaler.value,
+        "engine": engine.value if engine else None,
         "triton_image": triton_image,
+        "triton_replicas": triton_replicas,
+        "triton_max_replicas": triton_max_replicas,
+        "frontend_replicas": frontend_replicas,
+        "frontend_max_replicas": frontend_max_replicas,
+        "autoscaler": autoscaler.value,
+        "monitoring_namespace": monitoring_namespace,
+        "service_account": service_account,
+        "credentials_secret": credentials_secret,
         "storage_class": storage_class,
+        # These have a default of their own, of which the command line is ignorant.
         **({"frontend_image": frontend_image} if frontend_image else {}),
+        **({"prometheus_url": prometheus_url} if prometheus_url else {}),
     }
     for path in write_manifests(kind.value, repository, out_dir, DeployOptions(**chosen)):
         out.print(str(path), markup=False)
