@@ -7,7 +7,6 @@ from collections.abc import Mapping
 NOT_HERE: Mapping[str, str] = {
     "docker": "there is no container engine; tests/deploy reads the same compose files and runs the same images' steps",
     "kubectl": "there is no cluster; tests/deploy checks the manifests against Kubernetes' schemas",
-    "make test": "it is what runs this test",
     "sie-triton tune": "it measures the machine for minutes; tests of its own run it",
 }
 """Beginnings of commands that are not run. They must still be commands that a shell can read."""
@@ -18,24 +17,22 @@ PENDING: Mapping[str, str] = {
     "--precision": "the type of the weights",
     "--device": "the machines that a repository is for",
     "tune": "budgets and streams measured on this machine",
-    "SIE_TRITON_REQUEST_ID_HEADER": "request ids",
 }
 """Options and commands of `sie-triton` that the pages describe before they have landed. One that the command line
 does not have yet is skipped; one that it has is run as any other, whether or not it is listed here."""
 
 FOREIGN_OPTIONS: Mapping[str, str] = {
     "--build-arg": "docker",
-    "--no-deps": "pip",
     "--target": "docker",
     "--update-golden": "pytest, tests/conftest.py",
     "--wait": "docker",
     "--check": "python -m sie_triton.pages",
-    "--checkpoint": "examples/fastembed_migration.py",
     "--texts": "examples/fastembed_migration.py",
     "--url": "examples/fastembed_migration.py",
+    "--cache-config": "tritonserver",
+    "--disable-auto-complete-config": "tritonserver",
     "--model-config-name": "tritonserver",
-    "--model-repository": "tritonserver",
-    "--short": "python -m benchmarks.run",
+    "--rate-limit": "tritonserver",
 }
 """Options that are not `sie-triton`'s, and whose they are."""
 
@@ -44,6 +41,7 @@ MENTIONS: Mapping[str, str] = {
     "sie-triton build -r /models/repository -m ID": "a path inside a container",
     "sie-triton doctor": "what it finds is the machine's; tests/e2e reads it",
     "sie-triton tune": NOT_HERE["sie-triton tune"],
+    "sie-triton verify": "it takes half a minute, and docs/quick-start.md runs it",
 }
 """Commands within sentences whose options are checked without running them."""
 

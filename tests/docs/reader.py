@@ -187,7 +187,7 @@ class Reader:
     def _check(self, output: str, expected: str) -> None:
         position = 0
         for line in filter(str.strip, self._with_ports(expected).splitlines()):
-            pattern = "^" + ".*".join(re.escape(part) for part in line.strip().split("…")) + "$"
+            pattern = "^ *" + ".*".join(re.escape(part) for part in line.strip().split("…")) + "$"
             found = re.compile(pattern, re.MULTILINE).search(output, position)
             if found is None:
                 raise Surprise(f"nothing printed is like `{line.strip()}`:\n{output[-3000:]}")
@@ -250,7 +250,7 @@ def session(text: str) -> list[tuple[str, str]]:
 
 def left_out(line: str) -> str:
     """Why a command is not run here; empty where it is."""
-    words = line.split()
+    words = _words(line)
     while words and _ASSIGNMENT.match(words[0]):
         words.pop(0)
     command = " ".join(words)
@@ -259,6 +259,13 @@ def left_out(line: str) -> str:
             return reason
     pending = [word for word in not_yet(words) if word in PENDING]
     return f"{pending[0]} has not landed" if pending else ""
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError:  # a quote within a here-document
+        return line.split()
 
 
 def not_yet(words: Sequence[str]) -> list[str]:
