@@ -338,7 +338,14 @@ def _gaps(names: Iterable[str], extra_files: Sequence[str], place: str, where: W
     held = set(names)
     gaps = []
     if "config.json" not in held:
-        gaps.append(Diagnostic("SIE303", f"{place} has no `config.json`", where, "it says what the model is"))
+        gaps.append(
+            Diagnostic(
+                "SIE303",
+                f"{place} has no `config.json`",
+                where,
+                "copy it from the checkpoint: it says what the model is",
+            )
+        )
     gaps += _weight_gaps(held, place, where)
     if not _has_tokenizer(held):
         kinds = "`tokenizer.json`, `vocab.txt`, `vocab.json` with `merges.txt` or a `*.model`"

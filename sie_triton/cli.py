@@ -268,6 +268,8 @@ def catalog(
     from sie_triton.catalog import catalogue_table
 
     found, mistakes = load_bundles(bundles or shipped_bundles())
+    if not found:
+        _fail(mistakes)
     rows = catalogue_table(found.values())
     if as_json:
         out.print_json(json.dumps([asdict(row) for row in rows]))
@@ -307,6 +309,8 @@ def lint(
         raise typer.BadParameter(f"`{repository}` is not a folder", param_hint="REPOSITORY") from None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--triton") from None
+    if not any(path.is_dir() for path in repository.iterdir()):
+        raise typer.BadParameter(f"`{repository}` holds no model: every model is a folder", param_hint="REPOSITORY")
     if as_json:
         out.print_json(json.dumps([asdict(finding) for finding in findings], default=str))
     else:
@@ -466,7 +470,7 @@ def _options(repository: Path, weights: Sequence[str], models: Sequence[str]) ->
         raise typer.BadParameter("several models: say which the folder is for, `ID=FOLDER`", param_hint="--weights")
     unused = set(by_id) - {m.split(":")[0] for m in models}
     if unused:
-        raise typer.BadParameter(f"{sorted(unused)} are not among the models to build", param_hint="--weights")
+        raise typer.BadParameter(f"not among the models to build: {', '.join(sorted(unused))}", param_hint="--weights")
     return BuildOptions(repository=repository, weights=by_id, default_weights=default)
 
 

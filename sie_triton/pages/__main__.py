@@ -28,8 +28,8 @@ by its bundle. There is no configuration file.
 
 ## The frontend
 
-Read once, at the start. `sie-triton serve` and `sie-triton up` read them too; their options come first. The container
-of the frontend runs `sie-triton-frontend`, which has options of the same names.
+Read once, at the start, by `sie-triton serve` and `sie-triton up`, whose own options come first, and by
+`sie-triton-frontend`, which the frontend's container runs and which has the options below.
 
 {frontend}
 

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
+import sie_frontend.settings as frontend
 from sie_frontend.settings import Settings, SettingsError
 
-from sie_triton.pages.markdown import code, table
+from sie_triton.pages.markdown import code, listed, table
 
+# What `sie-triton-frontend` takes as an option.
+_OPTIONS = ("repository", "triton_url", "host", "port", "device")
 # Values of which any variable takes at least one that is not its default.
 _PROBES = ("7", "cuda", "probe", "true")
 
@@ -47,10 +50,25 @@ class _Asked(dict[str, str]):
         return super().__contains__(name)
 
 
+def settings() -> Iterator[tuple[str, str, str, str]]:
+    """Variable, option of `sie-triton-frontend` (or ""), default as text and meaning of every setting."""
+    if known := getattr(frontend, "known_settings", None):
+        for setting in known():
+            choices = f"; one of {listed(setting.choices)}" if setting.choices else ""
+            yield setting.variable, setting.flag, setting.default_text, f"{setting.help}{choices}"
+        return
+    for name, field in variables():
+        option = f"--{field.name.replace('_', '-')}" if field.name in _OPTIONS else ""
+        yield name, option, _default(field), _means(field)
+
+
 def chapter() -> str:
-    """The table. Raises `ValueError` for a setting whose meaning nobody wrote."""
-    rows = [(code(name), _default(field), _means(field)) for name, field in variables()]
-    return table(("Variable", "Default", "Means"), rows)
+    """The table."""
+    rows = [
+        (code(variable), code(option), code(default) or "not set", f"{means[:1].upper()}{means[1:].rstrip('.')}.")
+        for variable, option, default, means in settings()
+    ]
+    return table(("Variable", "Option", "Default", "Means"), rows)
 
 
 def variables() -> Iterator[tuple[str, Field[Any]]]:
@@ -72,7 +90,7 @@ def variables() -> Iterator[tuple[str, Field[Any]]]:
 
 def _default(field: Field[Any]) -> str:
     value = getattr(Settings.from_environment({}), field.name) if field.default is MISSING else field.default
-    return "not set" if value is None or value == "" else code(value)
+    return "" if value is None else str(value)
 
 
 def _means(field: Field[Any]) -> str:

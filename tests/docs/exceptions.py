@@ -17,9 +17,13 @@ PENDING: Mapping[str, str] = {
     "--precision": "the type of the weights",
     "--device": "the machines that a repository is for",
     "tune": "budgets and streams measured on this machine",
+    "SIE_TRITON_ACCESS_LOG": "a line for every request",
+    "SIE_TRITON_DRAIN_DELAY_S": "leaving without losing a request",
+    "SIE_TRITON_LOG_FORMAT": "JSON logs",
+    "SIE_TRITON_SHUTDOWN_GRACE_S": "leaving without losing a request",
 }
-"""Options and commands of `sie-triton` that the pages describe before they have landed. One that the command line
-does not have yet is skipped; one that it has is run as any other, whether or not it is listed here."""
+"""What the pages describe before it has landed: options and commands of `sie-triton`, variables. A command that uses
+one which is not there yet is skipped; once it is there, it is run as any other, whether or not it is listed here."""
 
 FOREIGN_OPTIONS: Mapping[str, str] = {
     "--build-arg": "docker",
@@ -29,10 +33,7 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
     "--check": "python -m sie_triton.pages",
     "--texts": "examples/fastembed_migration.py",
     "--url": "examples/fastembed_migration.py",
-    "--cache-config": "tritonserver",
-    "--disable-auto-complete-config": "tritonserver",
     "--model-config-name": "tritonserver",
-    "--rate-limit": "tritonserver",
 }
 """Options that are not `sie-triton`'s, and whose they are."""
 
