@@ -63,7 +63,7 @@ def test_every_file_belongs_to_a_family(samples: Path) -> None:
 @pytest.mark.parametrize("pattern", FAMILIES)
 def test_the_tests_of_a_family_read_its_folder(pattern: str) -> None:
     """By the name of the folder or the file, in the test or in a helper beside it that the test imports."""
-    folder = pattern.split("/")[0] if "/" in pattern else pattern
+    folder = pattern.partition("/")[0]
     for test in FAMILIES[pattern]:
         text = (TESTS / test).read_text(encoding="utf-8")
         helpers = re.findall(r"^from (\w+) import", text, re.MULTILINE)
