@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sie_frontend.manifest import Distance, Manifest, Model, TritonModel
+from sie_frontend.manifest import Built, Distance, Manifest, Model, TritonModel
 from sie_frontend.rows import RowMaker
 
 from sie_triton import __version__
@@ -18,10 +18,12 @@ from sie_triton import manifest as manifests
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.catalog import Recipe, Refusal, verdict
 from sie_triton.checkpoint import Checkpoint, Progress, resolve_checkpoint
-from sie_triton.config import CpuShape, available_cores, cpu_shape, triton_configs
+from sie_triton.config import CpuShape, available_cores, cpu_shape, machines, triton_configs
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import read_facts
-from sie_triton.plan import EXPORTER_REVISION, TritonPlan
+from sie_triton.formats import Precision
+from sie_triton.model_runner import config_path
+from sie_triton.plan import EXPORTER_REVISION, GraphOptions, TritonPlan
 from sie_triton.recipes import QUERY_WEIGHTS_NAME, extra_files, make_plans
 from sie_triton.render import render
 from sie_triton.repository import clear_leftovers, current_manifest, publish, staged_repository, write_manifest
@@ -50,6 +52,7 @@ class BuildOptions:
     repository: Path
     weights: Mapping[str, Path] = field(default_factory=dict)
     default_weights: Path | None = None
+    graphs: GraphOptions = field(default_factory=GraphOptions)
     force: bool = False
     trust_remote_code: bool = False
     cores: int = field(default_factory=available_cores)
@@ -68,11 +71,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
-    """One public Triton model of a finished build. `parity` is empty when nothing had to be built again."""
+    """One public Triton model of a finished build: what it computes in on each device, and how close that is."""
 
     triton_model: str
     model_ids: tuple[str, ...]
-    parity: dict[str, Distance]
+    precisions: Mapping[str, str]
+    parity: Mapping[str, Mapping[str, Distance]]
     source: str
     skipped: bool
 
@@ -134,10 +138,11 @@ def _already_built(target: Target, options: BuildOptions, manifest: Manifest | N
         if model is None or manifest.built[model.triton_model].key != key:
             return None
         found.setdefault(model.triton_model, []).append(profile.model_id)
-    return [
-        BuiltModel(name, tuple(ids), manifest.built[name].parity, manifest.built[name].checkpoint, skipped=True)
-        for name, ids in found.items()
-    ]
+    return [_built_model(name, ids, manifest.built[name], skipped=True) for name, ids in found.items()]
+
+
+def _built_model(name: str, ids: Iterable[str], built: Built, *, skipped: bool) -> BuiltModel:
+    return BuiltModel(name, tuple(ids), built.precisions, built.parity, built.checkpoint, skipped)
 
 
 def _pinned_identity(bundle: Bundle, options: BuildOptions) -> str | None:
@@ -155,6 +160,7 @@ def _build_key(target: Target, options: BuildOptions, identity: str) -> str:
         "profiles": [(profile.to_json(), recipe.name) for profile, recipe in target.profiles],
         "checkpoint": identity,
         "cores": options.cores,
+        "graphs": asdict(options.graphs),
         "exporter": EXPORTER_REVISION,
         "version": __version__,
     }
@@ -187,55 +193,111 @@ def _compile(
     checkpoint = _checkpoint(target, options)
     options.announce(f"{target.bundle.sie_id}: weights from {checkpoint.source} `{checkpoint.folder}`")
     _check_remote_code(target, checkpoint, options)
-    plans = make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder))
+    plans = make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder), options.graphs)
     key = _build_key(target, options, checkpoint.identity)
     options.announce(f"{target.bundle.sie_id}: loading torch and transformers")
-    exporter = _exporter(checkpoint, options)
-    shape = cpu_shape(options.cores, _weight_bytes(checkpoint.folder))
+    site = _Site(
+        exporter=_exporter(checkpoint, options),
+        checkpoint=checkpoint,
+        cpu=cpu_shape(options.cores, _weight_bytes(checkpoint.folder)),
+        staging=staging,
+        tag=key[:12],
+        options=options,
+    )
     built = []
     for plan in plans:
-        models, triton, parity = _compile_plan(target.bundle, plan, exporter, checkpoint, shape, staging, options)
-        entry = manifests.built_entry(plan, key, checkpoint.identity, parity)
+        models, triton, entry = _compile_plan(target.bundle, plan, site, key)
         manifest = manifests.merge(manifest, plan.name, models, triton, entry)
-        built.append(BuiltModel(plan.name, tuple(models), parity, checkpoint.identity, skipped=False))
+        built.append(_built_model(plan.name, models, entry, skipped=False))
     return manifest, built
 
 
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """Where and with what the plans of one bundle are built."""
+
+    exporter: Exporter
+    checkpoint: Checkpoint
+    cpu: CpuShape
+    staging: Path
+    tag: str
+    options: BuildOptions
+
+
 def _compile_plan(
-    bundle: Bundle,
-    plan: TritonPlan,
-    exporter: Exporter,
-    checkpoint: Checkpoint,
-    shape: CpuShape,
-    staging: Path,
-    options: BuildOptions,
-) -> tuple[dict[str, Model], dict[str, TritonModel], dict[str, Distance]]:
+    bundle: Bundle, plan: TritonPlan, site: _Site, key: str
+) -> tuple[dict[str, Model], dict[str, TritonModel], Built]:
     """One public Triton model into the staging directory, measured. Raises `DiagnosticError` if it misses."""
-    configs = triton_configs(plan, shape)
-    for config in configs:
-        directory = staging / config.name
-        _replace_directory(directory)
-        (directory / "config.pbtxt").write_text(render(config), encoding="utf-8")
+    exporter, staging, options = site.exporter, site.staging, site.options
+    for name in dict.fromkeys((*(graph.triton_model for graph in plan.graphs), plan.name)):
+        _replace_directory(staging / name)
     home = staging / plan.name / "1"
     exporter.write_tokenizer(home / manifests.TOKENIZER_NAME)
     if plan.query_weights:
         exporter.write_query_weights(home / QUERY_WEIGHTS_NAME, plan.query_weights)
     vocabulary = manifests.Vocabulary(exporter.pad_id, exporter.special_ids, exporter.all_special_ids)
-    models = manifests.model_entries(bundle, plan, shape, vocabulary, checkpoint.revision)
+    models = manifests.model_entries(bundle, plan, site.cpu, vocabulary, site.checkpoint.revision)
     model = next(iter(models.values()))
-    exporter.write_graphs(plan, staging)
     maker = RowMaker(model, staging)
     cases = make_cases(maker, exporter.specials_around_text)
     _check_tokenizer(plan, exporter, maker, [case.document or case.query or "" for case in cases])
     rows = case_rows(maker, cases)
     origin, outputs = exporter.reference(plan, rows)
-    reference = StoredReference(origin, cases, tuple(row.ids for row in rows), outputs)
-    write_reference(home / REFERENCE_NAME, reference)
+    write_reference(home / REFERENCE_NAME, StoredReference(origin, cases, tuple(row.ids for row in rows), outputs))
     options.announce(f"{plan.name}: comparing {len(cases)} texts with {origin}")
-    parity = measure(staging, model)
-    if problems := list(check_parity(staging, plan.name, parity)):
-        raise DiagnosticError(problems)
-    return models, manifests.triton_entries(staging, configs), parity
+    plan, parity = _write_verified_graphs(plan, site, model)
+    entry = manifests.built_entry(plan, key, site.checkpoint.identity, parity)
+    default, *_ = triton_configs(plan, site.cpu, site.tag).values()
+    return models, manifests.triton_entries(staging, default), entry
+
+
+def _write_verified_graphs(
+    plan: TritonPlan, site: _Site, model: Model
+) -> tuple[TritonPlan, dict[Precision, dict[str, Distance]]]:
+    """Configurations and graphs, one precision after the other, each measured before the next.
+
+    A precision that nobody insisted on and that is not close enough gives way to float32: then the plan that comes back
+    says so. Raises `DiagnosticError` for any other miss.
+    """
+    options = site.options
+    parity: dict[Precision, dict[str, Distance]] = {}
+    while True:
+        _write_configs(plan, site)
+        missing = [precision for precision in dict.fromkeys(plan.precisions.values()) if precision not in parity]
+        if not missing:
+            return plan, parity
+        precision = missing[0]
+        site.exporter.write_graphs(plan, site.staging, precision)
+        machine = next(device for device, chosen in plan.precisions.items() if chosen == precision)
+        measured = measure(site.staging, model, machines(plan)[machine])
+        problems = list(check_parity(site.staging, plan.name, measured, precision))
+        if not problems:
+            parity[precision] = measured
+            continue
+        if options.graphs.precision or precision == "float32":
+            raise DiagnosticError(problems)
+        options.announce(
+            f"{plan.name}: {precision} is not close enough, float32 takes its place: {problems[0].message}"
+        )
+        for graph in plan.graphs:
+            _remove_graph(site.staging / graph.triton_model / "1" / plan.graph_format.filename(precision))
+        plan = replace(plan, precisions={d: "float32" if p == precision else p for d, p in plan.precisions.items()})
+
+
+def _write_configs(plan: TritonPlan, site: _Site) -> None:
+    for config_name, configs in triton_configs(plan, site.cpu, site.tag).items():
+        for config in configs:
+            path = config_path(site.staging / config.name)
+            if config_name:
+                path = path.parent / "configs" / f"{config_name}.pbtxt"
+                path.parent.mkdir(exist_ok=True)
+            path.write_text(render(config), encoding="utf-8")
+
+
+def _remove_graph(path: Path) -> None:
+    """A graph and the weights beside it."""
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
 
 
 def _check_tokenizer(plan: TritonPlan, exporter: Exporter, maker: RowMaker, texts: Sequence[str]) -> None:
@@ -303,5 +365,5 @@ def plan_models(target: Target, options: BuildOptions) -> tuple[TritonPlan, ...]
     except DiagnosticError:
         if _weights(target.bundle, options) or target.bundle.weights_path:
             raise
-        return make_plans(target.bundle, target.profiles, None)
-    return make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder))
+        return make_plans(target.bundle, target.profiles, None, options.graphs)
+    return make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder), options.graphs)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sie_frontend.manifest import (
     SCHEMA_VERSION,
@@ -23,7 +23,8 @@ from sie_frontend.manifest import (
 
 from sie_triton import __version__
 from sie_triton.bundle import Bundle, ResolvedProfile
-from sie_triton.config import CPU_RUN_TOKENS, CpuShape, TritonModelConfig, max_batch_size
+from sie_triton.config import CpuShape, Machine, TritonModelConfig, device_rows, machines, run_tokens
+from sie_triton.formats import Precision
 from sie_triton.plan import ServedPlan, TritonPlan
 from sie_triton.repository import tree_digests
 
@@ -72,17 +73,20 @@ def model_entries(
         special_ids=vocabulary.special_ids,
         all_special_ids=vocabulary.all_special_ids,
     )
-    batching = {
-        "cpu": Batching(
-            max_batch_size=max_batch_size(plan.max_batch_tokens, plan.buckets, CPU_RUN_TOKENS),
-            run_tokens=CPU_RUN_TOKENS,
-            streams=cpu.instances,
-        )
-    }
+    batching = {str(machine): _batching(plan, machine, cpu) for machine in machines(plan)}
     return {
         served.profile.model_id: _model(bundle, plan, served, tokenization, batching, revision)
         for served in plan.served
     }
+
+
+def _batching(plan: TritonPlan, machine: Machine, cpu: CpuShape) -> Batching:
+    return Batching(
+        max_batch_size=device_rows(plan, machine),
+        run_tokens=run_tokens(machine, plan.max_batch_tokens),
+        streams=cpu.instances if machine == "cpu" else 1,
+        express=cpu.express if machine == "cpu" else 0,
+    )
 
 
 def _model(
@@ -121,6 +125,9 @@ def _request_profiles(bundle: Bundle, profile: ResolvedProfile) -> dict[str, dic
     return {name: dict(bundle.resolve(name).runtime) for name in bundle.profiles}
 
 
+Parity: TypeAlias = "Mapping[Precision, Mapping[str, Distance]]"
+
+
 def triton_entries(staging: Path, configs: Iterable[TritonModelConfig]) -> dict[str, TritonModel]:
     """Signatures and digests of what lies in the staging directory."""
     return {
@@ -134,17 +141,18 @@ def triton_entries(staging: Path, configs: Iterable[TritonModelConfig]) -> dict[
     }
 
 
-def built_entry(plan: TritonPlan, key: str, checkpoint: str, parity: dict[str, Distance]) -> Built:
+def built_entry(plan: TritonPlan, key: str, checkpoint: str, parity: Parity) -> Built:
     """The record of one build."""
     return Built(
         key=key,
         checkpoint=checkpoint,
-        precision=plan.precision,
+        precisions={str(device): str(precision) for device, precision in plan.precisions.items()},
+        configs={str(machine): str(name) for machine, name in machines(plan).items()},
         format=plan.format,
         layout=plan.layout,
         tools=tool_versions(),
-        parity=parity,
-        triton_models=(*(graph.triton_model for graph in plan.graphs), plan.name),
+        parity={str(precision): dict(measured) for precision, measured in parity.items()},
+        triton_models=tuple(dict.fromkeys((*(graph.triton_model for graph in plan.graphs), plan.name))),
     )
 
 

@@ -5,7 +5,8 @@ A plan is printable without torch. What is exported must equal it in names, orde
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from sie_frontend.manifest import Head, OutputType, Prompting
@@ -13,12 +14,12 @@ from sie_frontend.manifest import Head, OutputType, Prompting
 from sie_triton.bundle import ResolvedProfile
 from sie_triton.catalog import Recipe
 from sie_triton.facts import DenseLayer, Pooling
+from sie_triton.formats import DEVICES, FORMATS, Device, Format, GraphFormat, Precision
 
 # Raise when the exported bytes change for equal inputs, so that `build` does not skip what it should renew.
-EXPORTER_REVISION = 2
+EXPORTER_REVISION = 3
 
-Format = Literal["onnx"]
-Layout = Literal["ensemble"]
+Layout = Literal["ensemble", "fused"]
 ModelClass = Literal["base", "masked_lm", "sequence_classification", "causal_lm"]
 Axis: TypeAlias = str | int  # a name for what varies ("batch", "sequence", "terms") or is not known yet ("hidden")
 
@@ -26,6 +27,21 @@ INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 TOKEN_TYPE_IDS = "token_type_ids"
 HIDDEN = "last_hidden_state"
+SPARSE_IDS = "sparse_ids"
+SPARSE_WEIGHTS = "sparse_weights"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphOptions:
+    """What a build chooses for all its models. None leaves it: the layout to the heads, the precision to the bundle.
+
+    `devices` are the kinds of machine that the repository is for; the first one's configuration is `config.pbtxt`.
+    """
+
+    format: Format = "onnx"
+    layout: Layout | None = None
+    precision: Precision | None = None
+    devices: tuple[Device, ...] = DEVICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +138,18 @@ class LastTokenLogits:
 
 
 HeadModule: TypeAlias = DensePooling | SparseMax | TokenWeights | TokenVectors | Classifier | LastTokenLogits
-Module: TypeAlias = Encoder | HeadModule
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """Encoder and heads as one graph: hidden states stay where they are made, and every head is always computed."""
+
+    encoder: Encoder
+    heads: tuple[HeadModule, ...]
+    kind: Literal["fused"] = "fused"
+
+
+Module: TypeAlias = Encoder | HeadModule | Fused
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +160,13 @@ class GraphPlan:
     module: Module
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+
+    @property
+    def heads(self) -> tuple[HeadModule, ...]:
+        """The heads that this graph computes; none if it is the encoder alone."""
+        if isinstance(self.module, Fused):
+            return self.module.heads
+        return () if isinstance(self.module, Encoder) else (self.module,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +192,9 @@ class ServedPlan:
 class TritonPlan:
     """A public Triton model: its graphs, its wiring, its limits and the ids that it serves.
 
-    `query_weights`: the checkpoint's files of token
-    weights that stand in for the model on queries; the first that can be read counts.
+    Without `steps` the one graph is itself the public model. `precisions` says what the graphs compute in on each kind
+    of device; graphs that agree are one file. `query_weights`: the checkpoint's files of token weights that stand in
+    for the model on queries; the first that can be read counts.
     """
 
     name: str
@@ -174,14 +209,26 @@ class TritonPlan:
     query_weights: tuple[str, ...] = ()
     format: Format = "onnx"
     layout: Layout = "ensemble"
-    precision: str = "float32"
+    precisions: Mapping[Device, Precision] = field(default_factory=lambda: {"cpu": "float32"})
 
     @property
     def encoder(self) -> Encoder:
         """The transformer body of the plan."""
         module = self.graphs[0].module
+        if isinstance(module, Fused):
+            return module.encoder
         assert isinstance(module, Encoder)
         return module
+
+    @property
+    def heads(self) -> tuple[HeadModule, ...]:
+        """All heads, in the order of their outputs."""
+        return tuple(head for graph in self.graphs for head in graph.heads)
+
+    @property
+    def graph_format(self) -> GraphFormat:
+        """What Triton and the files must be told of the format."""
+        return FORMATS[self.format]
 
 
 def triton_model_name(model_id: str, part: str | None = None) -> str:

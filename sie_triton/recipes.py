@@ -26,18 +26,24 @@ from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.catalog import Recipe
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.facts import CheckpointFacts, DenseLayer, Pooling
+from sie_triton.formats import FORMATS, Device, Format, Precision
 from sie_triton.plan import (
     ATTENTION_MASK,
     HIDDEN,
     INPUT_IDS,
+    SPARSE_IDS,
+    SPARSE_WEIGHTS,
     TOKEN_TYPE_IDS,
     Axis,
     Classifier,
     DensePooling,
     Encoder,
+    Fused,
+    GraphOptions,
     GraphPlan,
     HeadModule,
     LastTokenLogits,
+    Layout,
     ServedPlan,
     SparseMax,
     Step,
@@ -81,65 +87,117 @@ class _Need:
     heads: dict[OutputType, Head]
     max_length: int
 
-    @property
-    def shared(self) -> object:
+    def shared(self, options: GraphOptions) -> object:
         """What must be equal for two profiles to share their graphs."""
         layers = self.dense.layers if self.dense else None
-        return (
-            self.encoder,
-            self.others,
-            layers,
-            self.max_length,
-            self.profile.max_batch_tokens,
-        )
+        precisions = tuple(precisions_for(self.profile, options).items())
+        return (self.encoder, self.others, layers, self.max_length, self.profile.max_batch_tokens, precisions)
 
 
 def make_plans(
-    bundle: Bundle, profiles: Sequence[tuple[ResolvedProfile, Recipe]], facts: CheckpointFacts | None
+    bundle: Bundle,
+    profiles: Sequence[tuple[ResolvedProfile, Recipe]],
+    facts: CheckpointFacts | None,
+    options: GraphOptions | None = None,
 ) -> tuple[TritonPlan, ...]:
     """Plan the profiles of one bundle; those that need the same graphs share one Triton model, one copy of the weights.
 
     `facts` is None while the checkpoint is not at hand: widths are then named axes and limits the bundle's.
     Raises `DiagnosticError` for what cannot be planned.
     """
+    options = options or GraphOptions()
     groups: dict[object, list[_Need]] = {}
     for profile, recipe in profiles:
         need = _NEEDS[recipe.name](bundle, profile, recipe, facts)
-        groups.setdefault(need.shared, []).append(need)
-    return tuple(_plan(members, facts) for members in groups.values())
+        groups.setdefault(need.shared(options), []).append(need)
+    return tuple(_plan(members, facts, options) for members in groups.values())
 
 
-def _plan(members: Sequence[_Need], facts: CheckpointFacts | None) -> TritonPlan:
-    first = members[0]
-    model_id = first.profile.model_id
-    hidden: Axis = (facts.hidden_size if facts else None) or "hidden"
-    names = (INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if first.encoder.token_types else []))
-    inputs = tuple(Tensor(name, "INT64", ("batch", "sequence")) for name in names)
-    states = Tensor(HIDDEN, "FP32", ("batch", "sequence", hidden))
-    graphs = [GraphPlan(triton_model_name(model_id, "encoder"), first.encoder, inputs, (states,))]
-    modules = [*_dense_modules(members), *first.others]
-    for module in modules:
-        outputs = _outputs(module, first)
-        graphs.append(
-            GraphPlan(
-                triton_model_name(model_id, module.kind), module, (states, *_mask_if_read(module, inputs)), outputs
-            )
+def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Device, Precision]:
+    """What the graphs compute in on each device: the build's choice, else the bundle's, else SIE's default.
+
+    The bundle's choice is about CUDA; a CPU computes in float32, where SIE's fallbacks do too, unless the build says
+    otherwise. Raises `DiagnosticError` for a choice of the build that the format cannot carry.
+    """
+    carried = FORMATS[options.format].precisions
+    if options.precision and options.precision not in carried:
+        raise _mistake(
+            "SIE215",
+            f"{options.format} graphs cannot be verified in {options.precision}: their runtime has no kernels for it "
+            "on a CPU",
+            f"choose {' or '.join(carried)}, or `--format torchscript`",
         )
+    chosen: dict[Device, Precision] = {}
+    for device in options.devices:
+        wanted: Precision = "float32" if device == "cpu" else profile.compute_precision or "float16"
+        wanted = options.precision or wanted
+        # What was trained in bfloat16 runs in float16 where that is close enough: verification decides.
+        chosen[device] = wanted if wanted in carried else "float16"
+    return chosen
+
+
+def _plan(members: Sequence[_Need], facts: CheckpointFacts | None, options: GraphOptions) -> TritonPlan:
+    first = members[0]
+    name = triton_model_name(first.profile.model_id)
+    graphs, layout = _graphs(members, facts, options)
     tables = query_weight_files(facts) if isinstance(first.heads.get("sparse"), SparseHead) else ()
+    # A graph that has the public model's own name needs no ensemble around it.
+    steps = () if graphs[0].triton_model == name else tuple(_step(graph, options.format) for graph in graphs)
     return TritonPlan(
-        name=triton_model_name(model_id),
-        inputs=inputs,
-        outputs=tuple(tensor for graph in graphs[1:] for tensor in graph.outputs),
-        graphs=tuple(graphs),
-        steps=tuple(
-            Step(g.triton_model, {t.name: t.name for t in g.inputs}, {t.name: t.name for t in g.outputs})
-            for g in graphs
-        ),
+        name=name,
+        inputs=graphs[0].inputs,
+        outputs=tuple(tensor for graph in graphs for tensor in graph.outputs if tensor.name != HIDDEN),
+        graphs=graphs,
+        steps=steps,
         max_length=first.max_length,
         buckets=bucket_lengths(first.max_length),
         max_batch_tokens=first.profile.max_batch_tokens,
         served=tuple(ServedPlan(n.profile, n.recipe, _prompting(n, facts), _heads(n, first, facts)) for n in members),
         query_weights=tables,
+        format=options.format,
+        layout=layout,
+        precisions=precisions_for(first.profile, options),
+    )
+
+
+def _graphs(
+    members: Sequence[_Need], facts: CheckpointFacts | None, options: GraphOptions
+) -> tuple[tuple[GraphPlan, ...], Layout]:
+    """The graphs and their layout. With one head there is nothing to prune: an ensemble would only cost its hop."""
+    first = members[0]
+    model_id = first.profile.model_id
+    hidden: Axis = (facts.hidden_size if facts else None) or "hidden"
+    names = (INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if first.encoder.token_types else []))
+    inputs = tuple(Tensor(name, "INT64", ("batch", "sequence")) for name in names)
+    heads = (*_dense_modules(members), *first.others)
+    layout: Layout = options.layout or ("fused" if len(heads) == 1 else "ensemble")
+    if layout == "fused":
+        outputs = tuple(tensor for head in heads for tensor in _outputs(head, first))
+        part = "fused" if FORMATS[options.format].indexed_names else None
+        return (GraphPlan(triton_model_name(model_id, part), Fused(first.encoder, heads), inputs, outputs),), layout
+    states = Tensor(HIDDEN, "FP32", ("batch", "sequence", hidden))
+    encoder = GraphPlan(triton_model_name(model_id, "encoder"), first.encoder, inputs, (states,))
+    return (
+        encoder,
+        *(
+            GraphPlan(
+                triton_model_name(model_id, head.kind),
+                head,
+                (states, *_mask_if_read(head, inputs)),
+                _outputs(head, first),
+            )
+            for head in heads
+        ),
+    ), layout
+
+
+def _step(graph: GraphPlan, graph_format: Format) -> Step:
+    """The graph in the ensemble, under the names that its backend knows its tensors by."""
+    called = FORMATS[graph_format].tensor_name
+    return Step(
+        graph.triton_model,
+        {called(tensor.name, index): tensor.name for index, tensor in enumerate(graph.inputs)},
+        {called(tensor.name, index): tensor.name for index, tensor in enumerate(graph.outputs)},
     )
 
 
@@ -170,7 +228,7 @@ def _outputs(module: HeadModule, first: _Need) -> tuple[Tensor, ...]:
         names = [name for pooling in module.poolings for name in _dense_names(pooling, first)]
         return tuple(Tensor(name, "FP32", ("batch", first.dense.dim)) for name in names)
     if isinstance(module, SparseMax):
-        return (Tensor("sparse_ids", "INT64", ("batch", "terms")), Tensor("sparse_weights", "FP32", ("batch", "terms")))
+        return (Tensor(SPARSE_IDS, "INT64", ("batch", "terms")), Tensor(SPARSE_WEIGHTS, "FP32", ("batch", "terms")))
     if isinstance(module, TokenWeights):
         return (Tensor("token_weights", "FP32", ("batch", "sequence")),)
     if isinstance(module, TokenVectors):
@@ -347,8 +405,8 @@ def _sparse(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Che
         others=(SparseMax(double_log=special and "v3" in (bundle.hf_id or str(bundle.weights_path))),),
         heads={
             "sparse": SparseHead(
-                "sparse_ids",
-                "sparse_weights",
+                SPARSE_IDS,
+                SPARSE_WEIGHTS,
                 drop_special=special,
                 query_weights=f"{triton_model_name(profile.model_id)}/1/{QUERY_WEIGHTS_NAME}" if table else None,
             )

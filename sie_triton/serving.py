@@ -62,6 +62,7 @@ def serve_repository(
     *,
     host: str,
     port: int,
+    device: str,
     triton_url: str | None,
     log_dir: Path,
     announce: Announce,
@@ -73,6 +74,7 @@ def serve_repository(
     if not manifest.models:
         raise DiagnosticError([Diagnostic("SIE604", f"`{repository}` holds no model", hint="`sie-triton build -m ID`")])
     check_prerequisites(host, port, embedded=triton_url is None)
+    machine = choose_machine(manifest, device, repository, embedded=triton_url is None)
     begun = time.monotonic()
     # Until uvicorn takes over, and again after it, a SIGTERM must run the `finally` below.
     signal.signal(signal.SIGTERM, _exit_on_signal)
@@ -92,11 +94,17 @@ def serve_repository(
     try:
         if triton_url is None:
             log_dir.mkdir(parents=True, exist_ok=True)
-            supervisor = Supervisor(ServerSpec(repository, log_dir / "tritonserver.log"), on_change=changed)
+            spec = ServerSpec(
+                repository,
+                log_dir / "tritonserver.log",
+                config_name=config_name(manifest, machine),
+                gpu=machine != "cpu",
+            )
+            supervisor = Supervisor(spec, on_change=changed)
             supervisor.start()
             triton_url = supervisor.url
         settings = Settings.from_environment()
-        server = make_server(_with(settings, repository, triton_url, host, port))
+        server = make_server(_with(settings, repository, triton_url, host, port, machine))
         threading.Thread(
             target=_announce_ready, args=(server, manifest, begun, announce), name="announce-ready", daemon=True
         ).start()
@@ -112,10 +120,80 @@ def serve_repository(
         raise DiagnosticError(failure)
 
 
+def choose_machine(manifest: Manifest, device: str, repository: Path, *, embedded: bool) -> str:
+    """`cpu`, `cuda` or `cuda-tensorrt`: what was asked for, or the best that the repository and this machine have.
+
+    Raises `DiagnosticError` if every model of the repository is not built for it, or the embedded server cannot.
+    """
+    built = [set(entry.configs) for entry in manifest.built.values()]
+    common = set.intersection(*built) if built else set()
+    obstacle = cuda_obstacle() if embedded else None
+    if device == "auto":
+        if "cuda" in common and embedded and obstacle is None:
+            return "cuda"
+        if "cpu" in common:
+            return "cpu"
+        device = "cuda"
+    if device not in common:
+        offered = ", ".join(sorted(common)) or "nothing in common"
+        raise DiagnosticError(
+            [
+                Diagnostic(
+                    "SIE605",
+                    f"`{repository}` is not built for {device}; its models are for {offered}",
+                    hint="build it with `--device cpu --device cuda`",
+                )
+            ]
+        )
+    if device != "cpu" and obstacle is not None:
+        raise DiagnosticError([obstacle])
+    return device
+
+
+def config_name(manifest: Manifest, machine: str) -> str | None:
+    """The `--model-config-name` of a kind of machine; None if `config.pbtxt` is meant for every model.
+
+    A model whose default is meant has no file of that name, and Triton falls back on its `config.pbtxt`.
+    """
+    return machine if any(entry.configs.get(machine) for entry in manifest.built.values()) else None
+
+
+def cuda_obstacle() -> Diagnostic | None:
+    """Why the embedded server cannot compute on CUDA here; None if it can."""
+    if not Path("/proc/driver/nvidia/gpus").is_dir():
+        return Diagnostic(
+            "SIE606",
+            "this machine has no NVIDIA driver, so the embedded server computes on the CPU",
+            hint="serve with `--device cpu`, or point `--triton-url` at a Triton that has a GPU",
+        )
+    try:
+        import onnxruntime
+    except ImportError:
+        providers: list[str] = []
+    else:
+        providers = onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" in providers:
+        return None
+    return Diagnostic(
+        "SIE606",
+        "the installed ONNX Runtime cannot use CUDA",
+        hint="`pip uninstall onnxruntime`, then `pip install 'sie-triton[gpu]'`; or serve with NVIDIA's Triton image",
+    )
+
+
 def serve_triton(
-    repository: Path, *, host: str, http_port: int, metrics_port: int, log_dir: Path, announce: Announce
+    repository: Path,
+    manifest: Manifest,
+    *,
+    host: str,
+    http_port: int,
+    metrics_port: int,
+    device: str,
+    log_dir: Path,
+    announce: Announce,
 ) -> None:
     """Run the embedded tritonserver alone until SIGINT or SIGTERM. Raises `DiagnosticError` as `serve_repository`."""
+    machine = choose_machine(manifest, device, repository, embedded=True)
     ended = threading.Event()
     failure: list[Diagnostic] = []
 
@@ -133,7 +211,13 @@ def serve_triton(
         signal.signal(number, lambda *_: ended.set())
     log_dir.mkdir(parents=True, exist_ok=True)
     spec = ServerSpec(
-        repository, log_dir / "tritonserver.log", host=host, http_port=http_port, metrics_port=metrics_port
+        repository,
+        log_dir / "tritonserver.log",
+        host=host,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        config_name=config_name(manifest, machine),
+        gpu=machine != "cpu",
     )
     supervisor = Supervisor(spec, on_change=changed)
     supervisor.start()
@@ -145,11 +229,11 @@ def serve_triton(
         raise DiagnosticError(failure)
 
 
-def _with(settings: Settings, repository: Path, triton_url: str, host: str, port: int) -> Settings:
+def _with(settings: Settings, repository: Path, triton_url: str, host: str, port: int, machine: str) -> Settings:
     from dataclasses import replace
 
     url = triton_url.removeprefix("http://").rstrip("/")
-    return replace(settings, repository=repository, triton_url=url, host=host, port=port)
+    return replace(settings, repository=repository, triton_url=url, host=host, port=port, device=machine)
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:

@@ -16,6 +16,7 @@ from google.protobuf import text_format
 from sie_frontend.errors import WireError
 from sie_frontend.manifest import (
     MANIFEST_NAME,
+    Built,
     CausalHead,
     CrossEncoderHead,
     Distance,
@@ -28,8 +29,9 @@ from sie_frontend.tokenization import Row, make_batch
 
 from sie_triton.compare import max_abs, min_cosine
 from sie_triton.diagnostics import Diagnostic, Where
-from sie_triton.ensemble_runner import EnsembleRunner, read_model_config
+from sie_triton.formats import Precision
 from sie_triton.lint import lint_repository
+from sie_triton.model_runner import ModelRunner, read_model_config
 from sie_triton.reference_texts import QUERIES, reference_pairs, reference_texts
 from sie_triton.repository import file_digest
 
@@ -48,7 +50,13 @@ class Tolerance:
     batch_max_abs: float
 
 
-FLOAT32 = Tolerance(min_cosine=0.99999, max_abs=1e-4, batch_max_abs=1e-5)
+# Reduced precision keeps the promise that nobody has to re-embed: a cosine of 0.999. What it rounds depends on the
+# shape of a batch, since that decides the order of sums.
+TOLERANCES: Mapping[Precision, Tolerance] = {
+    "float32": Tolerance(min_cosine=0.99999, max_abs=1e-4, batch_max_abs=1e-5),
+    "float16": Tolerance(min_cosine=0.999, max_abs=2e-2, batch_max_abs=1e-2),
+    "bfloat16": Tolerance(min_cosine=0.999, max_abs=1e-1, batch_max_abs=5e-2),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +153,28 @@ def verify_repository(repository: Path, manifest: Manifest) -> list[Diagnostic]:
     if problems:
         return problems
     for name, built in manifest.built.items():
-        measured = measure(repository, served_by(manifest, name))
-        problems += check_parity(repository, name, measured)
-        for tensor, distance in measured.items():
-            recorded = built.parity.get(tensor)
-            if recorded is None or recorded.cases != distance.cases:
-                problems.append(
-                    Diagnostic(
-                        "SIE505", f"the manifest records no parity for `{tensor}` of `{name}`", Where(repository)
+        for precision, config_name in configs_by_precision(built).items():
+            measured = measure(repository, served_by(manifest, name), config_name)
+            problems += check_parity(repository, name, measured, precision)
+            for tensor, distance in measured.items():
+                recorded = built.parity.get(precision, {}).get(tensor)
+                if recorded is None or recorded.cases != distance.cases:
+                    problems.append(
+                        Diagnostic(
+                            "SIE505",
+                            f"the manifest records no parity for `{tensor}` of `{name}` in {precision}",
+                            Where(repository),
+                        )
                     )
-                )
     return problems
+
+
+def configs_by_precision(built: Built) -> dict[Precision, str]:
+    """Each precision that a public model computes in, with the name of a configuration that does."""
+    found: dict[Any, str] = {}
+    for device, precision in built.precisions.items():
+        found.setdefault(precision, built.configs[device])
+    return found
 
 
 def served_by(manifest: Manifest, triton_model: str) -> Model:
@@ -188,32 +207,32 @@ def _damaged(code: str, message: str, path: Path) -> Diagnostic:
 def check_structure(repository: Path, manifest: Manifest) -> Iterator[Diagnostic]:
     """Every configuration states what the manifest says, and breaks none of Triton's rules that the linter knows."""
     for name, model in manifest.triton_models.items():
-        path = repository / name / "config.pbtxt"
-        if not path.is_file():
-            continue  # reported by check_files
-        try:
-            config = read_model_config(path.parent)
-        except text_format.ParseError as error:
-            yield Diagnostic("SIE520", f"Triton's schema refuses the configuration: {error}", Where(path))
-            continue
-        for field, specs in (("input", model.inputs), ("output", model.outputs)):
-            written = [(t.name, tuple(t.dims)) for t in getattr(config, field)]
-            if written != [(t.name, t.dims) for t in specs]:
-                yield _damaged("SIE521", f"the {field}s of `{name}` are not those of the manifest", path)
+        directory = repository / name
+        for path in (*directory.glob("config.pbtxt"), *directory.glob("configs/*.pbtxt")):
+            try:
+                config = read_model_config(path)
+            except text_format.ParseError as error:
+                yield Diagnostic("SIE520", f"Triton's schema refuses the configuration: {error}", Where(path))
+                continue
+            for field, specs in (("input", model.inputs), ("output", model.outputs)):
+                written = [(t.name, tuple(t.dims)) for t in getattr(config, field)]
+                if written != [(t.name, t.dims) for t in specs]:
+                    yield _damaged("SIE521", f"the {field}s of `{name}` are not those of the manifest", path)
     for finding in lint_repository(repository):
         if finding.severity == "error":
             where = Where(finding.path, finding.line or 0)
             yield Diagnostic("SIE522", f"{finding.rule_id}: {finding.message}", where, finding.cure)
 
 
-def measure(repository: Path, model: Model) -> dict[str, Distance]:
+def measure(repository: Path, model: Model, config_name: str = "") -> dict[str, Distance]:
     """Run a public model over its stored reference: each case alone in its bucket, then in mixed batches.
 
+    `config_name` chooses the graphs, as `--model-config-name` does; they run on this machine's CPU in any case.
     Returns one `Distance` per output. Token ids that differ from the reference's count as infinitely far.
     """
     reference = read_reference(repository / model.triton_model / "1" / REFERENCE_NAME)
     rows = case_rows(RowMaker(model, repository), reference.cases)
-    runner = EnsembleRunner(repository, model.triton_model)
+    runner = ModelRunner(repository, model.triton_model, config_name)
     names = list(reference.outputs)
     alone = [_run(runner, model, [row], names)[0] for row in rows]
     order = _mixed_order(len(rows))
@@ -280,16 +299,16 @@ def _mixed_order(count: int) -> list[int]:
     )
 
 
-def _run(runner: EnsembleRunner, model: Model, rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Array]]:
+def _run(runner: ModelRunner, model: Model, rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Array]]:
     arrays = runner.run(make_batch(rows, model.tokenization, model.tokenization.buckets).arrays, names)
     return [{name: array[index] for name, array in arrays.items()} for index in range(len(rows))]
 
 
 def check_parity(
-    repository: Path, name: str, measured: Mapping[str, Distance], tolerance: Tolerance = FLOAT32
+    repository: Path, name: str, measured: Mapping[str, Distance], precision: Precision = "float32"
 ) -> Iterator[Diagnostic]:
     """The comparisons are written so that NaN fails."""
-    where = Where(repository / name)
+    where, tolerance = Where(repository / name), TOLERANCES[precision]
     for tensor, distance in measured.items():
         if distance.max_abs == float("inf"):
             yield tokenizes_differently(name, distance.reference, where)
@@ -298,23 +317,24 @@ def check_parity(
         if distance.min_cosine is not None and not distance.min_cosine >= tolerance.min_cosine:
             yield Diagnostic(
                 "SIE501",
-                f"`{tensor}` of `{name}` misses the reference: worst cosine {distance.min_cosine:.7f} over "
-                f"{distance.cases} texts, {tolerance.min_cosine} is required; worst difference {distance.max_abs:.2e}",
+                f"`{tensor}` of `{name}` in {precision} misses the reference: worst cosine {distance.min_cosine:.7f} "
+                f"over {distance.cases} texts, {tolerance.min_cosine} is required; worst difference "
+                f"{distance.max_abs:.2e}",
                 where,
                 hint,
             )
         if (tensor == "sparse" or tensor in SCALARS) and not distance.max_abs <= tolerance.max_abs:
             yield Diagnostic(
                 "SIE501",
-                f"`{tensor}` of `{name}` misses the reference by {distance.max_abs:.2e} over {distance.cases} texts, "
-                f"{tolerance.max_abs:.0e} is allowed",
+                f"`{tensor}` of `{name}` in {precision} misses the reference by {distance.max_abs:.2e} over "
+                f"{distance.cases} texts, {tolerance.max_abs:.0e} is allowed",
                 where,
                 hint,
             )
         if not distance.batch_max_abs <= tolerance.batch_max_abs:
             yield Diagnostic(
                 "SIE503",
-                f"`{tensor}` of `{name}` depends on its batch: alone and batched differ by "
+                f"`{tensor}` of `{name}` in {precision} depends on its batch: alone and batched differ by "
                 f"{distance.batch_max_abs:.2e}, {tolerance.batch_max_abs:.0e} is allowed",
                 where,
                 "nothing was published; report the checkpoint",

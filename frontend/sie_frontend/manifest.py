@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 OutputType = Literal["dense", "sparse", "multivector", "score"]
@@ -176,7 +176,7 @@ Head: TypeAlias = (
 
 
 class Batching(msgspec.Struct, frozen=True):
-    """How many rows and padded tokens one Triton request may hold, and how many run side by side.
+    """For one kind of machine: how many rows and padded tokens one Triton request may hold, how many run side by side.
 
     `run_tokens` is the token budget of one run: cache-sized on CPU, large on GPU. `express` runs may join the `streams`
     ones for as long as they are small: a query does not wait for bulk runs that were there first.
@@ -237,15 +237,21 @@ class Distance(msgspec.Struct, frozen=True):
 
 
 class Built(msgspec.Struct, frozen=True):
-    """Where a public Triton model came from and how close it is; `key` recognises an unchanged build."""
+    """Where a public Triton model came from and how close it is; `key` recognises an unchanged build.
+
+    `precisions` says what its graphs compute in on each kind of device (`cpu`, `cuda`), `configs` with which
+    `--model-config-name` each kind of machine (`cpu`, `cuda`, `cuda-tensorrt`) starts Triton (empty: with none).
+    `parity` holds, per precision, one `Distance` for each output, measured on a CPU.
+    """
 
     key: str
     checkpoint: str
-    precision: str
+    precisions: dict[str, str]
+    configs: dict[str, str]
     format: str
     layout: str
     tools: dict[str, str]
-    parity: dict[str, Distance]
+    parity: dict[str, dict[str, Distance]]
     triton_models: tuple[str, ...]
 
 

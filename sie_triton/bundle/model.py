@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sie_triton.diagnostics import Where
+from sie_triton.formats import Precision
 
 OutputType = Literal["dense", "sparse", "multivector", "score"]
-Precision = Literal["float16", "bfloat16", "float32"]
 
 DEFAULT_PROFILE = "default"
 

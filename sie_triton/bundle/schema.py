@@ -12,10 +12,11 @@ import string
 from pathlib import Path
 
 from sie_triton.diagnostics import Diagnostic
+from sie_triton.formats import Precision
 
 from .document import Map, Scalar, read_document
 from .fields import BOOLEAN, NUMBER, TEXT, WHOLE_NUMBER, Kind, Report, Section, one_of, shown
-from .model import Bundle, Precision, ProfileSpec
+from .model import Bundle, ProfileSpec
 from .suggest import did_you_mean
 
 TOP_KEYS = (

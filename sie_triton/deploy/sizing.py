@@ -31,16 +31,22 @@ _FRONTEND = 256 * MIB
 # A tokenizer's tables in memory against its JSON file.
 _TOKENIZER = 10
 _SHM_PER_INSTANCE = 32 * MIB
+# The backends' names for the threads of one instance.
+_THREADS = ("intra_op_thread_count", "INTRA_OP_THREAD_COUNT")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """One graph of the repository: its weights on disk, and how often and with how many threads it is loaded."""
+    """One graph of the repository: its weights on disk, and how often and with how many threads it is loaded.
+
+    `express` of the instances are meant to share the cores of the others.
+    """
 
     name: str
     weight_bytes: int
     instances: int
     threads: int
+    express: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +82,10 @@ def measure(repository: Path, manifest: Manifest, device: Device) -> RepositoryS
         models.append(
             ModelSize(
                 name,
-                weight_bytes=sum((repository / name / file).stat().st_size for file in model.files),
-                instances=config.whole("instance_group", "count", default=1),
-                threads=config.parameter("intra_op_thread_count", default=1),
+                weight_bytes=_graph_bytes(repository / name, config.text("default_model_filename") or "model.onnx"),
+                instances=(instances := config.whole("instance_group", "count", default=1)),
+                threads=max(config.parameter(key, default=1) for key in _THREADS),
+                express=min(instances - 1, _express(manifest, name, device)),
             )
         )
     tokenizers = {model.tokenization.path for model in manifest.models.values()}
@@ -87,6 +94,21 @@ def measure(repository: Path, manifest: Manifest, device: Device) -> RepositoryS
         repository_bytes=sum(path.stat().st_size for path in repository.rglob("*") if path.is_file()),
         tokenizer_bytes=sum((repository / path).stat().st_size for path in tokenizers),
     )
+
+
+def _graph_bytes(folder: Path, filename: str) -> int:
+    """The graph that a configuration names and the weights beside it, `NAME.data`; not those of other precisions."""
+    files = (path for path in folder.glob("*/*") if path.name in (filename, f"{filename}.data"))
+    return sum(path.stat().st_size for path in files)
+
+
+def _express(manifest: Manifest, triton_model: str, device: Device) -> int:
+    """How many of a graph's instances are there for small runs."""
+    for model in manifest.models.values():
+        served = (model.triton_model, *manifest.triton_models[model.triton_model].depends_on)
+        if triton_model in served and device in model.batching:
+            return model.batching[device].express
+    return 0
 
 
 def triton_needs(size: RepositorySize, deployment: Deployment) -> Needs:
@@ -99,7 +121,7 @@ def triton_needs(size: RepositorySize, deployment: Deployment) -> Needs:
         run = _HEAD_RUN if model.weight_bytes < _HEAD_WEIGHTS else _RUN
         memory += model.instances * (_PROCESS + int(model.weight_bytes * _WEIGHTS) + run)
     # Models share the cores: whoever has work uses them.
-    cpus = max((model.instances * model.threads for model in size.models), default=1)
+    cpus = max(((model.instances - model.express) * model.threads for model in size.models), default=1)
     shm = 0
     if deployment.engine == "embedded":
         shm = _rounded(_SHM_PER_INSTANCE * sum(model.instances for model in size.models))
@@ -140,6 +162,10 @@ class _Config:
         """The sum of `inner` over the elements of `field`."""
         found = [int(v) for path, v in self._values.items() if path[0] == field and path[-2] == inner]
         return sum(found) or default
+
+    def text(self, field: str) -> str | None:
+        """A single string."""
+        return next((value for path, value in self._values.items() if path[0] == field), None)
 
     def parameter(self, key: str, default: int) -> int:
         """The value of one of `parameters`."""

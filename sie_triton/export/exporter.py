@@ -15,13 +15,17 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.export.masks import masks_with_room
 from sie_triton.export.modules import build_module, load_model
 from sie_triton.export.reference import compute_reference, origin
 from sie_triton.export.to_onnx import ExportError, export_onnx
+from sie_triton.export.to_torchscript import export_torchscript
 from sie_triton.export.tokenizer import load_tokenizer, pad_id, tokenizer_json
+from sie_triton.formats import Format, Precision
 from sie_triton.plan import TritonPlan
 
 Announce = Callable[[str], None]
+WRITERS: dict[Format, Callable[..., None]] = {"onnx": export_onnx, "torchscript": export_torchscript}
 SPECIAL_ROLES = ("cls", "sep", "pad", "mask", "unk", "bos", "eos")
 
 
@@ -106,21 +110,26 @@ class Exporter:
             )
         np.save(path, table, allow_pickle=False)
 
-    def write_graphs(self, plan: TritonPlan, staging: Path) -> None:
-        """Every graph of the plan. The encoder goes first: heads take the model apart."""
-        model: Any = load_model(self.folder, plan.encoder.model_class, attention="eager", trust_remote_code=self._trust)
-        for graph in plan.graphs:
-            self._announce(f"{graph.triton_model}: exporting the graph")
-            try:
-                export_onnx(
-                    build_module(graph.module, self.folder, model, self.token_id),
-                    graph,
-                    staging / graph.triton_model / "1" / "model.onnx",
-                    max_sequence=plan.max_length,
-                )
-            except ExportError as error:
-                hint = "try another version of torch, or report the checkpoint"
-                raise DiagnosticError([Diagnostic("SIE402", str(error), Where(self.folder), hint)]) from error
+    def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> None:
+        """Every graph of the plan in one precision. The encoder goes first: heads take the model apart."""
+        write = WRITERS[plan.format]
+        with masks_with_room(precision):
+            model: Any = load_model(
+                self.folder,
+                plan.encoder.model_class,
+                attention="eager",
+                trust_remote_code=self._trust,
+                precision=precision,
+            )
+            for graph in plan.graphs:
+                self._announce(f"{graph.triton_model}: exporting the graph in {precision}")
+                path = staging / graph.triton_model / "1" / plan.graph_format.filename(precision)
+                try:
+                    module = build_module(graph.module, self.folder, model, self.token_id, precision)
+                    write(module, graph, path, max_sequence=plan.max_length)
+                except ExportError as error:
+                    hint = "try another version of torch, or another `--format`, or report the checkpoint"
+                    raise DiagnosticError([Diagnostic("SIE402", str(error), Where(self.folder), hint)]) from error
 
     def reference(self, plan: TritonPlan, rows: Sequence[Row]) -> tuple[str, dict[str, tuple[Any, ...]]]:
         """Where the reference comes from, and its arrays per output tensor and row."""

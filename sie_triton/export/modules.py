@@ -20,10 +20,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from sie_triton.checkpoint import load_tensors
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import DenseLayer
+from sie_triton.formats import Precision
 from sie_triton.plan import (
     Classifier,
     DensePooling,
     Encoder,
+    Fused,
     LastTokenLogits,
     ModelClass,
     Module,
@@ -32,6 +34,9 @@ from sie_triton.plan import (
     TokenWeights,
 )
 
+# A score beside the type's minimum would overflow to -inf in float16, and a row of nothing but -inf (padding whose
+# window holds only padding) becomes NaN: half of the minimum masks as well and leaves room.
+MASK_SHARE = 0.5
 # torch.nn.functional.normalize's own epsilon; SIE and sentence-transformers use the same.
 NORMALIZE_EPS = 1e-12
 ACTIVATIONS: dict[str, type[nn.Module]] = {"Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
@@ -42,20 +47,33 @@ CLASSES: dict[ModelClass, Any] = {
     "causal_lm": AutoModelForCausalLM,
 }
 
+DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
 TokenId = Callable[[str], int]
 
 
 def load_model(
-    folder: Path, model_class: ModelClass, *, attention: str | None, trust_remote_code: bool
+    folder: Path,
+    model_class: ModelClass,
+    *,
+    attention: str | None,
+    trust_remote_code: bool,
+    precision: Precision = "float32",
 ) -> PreTrainedModel:
-    """The checkpoint in float32, from safetensors. `attention` None is transformers' own choice.
+    """The checkpoint in `precision`, from safetensors. `attention` None is transformers' own choice.
+
+    transformers itself keeps in float32 what an architecture cannot do with less (rotary frequencies, for one).
 
     Raises `DiagnosticError` if transformers cannot build it or the checkpoint lacks weights that decide the outputs.
     """
     try:
         model, report = CLASSES[model_class].from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=DTYPES[precision],
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
@@ -99,29 +117,34 @@ def body(model: PreTrainedModel) -> nn.Module:
     return inner
 
 
-def both_sides(mask: Tensor) -> Tensor:
+def both_sides(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask `[batch, sequence]` as additive `[batch, 1, sequence, sequence]`: nobody attends to padding.
 
     transformers takes a four-dimensional mask as it is, which is how a decoder is told to look ahead.
     """
-    blocked = (1 - mask[:, None, None, :]).to(torch.float32) * torch.finfo(torch.float32).min
+    blocked = (1 - mask[:, None, None, :]).to(dtype) * (torch.finfo(dtype).min * MASK_SHARE)
     return blocked.expand(-1, 1, mask.shape[1], -1)
 
 
 class EncoderModule(nn.Module):
-    """`input_ids`, `attention_mask`(, `token_type_ids`) `[batch, sequence]` -> `last_hidden_state`."""
+    """`input_ids`, `attention_mask`(, `token_type_ids`) `[batch, sequence]` -> `last_hidden_state`, float32.
 
-    def __init__(self, model: nn.Module, *, bidirectional: bool) -> None:
+    What the body computes in stays inside: pooling and normalising in float16 would overflow, and a signature that
+    depends on the precision would make an ensemble depend on it too.
+    """
+
+    def __init__(self, model: nn.Module, *, bidirectional: bool, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.model = model
         self.bidirectional = bidirectional
+        self.dtype = dtype
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Run the transformer body."""
-        mask = both_sides(attention_mask) if self.bidirectional else attention_mask
+        mask = both_sides(attention_mask, self.dtype) if self.bidirectional else attention_mask
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states: Tensor = self.model(input_ids=input_ids, attention_mask=mask, **types).last_hidden_state
-        return states
+        return states.float()
 
 
 class PassThrough(nn.Module):
@@ -141,15 +164,16 @@ class PassThrough(nn.Module):
 class HeadOnly(nn.Module):
     """A transformers model without its body: its own head code on given states, so that no architecture is special."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         setattr(model, model.base_model_prefix, PassThrough(body(model)))
         self.model = model
+        self.dtype = dtype
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """The logits."""
-        logits: Tensor = self.model(inputs_embeds=states, attention_mask=mask).logits
-        return logits
+        """The logits, float32."""
+        logits: Tensor = self.model(inputs_embeds=states.to(self.dtype), attention_mask=mask).logits
+        return logits.float()
 
 
 def pool(states: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
@@ -220,8 +244,8 @@ class TokenWeightsModule(nn.Module):
         super().__init__()
         self.linear = linear
 
-    def forward(self, last_hidden_state: Tensor) -> Tensor:
-        """One weight a token."""
+    def forward(self, last_hidden_state: Tensor, _: Tensor | None = None) -> Tensor:
+        """One weight a token. The mask is not read: whoever reads the weights knows the lengths."""
         weights: Tensor = self.linear(last_hidden_state).relu().squeeze(-1)
         return weights
 
@@ -235,8 +259,8 @@ class TokenVectorsModule(nn.Module):
         self.dim = dim
         self.normalize = normalize
 
-    def forward(self, last_hidden_state: Tensor) -> Tensor:
-        """Project, cut, normalise each token."""
+    def forward(self, last_hidden_state: Tensor, _: Tensor | None = None) -> Tensor:
+        """Project, cut, normalise each token. The mask is not read: whoever reads the vectors knows the lengths."""
         vectors: Tensor = self.layers(last_hidden_state)[..., : self.dim]
         return normalized(vectors) if self.normalize else vectors * 1.0
 
@@ -331,21 +355,51 @@ def projection(module: TokenVectors, folder: Path) -> list[nn.Module]:
     return []
 
 
-def build_module(module: Module, folder: Path, model: PreTrainedModel, token_id: TokenId) -> nn.Module:
-    """The torch module of a planned graph. `model` is consumed: a head takes its body away, so encoders come first."""
+class FusedModule(nn.Module):
+    """Encoder and heads in one: the encoder's inputs -> every head's outputs, in order."""
+
+    def __init__(self, encoder: nn.Module, heads: list[nn.Module]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleList(heads)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Hidden states once, then each head on them."""
+        states = self.encoder(input_ids, attention_mask, token_type_ids)
+        outputs: list[Tensor] = []
+        for head in self.heads:
+            found = head(states, attention_mask)
+            outputs += found if isinstance(found, tuple) else (found,)
+        return tuple(outputs)
+
+
+def build_module(
+    module: Module, folder: Path, model: PreTrainedModel, token_id: TokenId, precision: Precision = "float32"
+) -> nn.Module:
+    """The torch module of a planned graph. `model` is consumed: a head takes its body away, so encoders come first.
+
+    `precision` is the model's; the small heads beside it are float32 always.
+    """
+    dtype = DTYPES[precision]
     if isinstance(module, Encoder):
-        return EncoderModule(body(model), bidirectional=module.bidirectional).eval()
+        return EncoderModule(body(model), bidirectional=module.bidirectional, dtype=dtype).eval()
+    if isinstance(module, Fused):
+        encoder = build_module(module.encoder, folder, model, token_id, precision)
+        heads = [build_module(head, folder, model, token_id, precision) for head in module.heads]
+        return FusedModule(encoder, heads).eval()
     built: nn.Module
     if isinstance(module, DensePooling):
         built = DenseModule(module.poolings, [load_dense_layer(folder, layer) for layer in module.layers])
     elif isinstance(module, SparseMax):
-        built = SparseModule(HeadOnly(model), double_log=module.double_log)
+        built = SparseModule(HeadOnly(model, dtype), double_log=module.double_log)
     elif isinstance(module, TokenWeights):
         built = TokenWeightsModule(load_linear_file(folder, module.file))
     elif isinstance(module, TokenVectors):
         built = TokenVectorsModule(projection(module, folder), module.dim, normalize=module.normalize)
     elif isinstance(module, Classifier):
-        built = ClassifierModule(HeadOnly(model), module.activation)
+        built = ClassifierModule(HeadOnly(model, dtype), module.activation)
     else:
         built = _last_token(module, model, token_id)
     return built.eval()
@@ -355,5 +409,5 @@ def _last_token(module: LastTokenLogits, model: PreTrainedModel, token_id: Token
     head = model.get_output_embeddings()
     assert isinstance(head, nn.Linear)
     ids = [token_id(token) for token in (module.yes, module.no) if token is not None]
-    bias = None if head.bias is None else head.bias[ids].detach().clone()
-    return LastTokenModule(head.weight[ids].detach().clone(), bias, module.mode)
+    bias = None if head.bias is None else head.bias[ids].detach().float()
+    return LastTokenModule(head.weight[ids].detach().float(), bias, module.mode)

@@ -16,7 +16,7 @@ from sie_triton.export.modules import TokenId, body, load_dense_layer, load_line
 from sie_triton.plan import (
     Classifier,
     DensePooling,
-    GraphPlan,
+    HeadModule,
     LastTokenLogits,
     SparseMax,
     TokenVectors,
@@ -36,13 +36,21 @@ def compute_reference(
     """
     encoder = plan.encoder
     model = load_model(folder, encoder.model_class, attention=None, trust_remote_code=trust_remote_code)
-    heads = [_Head(graph, folder, model, token_id) for graph in plan.graphs[1:]]
+    heads = [_Head(*head, folder, model, token_id) for head in _named_heads(plan)]
     outputs: dict[str, list[Array]] = {tensor.name: [] for tensor in plan.outputs}
     with torch.inference_mode():
         for row in rows:
             for name, array in _run_row(row, model, heads, bidirectional=encoder.bidirectional):
                 outputs[name].append(array)
     return {name: tuple(arrays) for name, arrays in outputs.items()}
+
+
+def _named_heads(plan: TritonPlan) -> Iterator[tuple[HeadModule, list[str]]]:
+    """Each head with the names of its outputs; a fused graph's outputs are its heads', one after the other."""
+    names = iter([tensor.name for tensor in plan.outputs])
+    for head in plan.heads:
+        count = {"dense": 2 * len(head.poolings) if isinstance(head, DensePooling) else 0, "sparse": 2}
+        yield head, [next(names) for _ in range(count.get(head.kind, 1))]
 
 
 def origin() -> str:
@@ -74,9 +82,9 @@ def _run_row(row: Row, model: Any, heads: Sequence[_Head], *, bidirectional: boo
 class _Head:
     """One head's arithmetic, written out from its definition."""
 
-    def __init__(self, graph: GraphPlan, folder: Path, model: Any, token_id: TokenId) -> None:
-        self.module = graph.module
-        self.names = [tensor.name for tensor in graph.outputs]
+    def __init__(self, head: HeadModule, names: list[str], folder: Path, model: Any, token_id: TokenId) -> None:
+        self.module = head
+        self.names = names
         self.layers: list[Any] = []
         if isinstance(self.module, DensePooling):
             self.layers = [load_dense_layer(folder, layer).double() for layer in self.module.layers]

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import onnx
 import torch
 from torch import nn
 
-from sie_triton.plan import GraphPlan, SparseMax, Tensor
+from sie_triton.plan import SPARSE_IDS, SPARSE_WEIGHTS, GraphPlan, SparseMax, Tensor
 
 # ONNX Runtime 1.19 (Triton 24.10) reads IR versions up to 10 and opsets up to 21; newer ones read these too.
 IR_VERSION = 10
@@ -33,8 +33,8 @@ class ExportError(Exception):
 
 def export_onnx(module: nn.Module, graph: GraphPlan, path: Path, *, max_sequence: int) -> None:
     """Trace `module` and write `path`; equal inputs give equal bytes. Raises `ExportError`."""
-    sparse = isinstance(graph.module, SparseMax)
-    traced = replace(graph, outputs=(VOCABULARY_WEIGHTS,)) if sparse else graph
+    sparse = any(isinstance(head, SparseMax) for head in graph.heads)
+    traced = replace(graph, outputs=_wide(graph.outputs)) if sparse else graph
     example = tuple(_example(tensor) for tensor in graph.inputs)
     axes = {
         "batch": torch.export.Dim("batch", min=1, max=1 << 20),
@@ -74,6 +74,12 @@ def export_onnx(module: nn.Module, graph: GraphPlan, path: Path, *, max_sequence
     onnx.checker.check_model(str(path))
 
 
+def _wide(outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The outputs as the module gives them: one vocabulary-wide tensor in place of ids and weights."""
+    traced = (VOCABULARY_WEIGHTS if tensor.name == SPARSE_IDS else tensor for tensor in outputs)
+    return tuple(tensor for tensor in traced if tensor.name != SPARSE_WEIGHTS)
+
+
 def _compact(model: onnx.ModelProto, graph: GraphPlan) -> None:
     """Vocabulary-wide weights to ids and weights, exactly: as many of the largest as the fullest row has above zero.
 
@@ -86,7 +92,6 @@ def _compact(model: onnx.ModelProto, graph: GraphPlan) -> None:
         "compact_one": np.ones((), np.int64),
     }
     model.graph.initializer.extend(onnx.numpy_helper.from_array(v, name) for name, v in constants.items())
-    ids, values = (tensor.name for tensor in graph.outputs)
     model.graph.node.extend(
         [
             node("Greater", [weights, "compact_zero"], ["compact_positive"]),
@@ -96,7 +101,7 @@ def _compact(model: onnx.ModelProto, graph: GraphPlan) -> None:
             # An empty row still gives one column: tensors without elements are trouble on the way.
             node("Max", ["compact_fullest", "compact_one"], ["compact_k"]),
             node("Reshape", ["compact_k", "compact_row"], ["compact_terms"]),
-            node("TopK", [weights, "compact_terms"], [values, ids], axis=1),
+            node("TopK", [weights, "compact_terms"], [SPARSE_WEIGHTS, SPARSE_IDS], axis=1),
         ]
     )
     del model.graph.output[:]

@@ -16,8 +16,12 @@ from compiler.golden_files import Golden
 from sie_triton.bundle import expand, load_bundles
 from sie_triton.compiler import BuildOptions, Target, compile_models, select
 from sie_triton.config import available_cores
-from sie_triton.plan import TritonPlan
+from sie_triton.formats import Precision
+from sie_triton.plan import GraphOptions, TritonPlan
 from sie_triton.verify import REFERENCE_NAME, read_reference
+
+# The most files and the least time: what other choices give is tested in test_compiler_machines.py.
+ENSEMBLE = GraphOptions(layout="ensemble", devices=("cpu",))
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,12 @@ class Tiny:
         chosen = [profile for profile in expand(bundle) if not profiles or profile.profile in profiles]
         return select(bundle, chosen)
 
-    def options(self, repository: Path, *, force: bool = False, cores: int | None = None) -> BuildOptions:
+    def options(
+        self, repository: Path, *, force: bool = False, cores: int | None = None, graphs: GraphOptions = ENSEMBLE
+    ) -> BuildOptions:
         """A build of it into `repository`."""
-        return BuildOptions(repository, default_weights=self.checkpoint, force=force, cores=cores or available_cores())
+        cores = cores or available_cores()
+        return BuildOptions(repository, default_weights=self.checkpoint, force=force, cores=cores, graphs=graphs)
 
 
 @pytest.fixture(scope="session")
@@ -86,12 +93,11 @@ def playback(built: Path, monkeypatch: pytest.MonkeyPatch) -> Playback:
             super().write_tokenizer(path)
             recording.tokenizer(path)
 
-        def write_graphs(self, plan: TritonPlan, staging: Path) -> None:
+        def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> None:
             recording.exports += 1
             for graph in plan.graphs:
-                part = graph.triton_model.rpartition(".")[2]
-                recorded = built / f"{tiny.TRITON_NAME}.{part}" / "1" / "model.onnx"
-                shutil.copy(recorded, staging / graph.triton_model / "1")
+                file = f"{graph.triton_model}/1/{plan.graph_format.filename(precision)}"
+                shutil.copy(built / file.replace(plan.name, tiny.TRITON_NAME), staging / file)
             recording.graphs(staging)
 
         def reference(self, plan: TritonPlan, rows: Sequence[Row]) -> tuple[str, dict[str, tuple[Any, ...]]]:

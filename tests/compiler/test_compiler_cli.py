@@ -159,6 +159,7 @@ def build_arguments(model: Tiny, repository: Path) -> list[str | Path]:
     return [
         *("build", "-m", tiny.MODEL_ID, "--bundles", model.bundles),
         *("--weights", f"{tiny.MODEL_ID}={model.checkpoint}", "-r", repository),
+        *("--layout", "ensemble", "--device", "cpu"),
     ]
 
 
@@ -183,7 +184,8 @@ def test_a_build_says_what_it_did_on_stderr(tiny_model: Tiny, tmp_path: Path) ->
     first = call(*build_arguments(tiny_model, tmp_path / "repository"))
     assert (first.code, first.stdout) == (0, "")
     assert "built acme/tiny, acme/tiny:raw from sha256:" in first.stderr
-    assert re.search(r"dense: min cosine (1\.0|0\.99999)\d* ?,", first.stderr)
+    assert ", for cpu in float32\n" in first.stderr
+    assert re.search(r"dense in float32: min cosine (1\.0|0\.99999)\d* ?,", first.stderr)
     second = call(*build_arguments(tiny_model, tmp_path / "repository"))
     assert (second.code, second.stdout) == (0, "")
     assert "unchanged acme/tiny, acme/tiny:raw" in second.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sie_triton.cli import shipped_bundles
 from sie_triton.compiler import BuildOptions, plan_models, select
 from sie_triton.config import (
     CPU_RUN_TOKENS,
+    ConfigName,
     INSTANCE_WEIGHT_BYTES,
     MAX_INSTANCES,
     CpuShape,
@@ -29,19 +31,22 @@ from sie_triton.config import (
 )
 from sie_triton.lint import lint_model_config, lint_repository
 from sie_triton.lint.config import model_config_pb2
-from sie_triton.plan import bucket_lengths
+from sie_triton.plan import GraphOptions, bucket_lengths
 from sie_triton.render import quote_pbtxt, render
 
+GRAPHS = (GraphOptions(), GraphOptions(layout="ensemble"), GraphOptions(format="torchscript"))
 MINILM = ("sentence-transformers/all-MiniLM-L6-v2", minilm_facts)
 BGE = ("BAAI/bge-small-en-v1.5", bge_small_facts)
 
 
-def configs_of(model_id: str, facts: Any, folder: Path) -> tuple[TritonModelConfig, ...]:
+def configs_of(
+    model_id: str, facts: Any, folder: Path, graphs: GraphOptions
+) -> Mapping[ConfigName, tuple[TritonModelConfig, ...]]:
     bundles, _ = load_bundles(shipped_bundles())
     bundle = bundles[model_id]
-    options = BuildOptions(folder / "repository", default_weights=facts(folder / "checkpoint"))
+    options = BuildOptions(folder / "repository", default_weights=facts(folder / "checkpoint"), graphs=graphs)
     (plan,) = plan_models(select(bundle, expand(bundle)), options)
-    return triton_configs(plan, CpuShape(instances=2, threads=1))
+    return triton_configs(plan, CpuShape(instances=2, threads=1, express=1), tag="0123456789ab")
 
 
 def parsed(text: str) -> Any:
@@ -49,14 +54,19 @@ def parsed(text: str) -> Any:
 
 
 @pytest.mark.parametrize(("model_id", "facts"), [MINILM, BGE])
-def test_the_shipped_models_are_configured(model_id: str, facts: Any, tmp_path: Path, golden: Golden) -> None:
-    for config in configs_of(model_id, facts, tmp_path):
-        golden.check(f"{config.name}.pbtxt", render(config))
+@pytest.mark.parametrize("graphs", GRAPHS, ids=lambda graphs: f"{graphs.format}-{graphs.layout or 'auto'}")
+def test_the_shipped_models_are_configured(
+    model_id: str, facts: Any, graphs: GraphOptions, tmp_path: Path, golden: Golden
+) -> None:
+    for name, configs in configs_of(model_id, facts, tmp_path, graphs).items():
+        for config in configs:
+            suffix = f".{name}" if name else ""
+            golden.check(f"{graphs.format}-{graphs.layout or 'auto'}/{config.name}{suffix}.pbtxt", render(config))
 
 
 @pytest.mark.parametrize(("model_id", "facts"), [MINILM, BGE])
 def test_triton_reads_what_was_meant(model_id: str, facts: Any, tmp_path: Path) -> None:
-    *graphs, ensemble = configs_of(model_id, facts, tmp_path)
+    *graphs, ensemble = configs_of(model_id, facts, tmp_path, GraphOptions(layout="ensemble"))[""]
     for config in (*graphs, ensemble):
         read = parsed(render(config))
         assert (read.name, read.platform, read.backend) == (config.name, config.platform, config.backend)
@@ -145,10 +155,10 @@ def test_every_run_of_the_frontend_fits_one_batch(max_batch_tokens: int, max_len
 
 
 def test_the_shipped_numbers() -> None:
-    assert cpu_shape(2, 90_868_376) == CpuShape(2, 1)
-    assert cpu_shape(16, 90_868_376) == CpuShape(2, 8)
-    assert cpu_shape(16, 2_000_000_000) == CpuShape(1, 16)
-    assert cpu_shape(1, 1) == CpuShape(1, 1)
+    assert cpu_shape(2, 90_868_376) == CpuShape(2, 1, express=1)
+    assert cpu_shape(16, 90_868_376) == CpuShape(2, 8, express=1)
+    assert cpu_shape(16, 2_000_000_000) == CpuShape(1, 16, express=0)
+    assert cpu_shape(1, 1) == CpuShape(1, 1, express=1)
     assert max_batch_size(16_384, bucket_lengths(256), CPU_RUN_TOKENS) == 64
     assert max_batch_size(16_384, bucket_lengths(8192), CPU_RUN_TOKENS) == 32
     assert max_batch_size(256, bucket_lengths(512), CPU_RUN_TOKENS) == 32

@@ -47,7 +47,9 @@ def test_the_tiny_manifest_says_what_was_built(built: Path) -> None:
     assert set(manifest.triton_models) == {"acme__tiny", "acme__tiny.encoder", "acme__tiny.dense"}
     assert manifest.triton_models["acme__tiny"].depends_on == ("acme__tiny.encoder", "acme__tiny.dense")
     (record,) = manifest.built.values()
-    assert set(record.parity) == {t.name for t in manifest.triton_models["acme__tiny"].outputs}
+    assert (record.precisions, record.configs) == ({"cpu": "float32"}, {"cpu": ""})
+    assert set(record.parity) == {"float32"}
+    assert set(record.parity["float32"]) == {t.name for t in manifest.triton_models["acme__tiny"].outputs}
     assert {"torch", "transformers", "onnx", "sie-triton"} <= set(record.tools)
     default, raw = manifest.models["acme/tiny"], manifest.models["acme/tiny:raw"]
     assert default.tokenization == raw.tokenization
@@ -81,11 +83,11 @@ def test_another_schema_version_is_named(built: Path, tmp_path: Path) -> None:
         b"{}",
         b'"text"',
         b"\xff\xfe",
-        b'{"schema_version": 1}',
-        b'{"schema_version": "1"}',
-        b'{"schema_version": 1, "models": [], "triton_models": {}, "built": {}}',
-        b'{"schema_version": 1, "models": {"m": {}}, "triton_models": {}, "built": {}}',
-        b'{"schema_version": 1, "models": {}, "triton_models": {}, "built": {}} trailing',
+        b'{"schema_version": 2}',
+        b'{"schema_version": "2"}',
+        b'{"schema_version": 2, "models": [], "triton_models": {}, "built": {}}',
+        b'{"schema_version": 2, "models": {"m": {}}, "triton_models": {}, "built": {}}',
+        b'{"schema_version": 2, "models": {}, "triton_models": {}, "built": {}} trailing',
         b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )

@@ -144,7 +144,8 @@ def test_padding_to_a_bucket_is_bounded(case: tuple[int, int]) -> None:
 
 
 def test_the_json_of_a_plan_is_json(tmp_path: Path) -> None:
-    done = sie_triton("plan", "-m", MINILM, "--json", "--weights", minilm_facts(tmp_path / "checkpoint"))
+    weights = minilm_facts(tmp_path / "checkpoint")
+    done = sie_triton("plan", "-m", MINILM, "--json", "--layout", "ensemble", "--weights", weights)
     (plan,) = json.loads(done.stdout)
     assert plan["served"] == [MINILM, f"{MINILM}:candle"]
     assert [step["triton_model"] for step in plan["steps"]] == [graph["triton_model"] for graph in plan["graphs"]]

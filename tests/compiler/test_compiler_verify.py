@@ -74,12 +74,12 @@ def test_a_fresh_build_verifies(repository: Path) -> None:
     assert done.code == 0
     assert "verified" in done.stderr
     lines = done.stdout.splitlines()
-    assert [line.split()[1] for line in lines] == [f"{tensor}:" for tensor in read_parity(repository)]
+    assert [line.split()[1:4] for line in lines] == [[t, "in", "float32:"] for t in read_parity(repository)]
     assert all("min cosine 1.000000" in line or "min cosine 0.99999" in line for line in lines)
 
 
 def read_parity(repository: Path) -> dict[str, Distance]:
-    return read_manifest(repository).built[tiny.TRITON_NAME].parity
+    return read_manifest(repository).built[tiny.TRITON_NAME].parity["float32"]
 
 
 # Files
@@ -212,7 +212,7 @@ def test_noise_in_a_graph_misses_the_reference(repository: Path) -> None:
     redigest(repository)
     done = sie_triton("verify", "-r", repository)
     assert done.code == 1
-    assert "SIE501: `dense` of `acme__tiny` misses the reference: worst cosine 0." in done.stderr
+    assert "SIE501: `dense` of `acme__tiny` in float32 misses the reference: worst cosine 0." in done.stderr
     assert "0.99999 is required" in done.stderr
 
 
@@ -258,9 +258,9 @@ def test_an_output_that_depends_on_its_batch_is_noticed(repository: Path) -> Non
 def test_parity_that_was_never_measured_is_noticed(repository: Path) -> None:
     def forget(manifest: Manifest) -> Manifest:
         record = manifest.built[tiny.TRITON_NAME]
-        parity = {name: distance for name, distance in record.parity.items() if name != "dense_cls"}
+        parity = {name: distance for name, distance in record.parity["float32"].items() if name != "dense_cls"}
         parity["dense"] = msgspec.structs.replace(parity["dense"], cases=3)
-        changed = msgspec.structs.replace(record, parity=parity)
+        changed = msgspec.structs.replace(record, parity={"float32": parity})
         return msgspec.structs.replace(manifest, built={tiny.TRITON_NAME: changed})
 
     redigest(repository, forget)

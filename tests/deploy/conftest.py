@@ -88,7 +88,19 @@ def write_repository(folder: Path, *, instances: int = 2, threads: int = 3) -> P
             head: TritonModel((*hidden, IDS[1]), DENSE, files),
             NAME: TritonModel(IDS, DENSE, {"1/tokenizer.json": "2" * 64}, depends_on=(encoder, head)),
         },
-        built={NAME: Built("k" * 64, "sha256:0", "float32", "onnx", "ensemble", {}, {}, (encoder, head, NAME))},
+        built={
+            NAME: Built(
+                "k" * 64,
+                "sha256:0",
+                {"cpu": "float32"},
+                {"cpu": ""},
+                "onnx",
+                "ensemble",
+                {},
+                {},
+                (encoder, head, NAME),
+            )
+        },
     )
     (folder / "manifest.json").write_bytes(dump_manifest(manifest))
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from sie_frontend.manifest import read_manifest
 
@@ -22,7 +23,7 @@ def test_graphs_are_measured_and_ensembles_are_not(repository: Path) -> None:
         f"{NAME}.dense": (1, 1),
     }
     [encoder] = [model for model in size.models if model.name.endswith(".encoder")]
-    assert WEIGHTS <= encoder.weight_bytes < WEIGHTS + 1000
+    assert encoder.weight_bytes == WEIGHTS
     assert size.tokenizer_bytes == 700_000
     assert size.repository_bytes == sum(p.stat().st_size for p in repository.rglob("*") if p.is_file())
 
@@ -34,6 +35,24 @@ def test_the_configuration_for_the_device_decides(repository: Path) -> None:
     for device, instances in (("cpu", 2), ("cuda", 4)):
         models = measure(repository, manifest, device).models  # type: ignore[arg-type]
         assert [model.instances for model in models if model.name.endswith(".encoder")] == [instances]
+
+
+def test_a_graph_of_another_precision_weighs_nothing(repository: Path) -> None:
+    (repository / f"{NAME}.encoder" / "1" / "model.float16.onnx").write_bytes(b" " * 1000)
+    (repository / f"{NAME}.encoder" / "1" / "model.onnx.data").write_bytes(b" " * 10)
+    models = measure(repository, read_manifest(repository), "cpu").models
+    assert [model.weight_bytes for model in models if model.name.endswith(".encoder")] == [WEIGHTS + 10]
+
+
+def test_express_instances_ask_for_no_cores_of_their_own(repository: Path) -> None:
+    manifest = read_manifest(repository)
+    (model,) = manifest.models.values()
+    express = msgspec.structs.replace(model.batching["cpu"], express=1)
+    model = msgspec.structs.replace(model, batching={"cpu": express})
+    size = measure(repository, msgspec.structs.replace(manifest, models={"m": model}), "cpu")
+    [encoder] = [graph for graph in size.models if graph.name.endswith(".encoder")]
+    assert (encoder.instances, encoder.express) == (2, 1)
+    assert triton_needs(size, CPU).cpus == encoder.threads
 
 
 @pytest.mark.parametrize(("instances", "threads"), [(1, 1), (2, 3), (4, 2)])

@@ -1,0 +1,103 @@
+"""Runs a public Triton model in this process: its configuration wires the graphs, their own runtimes compute them.
+
+Verification uses it, so that what is checked is the repository as Triton will read it, not the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from google.protobuf import text_format
+
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.lint.config import model_config_pb2
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Graph: TypeAlias = "Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]"
+"""Named inputs and the names of the wanted outputs -> those outputs in that order."""
+
+
+def config_path(directory: Path, config_name: str = "") -> Path:
+    """The file that Triton reads for a model under a `--model-config-name`: the named one, else the default."""
+    named = directory / "configs" / f"{config_name}.pbtxt"
+    return named if config_name and named.is_file() else directory / "config.pbtxt"
+
+
+def read_model_config(path: Path) -> Any:
+    """Parse a configuration with Triton's schema; raises `text_format.ParseError`."""
+    return text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2().ModelConfig())
+
+
+class ModelRunner:
+    """The graphs of one public model, opened once. `run` computes only the steps that the outputs need."""
+
+    def __init__(self, repository: Path, name: str, config_name: str = "") -> None:
+        self.config = read_model_config(config_path(repository / name, config_name))
+        steps = [step.model_name for step in self.config.ensemble_scheduling.step] or [name]
+        self._graphs = {step: _open(repository / step, config_name) for step in steps}
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Named arrays in, named arrays out; shapes include the batch."""
+        if not self.config.ensemble_scheduling.step:
+            (graph,) = self._graphs.values()
+            return dict(zip(outputs, graph(inputs, outputs), strict=True))
+        values: dict[str, Array] = dict(inputs)
+        for step in self._needed(outputs):
+            wanted = list(step.output_map)
+            given = {theirs: values[ours] for theirs, ours in step.input_map.items()}
+            computed = self._graphs[step.model_name](given, wanted)
+            values.update(zip((step.output_map[name] for name in wanted), computed, strict=True))
+        return {name: values[name] for name in outputs}
+
+    def _needed(self, outputs: Sequence[str]) -> list[Any]:
+        wanted, steps = set(outputs), []
+        for step in reversed(self.config.ensemble_scheduling.step):
+            if wanted & set(step.output_map.values()):
+                steps.append(step)
+                wanted |= set(step.input_map.values())
+        return steps[::-1]
+
+
+def _open(directory: Path, config_name: str) -> Graph:
+    config = read_model_config(config_path(directory, config_name))
+    return _RUNTIMES[config.backend](config, directory / "1" / config.default_model_filename)
+
+
+def _onnx(_: Any, path: Path) -> Graph:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise _runtime_missing("onnxruntime", "`pip install 'sie-triton[cpu]'`, or `[gpu]`") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # One shape after another: an arena would keep the largest of each.
+    options.enable_cpu_mem_arena = False
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda inputs, outputs: session.run(list(outputs), dict(inputs))
+
+
+def _torchscript(config: Any, path: Path) -> Graph:
+    try:
+        import torch
+    except ImportError:
+        raise _runtime_missing("torch", "`pip install 'sie-triton[export]'`") from None
+    module: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    places = {tensor.name: index for index, tensor in enumerate(config.output)}
+
+    def run(inputs: Mapping[str, Array], outputs: Sequence[str]) -> Sequence[Array]:
+        with torch.inference_mode():
+            results = module(*(torch.from_numpy(np.ascontiguousarray(inputs[t.name])) for t in config.input))
+        results = results if isinstance(results, tuple) else (results,)
+        return [results[places[name]].numpy() for name in outputs]
+
+    return run
+
+
+_RUNTIMES: Mapping[str, Callable[[Any, Path], Graph]] = {"onnxruntime": _onnx, "pytorch": _torchscript}
+
+
+def _runtime_missing(package: str, cure: str) -> DiagnosticError:
+    return DiagnosticError([Diagnostic("SIE530", f"checking parity needs {package}", hint=cure)])
