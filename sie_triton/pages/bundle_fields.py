@@ -29,8 +29,8 @@ TOP: Mapping[str, str] = {
 PROFILE: Mapping[str, str] = {
     "extends": "The profile whose values hold where this one names none; one level.",
     "max_batch_tokens": "SIE's ceiling of one batch. Its schema wants it; our runs are cut by a budget of the device.",
-    "compute_precision": "`float32`, `float16` or `bfloat16`; null leaves it to the device: "
-    "[formats.md](formats.md#precision).",
+    "compute_precision": "What CUDA computes in: `float32`, `float16` or `bfloat16`; null: float16. "
+    "[formats.md](formats.md#precision) has the rest.",
     "adapter_path": "SIE's class, `module:Class`. It chooses the recipe and is never executed.",
     "adapter_options": "`loadtime` and `runtime`, below.",
     "adaptive_batching": _ONLY_SIE,

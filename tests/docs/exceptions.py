@@ -12,10 +12,6 @@ NOT_HERE: Mapping[str, str] = {
 """Beginnings of commands that are not run. They must still be commands that a shell can read."""
 
 PENDING: Mapping[str, str] = {
-    "--format": "ONNX or TorchScript",
-    "--layout": "one graph or an ensemble",
-    "--precision": "the type of the weights",
-    "--device": "the machines that a repository is for",
     "tune": "budgets and streams measured on this machine",
     "SIE_TRITON_ACCESS_LOG": "a line for every request",
     "SIE_TRITON_DRAIN_DELAY_S": "leaving without losing a request",
