@@ -8,7 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from deploy.metric_names import TRITON_METRICS, exposed_names
 from sie_frontend.errors import ERROR_TABLE
+from sie_frontend.metrics import Metrics
 
 from sie_triton.deploy import DeployOptions
 from sie_triton.pages import frontend_settings
@@ -73,6 +75,14 @@ def test_every_error_code_exists(page: Page) -> None:
     for code in _codes(page):
         for name in re.findall(r"\bSIE\d{3}\b", code):
             assert f'"{name}"' in sources, f"{page.name}: {name}"
+
+
+@pytest.mark.parametrize("page", EVERYTHING, ids=[page.name for page in EVERYTHING])
+def test_every_metric_exists(page: Page) -> None:
+    families = {name.removesuffix("_bucket") for name in exposed_names(Metrics().registry)}
+    for code in _codes(page):
+        for name in re.findall(r"\b(?:sie_frontend|nv)_[a-z_]+[a-z]\b", code):
+            assert name in families | TRITON_METRICS, f"{page.name}: {name}"
 
 
 @pytest.mark.parametrize("page", EVERYTHING, ids=[page.name for page in EVERYTHING])
