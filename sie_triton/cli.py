@@ -429,26 +429,22 @@ def deploy(
             help="Whose tritonserver runs. Default: ours on the CPU from a claim, else NVIDIA's.", show_default=False
         ),
     ] = None,
-    triton_image: Annotated[str | None, typer.Option(help="Image of tritonserver. Default: by engine.")] = None,
-    frontend_image: Annotated[str | None, typer.Option(help="Image of the frontend.")] = None,
-    triton_replicas: Annotated[int, typer.Option(help="Fewest pods of Triton.", min=1)] = 2,
-    triton_max_replicas: Annotated[int, typer.Option(help="Most pods of Triton.", min=1)] = 8,
-    frontend_replicas: Annotated[int, typer.Option(help="Fewest pods of the frontend.", min=1)] = 2,
-    frontend_max_replicas: Annotated[int, typer.Option(help="Most pods of the frontend.", min=1)] = 8,
     autoscaler: Annotated[DeployAutoscaler, typer.Option(help="What scales the pods.")] = DeployAutoscaler.hpa,
-    prometheus_url: Annotated[
-        str | None, typer.Option(help="Prometheus that KEDA asks. Default: that of its chart in `monitoring`.")
-    ] = None,
-    monitoring_namespace: Annotated[
-        str, typer.Option(help="Namespace whose pods may read Triton's metrics.")
-    ] = "monitoring",
+    triton_image: Annotated[str | None, typer.Option(help="Image of tritonserver. Default: by device.")] = None,
+    frontend_image: Annotated[str | None, typer.Option(help="Image of the frontend.")] = None,
+    storage_class: Annotated[str | None, typer.Option(help="Storage class of the claim.")] = None,
     service_account: Annotated[
-        str | None, typer.Option(help="Service account of the pods, for object storage.")
+        str | None, typer.Option(help="Service account of the pods, with rights on the object store.")
     ] = None,
     credentials_secret: Annotated[
-        str | None, typer.Option(help="Secret whose keys become variables of the pods, for object storage.")
+        str | None, typer.Option(help="Secret whose keys become variables, such as `AWS_ACCESS_KEY_ID`.")
     ] = None,
-    storage_class: Annotated[str | None, typer.Option(help="Storage class of the claim.")] = None,
+    triton_replicas: Annotated[int | None, typer.Option(help="Fewest Tritons. Default: 2.")] = None,
+    triton_max_replicas: Annotated[int | None, typer.Option(help="Most Tritons. Default: 8.")] = None,
+    frontend_replicas: Annotated[int | None, typer.Option(help="Fewest frontends. Default: 2.")] = None,
+    frontend_max_replicas: Annotated[int | None, typer.Option(help="Most frontends. Default: 8.")] = None,
+    prometheus_url: Annotated[str | None, typer.Option(help="Where KEDA asks for metrics.")] = None,
+    monitoring_namespace: Annotated[str | None, typer.Option(help="Namespace that may read Triton's metrics.")] = None,
 ) -> None:
     """Render Kubernetes or KServe manifests for a built repository."""
     from sie_triton.deploy import DeployOptions, write_manifests
@@ -459,21 +455,21 @@ def deploy(
         "source": source,
         "device": device.value,
         "engine": engine.value if engine else None,
+        "autoscaler": autoscaler.value,
         "triton_image": triton_image,
+        "frontend_image": frontend_image,
+        "storage_class": storage_class,
+        "service_account": service_account,
+        "credentials_secret": credentials_secret,
         "triton_replicas": triton_replicas,
         "triton_max_replicas": triton_max_replicas,
         "frontend_replicas": frontend_replicas,
         "frontend_max_replicas": frontend_max_replicas,
-        "autoscaler": autoscaler.value,
+        "prometheus_url": prometheus_url,
         "monitoring_namespace": monitoring_namespace,
-        "service_account": service_account,
-        "credentials_secret": credentials_secret,
-        "storage_class": storage_class,
-        # These have a default of their own, of which the command line is ignorant.
-        **({"frontend_image": frontend_image} if frontend_image else {}),
-        **({"prometheus_url": prometheus_url} if prometheus_url else {}),
     }
-    for path in write_manifests(kind.value, repository, out_dir, DeployOptions(**chosen)):
+    options = DeployOptions(**{option: value for option, value in chosen.items() if value is not None})
+    for path in write_manifests(kind.value, repository, out_dir, options):
         out.print(str(path), markup=False)
 
 

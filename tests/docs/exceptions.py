@@ -13,17 +13,30 @@ NOT_HERE: Mapping[str, str] = {
 
 PENDING: Mapping[str, str] = {
     "tune": "budgets and streams measured on this machine",
-    "SIE_TRITON_ACCESS_LOG": "a line for every request",
-    "SIE_TRITON_DRAIN_DELAY_S": "leaving without losing a request",
-    "SIE_TRITON_LOG_FORMAT": "JSON logs",
-    "SIE_TRITON_SHUTDOWN_GRACE_S": "leaving without losing a request",
+    **dict.fromkeys(
+        (
+            "SIE_TRITON_DRAIN_DELAY_S",
+            "SIE_TRITON_READY_MODELS",
+            "SIE_TRITON_SHUTDOWN_GRACE_S",
+            "SIE_TRITON_TRITON_TIMEOUT_S",
+            "SIE712",
+            "--access-log",
+            "--log-format",
+            "sie_frontend_inflight_requests",
+            "sie_frontend_run_retries",
+            "sie_frontend_stage_seconds",
+            "sie_frontend_triton_inflight_runs",
+        ),
+        "many frontends before many Tritons; logs, ids and traces of each request",
+    ),
 }
-"""What the pages describe before it has landed: options and commands of `sie-triton`, variables. A command that uses
-one which is not there yet is skipped; once it is there, it is run as any other, whether or not it is listed here."""
+"""What the pages describe before it has landed: commands, options, variables, codes, metrics. A command that uses one
+which is not there yet is skipped; once it is there, it is run as any other, whether or not it is listed here."""
 
 FOREIGN_OPTIONS: Mapping[str, str] = {
     "--build-arg": "docker",
     "--target": "docker",
+    "--trace-config": "tritonserver",
     "--update-golden": "pytest, tests/conftest.py",
     "--wait": "docker",
     "--check": "python -m sie_triton.pages",

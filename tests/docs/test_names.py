@@ -13,7 +13,7 @@ from sie_frontend.errors import ERROR_TABLE
 from sie_frontend.metrics import Metrics
 
 from sie_triton.deploy import DeployOptions
-from sie_triton.pages import frontend_settings
+from sie_triton.pages import frontend_settings, model_table
 from sie_triton.pages.__main__ import FOLDER, configuration, main
 from sie_triton.pages.command_line import commands, parameters
 
@@ -51,6 +51,15 @@ def test_every_block_says_what_it_is(page: Page) -> None:
 WITH_OUR_OPTIONS = [page for page in EVERYTHING if page.name != "docs/lint-rules.md"]
 
 
+@pytest.mark.parametrize("page", EVERYTHING, ids=[page.name for page in EVERYTHING])
+def test_every_table_is_whole(page: Page) -> None:
+    """A head, a rule, and rows of as many cells; a `|` within code would end a cell."""
+    for table in re.findall(r"(?:^\|.*\n?)+", page.prose, re.MULTILINE):
+        head, rule, *rows = (re.sub(r"\\\|", "", row).strip() for row in table.strip().split("\n"))
+        assert re.fullmatch(r"\|(?: ?:?-+:? ?\|)+", rule), f"{page.name}: {head}"
+        assert {row.count("|") for row in rows} <= {head.count("|")} == {rule.count("|")}, f"{page.name}: {head}"
+
+
 @pytest.mark.parametrize("page", WITH_OUR_OPTIONS, ids=[page.name for page in WITH_OUR_OPTIONS])
 def test_every_option_exists(page: Page) -> None:
     ours = {spelling for command in commands().values() for p in parameters(command) for spelling in p.spellings}
@@ -74,15 +83,16 @@ def test_every_error_code_exists(page: Page) -> None:
     sources = _sources()
     for code in _codes(page):
         for name in re.findall(r"\bSIE\d{3}\b", code):
-            assert f'"{name}"' in sources, f"{page.name}: {name}"
+            assert f'"{name}"' in sources or name in PENDING, f"{page.name}: {name}"
 
 
 @pytest.mark.parametrize("page", EVERYTHING, ids=[page.name for page in EVERYTHING])
 def test_every_metric_exists(page: Page) -> None:
-    families = {name.removesuffix("_bucket") for name in exposed_names(Metrics().registry)}
+    families = {re.sub("_(bucket|total)$", "", name) for name in exposed_names(Metrics().registry)}
     for code in _codes(page):
         for name in re.findall(r"\b(?:sie_frontend|nv)_[a-z_]+[a-z]\b", code):
-            assert name in families | TRITON_METRICS, f"{page.name}: {name}"
+            family = re.sub("_total$", "", name)
+            assert {name, family} & (families | TRITON_METRICS | set(PENDING)), f"{page.name}: {name}"
 
 
 @pytest.mark.parametrize("page", EVERYTHING, ids=[page.name for page in EVERYTHING])
@@ -153,7 +163,9 @@ def test_the_configuration_page_is_up_to_date() -> None:
 
 
 def test_the_page_of_models_is_up_to_date(shared: Path) -> None:
-    assert main(["--check", "--bundles", str(shared / "sie-models"), "--folder", str(ROOT / FOLDER)]) == 0
+    assert (ROOT / FOLDER / "models.md").read_text(encoding="utf-8") == model_table.render(shared / "sie-models"), (
+        "run `python -m sie_triton.pages --bundles DIR`"
+    )
 
 
 def test_a_stale_page_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
