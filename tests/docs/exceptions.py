@@ -16,6 +16,7 @@ PENDING: Mapping[str, str] = {
     **dict.fromkeys(
         (
             "SIE_TRITON_DRAIN_DELAY_S",
+            "SIE_TRITON_KEEP_BUSY",
             "SIE_TRITON_READY_MODELS",
             "SIE_TRITON_SHUTDOWN_GRACE_S",
             "SIE_TRITON_TRITON_TIMEOUT_S",
