@@ -347,6 +347,36 @@ def up(
 
 
 @app.command()
+def tune(
+    repository: Repository = DEFAULT_REPOSITORY,
+    seconds: Annotated[float, typer.Option(help="Length of each sample.", min=0.1)] = 1.0,
+    rounds: Annotated[int, typer.Option(help="Samples of each setting; their median counts.", min=1)] = 3,
+    cores: Annotated[int | None, typer.Option(help="Cores to use. Default: those of this process.", min=1)] = None,
+) -> None:
+    """Measure token budgets and streams on this machine and write the best into the repository.
+
+    Run it where the repository will be served, while nothing else runs. The frontend and Triton read what it writes
+    when they start.
+    """
+    from sie_triton.config import available_cores
+    from sie_triton.tune import tune_repository
+
+    tuned = tune_repository(
+        repository,
+        _manifest(repository),
+        cores=cores or available_cores(),
+        seconds=seconds,
+        rounds=rounds,
+        announce=_say,
+    )
+    for result in tuned:
+        for setting, speed in result.speeds.items():
+            mark = "  <- chosen" if setting == result.chosen else ""
+            shape = f"{setting.run_tokens:5} tokens a run, {setting.streams} streams x {setting.threads} threads"
+            out.print(f"{result.triton_model} {shape}: {speed:7.0f} tokens/s{mark}", markup=False)
+
+
+@app.command()
 def catalog(
     bundles: Bundles = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 from sie_frontend.manifest import (
     SCHEMA_VERSION,
     Batching,
@@ -154,6 +155,15 @@ def built_entry(plan: TritonPlan, key: str, checkpoint: str, parity: Parity) -> 
         parity={str(precision): dict(measured) for precision, measured in parity.items()},
         triton_models=tuple(dict.fromkeys((*(graph.triton_model for graph in plan.graphs), plan.name))),
     )
+
+
+def redigest(manifest: Manifest, staging: Path, names: Iterable[str]) -> Manifest:
+    """`manifest` with the digests of Triton models whose files were replaced."""
+    changed = {
+        name: msgspec.structs.replace(manifest.triton_models[name], files=tree_digests(staging / name))
+        for name in names
+    }
+    return msgspec.structs.replace(manifest, triton_models={**manifest.triton_models, **changed})
 
 
 def merge(old: Manifest, name: str, models: dict[str, Model], triton: dict[str, TritonModel], built: Built) -> Manifest:

@@ -32,12 +32,15 @@ def read_model_config(path: Path) -> Any:
 
 
 class ModelRunner:
-    """The graphs of one public model, opened once. `run` computes only the steps that the outputs need."""
+    """The graphs of one public model, opened once. `run` computes only the steps that the outputs need.
 
-    def __init__(self, repository: Path, name: str, config_name: str = "") -> None:
+    `threads` opens them as a server would, to be timed: with so many threads each, which do not spin, and an arena.
+    """
+
+    def __init__(self, repository: Path, name: str, config_name: str = "", threads: int | None = None) -> None:
         self.config = read_model_config(config_path(repository / name, config_name))
         steps = [step.model_name for step in self.config.ensemble_scheduling.step] or [name]
-        self._graphs = {step: _open(repository / step, config_name) for step in steps}
+        self._graphs = {step: _open(repository / step, config_name, threads) for step in steps}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Named arrays in, named arrays out; shapes include the batch."""
@@ -61,25 +64,29 @@ class ModelRunner:
         return steps[::-1]
 
 
-def _open(directory: Path, config_name: str) -> Graph:
+def _open(directory: Path, config_name: str, threads: int | None) -> Graph:
     config = read_model_config(config_path(directory, config_name))
-    return _RUNTIMES[config.backend](config, directory / "1" / config.default_model_filename)
+    return _RUNTIMES[config.backend](config, directory / "1" / config.default_model_filename, threads)
 
 
-def _onnx(_: Any, path: Path) -> Graph:
+def _onnx(_: Any, path: Path, threads: int | None) -> Graph:
     try:
         import onnxruntime
     except ImportError:
         raise _runtime_missing("onnxruntime", "`pip install 'sie-triton[cpu]'`, or `[gpu]`") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # One shape after another: an arena would keep the largest of each.
-    options.enable_cpu_mem_arena = False
+    if threads is None:
+        # One shape after another: an arena would keep the largest of each.
+        options.enable_cpu_mem_arena = False
+    else:
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda inputs, outputs: session.run(list(outputs), dict(inputs))
 
 
-def _torchscript(config: Any, path: Path) -> Graph:
+def _torchscript(config: Any, path: Path, _: int | None) -> Graph:
     try:
         import torch
     except ImportError:
@@ -96,7 +103,7 @@ def _torchscript(config: Any, path: Path) -> Graph:
     return run
 
 
-_RUNTIMES: Mapping[str, Callable[[Any, Path], Graph]] = {"onnxruntime": _onnx, "pytorch": _torchscript}
+_RUNTIMES: Mapping[str, Callable[[Any, Path, int | None], Graph]] = {"onnxruntime": _onnx, "pytorch": _torchscript}
 
 
 def _runtime_missing(package: str, cure: str) -> DiagnosticError:

@@ -67,11 +67,11 @@ PEERS: tuple[Peer, ...] = (
     Peer("sentence-transformers", "sentence_transformers", _SENTENCE_TRANSFORMERS),
     Peer("infinity-torch", "infinity", _INFINITY, http=True, variant="torch"),
     Peer("infinity-onnx", "infinity", _INFINITY, http=True, variant="optimum"),
-    Peer("sie-server", "sie_server", ("sie-server==0.10.1", _TORCH), python="3.12", http=True),
+    Peer("sie-server", "sie_server", ("sie-server==0.10.1",), python="3.12", http=True),
     Peer(
         "sie-server-all-cores",
         "sie_server",
-        ("sie-server==0.10.1", _TORCH),
+        ("sie-server==0.10.1",),
         python="3.12",
         http=True,
         variant="all-cores",

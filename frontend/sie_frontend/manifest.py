@@ -175,17 +175,26 @@ Head: TypeAlias = (
 )
 
 
+class Measured(msgspec.Struct, frozen=True):
+    """What `sie-triton tune` found: the machine, and tokens a second by setting."""
+
+    machine: str
+    tokens_per_second: dict[str, int]
+
+
 class Batching(msgspec.Struct, frozen=True):
     """For one kind of machine: how many rows and padded tokens one Triton request may hold, how many run side by side.
 
     `run_tokens` is the token budget of one run: cache-sized on CPU, large on GPU. `express` runs may join the `streams`
-    ones for as long as they are small: a query does not wait for bulk runs that were there first.
+    ones for as long as they are small: a query does not wait for bulk runs that were there first. `measured` is set
+    where the numbers were tuned on a machine.
     """
 
     max_batch_size: int
     run_tokens: int
     streams: int
     express: int = 0
+    measured: Measured | None = None
 
 
 class Model(msgspec.Struct, frozen=True):

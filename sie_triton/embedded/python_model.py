@@ -41,6 +41,8 @@ class BatchedModel(ABC):
     """One model instance. A subclass loads the model's file and runs it on whole batches."""
 
     default_filename: str
+    may_be_directory = False
+    """Whether the model's file may be a directory that holds `default_filename`."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Triton's entry point. Raises `TritonModelException`, with every reason, if the model must not be served."""
@@ -48,9 +50,9 @@ class BatchedModel(ABC):
         self.config: dict[str, Any] = json.loads(args["model_config"])
         filename = self.config.get("default_model_filename") or self.default_filename
         path = Path(args["model_repository"]) / args["model_version"] / filename
-        if path.is_dir():
+        if self.may_be_directory and path.is_dir():
             path /= self.default_filename
-        if not path.exists():
+        if not path.is_file():
             raise pb_utils.TritonModelException(f"unable to find `{path}` for model `{self.name}`")
         if reasons := [*self._unsupported(), *self.load(path)]:
             raise pb_utils.TritonModelException(f"model `{self.name}` is refused: " + "; ".join(reasons))

@@ -2,6 +2,7 @@
 
 Names are tried in three ways, as the backend does: all inputs are named like arguments of `forward`; else all are
 `NAME__INDEX`; else the order of the configuration counts. Outputs have no argument names, so only the last two.
+Targets of `batch_input` have no say in the way and go by it.
 Stricter in one place: two inputs at one position, or one beyond the last, load there and fail at the first request.
 
 No import beyond the standard library.
@@ -27,7 +28,18 @@ TORCH_TYPES: Mapping[str, str] = {
     "TYPE_FP32": "float32",
     "TYPE_FP64": "float64",
 }
-_BOOLEANS = ("DISABLE_OPTIMIZED_EXECUTION", "INFERENCE_MODE", "ENABLE_WEIGHT_SHARING", "ENABLE_NVFUSER")
+# Those of every release from 24.10 on; a release ignores what it does not know.
+_BOOLEANS = (
+    "DISABLE_OPTIMIZED_EXECUTION",
+    "INFERENCE_MODE",
+    "ENABLE_WEIGHT_SHARING",
+    "ENABLE_CACHE_CLEANING",
+    "ENABLE_JIT_EXECUTOR",
+    "ENABLE_JIT_PROFILING",
+    "ENABLE_TENSOR_FUSER",
+    "ENABLE_NVFUSER",
+    "DISABLE_CUDNN",
+)
 _INTEGERS = ("INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT")
 
 
@@ -46,11 +58,12 @@ def takes_dictionary(arguments: Sequence[Argument]) -> bool:
 
 def input_positions(config: Mapping[str, Any], arguments: Sequence[Argument]) -> dict[str, int]:
     """Input name -> position among the arguments of `forward`; `batch_input` targets follow the same names."""
-    names = [*_tensor_names(config, "input"), *batch_targets(config, "batch_input")]
+    inputs, targets = _tensor_names(config, "input"), [*batch_targets(config, "batch_input")]
     by_argument = {argument.name: position for position, argument in enumerate(arguments)}
-    if not takes_dictionary(arguments) and all(name in by_argument for name in names):
-        return {name: by_argument[name] for name in names}
-    return _indexed_or_ordered(names)
+    if not takes_dictionary(arguments) and all(name in by_argument for name in inputs):
+        # A target that is no argument stays unset there, which is position 0.
+        return {name: by_argument.get(name, 0) for name in (*inputs, *targets)}
+    return _indexed_or_ordered(inputs, targets)
 
 
 def output_positions(config: Mapping[str, Any]) -> dict[str, int]:
@@ -60,7 +73,8 @@ def output_positions(config: Mapping[str, Any]) -> dict[str, int]:
 
 def refusals(config: Mapping[str, Any], arguments: Sequence[Argument], *, gpu: bool = True) -> list[str]:
     """Every reason for which the `pytorch` backend would not serve this model; empty if it would."""
-    found = [
+    found = [f"the configuration has no {role}" for role in ("input", "output") if not config.get(role)]
+    found += [
         f"{role} `{tensor['name']}` is {tensor['data_type']}, which the backend does not support"
         for role in ("input", "output")
         for tensor in config.get(role, ())
@@ -100,11 +114,19 @@ def _argument_refusals(config: Mapping[str, Any], arguments: Sequence[Argument])
     return found
 
 
-def _indexed_or_ordered(names: Sequence[str]) -> dict[str, int]:
-    indices = [name.partition("__")[2] for name in names]
-    if all(index.isdecimal() for index in indices):
-        return {name: int(index) for name, index in zip(names, indices, strict=True)}
-    return {name: position for position, name in enumerate(names)}
+def _indexed_or_ordered(names: Sequence[str], followers: Sequence[str] = ()) -> dict[str, int]:
+    everyone = [*names, *followers]
+    if any(_index(name) is None for name in names):
+        return {name: position for position, name in enumerate(everyone)}
+    return {name: _index(name) or 0 for name in everyone}
+
+
+def _index(name: str) -> int | None:
+    """The number behind the first `__`, None where there is none; nothing at all counts as 0 there."""
+    _, separator, digits = name.partition("__")
+    if not separator or not (digits == "" or (digits.isascii() and digits.isdigit())):
+        return None
+    return int(digits or 0)
 
 
 def _tensor_names(config: Mapping[str, Any], role: str) -> list[str]:

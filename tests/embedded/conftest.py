@@ -175,7 +175,8 @@ def _torchscript_models(repository: Path) -> None:
             return values * factor, values.to(torch.int64)
 
     scripted = torch.jit.script(Scale())
-    for name, first, second in (("indexed", "B__1", "A__0"), ("by_argument", "factor", "values")):
+    indexed, by_argument = ("B__1", "A__0"), ("factor", "values")
+    for name, (first, second) in (("indexed", indexed), ("by_argument", by_argument), ("mistyped", by_argument)):
         add_model(
             repository,
             name,
@@ -185,7 +186,7 @@ def _torchscript_models(repository: Path) -> None:
             max_batch_size: 8
             input [ {{ name: "{first}" data_type: TYPE_FP32 dims: [ 1 ] }},
                     {{ name: "{second}" data_type: TYPE_FP32 dims: [ -1 ] }} ]
-            output [ {{ name: "WHOLE__1" data_type: TYPE_{"INT64" if name == "indexed" else "FP32"} dims: [ -1 ] }},
+            output [ {{ name: "WHOLE__1" data_type: TYPE_{"FP32" if name == "mistyped" else "INT64"} dims: [ -1 ] }},
                      {{ name: "SCALED__0" data_type: TYPE_FP32 dims: [ -1 ] }} ]
             instance_group [ {{ kind: KIND_CPU count: 1 }} ]
             parameters {{ key: "INTRA_OP_THREAD_COUNT" value {{ string_value: "1" }} }}

@@ -149,9 +149,10 @@ def test_torchscript_outputs_have_the_configured_type(server: TritonServer) -> N
     asked = {"A__0": ("FP32", [1, 2], [1.0, 2.0]), "B__1": ("FP32", [1, 1], [2.0])}
     assert results(infer(server.url, "indexed", asked, ["WHOLE__1"])) == {"WHOLE__1": ([1, 2], [1, 2])}
     wrong = {"values": ("FP32", [1, 2], [1.0, 2.0]), "factor": ("FP32", [1, 1], [2.0])}
-    answer = infer(server.url, "by_argument", wrong, ["WHOLE__1"])
-    assert answer.status_code == 500
-    assert "output `WHOLE__1` is torch.int64, the configuration says torch.float32" in answer.json()["error"]
+    for asked_for in ("WHOLE__1", "SCALED__0"):  # NVIDIA's backend looks at every configured output of a run
+        answer = infer(server.url, "mistyped", wrong, [asked_for])
+        assert answer.status_code == 500
+        assert "output `WHOLE__1` is torch.int64, the configuration says torch.float32" in answer.json()["error"]
 
 
 def test_models_can_be_unloaded_and_loaded(server: TritonServer) -> None:

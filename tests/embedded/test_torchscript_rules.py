@@ -27,8 +27,9 @@ def config(*inputs: str, outputs: tuple[str, ...] = ("y",), **changes: Any) -> d
         (("A__1", "B__0"), {"A__1": 1, "B__0": 0}),
         (("ids", "other"), {"ids": 0, "other": 1}),
         (("x__b", "x__0"), {"x__b": 0, "x__0": 1}),
+        (("x__", "x__1"), {"x__": 0, "x__1": 1}),
     ],
-    ids=["argument names", "indices", "order", "order, for an index is no number"],
+    ids=["argument names", "indices", "order", "order, for an index is no number", "an index left out is 0"],
 )
 def test_the_three_ways_to_name_an_input(names: tuple[str, ...], positions: dict[str, int]) -> None:
     assert input_positions(config(*names), TWO) == positions
@@ -38,6 +39,17 @@ def test_the_three_ways_to_name_an_input(names: tuple[str, ...], positions: dict
 def test_outputs_have_indices_or_an_order() -> None:
     assert output_positions(config(outputs=("a__3", "b__0"))) == {"a__3": 3, "b__0": 0}
     assert output_positions(config(outputs=("ids", "b__0"))) == {"ids": 0, "b__0": 1}
+
+
+@pytest.mark.parametrize(
+    ("target", "positions"),
+    [("mask", {"ids": 0, "mask": 1}), ("lengths", {"ids": 0, "lengths": 0})],
+    ids=["an argument", "none, which is position 0"],
+)
+def test_batch_inputs_go_the_way_of_the_inputs(target: str, positions: dict[str, int]) -> None:
+    configuration = config("ids", batch_input=[{"kind": "BATCH_ELEMENT_COUNT", "target_name": [target]}])
+    assert input_positions(configuration, TWO) == positions
+    assert bool(refusals(configuration, TWO)) == (target == "lengths")
 
 
 def test_a_dictionary_takes_any_names() -> None:
@@ -52,6 +64,8 @@ def test_a_dictionary_takes_any_names() -> None:
         (config("A__0", "B__0"), "do not fill"),
         (config("ids", "mask", parameters={"INTRA_OP_THREAD_COUNT": {"string_value": "many"}}), "`many`"),
         (config("ids", "mask", parameters={"INFERENCE_MODE": {"string_value": "yes"}}), "`yes`"),
+        (config("ids", "mask", parameters={"ENABLE_TENSOR_FUSER": {"string_value": "on"}}), "`on`"),
+        (config("ids", "mask") | {"output": []}, "no output"),
         (config("ids", "mask", instance_group=[{"kind": "KIND_GPU"}]), "KIND_GPU"),
         (config("ids", "mask") | {"output": [{"name": "y", "data_type": "TYPE_UINT32"}]}, "TYPE_UINT32"),
     ],

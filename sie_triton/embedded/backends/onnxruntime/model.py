@@ -32,6 +32,7 @@ class TritonPythonModel(BatchedModel):
     """One session over `model.onnx`."""
 
     default_filename = "model.onnx"
+    may_be_directory = True
 
     def load(self, path: Path) -> list[str]:
         """Open a session and compare its signature with the configuration by the C++ backend's rules."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from sie_triton.embedded.batching import Array, Arrays
-from sie_triton.embedded.model_config import boolean_parameter, integer_parameter
+from sie_triton.embedded.model_config import boolean_parameter, integer_parameter, text_parameter
 from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
 from sie_triton.embedded.torchscript_rules import (
     TORCH_TYPES,
@@ -21,23 +21,37 @@ from sie_triton.embedded.torchscript_rules import (
     takes_dictionary,
 )
 
+# Switches of torch's interpreter that stay as they are unless the configuration names them.
+_SWITCHES: Mapping[str, Callable[[bool], object]] = {
+    "ENABLE_JIT_EXECUTOR": torch._C._jit_set_profiling_executor,
+    "ENABLE_JIT_PROFILING": torch._C._jit_set_profiling_mode,
+    "ENABLE_TENSOR_FUSER": torch._C._jit_set_texpr_fuser_enabled,
+}
+
 
 class TritonPythonModel(BatchedModel):
-    """One TorchScript module in inference mode."""
+    """One TorchScript module, in inference mode unless `INFERENCE_MODE` says otherwise."""
 
     default_filename = "model.pt"
 
     def load(self, path: Path) -> list[str]:
         """Open the module and compare `forward` with the configuration by the rules of NVIDIA's backend."""
-        self._module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        inference = boolean_parameter(self.config, "INFERENCE_MODE", True)
+        self._guard = torch.inference_mode if inference else torch.no_grad
+        with self._guard():
+            # A module that was saved in training mode stays in it, as there.
+            self._module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         schema = self._module.forward.schema
         arguments = [Argument(argument.name, argument.type.kind()) for argument in schema.arguments[1:]]
         if reasons := refusals(self.config, arguments, gpu=False):
             return reasons
-        # Where NVIDIA's backend leaves 0 (all cores it sees) we take 1: instances share the machine.
-        torch.set_num_threads(integer_parameter(self.config, "INTRA_OP_THREAD_COUNT", 0) or 1)
-        torch.set_num_interop_threads(integer_parameter(self.config, "INTER_OP_THREAD_COUNT", 0) or 1)
+        # What is not above 0 leaves NVIDIA's backend at all cores it sees, and us at 1: instances share the machine.
+        torch.set_num_threads(max(1, integer_parameter(self.config, "INTRA_OP_THREAD_COUNT", 1)))
+        torch.set_num_interop_threads(max(1, integer_parameter(self.config, "INTER_OP_THREAD_COUNT", 1)))
         torch._C._set_graph_executor_optimize(not boolean_parameter(self.config, "DISABLE_OPTIMIZED_EXECUTION", False))
+        for key, switch in _SWITCHES.items():
+            if text_parameter(self.config, key) is not None:
+                switch(boolean_parameter(self.config, key, True))
         self._dictionary = takes_dictionary(arguments)
         self._inputs = sorted(input_positions(self.config, arguments).items(), key=lambda item: item[1])
         self._outputs = output_positions(self.config)
@@ -59,22 +73,25 @@ class TritonPythonModel(BatchedModel):
         return torch.cat(list(parts))
 
     def run(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
-        """One call of `forward`. Raises `ValueError` where its results are not what the configuration says."""
+        """One call of `forward`, whose every result has to be what the configuration says, asked for or not.
+
+        Raises `ValueError` where one is not.
+        """
         arguments = {name: torch.as_tensor(feed[name]) for name, _ in self._inputs}
-        with torch.inference_mode():
+        with self._guard():
             result = self._module(arguments) if self._dictionary else self._module(*arguments.values())
         results = result if isinstance(result, tuple) else (result,)
-        computed = {}
-        for name in outputs:
-            position = self._outputs[name]
-            if position >= len(results):
-                raise ValueError(f"output `{name}` is number {position}, the module has {len(results)} outputs")
-            tensor = results[position]
-            if not isinstance(tensor, torch.Tensor):
-                raise ValueError(f"output `{name}` is a {type(tensor).__name__}, not a tensor")
-            if tensor.dtype != self._types[name]:
-                raise ValueError(f"output `{name}` is {tensor.dtype}, the configuration says {self._types[name]}")
-            if tensor.dim() == 0:
-                raise ValueError(f"output `{name}` is a scalar, which is not supported")
-            computed[name] = tensor.contiguous()
-        return computed
+        for name, position in self._outputs.items():
+            self._check(name, position, results)
+        return {name: results[self._outputs[name]].contiguous() for name in outputs}
+
+    def _check(self, name: str, position: int, results: tuple[Any, ...]) -> None:
+        if position >= len(results):
+            raise ValueError(f"output `{name}` is number {position}, the module has {len(results)} outputs")
+        tensor = results[position]
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"output `{name}` is a {type(tensor).__name__}, not a tensor")
+        if tensor.dtype != self._types[name]:
+            raise ValueError(f"output `{name}` is {tensor.dtype}, the configuration says {self._types[name]}")
+        if tensor.dim() == 0:
+            raise ValueError(f"output `{name}` is a scalar, which is not supported")
