@@ -12,7 +12,6 @@ NOT_HERE: Mapping[str, str] = {
 """Beginnings of commands that are not run. They must still be commands that a shell can read."""
 
 PENDING: Mapping[str, str] = {
-    "tune": "budgets and streams measured on this machine",
     **dict.fromkeys(
         (
             "SIE_TRITON_DRAIN_DELAY_S",
