@@ -20,6 +20,8 @@ from sie_frontend.manifest import MANIFEST_NAME, Manifest, dump_manifest, read_m
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
+MANIFEST_DIGEST_NAME = "manifest.sha256"
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -103,9 +105,18 @@ def _lock(target: Path) -> Iterator[None]:
         yield
 
 
+def manifest_digest_line(content: bytes) -> bytes:
+    """What `manifest.sha256` holds for a manifest of these bytes, in the form that `sha256sum --check` reads."""
+    return f"{hashlib.sha256(content).hexdigest()}  {MANIFEST_NAME}\n".encode()
+
+
 def write_manifest(staging: Path, manifest: Manifest) -> None:
-    """The last file of a staged repository: a reader that finds it finds everything that it names."""
-    (staging / MANIFEST_NAME).write_bytes(dump_manifest(manifest))
+    """The last files of a staged repository: a reader that finds them finds everything that they name."""
+    content = dump_manifest(manifest)
+    for name, written in ((MANIFEST_NAME, content), (MANIFEST_DIGEST_NAME, manifest_digest_line(content))):
+        # The staged file may be a hard link to the published one, which must stay as it is until `publish`.
+        (staging / name).unlink(missing_ok=True)
+        (staging / name).write_bytes(written)
 
 
 def current_manifest(target: Path) -> Manifest | None:

@@ -33,7 +33,7 @@ from sie_triton.formats import Precision
 from sie_triton.lint import lint_repository
 from sie_triton.model_runner import ModelRunner, read_model_config
 from sie_triton.reference_texts import QUERIES, reference_pairs, reference_texts
-from sie_triton.repository import file_digest
+from sie_triton.repository import MANIFEST_DIGEST_NAME, file_digest, manifest_digest_line
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -183,7 +183,8 @@ def served_by(manifest: Manifest, triton_model: str) -> Model:
 
 
 def check_files(repository: Path, manifest: Manifest) -> Iterator[Diagnostic]:
-    """Digest by digest, and nothing more than the manifest names."""
+    """Digest by digest, the manifest's own first, and nothing more than the manifest names."""
+    yield from _check_manifest_digest(repository)
     expected = {
         f"{name}/{file}": digest
         for name, model in manifest.triton_models.items()
@@ -196,8 +197,18 @@ def check_files(repository: Path, manifest: Manifest) -> Iterator[Diagnostic]:
         elif file_digest(path) != digest:
             yield _damaged("SIE511", f"`{relative}` is not what was built: its digest differs", path)
     present = {p.relative_to(repository).as_posix() for p in repository.rglob("*") if p.is_file() or p.is_symlink()}
-    for relative in sorted(present - set(expected) - {MANIFEST_NAME}):
+    for relative in sorted(present - set(expected) - {MANIFEST_NAME, MANIFEST_DIGEST_NAME}):
         yield _damaged("SIE512", f"`{relative}` is not named in the manifest", repository / relative)
+
+
+def _check_manifest_digest(repository: Path) -> Iterator[Diagnostic]:
+    """The manifest names every file's digest but its own, which lies beside it."""
+    path = repository / MANIFEST_DIGEST_NAME
+    if not path.is_file():
+        yield _damaged("SIE510", f"`{MANIFEST_DIGEST_NAME}` is missing", path)
+    elif path.read_bytes() != manifest_digest_line((repository / MANIFEST_NAME).read_bytes()):
+        text = f"`{MANIFEST_NAME}` is not what was built: `{MANIFEST_DIGEST_NAME}` holds another digest"
+        yield _damaged("SIE511", text, repository / MANIFEST_NAME)
 
 
 def _damaged(code: str, message: str, path: Path) -> Diagnostic:

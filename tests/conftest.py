@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
+
+if TYPE_CHECKING:
+    from recipes.built import BuiltFamilies
 
 ROOT = Path(__file__).resolve().parent.parent
 MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -59,3 +63,11 @@ def built_repository(minilm: Path, bge_stand_in: Path, tmp_path_factory: pytest.
         done = sie_triton("build", "-m", MINILM_ID, "-m", BGE_ID, *weights, "-r", target)
     assert done.returncode == 0, done.stderr
     return target
+
+
+@pytest.fixture(scope="session")
+def built_families(tmp_path_factory: pytest.TempPathFactory) -> BuiltFamilies:
+    """The recipes' families as `build` compiles them by default: compiled once a session, whichever tests ask."""
+    from recipes.built import BuiltFamilies
+
+    return BuiltFamilies(tmp_path_factory.mktemp("recipes"))

@@ -172,7 +172,10 @@ def create_app(settings: Settings) -> Starlette:
         return RedirectResponse("/v1/models", status_code=307)
 
     app = Starlette(
-        routes=[
+        routes=[  # starlette tries them one after the other
+            Route("/v1/encode/{model:path}", _guarded(frontend, "encode", encode), methods=["POST"]),
+            Route("/v1/score/{model:path}", _guarded(frontend, "score", score), methods=["POST"]),
+            Route("/v1/embeddings", _guarded(frontend, "embeddings", embeddings), methods=["POST"]),
             Route("/", root),
             Route("/livez", livez),
             Route("/healthz", readyz),
@@ -180,9 +183,6 @@ def create_app(settings: Settings) -> Starlette:
             Route("/metrics", metrics),
             Route("/v1/models", models),
             Route("/v1/models/{model:path}", one_model),
-            Route("/v1/encode/{model:path}", _guarded(frontend, "encode", encode), methods=["POST"]),
-            Route("/v1/score/{model:path}", _guarded(frontend, "score", score), methods=["POST"]),
-            Route("/v1/embeddings", _guarded(frontend, "embeddings", embeddings), methods=["POST"]),
         ],
         lifespan=frontend.lifespan,
         exception_handlers={HTTPException: _framework_error},

@@ -25,7 +25,7 @@ from sie_frontend.rows import RowMaker
 from sie_frontend.scheduler import Outcome, RunQueue
 from sie_frontend.settings import Settings
 from sie_frontend.tokenization import Row, make_batch
-from sie_frontend.triton_client import FailureKind, TritonClient, TritonFailure
+from sie_frontend.triton_client import PROBE_TIMEOUT_S, FailureKind, TritonClient, TritonFailure
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 T = TypeVar("T")
@@ -33,6 +33,8 @@ T = TypeVar("T")
 log = logging.getLogger("sie_frontend")
 
 READY_POLL_S = 1.0
+# So long a broken model must compute before it is admitted to; a supervisor sees a dead process sooner.
+TRIAL_S = 3.0
 # Below this many characters tokenising takes less time than waking another thread.
 INLINE_CHARACTERS = 2_000
 
@@ -71,7 +73,10 @@ class Engine:
             self._rows[model_id] = RowMaker(model, settings.repository)
             self._heads[model_id] = Heads(model, self._rows[model_id], settings.repository)
         self._queues = {model.triton_model: self._queue(model) for model in manifest.models.values()}
+        self._models = {model.triton_model: model for model in manifest.models.values()}
         self._ready: dict[str, bool] = dict.fromkeys(self._queues, False)
+        self._losses: dict[str, int] = dict.fromkeys(self._queues, 0)
+        self._broken: dict[str, _Broken] = {}
         self._pending = 0
         self._recheck = asyncio.Event()
         self._monitor = asyncio.get_running_loop().create_task(self._watch_readiness())
@@ -84,7 +89,9 @@ class Engine:
             buckets=self._buckets(model),
             run_tokens=batching.run_tokens,
             max_rows=batching.max_batch_size,
-            streams=batching.streams + self.settings.inflight_extra,
+            streams=batching.streams,
+            express=batching.express,
+            ahead=self.settings.inflight_extra,
             observe=partial(self.metrics.observe_run, model.triton_model),
         )
 
@@ -123,7 +130,7 @@ class Engine:
     async def _watch_readiness(self) -> None:
         while True:
             for name in self._ready:
-                now = await self._triton.model_ready(name)
+                now = await self._computes(name)
                 if now != self._ready[name]:
                     log.info("model %s is %s", name, "ready" if now else "not ready")
                 self._ready[name] = now
@@ -132,8 +139,48 @@ class Engine:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._recheck.wait(), READY_POLL_S if self.ready else READY_POLL_S / 5)
 
-    def _lost(self, model: Model) -> None:
-        """Triton did not answer: stop admitting to this model until it is seen ready again."""
+    async def _computes(self, name: str) -> bool:
+        """Whether a model can be admitted to: Triton says so, and if it was found broken, it has computed for a while.
+
+        Triton goes on to call a model ready whose backend's process has died. Whoever supervises Triton restarts it,
+        which shows as a moment in which it is not ready; nobody may supervise a remote one, so it is tried as well.
+        For a while, since the other instances may take every run as long as Triton waits for the dead one.
+        """
+        losses = self._losses[name]
+        if not await self._triton.model_ready(name):
+            self._broken.pop(name, None)
+            return False
+        if name in self._broken and not await self._try_all_instances(name, self._broken[name].outputs):
+            self._broken[name].since = time.monotonic()
+        if name in self._broken and time.monotonic() - self._broken[name].since > TRIAL_S:
+            del self._broken[name]
+        return name not in self._broken and losses == self._losses[name]
+
+    async def _try_all_instances(self, name: str, outputs: tuple[str, ...]) -> bool:
+        """Whether a model computes, tried with as many runs at once as it has instances.
+
+        The runs have different lengths, so that Triton does not merge them.
+        """
+        model = self._models[name]
+        batching = self._batching(model)
+
+        async def attempt(length: int) -> bool:
+            row = Row(np.full(length, model.tokenization.pad_id), length)
+            batch = make_batch([row], model.tokenization, self._buckets(model))
+            try:
+                await self._triton.infer(name, batch.arrays, outputs, timeout_s=PROBE_TIMEOUT_S)
+            except TritonFailure:  # whatever it is: a server that is being ended refuses in many words
+                return False
+            return True
+
+        lengths = range(1, 1 + min(batching.streams + batching.express, model.tokenization.max_length))
+        return all(await asyncio.gather(*map(attempt, lengths)))
+
+    def _lost(self, model: Model, broken: tuple[str, ...]) -> None:
+        """Triton did not answer, or cannot compute the outputs `broken`: admit nothing until it is ready again."""
+        if broken:
+            self._broken[model.triton_model] = _Broken(broken, time.monotonic())
+        self._losses[model.triton_model] += 1
         self._ready[model.triton_model] = False
         self.metrics.ready.set(False)
         self._recheck.set()
@@ -242,7 +289,7 @@ class Engine:
         try:
             outcome = await self._queues[model.triton_model].submit(rows, names)
         except TritonFailure as failure:
-            raise self._as_wire_error(failure, model_id, model, activity) from failure
+            raise self._as_wire_error(failure, model_id, model, names, activity) from failure
         self.metrics.queue_seconds.labels(model.triton_model).observe(outcome.queue_s)
         return outcome
 
@@ -267,16 +314,26 @@ class Engine:
                 raise TritonFailure(FailureKind.REJECTED, f"`{name}` came back with numbers that are not finite")
         return list(zip(*(arrays[name] for name in outputs), strict=True))
 
-    def _as_wire_error(self, failure: TritonFailure, model_id: str, model: Model, activity: str) -> errors.WireError:
+    def _as_wire_error(
+        self, failure: TritonFailure, model_id: str, model: Model, names: tuple[str, ...], activity: str
+    ) -> errors.WireError:
         log.warning("Triton failed on %s: %s: %s", model.triton_model, failure.kind.value, failure)
-        if failure.kind in (FailureKind.UNREACHABLE, FailureKind.NOT_READY):
-            self._lost(model)
+        if failure.kind in (FailureKind.UNREACHABLE, FailureKind.NOT_READY, FailureKind.BROKEN):
+            self._lost(model, names if failure.kind is FailureKind.BROKEN else ())
             return errors.model_loading(model_id)
         if failure.kind is FailureKind.OVERLOADED:
             return errors.queue_full(model_id)
         if failure.kind is FailureKind.OUT_OF_MEMORY:
             return errors.resource_exhausted(f"Triton ran out of memory on '{model_id}'")
         return errors.inference_error(activity)
+
+
+@dataclass(slots=True)
+class _Broken:
+    """A model that could not compute `outputs`; `since` is when it was last seen to fail."""
+
+    outputs: tuple[str, ...]
+    since: float
 
 
 class _Clock:

@@ -290,7 +290,7 @@ def read_manifest(repository: Path) -> Manifest:
                 "rebuild with `sie-triton build --force`"
             )
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(
             f"`{path}` is not a valid manifest: {error}; rebuild with `sie-triton build --force`"
         ) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -40,13 +42,24 @@ class Metrics:
             "sie_frontend_pending_items", "Items admitted and not answered yet", registry=self.registry
         )
         self.ready = Gauge("sie_frontend_ready", "1 while /readyz answers ok", registry=self.registry)
+        # Looking labels up takes longer than counting.
+        self._of_runs = lru_cache(maxsize=None)(self._labelled_run_metrics)
+
+    def _labelled_run_metrics(self, model: str) -> tuple[Counter, Counter, Histogram, Histogram]:
+        return (
+            self.tokens.labels(model),
+            self.padded_tokens.labels(model),
+            self.run_seconds.labels(model),
+            self.run_rows.labels(model),
+        )
 
     def observe_run(self, model: str, record: RunRecord) -> None:
         """Count one finished run of a Triton model."""
-        self.tokens.labels(model).inc(record.tokens)
-        self.padded_tokens.labels(model).inc(record.padded_tokens)
-        self.run_seconds.labels(model).observe(record.seconds)
-        self.run_rows.labels(model).observe(record.rows)
+        tokens, padded_tokens, seconds, rows = self._of_runs(model)
+        tokens.inc(record.tokens)
+        padded_tokens.inc(record.padded_tokens)
+        seconds.observe(record.seconds)
+        rows.observe(record.rows)
 
     def render(self) -> bytes:
         """The text exposition."""

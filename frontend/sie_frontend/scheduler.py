@@ -2,20 +2,32 @@
 
 Every run holds at most `run_tokens` padded tokens, because a batch should fit the device's fast memory. A request's
 rows go longest first, so that rows of one run have about the same length; room that is left is filled with rows of
-other requests, so that concurrent small requests share a run.
+other requests, so that concurrent requests share a run.
 
-Fairness is processor sharing by virtual time (Demers, Keshav and Shenker, 1989): a request starts at the present
-virtual time, each run adds its tokens to the request's own, and the request that is furthest behind goes next. A bulk
-request therefore gives way to whoever arrives, and is never starved, since virtual time moves on with the work done.
+Fairness is fair queueing by virtual time (Demers, Keshav and Shenker, 1989): a request starts at the present virtual
+time, each run adds its tokens to the request's own, and the request whose next run would end first in virtual time goes
+next. So a query passes a bulk request, whose next run is a whole one; and nobody starves, since virtual time moves on
+with the work done and those who come later start later.
+
+A request is small if all its rows cost at most `SMALL_SHARE` of a run. Small ones share runs with each other, never
+with large ones, which would make them wait for a run's worth of somebody else's rows. That leaves the runs that are
+under way, and two ways not to wait for them:
+
+- *Express.* Where the model has instances to spare, `express` runs of small requests may be under way beside the
+  `streams` runs for anybody. They are used only while a large run holds a stream: else there is nothing to pass.
+- *Shorter runs.* Where it has none, large runs shrink to `SMALL_SHARE` for as long as small requests come, and
+  `QUIET_S` longer. A query then waits for the end of a quarter of a run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import bisect
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from sie_frontend.tokenization import bucket_of
@@ -24,18 +36,26 @@ from sie_frontend.tokenization import bucket_of
 # measured on MiniLM with one thread, starting a run takes as long as computing about 20 positions.
 PADDING_SHARE = 0.12
 RUN_OVERHEAD = 20
+# Four runs of a quarter cost 11 % more than one, by the same measure, and end a wait after a quarter of the time.
+SMALL_SHARE = 0.25
+QUIET_S = 10.0
 
 Row = TypeVar("Row")
 
 
 @dataclass(slots=True, eq=False)
 class _Job(Generic[Row]):
-    """One request's rows for one set of outputs. `order` holds row numbers, the longest last, where they are popped."""
+    """One request's rows for one set of outputs.
+
+    `order` holds the numbers of the rows that wait, the longest last, where they are popped; `tokens` is their length.
+    """
 
     outputs: tuple[str, ...]
     rows: Sequence[Row]
     widths: Sequence[int]
     order: list[int]
+    tokens: int
+    small: bool
     virtual: float
     future: asyncio.Future[list[Any]]
     results: list[Any]
@@ -67,6 +87,14 @@ class RunRecord:
     seconds: float
 
 
+class _Lane(IntEnum):
+    """What a run under way counts against: a stream, which a large or a small run holds, or the express runs."""
+
+    LARGE = 0
+    SMALL = 1
+    EXPRESS = 2
+
+
 class _Run(Generic[Row]):
     """Rows gathered for one run, all padded to `width`."""
 
@@ -91,6 +119,7 @@ class _Run(Generic[Row]):
             row = job.order[end]
             self.picked.append((job, row))
             self._tokens += job.widths[row]
+            job.tokens -= job.widths[row]
         del job.order[end:start]
         return (start - end) * self.width
 
@@ -101,7 +130,10 @@ class _Run(Generic[Row]):
 
 
 class RunQueue(Generic[Row]):
-    """The rows waiting for one Triton model, and the runs that are under way: at most `streams` at once.
+    """The rows waiting for one Triton model, and the runs that are under way.
+
+    At most `streams` runs at once are for anybody, `express` more for small requests. `ahead` further ones are sent
+    while no small requests come, so that an instance finds its next run waiting; a query that ends the quiet waits.
 
     `run(rows, outputs)` computes named outputs of rows and returns one result per row. `length` gives a row's tokens.
     """
@@ -115,18 +147,25 @@ class RunQueue(Generic[Row]):
         run_tokens: int,
         max_rows: int,
         streams: int,
+        express: int = 0,
+        ahead: int = 0,
         observe: Callable[[RunRecord], None] | None = None,
     ) -> None:
         self._run = run
         self._length = length
         self._buckets = buckets
         self._run_tokens = run_tokens
+        self._small_tokens = max(1, int(run_tokens * SMALL_SHARE))
         self._max_rows = max_rows
         self._streams = streams
+        self._express = express
+        self._ahead = ahead
         self._observe = observe
-        self._jobs: list[_Job[Row]] = []
+        self._jobs: dict[_Job[Row], None] = {}
         self._virtual_now = 0.0
-        self._running: set[asyncio.Task[None]] = set()
+        self._last_small = -math.inf
+        self._running: dict[asyncio.Task[None], _Lane] = {}
+        self._under_way = [0] * len(_Lane)
 
     @property
     def pending_rows(self) -> int:
@@ -143,53 +182,84 @@ class RunQueue(Generic[Row]):
             rows=rows,
             widths=widths,
             order=sorted(range(len(rows)), key=lengths.__getitem__),
+            tokens=sum(widths),
+            small=len(rows) <= self._max_rows and len(rows) * max(widths, default=0) <= self._small_tokens,
             virtual=self._virtual_now,
             future=loop.create_future(),
             results=[None] * len(rows),
             left=len(rows),
             submitted=time.perf_counter(),
         )
-        self._jobs.append(job)
+        if job.small:
+            self._last_small = loop.time()
+        self._jobs[job] = None
         self._dispatch()
         try:
             results = await job.future
         finally:
-            if job in self._jobs:
-                self._jobs.remove(job)
+            self._jobs.pop(job, None)
         return Outcome(results, job.started - job.submitted, job.compute)
 
     async def drain(self) -> None:
         """Wait until no run is under way."""
         while self._running:
-            await asyncio.wait(self._running)
+            await asyncio.wait(list(self._running))
+
+    @property
+    def _quiet(self) -> bool:
+        """Whether no small request has come for a while."""
+        return asyncio.get_running_loop().time() - self._last_small > QUIET_S
 
     def _dispatch(self) -> None:
-        while self._jobs and len(self._running) < self._streams:
-            picked = self._pick()
-            task = asyncio.get_running_loop().create_task(self._execute(picked))
-            self._running.add(task)
+        while self._jobs:
+            large = self._under_way[_Lane.LARGE]
+            if large + self._under_way[_Lane.SMALL] < self._streams + (self._ahead if self._quiet else 0):
+                first = min(self._jobs, key=self._virtual_end)
+                lane, room = self._lane_and_room(first)
+            elif self._under_way[_Lane.EXPRESS] < min(self._express, large):
+                small = [job for job in self._jobs if job.small]
+                if not small:
+                    return
+                first = min(small, key=self._virtual_end)
+                lane, room = _Lane.EXPRESS, self._small_tokens
+            else:
+                return
+            task = asyncio.get_running_loop().create_task(self._execute(self._pick(first, room)))
+            self._running[task] = lane
+            self._under_way[lane] += 1
             task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._under_way[self._running.pop(task)] -= 1
         self._dispatch()
 
-    def _pick(self) -> list[tuple[_Job[Row], int]]:
-        """The next run: rows of the job that is furthest behind, then of others, as far as they pad little."""
-        by_need = sorted(self._jobs, key=lambda job: job.virtual)
-        first = by_need[0]
+    def _virtual_end(self, job: _Job[Row]) -> float:
+        """When the next run of a request would end, in virtual time. All small ones count alike: first come first."""
+        return job.virtual + (self._small_tokens if job.small else min(job.tokens, self._run_tokens))
+
+    def _lane_and_room(self, first: _Job[Row]) -> tuple[_Lane, int]:
+        """What a run led by `first` counts against, and how many tokens it may hold."""
+        if first.small:
+            return _Lane.SMALL, self._run_tokens
+        return _Lane.LARGE, self._run_tokens if self._express or self._quiet else self._small_tokens
+
+    def _pick(self, first: _Job[Row], room: int) -> list[tuple[_Job[Row], int]]:
+        """The next run: rows of `first`, then of others of its kind, as far as they pad little."""
         self._virtual_now = max(self._virtual_now, first.virtual)
-        run: _Run[Row] = _Run(first.widths[first.order[-1]], self._run_tokens, self._max_rows)
-        for job in by_need:
-            if job.outputs == first.outputs:
-                job.virtual += run.take(job)
+        sharing = len(self._jobs)
+        run: _Run[Row] = _Run(first.widths[first.order[-1]], room, self._max_rows)
+        first.virtual += run.take(first)
+        others = [j for j in self._jobs if j is not first and j.small == first.small and j.outputs == first.outputs]
+        for job in sorted(others, key=self._virtual_end):
             if run.full:
                 break
-        self._virtual_now += len(run.picked) * run.width / len(by_need)
-        self._jobs = [job for job in self._jobs if job.order]
+            job.virtual += run.take(job)
+        self._virtual_now += len(run.picked) * run.width / sharing
         now = time.perf_counter()
-        for job, _ in run.picked:
+        for job in dict.fromkeys(job for job, _ in run.picked):
             job.started = job.started or now
+            if not job.order:
+                del self._jobs[job]
         return run.picked
 
     async def _execute(self, picked: list[tuple[_Job[Row], int]]) -> None:
@@ -201,8 +271,7 @@ class RunQueue(Generic[Row]):
         except Exception as error:  # handed to every request that had a row in this run
             for job in jobs:
                 job.order.clear()
-                if job in self._jobs:
-                    self._jobs.remove(job)
+                self._jobs.pop(job, None)
                 if not job.future.done():
                     job.future.set_exception(error)
             return

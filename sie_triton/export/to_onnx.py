@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -16,6 +17,8 @@ import torch
 from torch import nn
 
 from sie_triton.plan import SPARSE_IDS, SPARSE_WEIGHTS, GraphPlan, SparseMax, Tensor
+
+Message: TypeAlias = Any  # a NodeProto or a TensorProto: protobuf's classes carry no types
 
 # ONNX Runtime 1.19 (Triton 24.10) reads IR versions up to 10 and opsets up to 21; newer ones read these too.
 IR_VERSION = 10
@@ -66,6 +69,7 @@ def export_onnx(module: nn.Module, graph: GraphPlan, path: Path, *, max_sequence
     _normalize(model, traced)
     if sparse:
         _compact(model, graph)
+    _order(model.graph, kept={name for name, _ in (*module.named_parameters(), *module.named_buffers())})
     path.parent.mkdir(parents=True, exist_ok=True)
     if model.ByteSize() > EXTERNAL_DATA_BYTES:
         onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
@@ -110,6 +114,57 @@ def _compact(model: onnx.ModelProto, graph: GraphPlan) -> None:
         onnx.helper.make_tensor_value_info(tensor.name, types[tensor.datatype], list(tensor.axes))
         for tensor in graph.outputs
     )
+
+
+def _order(graph: onnx.GraphProto, kept: set[str]) -> None:
+    """Nodes in the order in which the outputs need them, values named by that order, initializers by their first use.
+
+    transformers makes masks and rotary tables in loops over sets of strings, whose order differs between processes:
+    equal graphs would come out as different bytes. Initializers that are the checkpoint's tensors (`kept`) keep their
+    names.
+    """
+    made_by = {value: place for place, node in enumerate(graph.node) for value in node.output if value}
+    order: dict[int, None] = {}
+    waiting = [made_by[value.name] for value in reversed(graph.output)]
+    while waiting:
+        place = waiting[-1]
+        needed = [made_by[name] for name in graph.node[place].input if name in made_by]
+        missing = [other for other in needed if other not in order]
+        if missing and place not in order:
+            waiting += missing[::-1]
+        else:
+            order[waiting.pop()] = None
+    nodes = [graph.node[place] for place in order]
+    if any(attribute.type == onnx.AttributeProto.GRAPH for node in nodes for attribute in node.attribute):
+        return  # a graph inside a node may use values of this one by name
+    fixed = {value.name for value in (*graph.input, *graph.output)} | kept
+    names: dict[str, str] = {}
+
+    def renamed(name: str) -> str:
+        if not name or name in fixed:
+            return name
+        return names.setdefault(name, f"value_{len(names)}")
+
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    used: dict[str, onnx.TensorProto] = {}
+    for number, node in enumerate(nodes):
+        used.update((name, initializers[name]) for name in node.input if name in initializers)
+        node.name = f"{node.op_type}_{number}"
+        for field in (node.input, node.output):
+            field[:] = [renamed(name) for name in field]
+    for name, tensor in used.items():
+        tensor.name = renamed(name)
+    ordered, weights = [_copied(node) for node in nodes], [_copied(tensor) for tensor in used.values()]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(ordered)
+    graph.initializer.extend(weights)
+
+
+def _copied(message: Message) -> Message:
+    """A message that outlives the list it is in."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
 
 
 def _example(tensor: Tensor) -> torch.Tensor:

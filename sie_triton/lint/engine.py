@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from sie_triton.lint import batching, ensemble, files, graph, instances, operations, parameters, schema
+from sie_triton.lint import (
+    accelerators,
+    batching,
+    ensemble,
+    files,
+    graph,
+    instances,
+    operations,
+    parameters,
+    schema,
+    tensorrt,
+    torchscript,
+    variants,
+)
 from sie_triton.lint.config import ParseFailure, parse
 from sie_triton.lint.finding import SEVERITIES, Finding, Machine
 from sie_triton.lint.release import Release
@@ -14,10 +28,23 @@ from sie_triton.lint.repository import Model, Repository
 from sie_triton.lint.rule import Problem, Rule, Scope, Subject
 
 _PARSES = "L101"
-_FILES = (schema, graph, ensemble, batching, instances, files, parameters, operations)
+_FILES = (
+    schema,
+    graph,
+    ensemble,
+    batching,
+    instances,
+    files,
+    variants,
+    parameters,
+    accelerators,
+    tensorrt,
+    torchscript,
+    operations,
+)
 
-RULES: dict[str, Rule] = {rule.id: rule for file in _FILES for rule in file.rules()}
-"""Every rule by its id, in the order of the chapters."""
+RULES: dict[str, Rule] = dict(sorted((rule.id, rule) for file in _FILES for rule in file.rules()))
+"""Every rule by its id, in the order of ids."""
 
 
 def lint_repository(repository: Path, *, triton: str = "24.10", machine: Machine | None = None) -> list[Finding]:
@@ -81,7 +108,19 @@ def _lint_model(repository: Repository, model: Model, release: Release, machine:
     for path, failure in model.failures:
         yield _parse_finding(path, failure)
     for config in model.configs:
-        yield from _check(Subject(repository, model, config, release, machine), ("config", "repository"))
+        subject = Subject(repository, model, config, release, machine)
+        findings = list(_check(subject, ("config", "repository")))
+        yield from findings
+        yield from _lint_as_variants(subject, set(findings))
+
+
+def _lint_as_variants(subject: Subject, known: set[Finding]) -> Iterator[Finding]:
+    """What is wrong with an ensemble only where its models run variants that it lacks itself."""
+    for name in ensemble.foreign_variants(subject):
+        for finding in _check(replace(subject, served_as=name), ("config", "repository")):
+            if finding not in known:
+                chosen = f"with `--model-config-name={name.removesuffix('.pbtxt')}`"
+                yield replace(finding, message=f"{chosen}: {finding.message}")
 
 
 def _check(subject: Subject, scopes: tuple[Scope, ...]) -> Iterator[Finding]:

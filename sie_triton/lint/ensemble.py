@@ -47,13 +47,22 @@ def _wire_line(s: Subject, step: Step, field: str, name: str) -> int | None:
 def _composing(s: Subject, step: Step) -> Config | None:
     """The composing model's configuration of the same variant, else its `config.pbtxt`."""
     model = s.repository.models.get(step.model)
-    return None if model is None else matching_config(model, s.config.path.name)
+    return None if model is None else matching_config(model, s.served_as or s.config.path.name)
 
 
 def matching_config(model: Model, file_name: str) -> Config | None:
     """What `--model-config-name` picks: the file of that name, else `config.pbtxt`."""
     by_name = {config.path.name: config for config in model.configs}
     return by_name.get(file_name) or by_name.get(CONFIG_NAME)
+
+
+def foreign_variants(s: Subject) -> list[str]:
+    """File names of variants that composing models have and the ensemble, served by its `config.pbtxt`, has not."""
+    if s.config.path.name != CONFIG_NAME:
+        return []
+    models = (s.repository.models.get(step.model) for step in steps(s))
+    theirs = {config.path.name for model in models if model for config in model.configs}
+    return sorted(theirs - {config.path.name for config in s.model.configs})
 
 
 def is_wired(s: Subject) -> Iterator[Problem]:

@@ -43,9 +43,20 @@ def _threads(s: Subject) -> int | None:
     return int(text) if re.fullmatch(r"0{0,9}[1-9][0-9]{0,8}", text) else None
 
 
+def _for_other_machines(s: Subject) -> bool:
+    """Whether this is a variant for GPUs beside a `config.pbtxt` that needs none: a machine without GPUs skips it."""
+    default = s.model.default
+    kinds = model_config_pb2().ModelInstanceGroup.Kind
+    return (
+        default is not None
+        and default is not s.config
+        and not any(g.kind == kinds.Value("KIND_GPU") for g in default.message.instance_group)
+    )
+
+
 def gpu_exists(s: Subject) -> Iterator[Problem]:
     """`KIND_GPU` has a GPU."""
-    if s.machine is not None and s.machine.gpus == 0:
+    if s.machine is not None and s.machine.gpus == 0 and not _for_other_machines(s):
         for group in groups(s):
             if group.kind == "KIND_GPU":
                 yield Problem("an instance group is KIND_GPU, and the machine has no GPU", _line(s, group, "kind"))
@@ -84,6 +95,16 @@ def threads_written(s: Subject) -> Iterator[Problem]:
     """CPU models say how many threads they take."""
     if s.is_onnx and _threads(s) is None and any(s.on_cpu(g.kind) for g in groups(s)):
         yield Problem("no `intra_op_thread_count` is written for a model on the CPU", s.line("instance_group"))
+
+
+def gpu_threads_written(s: Subject) -> Iterator[Problem]:
+    """GPU sessions do not take every core."""
+    if s.is_onnx and _threads(s) is None:
+        for group in groups(s):
+            if group.kind == "KIND_GPU":
+                text = "no `intra_op_thread_count` is written for a model on a GPU"
+                yield Problem(text, s.line("instance_group"))
+                return
 
 
 def count_written(s: Subject) -> Iterator[Problem]:
@@ -135,7 +156,8 @@ def rules() -> Iterable[Rule]:
             "L501",
             "error",
             "KIND_GPU without a GPU",
-            "Triton refuses the model, and in the default mode exits.",
+            "Triton refuses the model, and in the default mode exits. Variants in `configs/` are left alone where "
+            "`config.pbtxt` needs no GPU: they are for other machines.",
             "write KIND_CPU (or KIND_AUTO), or keep a CPU variant in `configs/` for `--model-config-name`",
             gpu_exists,
         ),
@@ -218,5 +240,15 @@ def rules() -> Iterable[Rule]:
             "`rate_limiter` is ignored unless the server runs with `--rate-limit=execution_count`.",
             "start the server with that flag",
             rate_limited,
+        ),
+        Rule(
+            "L513",
+            "info",
+            "a GPU session with threads for every core",
+            "Every ONNX Runtime session makes a pool of CPU threads, one for each of the host's cores where no number "
+            "is written, on a GPU too: many models and instances then have hundreds of threads with nothing to do.",
+            'write `parameters { key: "intra_op_thread_count" value { string_value: "1" } }`',
+            gpu_threads_written,
+            scope="repository",
         ),
     )

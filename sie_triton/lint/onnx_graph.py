@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,9 @@ _DATA_TYPES = {
     13: "TYPE_UINT64",
     16: "TYPE_BF16",
 }
+_FLOATS = frozenset({"TYPE_FP16", "TYPE_BF16", "TYPE_FP32", "TYPE_FP64"})
+_CONSTANTS = ("Constant", "ConstantOfShape")
+_CONSTANT_ELEMENTS = 256
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
 Dims = tuple[int, ...]
@@ -59,7 +63,10 @@ def can_open() -> bool:
 
 
 class OnnxGraph:
-    """An ONNX file's signature. `inputs` leaves out initializers that callers may override (`overridable`)."""
+    """An ONNX file's signature. `inputs` leaves out initializers that callers may override (`overridable`).
+
+    `weights_type` is the floating-point type that most of the weights have; "" where there are none.
+    """
 
     def __init__(self, path: Path, model: Any) -> None:
         self.path = path
@@ -75,6 +82,11 @@ class OnnxGraph:
         self.custom_operators = tuple(
             sorted({f"{node.domain}.{node.op_type}" for node in graph.node if node.domain not in _STANDARD_DOMAINS})
         )
+        sizes: dict[str, int] = {}
+        for i in graph.initializer:
+            data_type = _DATA_TYPES.get(i.data_type, "")
+            sizes[data_type] = sizes.get(data_type, 0) + math.prod(i.dims)
+        self.weights_type = max(_FLOATS, key=lambda name: sizes.get(name, 0)) if _FLOATS & set(sizes) else ""
         self.external_files = tuple(
             sorted(
                 {
@@ -107,6 +119,19 @@ class OnnxGraph:
         if not model.graph.node and not model.graph.input:
             raise OnnxGraphError("the file cannot be read as ONNX: it holds an empty graph")
         return cls(path, model)
+
+    @cached_property
+    def largest_constant(self) -> float:
+        """The largest finite magnitude among the small float32 constants, such as masks; 0 without any."""
+        import numpy as np
+        from onnx import TensorProto, numpy_helper
+
+        tensors = [i for i in self._model.graph.initializer if i.data_location != TensorProto.EXTERNAL]
+        for node in self._model.graph.node:
+            tensors += [a.t for a in node.attribute if node.op_type in _CONSTANTS and a.name == "value"]
+        small = [t for t in tensors if t.data_type == TensorProto.FLOAT and math.prod(t.dims) <= _CONSTANT_ELEMENTS]
+        arrays = [np.abs(numpy_helper.to_array(t)) for t in small]
+        return max((float(np.max(a, where=np.isfinite(a), initial=0.0)) for a in arrays), default=0.0)
 
     @cached_property
     def outputs(self) -> dict[str, GraphTensor]:

@@ -45,6 +45,11 @@ class Model:
     failures: tuple[tuple[Path, ParseFailure], ...] = ()
     on_disk: bool = True
 
+    @property
+    def default(self) -> Config | None:
+        """What a server reads that was told no `--model-config-name`; None where `config.pbtxt` is absent or broken."""
+        return next((c for c in self.configs if c.path == self.path / CONFIG_NAME), None)
+
     @cached_property
     def versions(self) -> tuple[int, ...]:
         """Numbered version folders, ascending; a leading zero makes Triton ignore a folder."""

@@ -30,13 +30,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Subject:
-    """One configuration of one model, with everything that a check may look at."""
+    """One configuration of one model, with everything that a check may look at.
+
+    `served_as` is the file name that `--model-config-name` asks every model for; None means that of `config`.
+    """
 
     repository: Repository
     model: Model
     config: Config
     release: Release
     machine: Machine | None
+    served_as: str | None = None
 
     @cached_property
     def backend(self) -> str:

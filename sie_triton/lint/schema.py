@@ -390,11 +390,11 @@ def rules() -> Iterable[Rule]:
         ),
         Rule(
             "L117",
-            "error",
-            "a TorchScript tensor name without its position",
-            "TorchScript keeps no output names: the pytorch backend finds output N by a name that ends in `__N`. "
-            "Inputs "
-            "are named all by position, or all by the argument of `forward`.",
+            "warning",
+            "TorchScript tensors are taken in the order of the configuration",
+            "TorchScript keeps no output names: the pytorch backend finds output N by a name that ends in `__N`, and "
+            "inputs by such names or by the arguments of `forward`. One name that fits neither makes it take all of "
+            "them in the order in which they are written.",
             "name tensors `NAME__INDEX`, such as `OUTPUT__0`",
             torchscript_names,
             scope="repository",

@@ -83,6 +83,7 @@ def test_another_schema_version_is_named(built: Path, tmp_path: Path) -> None:
         b"{}",
         b'"text"',
         b"\xff\xfe",
+        b'{"schema_v\xe4rsion": 2}',
         b'{"schema_version": 2}',
         b'{"schema_version": "2"}',
         b'{"schema_version": 2, "models": [], "triton_models": {}, "built": {}}',

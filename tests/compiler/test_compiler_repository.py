@@ -10,13 +10,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sie_frontend.manifest import MANIFEST_NAME
 
 from sie_triton import manifest as manifests
 from sie_triton import repository as repositories
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.repository import clear_leftovers, file_digest, publish, staged_repository, tree_digests, write_manifest
+from sie_triton.repository import (
+    MANIFEST_DIGEST_NAME,
+    clear_leftovers,
+    file_digest,
+    publish,
+    staged_repository,
+    tree_digests,
+    write_manifest,
+)
 
 
 def build(target: Path, **files: str) -> None:
@@ -36,7 +45,7 @@ def content(target: Path) -> dict[str, str]:
     return {
         path.relative_to(target).as_posix(): path.read_text()
         for path in target.rglob("*")
-        if path.is_file() and path.name != MANIFEST_NAME
+        if path.is_file() and path.name not in (MANIFEST_NAME, MANIFEST_DIGEST_NAME)
     }
 
 
@@ -313,3 +322,16 @@ def test_a_relative_target_is_understood(tmp_path: Path, monkeypatch: pytest.Mon
     build(Path("here"), m="2")
     assert content(tmp_path / "here") == {"m": "2"}
     assert json.loads((tmp_path / "here" / MANIFEST_NAME).read_bytes())["models"] == {}
+
+
+def test_a_manifest_that_is_not_published_changes_nothing(target: Path) -> None:
+    """The staged files are hard links to the published ones; a build may fail after it wrote its manifest."""
+    with staged_repository(target) as staging:
+        write_manifest(staging, manifests.empty_manifest())
+        publish(staging, target)
+    before = tree_digests(target)
+    with pytest.raises(KeyboardInterrupt), staged_repository(target) as staging:
+        assert (staging / MANIFEST_NAME).samefile(target / MANIFEST_NAME)
+        write_manifest(staging, msgspec.structs.replace(manifests.empty_manifest(), schema_version=99))
+        raise KeyboardInterrupt
+    assert tree_digests(target) == before

@@ -16,12 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import helper, numpy_helper
-from sie_frontend.manifest import MANIFEST_NAME, Distance, Manifest, dump_manifest, read_manifest
+from sie_frontend.manifest import (
+    MANIFEST_NAME,
+    Distance,
+    Manifest,
+    ManifestError,
+    dump_manifest,
+    read_manifest,
+)
 
 from compiler import tiny
 from compiler.command import sie_triton
 from sie_triton.compare import cosine, max_abs, min_cosine
-from sie_triton.repository import tree_digests
+from sie_triton.repository import MANIFEST_DIGEST_NAME, tree_digests, write_manifest
 from sie_triton.verify import (
     REFERENCE_NAME,
     Case,
@@ -64,8 +71,7 @@ def redigest(repository: Path, change: Callable[[Manifest], Manifest] = lambda m
         name: msgspec.structs.replace(model, files=tree_digests(repository / name))
         for name, model in manifest.triton_models.items()
     }
-    changed = change(msgspec.structs.replace(manifest, triton_models=models))
-    (repository / MANIFEST_NAME).write_bytes(dump_manifest(changed))
+    write_manifest(repository, change(msgspec.structs.replace(manifest, triton_models=models)))
 
 
 def test_a_fresh_build_verifies(repository: Path) -> None:
@@ -86,7 +92,7 @@ def read_parity(repository: Path) -> dict[str, Distance]:
 
 
 def test_every_file_is_under_test(built: Path) -> None:
-    assert set(tree_digests(built)) == {*FILES, MANIFEST_NAME}
+    assert set(tree_digests(built)) == {*FILES, MANIFEST_NAME, MANIFEST_DIGEST_NAME}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -95,7 +101,7 @@ def test_a_flipped_bit_anywhere_is_noticed(name: str, repository: Path) -> None:
     path = repository / name
     whole = path.read_bytes()
     generator = random.Random(name)
-    for offset in (0, len(whole) - 1, *(generator.randrange(len(whole)) for _ in range(20))):
+    for offset in (0, len(whole) - 1, *(generator.randrange(len(whole)) for _ in range(60))):
         damaged = bytearray(whole)
         damaged[offset] ^= 1 << generator.randrange(8)
         path.write_bytes(damaged)
@@ -106,6 +112,53 @@ def test_a_flipped_bit_anywhere_is_noticed(name: str, repository: Path) -> None:
     assert "SIE511" in done.stderr
     assert name in done.stderr
     assert "rebuild with `sie-triton build --force`" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "positions"), [(MANIFEST_NAME, 300), (MANIFEST_DIGEST_NAME, 80)])
+def test_a_flipped_bit_of_the_manifest_is_noticed(name: str, positions: int, repository: Path) -> None:
+    """The manifest holds every digest but its own. A flip that leaves it readable is found by `manifest.sha256`."""
+    path = repository / name
+    whole = path.read_bytes()
+    generator = random.Random(name)
+    unreadable = 0
+    for offset in generator.sample(range(len(whole)), positions):
+        damaged = bytearray(whole)
+        damaged[offset] ^= 1 << generator.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            manifest = read_manifest(repository)
+        except ManifestError:
+            unreadable += 1
+            continue
+        first, *_ = check_files(repository, manifest)
+        assert (first.code, first.where and first.where.path) == ("SIE511", repository / MANIFEST_NAME)
+    assert unreadable < positions  # most flips fall into words and numbers, and still make a manifest
+    path.write_bytes(whole)
+    assert list(check_files(repository, read_manifest(repository))) == []
+
+
+def test_the_manifest_is_checked_by_sha256sum_too(repository: Path) -> None:
+    command = ["sha256sum", "--check", "--strict", MANIFEST_DIGEST_NAME]
+    assert subprocess.run(command, cwd=repository, capture_output=True, check=False).returncode == 0
+    path = repository / MANIFEST_NAME
+    path.write_bytes(path.read_bytes().replace(b"acme", b"acne", 1))
+    assert subprocess.run(command, cwd=repository, capture_output=True, check=False).returncode == 1
+
+
+def test_a_changed_manifest_that_fits_its_files_is_noticed(repository: Path) -> None:
+    """Somebody edits a configuration and corrects its digest in the manifest."""
+    name = "acme__tiny.encoder"
+    config = repository / name / "config.pbtxt"
+    config.write_text(config.read_text() + "# faster\n")
+    manifest = read_manifest(repository)
+    model = msgspec.structs.replace(manifest.triton_models[name], files=tree_digests(repository / name))
+    models = {**manifest.triton_models, name: model}
+    (repository / MANIFEST_NAME).write_bytes(dump_manifest(msgspec.structs.replace(manifest, triton_models=models)))
+    assert codes(repository) == ["SIE511"]
+    (repository / MANIFEST_DIGEST_NAME).unlink()
+    assert codes(repository) == ["SIE510"]
+    done = sie_triton("verify", "-r", repository)
+    assert (done.code, "rebuild with `sie-triton build --force`" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("name", FILES)

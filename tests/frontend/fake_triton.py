@@ -33,7 +33,10 @@ def vector(ids: Sequence[int]) -> NDArray[np.float32]:
 def expected(ids: Sequence[int], tensor: str = "dense") -> NDArray[np.float32]:
     """What the tensor of a name holds for one row."""
     raw = vector(ids[:1] if tensor.startswith("dense_cls") else ids)
-    return raw if tensor.endswith("_unnormalized") else (raw / np.linalg.norm(raw)).astype(np.float32)
+    # A row of nothing but id 0 has no direction.
+    return (
+        raw if tensor.endswith("_unnormalized") else (raw / max(float(np.linalg.norm(raw)), 1e-12)).astype(np.float32)
+    )
 
 
 @dataclass(frozen=True)

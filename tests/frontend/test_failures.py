@@ -141,6 +141,41 @@ async def test_a_model_that_is_gone_is_loading_until_it_is_seen_again(
         assert dense(await encode(client, texts("the cell")))
 
 
+NOT_HEALTHY = failure(500, "in ensemble 'acme__tiny', Stub process 'acme__tiny.encoder_0_0' is not healthy.")
+
+
+@pytest.mark.asyncio
+async def test_a_model_that_is_broken_is_not_ready_before_it_computes(service: Service, triton: FakeTriton) -> None:
+    """Triton calls it ready all the time: its word is not enough any more."""
+
+    async def one_instance_is_dead(run: Run) -> web.StreamResponse:
+        return await (NOT_HEALTHY if run.input_ids.shape[1] % 2 else compute)(run)
+
+    async with service.open() as client:
+        for still_broken in (NOT_HEALTHY, one_instance_is_dead, failure(503, "Server is stopping")):
+            triton.answer = NOT_HEALTHY
+            assert refusal(await encode(client, texts("the cell"))) == LOADING
+            triton.answer = still_broken
+            asked = len(triton.runs)
+            while len(triton.runs) < asked + 6:  # three looks, with one run for each of two instances
+                assert (await client.get("/readyz")).status_code == 503
+                await asyncio.sleep(0.01)
+            triton.answer = compute
+            await until_ready(client)
+            assert dense(await encode(client, texts("the cell")))
+
+
+@pytest.mark.asyncio
+async def test_a_broken_model_that_was_loaded_anew_is_ready(service: Service, triton: FakeTriton) -> None:
+    async with service.open() as client:
+        triton.answer = NOT_HEALTHY
+        assert refusal(await encode(client, texts("the cell"))) == LOADING
+        triton.ready = False
+        await asyncio.sleep(0.5)
+        triton.ready = True
+        await until_ready(client)
+
+
 @pytest.mark.asyncio
 async def test_a_triton_that_hangs_is_given_up(service: Service, triton: FakeTriton) -> None:
     async with service.having(triton_timeout_s=0.3).open() as client:

@@ -36,7 +36,9 @@ class Device:
         return [(row, outputs) for row in rows]
 
 
-def queue(device: Device, *, run_tokens: int = 128, max_rows: int = 8, streams: int = 2) -> RunQueue[Row]:
+def queue(
+    device: Device, *, run_tokens: int = 128, max_rows: int = 8, streams: int = 2, express: int = 0, ahead: int = 0
+) -> RunQueue[Row]:
     return RunQueue(
         device,
         length=lambda row: row[2],
@@ -44,6 +46,8 @@ def queue(device: Device, *, run_tokens: int = 128, max_rows: int = 8, streams: 
         run_tokens=run_tokens,
         max_rows=max_rows,
         streams=streams,
+        express=express,
+        ahead=ahead,
     )
 
 
@@ -75,15 +79,25 @@ def check_runs(device: Device, *, run_tokens: int, max_rows: int, streams: int) 
     run_tokens=st.sampled_from([1, 16, 64, 128, 512]),
     max_rows=st.integers(1, 9),
     streams=st.integers(1, 4),
+    express=st.integers(0, 2),
+    ahead=st.integers(0, 2),
     yields=st.lists(st.integers(0, 3), min_size=8, max_size=8),
 )
 def test_every_row_is_computed_once_and_comes_back_in_order(
-    requests: list[tuple[list[int], tuple[str, ...]]], run_tokens: int, max_rows: int, streams: int, yields: list[int]
+    requests: list[tuple[list[int], tuple[str, ...]]],
+    run_tokens: int,
+    max_rows: int,
+    streams: int,
+    express: int,
+    ahead: int,
+    yields: list[int],
 ) -> None:
     async def main() -> None:
         device = Device()
         device.gate.set()
-        scheduler = queue(device, run_tokens=run_tokens, max_rows=max_rows, streams=streams)
+        scheduler = queue(
+            device, run_tokens=run_tokens, max_rows=max_rows, streams=streams, express=express, ahead=ahead
+        )
 
         async def submit(name: str, lengths: list[int], outputs: tuple[str, ...], wait: int) -> None:
             for _ in range(wait):
@@ -101,7 +115,7 @@ def test_every_row_is_computed_once_and_comes_back_in_order(
         computed = sorted(row for rows, _ in device.runs for row in rows)
         assert computed == sorted(row for i, (lengths, _) in enumerate(requests) for row in rows_of(f"r{i}", lengths))
         assert scheduler.pending_rows == 0
-        check_runs(device, run_tokens=run_tokens, max_rows=max_rows, streams=streams)
+        check_runs(device, run_tokens=run_tokens, max_rows=max_rows, streams=streams + express + ahead)
         for rows, outputs in device.runs:
             assert {requests[int(name[1:])][1] for name, _, _ in rows} == {outputs}
 
@@ -273,7 +287,7 @@ def test_a_failing_run_fails_its_own_requests_only() -> None:
 def test_requests_that_share_a_failing_run_fail_together() -> None:
     async def main() -> None:
         device = Device(poisoned={("bad", 0, 20)})
-        scheduler = queue(device, run_tokens=64, streams=1)
+        scheduler = queue(device, run_tokens=256, streams=1)
         first = asyncio.create_task(scheduler.submit(rows_of("first", [3]), ("x",)))
         await asyncio.sleep(0)
         pair = [asyncio.create_task(scheduler.submit(rows_of(name, [20]), ("a",))) for name in ("bad", "near")]

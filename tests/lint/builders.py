@@ -139,6 +139,23 @@ def identity_graph(
     )
 
 
+def weighted_graph(weights: int = TensorProto.FLOAT16, *, mask: float = -1.0) -> onnx.ModelProto:
+    """Adds weights of one type and a float32 constant to its float32 input, `[b, 4]` to `[b, 4]`."""
+    return model(
+        [tensor("x", ["b", 4])],
+        [tensor("y", ["b", 4])],
+        [
+            helper.make_node("Cast", ["w"], ["wide"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["x", "wide"], ["sum"]),
+            helper.make_node("Add", ["sum", "mask"], ["y"]),
+        ],
+        [
+            helper.make_tensor("w", weights, [4], [1.0, 2.0, 3.0, 4.0]),
+            helper.make_tensor("mask", TensorProto.FLOAT, [1], [mask]),
+        ],
+    )
+
+
 def identity_config(
     name: str = "copy",
     *,

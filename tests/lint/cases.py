@@ -21,8 +21,10 @@ from .builders import (
     identity_config,
     identity_graph,
     model,
+    pooling_graph,
     replaced,
     tensor,
+    weighted_graph,
 )
 
 Build = Callable[[RepositoryBuilder], object]
@@ -137,6 +139,78 @@ def accelerator(name: str, *options: tuple[str, str], device: str = "gpu", kind:
         group=f"instance_group [ {{ kind: {kind} count: 1 }} ]",
         more=f"optimization {{ execution_accelerators {{ {text} }} }}",
     )
+
+
+def half(config: str) -> str:
+    """`config` with another file."""
+    return replaced(config, 'name: "copy"', 'name: "copy"\ndefault_model_filename: "model.float16.onnx"')
+
+
+def variant(config: str, other: str, **files: str | bytes) -> Build:
+    """A model with the two configurations `config.pbtxt` and `configs/cuda.pbtxt`; `__` in a name is a `/`."""
+    named = {name.replace("__", "/"): content for name, content in files.items()}
+    return lambda r: r.add("copy", config, identity_graph(), files={"configs/cuda.pbtxt": other, **named})
+
+
+def two_files(config: str, other: str) -> Build:
+    """A float32 and a float16 graph in one version."""
+    raw = weighted_graph().SerializeToString()
+    return lambda r: r.add(
+        "copy", config, weighted_graph(), files={"configs/cuda.pbtxt": other, "1/model.float16.onnx": raw}
+    )
+
+
+def tensorrt(*options: tuple[str, str]) -> str:
+    """A model behind TensorRT with a cache, and more options."""
+    return accelerator("tensorrt", *CACHE, *options)
+
+
+def profiles(low: str, best: str, high: str) -> tuple[tuple[str, str], ...]:
+    bounds = zip(("min", "opt", "max"), (low, best, high), strict=True)
+    return tuple((f"trt_profile_{bound}_shapes", text) for bound, text in bounds)
+
+
+def two_models(config: str, other: str, graph: onnx.ModelProto | None = None) -> Build:
+    """The models `copy` and `other`."""
+
+    def build(repository: RepositoryBuilder) -> None:
+        repository.add("copy", config, graph or identity_graph())
+        repository.add("other", replaced(other, '"copy"', '"other"'), graph or identity_graph())
+
+    return build
+
+
+def scripted(*parameters: tuple[str, str], dims: str = "[ 4 ]") -> str:
+    """A TorchScript model with its parameters."""
+    written = "\n".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters
+    )
+    text = identity_config(backend='backend: "pytorch"', parameters=written, dims=dims)
+    return replaced(replaced(text, '"x"', '"INPUT__0"'), '"y"', '"OUTPUT__0"')
+
+
+def scripts(bad: str, good: str) -> Case:
+    return Case(foreign(bad, "model.pt"), foreign(good, "model.pt"))
+
+
+def two_scripts(ours: str, theirs: str) -> Build:
+    def build(repository: RepositoryBuilder) -> None:
+        repository.add("copy", ours, files={"1/model.pt": b""})
+        repository.add("other", replaced(theirs, '"copy"', '"other"'), files={"1/model.pt": b""})
+
+    return build
+
+
+def variant_ensemble(*, pooling: bool) -> Build:
+    """The reference ensemble with a variant, which the pooling head has or lacks."""
+
+    def build(repository: RepositoryBuilder) -> None:
+        repository.add("model", ENSEMBLE, files={"configs/cuda.pbtxt": ENSEMBLE})
+        repository.add("encoder", ENCODER, encoder_graph(), files={"configs/cuda.pbtxt": ENCODER})
+        more = {"configs/cuda.pbtxt": POOLING} if pooling else {}
+        repository.add("pooling", POOLING, pooling_graph(), files=dict(more))
+
+    return build
 
 
 CACHE = (("trt_engine_cache_enable", "1"), ("trt_engine_cache_path", "/var/cache/engines"))
@@ -357,6 +431,12 @@ SCHEMA: dict[str, Case] = {
         identity_config(more_input="optional: true"),
         identity_config(more_input="optional: true", max_batch_size=0, dims="[ -1, 4 ]"),
     ),
+    "L121": Case(
+        variant(identity_config(), replaced(identity_config(), "TYPE_FP32", "TYPE_FP16")),
+        variant(identity_config(), group("kind: KIND_GPU count: 1")),
+        machine=GPU,
+        line=4,
+    ),
     "L120": Case(sequence("int32_false_true: [ 0 ]"), sequence("int32_false_true: [ 0, 1 ]")),
 }
 
@@ -448,6 +528,7 @@ ENSEMBLES: dict[str, Case] = {
         triton="25.08",
         good_triton="25.09",
     ),
+    "L321": Case(variant_ensemble(pooling=False), variant_ensemble(pooling=True)),
 }
 
 BATCHING: dict[str, Case] = {
@@ -500,6 +581,14 @@ INSTANCES: dict[str, Case] = {
     "L507": texts(group("kind: KIND_CPU count: 0")),
     "L508": texts(group("kind: KIND_CPU count: 2")),
     "L509": texts(group('kind: KIND_CPU count: 1 profile: [ "0" ]')),
+    "L511": texts(group("kind: KIND_GPU count: 2"), group("kind: KIND_GPU count: 1"), machine=GPU),
+    "L513": texts(
+        group("kind: KIND_GPU count: 1", parameters=""), group("kind: KIND_GPU count: 1"), machine=GPU, line=6
+    ),
+    "L512": Case(
+        copies(identity_config(), weighted_graph()),
+        copies(identity_config(), weighted_graph(TensorProto.FLOAT)),
+    ),
     "L510": texts(group('kind: KIND_CPU count: 1 rate_limiter { resources [ { name: "R" count: 1 } ] }')),
 }
 
@@ -544,6 +633,16 @@ FILES: dict[str, Case] = {
         identity_config(more="version_policy { specific { versions: [ 2, 1 ] } }"),
         line=8,
     ),
+    "L614": Case(
+        two_files(identity_config(), half(group("kind: KIND_GPU"))),
+        two_files(replaced(half(identity_config()), "model.float16.onnx", "model.onnx"), half(group("kind: KIND_GPU"))),
+        machine=GPU,
+    ),
+    "L615": Case(
+        plain(**{"1__model.float16.onnx": b""}),
+        two_files(identity_config(), half(group("kind: KIND_GPU"))),
+        machine=GPU,
+    ),
 }
 
 PARAMETERS: dict[str, Case] = {
@@ -583,6 +682,55 @@ PARAMETERS: dict[str, Case] = {
         machine=GPU,
     ),
     "L713": texts(accelerator("cuda", kind="KIND_CPU"), accelerator("cuda"), machine=GPU),
+    "L714": texts(accelerator("cuda", ("use_tf_32", "0")), accelerator("cuda", ("use_tf32", "0")), machine=GPU),
+    "L715": texts(accelerator("cuda", ("use_tf32", "off")), accelerator("cuda", ("use_tf32", "0")), machine=GPU),
+    "L716": texts(
+        tensorrt(("trt_timing_cache_enable", "TRUE")), tensorrt(("trt_timing_cache_enable", "true")), machine=GPU
+    ),
+    "L717": texts(
+        tensorrt(*profiles("x:1x4", "x:4x4", "x:2x4")), tensorrt(*profiles("x:1x4", "x:2x4", "x:8x4")), machine=GPU
+    ),
+    "L718": texts(
+        tensorrt(*profiles("x:1x4", "x:2x4", "x:4x4")), tensorrt(*profiles("x:1x4", "x:2x4", "x:8x4")), machine=GPU
+    ),
+    "L719": texts(
+        accelerator("cuda", ("enable_cuda_graph", "1")), accelerator("cuda", ("enable_cuda_graph", "0")), machine=GPU
+    ),
+    "L720": texts(
+        identity_config(more="optimization { cuda { graphs: true } }"),
+        identity_config(more="optimization { input_pinned_memory { enable: true } }"),
+        line=8,
+    ),
+    "L721": Case(
+        copies(group("kind: KIND_GPU count: 1"), weighted_graph(TensorProto.FLOAT)),
+        copies(accelerator("cuda", ("use_tf32", "0")), weighted_graph(TensorProto.FLOAT)),
+        machine=GPU,
+    ),
+    "L722": Case(
+        copies(tensorrt(("precision_mode", "FP16")), weighted_graph(TensorProto.FLOAT, mask=-3.4e38)),
+        copies(tensorrt(("precision_mode", "FP16")), weighted_graph(TensorProto.FLOAT, mask=-65504.0)),
+        machine=GPU,
+    ),
+    "L723": texts(
+        tensorrt(("precision_mode", "BF16")),
+        tensorrt(("precision_mode", "BF16")),
+        machine=GPU,
+        triton="25.08",
+        good_triton="25.09",
+    ),
+    "L724": texts(accelerator("tensorrt"), tensorrt(), machine=Machine(cores=8, gpus=2)),
+    "L725": Case(
+        two_models(tensorrt(), tensorrt()),
+        two_models(tensorrt(), tensorrt(("trt_engine_cache_prefix", "other"))),
+        machine=GPU,
+    ),
+    "L726": scripts(scripted(("intra_op_thread_count", "1")), scripted(("INTRA_OP_THREAD_COUNT", "1"))),
+    "L727": scripts(scripted(("INFERENCE_MODE", "on")), scripted(("INFERENCE_MODE", "True"))),
+    "L728": Case(
+        two_scripts(scripted(("INTRA_OP_THREAD_COUNT", "1")), scripted(("INTRA_OP_THREAD_COUNT", "2"))),
+        two_scripts(scripted(("INTRA_OP_THREAD_COUNT", "1")), scripted()),
+    ),
+    "L729": scripts(scripted(), scripted(("DISABLE_OPTIMIZED_EXECUTION", "true"))),
 }
 
 TENSORFLOW = identity_config(backend='platform: "tensorflow_savedmodel"')

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto
 
 from sie_triton.lint import Machine, lint_repository
 
 from .builders import (
     ENCODER,
     ENSEMBLE,
+    POOLING,
     RepositoryBuilder,
     encoder_graph,
     identity_config,
     identity_graph,
     replaced,
+    weighted_graph,
 )
 from .cases import (
     CACHE,
@@ -25,13 +28,22 @@ from .cases import (
     accelerator,
     copies,
     external_graph,
+    foreign,
     group,
+    half,
     link,
     parameter,
+    profiles,
     queue,
     ragged,
     ragged_graph,
+    scripted,
+    tensorrt,
     torchscript,
+    two_files,
+    two_models,
+    variant,
+    variant_ensemble,
     warm,
     warm_x,
 )
@@ -52,6 +64,22 @@ def scalar(dims: str, max_batch_size: int) -> Build:
     """A graph of rank 0."""
     return copies(identity_config(dims=dims, max_batch_size=max_batch_size), identity_graph((), output=()))
 
+
+def bare_accelerator(name: str, *options: tuple[str, str]) -> Build:
+    """An accelerator in a model without `parameters`, so that nothing resets it."""
+    written = 'parameters { key: "intra_op_thread_count" value { string_value: "1" } }'
+    return copies(replaced(accelerator(name, *options), written, ""))
+
+
+def hidden_in_half(repository: RepositoryBuilder) -> None:
+    """A composing model may hand over half precision in one variant: clients see the ensemble."""
+    narrow = [replaced(text, "TYPE_FP32", "TYPE_FP16") for text in (ENCODER, POOLING)]
+    repository.add("model", ENSEMBLE, files={"configs/cuda.pbtxt": ENSEMBLE})
+    repository.add("encoder", ENCODER, files={"configs/cuda.pbtxt": narrow[0], "1/model.onnx": b""})
+    repository.add("pooling", POOLING, files={"configs/cuda.pbtxt": narrow[1], "1/model.onnx": b""})
+
+
+PYTHON_FILES: dict[str, str | bytes] = {"1/model.py": b"", "1/encoder.onnx": b"", "1/head.onnx": b""}
 
 CYCLE = (
     'input_map { key: "attention_mask" value: "attention_mask" }\n      output_map { key: "last_hidden_state"',
@@ -121,6 +149,30 @@ BREAKS: list[tuple[str, Build, str]] = [
     ("L706", copies(parameter("gpu_mem_limit", "4G")), "no number of bytes"),
     ("L709", copies(accelerator("tensorrt", *CACHE, *PROFILES, ("trt_fp16", "1"))), "`trt_fp16`"),
     ("L709", copies(accelerator("tensorrt", *CACHE, *PROFILES, ("precision_mode", "fp16"))), "`fp16`"),
+    ("L603", variant(identity_config(), half(identity_config())), "lacks `model.float16.onnx`"),
+    ("L121", variant(identity_config(), identity_config(max_batch_size=0, dims="[ -1, 4 ]")), "`max_batch_size` is 0"),
+    ("L121", variant(identity_config(), replaced(identity_config(), '"y"', '"z"')), "output `z` is not in"),
+    ("L121", variant(identity_config(), replaced(identity_config(), '"y"', '"z"')), "`y` of `config.pbtxt` is missing"),
+    ("L207", two_files(identity_config(), half(replaced(identity_config(), "TYPE_FP32", "TYPE_FP16"))), "TYPE_FP16"),
+    ("L706", copies(parameter("do_copy_in_default_stream", "no")), "no boolean"),
+    ("L714", copies(accelerator("cuda", ("trt_fp16_enable", "1"))), "`trt_fp16_enable` is no option"),
+    ("L714", copies(accelerator("cuda", ("use_tf_32", "1"))), "did you mean `use_tf32`"),
+    ("L715", bare_accelerator("cuda", ("arena_extend_strategy", "1")), "`kSameAsRequested`"),
+    ("L715", bare_accelerator("cuda", ("gpu_mem_limit", "4G")), "no number"),
+    ("L716", copies(tensorrt(("max_workspace_size_bytes", "4G"))), "no integer"),
+    ("L717", copies(tensorrt(*profiles("x:1x4", "x=1x4", "x:8x4"))), "`x=1x4`"),
+    ("L717", copies(tensorrt(*profiles("x:1x4", "y:1x4", "x:8x4"))), "do not name the same"),
+    ("L717", copies(tensorrt(*profiles("x:1x4", "x:1x4", "x:8"))), "differ in rank"),
+    ("L718", copies(tensorrt(*profiles("y:1x4", "y:1x4", "y:8x4"))), "the dynamic input `x` has no shape profile"),
+    ("L718", copies(tensorrt(*profiles("y:1x4", "y:1x4", "y:8x4"))), "name `y`, which is no input"),
+    ("L718", copies(tensorrt(*profiles("x:2x4", "x:4x4", "x:8x4"))), "begins at 2 rows"),
+    ("L718", copies(tensorrt(*profiles("x:1x3", "x:4x3", "x:8x4"))), "does not cover"),
+    ("L718", copies(tensorrt(*profiles("x:1", "x:4", "x:8"))), "2 dimensions with the batch"),
+    ("L719", copies(tensorrt(("trt_cuda_graph_enable", "1"))), "`trt_cuda_graph_enable`"),
+    ("L720", copies(identity_config(more="optimization { eager_batching: true }")), "`optimization.eager_batching`"),
+    ("L724", copies(replaced(accelerator("tensorrt"), "count: 1", "count: 1 gpus: [ 1 ]")), "several GPUs"),
+    ("L726", foreign(scripted(("intra_op_thread_count", "1")), "model.pt"), "did you mean `INTRA_OP_THREAD_COUNT`"),
+    ("L727", foreign(scripted(("INTER_OP_THREAD_COUNT", "two")), "model.pt"), "no integer"),
     ("L709", copies(accelerator("onednn", device="cpu", kind="KIND_CPU")), "`openvino`"),
 ]
 
@@ -167,6 +219,18 @@ ALLOWED: list[tuple[str, Build]] = [
     ("L211", copies(identity_config(), identity_graph(("b", 4), output=("b", "unknown")))),
     ("L406", copies(queue(policy="max_queue_size: 1 timeout_action: REJECT allow_timeout_override: true"))),
     ("L505", copies(group("kind: KIND_GPU count: 1", parameters=""))),
+    ("L121", variant_ensemble(pooling=True)),
+    ("L121", hidden_in_half),
+    ("L512", copies(group("kind: KIND_GPU count: 1"), weighted_graph())),
+    ("L615", lambda r: r.add("copy", identity_config(backend='backend: "python"'), files=PYTHON_FILES)),
+    ("L709", copies(accelerator("tensort", kind="KIND_CPU"))),  # never looked at
+    ("L714", copies(accelerator("cuda", ("no_such", "1"), kind="KIND_CPU"))),
+    ("L715", copies(accelerator("cuda", ("arena_extend_strategy", "1")))),  # reset, so never read: L705
+    ("L721", copies(accelerator("cuda", ("use_tf32", "1")), weighted_graph(TensorProto.FLOAT))),
+    ("L721", copies(group("kind: KIND_GPU count: 1"), weighted_graph())),
+    ("L722", copies(tensorrt(("precision_mode", "FP32")), weighted_graph(TensorProto.FLOAT, mask=-1e9))),
+    ("L725", two_models(tensorrt(), half(tensorrt()))),
+    ("L729", foreign(identity_config(backend='platform: "torch_aoti"', parameters=""), "model.pt2")),
     ("L703", copies(parameter("memory.enable_memory_arena_shrinkage", "cpu:0"))),
     ("L115", lambda r: r.add("copy", None, identity_graph())),
 ]

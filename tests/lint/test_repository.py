@@ -214,8 +214,12 @@ def test_variants_are_checked_and_share_findings_on_files(repository: Repository
     assert places == [
         ("L607", "1/model.onnx"),
         ("L101", "configs/broken.pbtxt"),
-        ("L501", "configs/gpu.pbtxt"),
+        ("L721", "configs/gpu.pbtxt"),
     ]
+    # A variant for another machine is no mistake on this one; a default that needs a GPU is.
+    repository.add("encoder", replaced(ENCODER, "KIND_CPU", "KIND_GPU"), encoder_graph())
+    found = lint_repository(repository.path, machine=Machine(cores=2))
+    assert [f.path.name for f in found if f.rule_id == "L501"] == ["config.pbtxt", "gpu.pbtxt"]
 
 
 def test_an_ensemble_variant_is_checked_against_the_variant_of_its_models(repository: RepositoryBuilder) -> None:
@@ -225,8 +229,21 @@ def test_an_ensemble_variant_is_checked_against_the_variant_of_its_models(reposi
     repository.add("model", ensemble, files={"configs/small.pbtxt": ensemble})
     repository.add("encoder", ENCODER, encoder_graph(), files={"configs/small.pbtxt": small})
     repository.add("pooling", (repository.path / "pooling/config.pbtxt").read_text(), pooling_graph())
-    (only,) = lint_repository(repository.path)
-    assert (only.rule_id, only.path.name) == ("L315", "small.pbtxt")
+    found = lint_repository(repository.path)
+    assert [(f.rule_id, f.path.name) for f in found] == [("L315", "small.pbtxt"), ("L321", "small.pbtxt")]
+
+
+def test_an_ensemble_without_a_variant_is_checked_against_those_of_its_models(repository: RepositoryBuilder) -> None:
+    """Where the ensemble has no `configs/cuda.pbtxt` Triton pairs its `config.pbtxt` with the models' variants."""
+    repository.reference()
+    small = replaced(replaced(ENCODER, "max_batch_size: 8", "max_batch_size: 2"), "TYPE_FP32", "TYPE_FP16")
+    repository.add("encoder", ENCODER, encoder_graph(), files={"configs/cuda.pbtxt": small})
+    found = [f for f in lint_repository(repository.path) if f.path.parent.name == "model"]
+    assert [(f.rule_id, f.path.name, f.line) for f in found] == [
+        ("L315", "config.pbtxt", 3),
+        ("L313", "config.pbtxt", 21),
+    ]
+    assert all(f.message.startswith("with `--model-config-name=cuda`: ") for f in found)
 
 
 def test_only_served_versions_are_opened(repository: RepositoryBuilder) -> None:

@@ -6,11 +6,7 @@ The families are served in a few groups: on the embedded server every graph is a
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +21,7 @@ from sie_triton.bundle import expand, load_bundle
 from sie_triton.compiler import BuildOptions, compile_models, select
 from sie_triton.diagnostics import DiagnosticError
 
+from .built import SERVED, BuiltFamilies
 from .corpus import LONG_TEXT, QUERY, TEXTS
 from .factory import FAMILIES
 from .made import made, oracle
@@ -33,54 +30,23 @@ from .serving import Served, serve
 
 pytestmark = pytest.mark.e2e
 
-# One family of each recipe and of each architecture. The other native ones differ in options or in layout, and to
-# compile them all takes a quarter of an hour on two cores: set SIE_TRITON_ALL_RECIPES=1.
-REPRESENTATIVE = (
-    "bert",
-    "sentence_bert_dense",
-    "xlm_roberta",
-    "mpnet",
-    "modernbert",
-    "nomic_bert",
-    "gte",
-    "qwen3",
-    "mistral_bidirectional",
-    "embedding_gemma",
-    "splade_bert",
-    "splade_distilbert",
-    "opensearch_idf",
-    "opensearch_gte",
-    "sentence_splade",
-    "bge_m3",
-    "colbert_root_linear",
-    "colbert_modernbert_chain",
-    "cross_encoder_bert_identity",
-    "cross_encoder_modernbert_mean",
-    "cross_encoder_deberta",
-    "causal_qwen2_untied",
-    "causal_qwen3",
-    "zerank",
-)
-NATIVE = [name for name, family in FAMILIES.items() if not family.remote_only and family.has_reference]
-SERVED = NATIVE if os.environ.get("SIE_TRITON_ALL_RECIPES") else [name for name in NATIVE if name in REPRESENTATIVE]
 REMOTE = [name for name, family in FAMILIES.items() if family.remote_only]
-GROUP = 12
 ALL_TEXTS = [*TEXTS, LONG_TEXT]
 
 
 class Groups:
     """The families in groups: each compiled when first asked for, one of them served at a time."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, built: BuiltFamilies) -> None:
+        self._built = built
         self._running: tuple[int, Served] | None = None
 
     def url(self, family: str) -> str:
         """Where the family is served."""
-        number = SERVED.index(family) // GROUP
+        number = self._built.group(family)
         if self._running is None or self._running[0] != number:
             self.stop()
-            self._running = (number, serve(self._repository(number)))
+            self._running = (number, serve(self._built.repository(number)))
         return self._running[1].url
 
     def executions(self) -> dict[str, int]:
@@ -97,28 +63,11 @@ class Groups:
             self._running[1].stop()
             self._running = None
 
-    def _repository(self, number: int) -> Path:
-        repository = self._root / str(number) / "repository"
-        if not repository.exists():
-            members = SERVED[number * GROUP : (number + 1) * GROUP]
-            bundles = repository.parent / "bundles"
-            bundles.mkdir(parents=True)
-            for name in members:
-                shutil.copy(made(name).bundle_path, bundles)
-            # In a process of its own, as users do: pytest would record torch's trace log, line by line.
-            models = [argument for name in members for argument in ("-m", FAMILIES[name].sie_id)]
-            command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(bundles), *models]
-            done = subprocess.run(
-                [*command, "-r", str(repository)], capture_output=True, text=True, check=False, timeout=600
-            )
-            assert done.returncode == 0, done.stderr
-        return repository
-
 
 @pytest.fixture(scope="module")
-def groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Groups]:
+def groups(built_families: BuiltFamilies) -> Iterator[Groups]:
     """All groups of this module's tests."""
-    served = Groups(tmp_path_factory.mktemp("recipes"))
+    served = Groups(built_families)
     yield served
     served.stop()
 
