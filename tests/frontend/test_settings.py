@@ -130,6 +130,7 @@ def test_serve_calls_a_wrong_setting_a_diagnostic(url: str, repository: Path, tm
                 read_manifest(repository),
                 host="127.0.0.1",
                 port=0,
+                device="cpu",
                 triton_url=url,
                 log_dir=tmp_path,
                 announce=print,
