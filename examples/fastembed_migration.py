@@ -1,12 +1,15 @@
-"""From fastembed in the process to SIE's contract over HTTP: the same checkpoint, before and after.
+"""From fastembed in the process to SIE's contract over HTTP: the same checkpoint, before and after, on your texts.
 
-    python examples/fastembed_migration.py --url http://127.0.0.1:8080
+    python examples/fastembed_migration.py --texts my_texts.txt
 
 What is compared: fastembed's own pipeline (its tokenizer settings, padding, pooling and normalisation) in this process
-against the vectors that the running server answers with, text by text. fastembed downloads its ONNX file from a hub.
-Where no hub can be reached, this script exports one from the package that carries the checkpoint, with torch and
-without any code of the server's export; it says which of the two happened. Texts beyond 256 tokens are left out:
-the model's limit is 256, which fastembed does not know, so it would read more of them.
+against the vectors that the running server answers with, text by text. The file has one text a line; without it a few
+difficult ones are built in. fastembed downloads its ONNX file from a hub. Where no hub can be reached, this script
+exports one from the package that carries the default model, with torch and without any code of the server's export;
+it says which of the two happened.
+
+The exit code is 0 if every text keeps the promise. A text that is longer than what one of the two reads cannot keep it:
+how many there are is printed, with both limits.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +40,43 @@ TEXTS = [
 ]
 
 
+@dataclass(frozen=True)
+class Before:
+    """What fastembed gives: a vector and the uncut number of tokens of each text, and where it cuts."""
+
+    vectors: list[Any]
+    tokens: list[int]
+    limit: int
+    origin: str
+
+
 # Before: every worker process loads the weights and computes.
 
 
-def before(texts: list[str], checkpoint: Path | None = None) -> tuple[list[Any], str]:
-    """Embed in this process; returns the vectors and where the ONNX file came from."""
+def before(texts: list[str], model: str, checkpoint: Path | None = None) -> Before:
+    """Embed in this process; `checkpoint` is exported here instead of using fastembed's download."""
     from fastembed import TextEmbedding
 
     if checkpoint is None:
         try:
-            return list(TextEmbedding(MODEL).embed(texts)), "fastembed's own download"
+            return _embed(TextEmbedding(model), texts, "fastembed's own download")
         except Exception as error:  # fastembed raises whatever the hub's client raised last
+            if model != MODEL:
+                raise
             print(f"fastembed cannot download its model ({type(error).__name__}); exporting one here", file=sys.stderr)
             checkpoint = packaged_checkpoint()
     with tempfile.TemporaryDirectory() as folder:
         export_for_fastembed(checkpoint, Path(folder))
-        return list(local_fastembed(Path(folder)).embed(texts)), "an ONNX file that this script exported with torch"
+        return _embed(local_fastembed(Path(folder)), texts, "an ONNX file that this script exported with torch")
+
+
+def _embed(embedding: Any, texts: list[str], origin: str) -> Before:
+    tokenizer = embedding.model.tokenizer
+    limit = int(tokenizer.truncation["max_length"])
+    vectors = list(embedding.embed(texts))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return Before(vectors, [len(encoding.ids) for encoding in tokenizer.encode_batch(texts)], limit, origin)
 
 
 def packaged_checkpoint() -> Path:
@@ -112,13 +137,14 @@ def local_fastembed(folder: Path) -> Any:
 # After: the weights are loaded once, in the server; the client needs numpy and an HTTP library.
 
 
-def after(texts: list[str], url: str) -> list[Any]:
-    """Embed through the server."""
+def after(texts: list[str], model: str, url: str) -> tuple[list[Any], int | None]:
+    """Embed through the server; returns the vectors and the number of tokens that the model reads."""
     from sie_sdk import SIEClient
     from sie_sdk.types import Item
 
     with SIEClient(url) as client:
-        return [result["dense"] for result in client.encode(MODEL, [Item(text=text) for text in texts])]
+        limit = client.get_model(model)["max_sequence_length"]
+        return [result["dense"] for result in client.encode(model, [Item(text=text) for text in texts])], limit
 
 
 def cosine(left: Any, right: Any) -> float:
@@ -128,18 +154,31 @@ def cosine(left: Any, right: Any) -> float:
 
 
 def main() -> int:
-    """Print dims and the minimum cosine; the exit code says whether the promise holds."""
+    """Print dims, the minimum cosine and the worst text; the exit code says whether the promise holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the running server")
+    parser.add_argument("--model", default=MODEL, help="its name, which is the same on both sides")
+    parser.add_argument("--texts", type=Path, help="a file with one text a line")
     parser.add_argument("--checkpoint", type=Path, help="export fastembed's ONNX file from this folder")
     flags = parser.parse_args()
-    old, origin = before(TEXTS, flags.checkpoint)
-    new = after(TEXTS, flags.url)
-    worst = min(cosine(a, b) for a, b in zip(old, new, strict=True))
-    print(f"before: fastembed in this process, on {origin}: {len(old)} texts, {old[0].shape[0]} dims")
-    print(f"after:  {flags.url}: {len(new)} texts, {new[0].shape[0]} dims")
-    print(f"minimum cosine: {worst:.8f} (promised: {PROMISED})")
-    return 0 if worst >= PROMISED else 1
+    texts = TEXTS if flags.texts is None else flags.texts.read_text(encoding="utf-8").splitlines()
+    if not texts:
+        parser.error(f"{flags.texts} is empty")
+    old = before(texts, flags.model, flags.checkpoint)
+    new, limit = after(texts, flags.model, flags.url)
+    cosines = [cosine(a, b) for a, b in zip(old.vectors, new, strict=True)]
+    worst = min(range(len(texts)), key=cosines.__getitem__)
+    print(f"before: fastembed in this process, on {old.origin}: {len(texts)} texts, {old.vectors[0].shape[0]} dims")
+    print(f"after:  {flags.url}: {len(texts)} texts, {new[0].shape[0]} dims")
+    print(f"minimum cosine: {cosines[worst]:.8f} (promised: {PROMISED})")
+    print(f"worst text: number {worst + 1}, {old.tokens[worst]} tokens: {texts[worst][:60]!r}")
+    limits = (old.limit, limit or old.limit)
+    if limits[0] != limits[1]:
+        longer = sum(count > min(limits) for count in old.tokens)
+        print(
+            f"fastembed reads {limits[0]} tokens, the server {limits[1]}: {longer} of these texts are longer than one"
+        )
+    return 0 if cosines[worst] >= PROMISED else 1
 
 
 if __name__ == "__main__":

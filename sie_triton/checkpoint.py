@@ -172,7 +172,7 @@ def resolve_checkpoint(
                 raise DiagnosticError(failure.diagnostics) from failure
             reasons = failure.diagnostics
     else:
-        message = f"`{hf_id}` is not whole in the local cache, and the network is not to be used"
+        message = f"`{hf_id}` is absent or incomplete in the local cache, and the network is not to be used"
         reasons = [Diagnostic("SIE311", message, hint="allow the hub, or pass `--weights FOLDER`")]
     if cached is not None and not cached.problems:
         announce(f"the hub could not be reached: using the files of `{hf_id}` that the local cache holds, unchecked")
@@ -338,7 +338,14 @@ def _gaps(names: Iterable[str], extra_files: Sequence[str], place: str, where: W
     held = set(names)
     gaps = []
     if "config.json" not in held:
-        gaps.append(Diagnostic("SIE303", f"{place} has no `config.json`", where, "it says what the model is"))
+        gaps.append(
+            Diagnostic(
+                "SIE303",
+                f"{place} has no `config.json`",
+                where,
+                "copy it from the checkpoint: it says what the model is",
+            )
+        )
     gaps += _weight_gaps(held, place, where)
     if not _has_tokenizer(held):
         kinds = "`tokenizer.json`, `vocab.txt`, `vocab.json` with `merges.txt` or a `*.model`"
@@ -368,7 +375,7 @@ def _weight_gaps(held: set[str], place: str, where: Where | None) -> list[Diagno
         total = int(shards[0][1])
         if len(shards) == total:
             return []
-        message = f"{place} has {len(shards)} of the {total} weight files that `{_INDEX}` stands for"
+        message = f"{place} has {len(shards)} of the {total} weight files that `{_INDEX}` lists"
         return [Diagnostic("SIE307", message, where, "copy or download the checkpoint again")]
     if pickles := sorted(name for name in held if _PICKLED_WEIGHTS.fullmatch(name)):
         return [_pickled(place, pickles, where)]
@@ -748,7 +755,7 @@ def _explain_silence(error: Exception, request: _Request) -> _HubFailure | None:
     """No answer at all, or one that is not a hub's; None for what has nothing to do with the network."""
     kinds, endpoint, unreachable = _kinds(error), _endpoint(), True
     if "OfflineModeIsEnabled" in kinds:
-        message = f"`{request.hf_id}` is not whole in the local cache, and HF_HUB_OFFLINE keeps the hub out"
+        message = f"`{request.hf_id}` is absent or incomplete in the local cache, and HF_HUB_OFFLINE keeps the hub out"
         diagnostic = Diagnostic("SIE311", message, hint="unset HF_HUB_OFFLINE once, or pass `--weights FOLDER`")
     elif "TimeoutException" in kinds and "ConnectTimeout" not in kinds:
         message = f"the hub at {endpoint} did not answer in time"

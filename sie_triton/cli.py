@@ -65,6 +65,13 @@ class DeployKind(str, Enum):
     kserve = "kserve"
 
 
+class DeployEngine(str, Enum):
+    """Whose tritonserver runs."""
+
+    nvidia = "nvidia"
+    embedded = "embedded"
+
+
 class DeployAutoscaler(str, Enum):
     """What scales the pods."""
 
@@ -380,6 +387,8 @@ def catalog(
     from sie_triton.catalog import catalogue_table
 
     found, mistakes = load_bundles(bundles or shipped_bundles())
+    if not found:
+        _fail(mistakes)
     rows = catalogue_table(found.values())
     if as_json:
         out.print_json(json.dumps([asdict(row) for row in rows]))
@@ -419,6 +428,8 @@ def lint(
         raise typer.BadParameter(f"`{repository}` is not a folder", param_hint="REPOSITORY") from None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--triton") from None
+    if not any(path.is_dir() for path in repository.iterdir()):
+        raise typer.BadParameter(f"`{repository}` holds no model: every model is a folder", param_hint="REPOSITORY")
     if as_json:
         out.print_json(json.dumps([asdict(finding) for finding in findings], default=str))
     else:
@@ -443,6 +454,12 @@ def deploy(
         str | None, typer.Option(help="Where the pods find the repository: `pvc://`, `s3://` or `gs://`.")
     ] = None,
     device: Annotated[DeviceName, typer.Option(help="What Triton computes on.")] = DeviceName.cpu,
+    engine: Annotated[
+        DeployEngine | None,
+        typer.Option(
+            help="Whose tritonserver runs. Default: ours on the CPU from a claim, else NVIDIA's.", show_default=False
+        ),
+    ] = None,
     autoscaler: Annotated[DeployAutoscaler, typer.Option(help="What scales the pods.")] = DeployAutoscaler.hpa,
     triton_image: Annotated[str | None, typer.Option(help="Image of tritonserver. Default: by device.")] = None,
     frontend_image: Annotated[str | None, typer.Option(help="Image of the frontend.")] = None,
@@ -468,6 +485,7 @@ def deploy(
         "namespace": namespace,
         "source": source,
         "device": device.value,
+        "engine": engine.value if engine else None,
         "autoscaler": autoscaler.value,
         "triton_image": triton_image,
         "frontend_image": frontend_image,
@@ -594,7 +612,7 @@ def _options(repository: Path, weights: Sequence[str], models: Sequence[str], gr
         raise typer.BadParameter("several models: say which the folder is for, `ID=FOLDER`", param_hint="--weights")
     unused = set(by_id) - {m.split(":")[0] for m in models}
     if unused:
-        raise typer.BadParameter(f"{sorted(unused)} are not among the models to build", param_hint="--weights")
+        raise typer.BadParameter(f"not among the models to build: {', '.join(sorted(unused))}", param_hint="--weights")
     return BuildOptions(repository=repository, weights=by_id, default_weights=default, graphs=graphs)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
+BGE_ID = "BAAI/bge-small-en-v1.5"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +39,30 @@ def minilm() -> Path:
     folder = find_or_install(MINILM_ID, cache, print)
     assert folder is not None
     return folder
+
+
+@pytest.fixture(scope="session")
+def bge_stand_in(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of bge-small's shape: one random layer, since its real weights are in no package."""
+    from compiler import tiny
+
+    return tiny.write_checkpoint(
+        tmp_path_factory.mktemp("bge"), tokenizer_from=minilm, width=384, layers=1, positions=512
+    )
+
+
+@pytest.fixture(scope="session")
+def built_repository(minilm: Path, bge_stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both shipped bundles, built through the command line: MiniLM on its real weights, bge-small on the stand-in."""
+    from e2e.processes import sie_triton
+
+    target = tmp_path_factory.mktemp("real") / "repository"
+    weights = ("--weights", f"{BGE_ID}={bge_stand_in}")
+    # MiniLM comes from a cache, as a user's does: then the user's next `build` finds nothing to do.
+    with mock.patch.dict(os.environ, HF_HUB_OFFLINE="1"):
+        done = sie_triton("build", "-m", MINILM_ID, "-m", BGE_ID, *weights, "-r", target)
+    assert done.returncode == 0, done.stderr
+    return target
 
 
 @pytest.fixture(scope="session")

@@ -134,8 +134,9 @@ class _Run(Generic[Row]):
 class RunQueue(Generic[Row]):
     """The rows waiting for one Triton model, and the runs that are under way.
 
-    At most `streams` runs at once are for anybody, `express` more for small requests. `ahead` further ones are sent
-    while no small requests come, so that an instance finds its next run waiting; a query that ends the quiet waits.
+    At most `streams` runs at once and replica are for anybody, `express` more for small requests. `ahead` further ones
+    are sent while no small requests come, so that an instance finds its next run waiting; a query that ends the quiet
+    waits. `replicas`, how many Tritons share the runs, may be changed at any time.
 
     `run(rows, outputs)` computes named outputs of rows and returns one result per row. `length` gives a row's tokens.
     """
@@ -217,13 +218,12 @@ class RunQueue(Generic[Row]):
     def _dispatch(self) -> None:
         while self._jobs:
             large = self._under_way[_Lane.LARGE]
-            if (
-                large + self._under_way[_Lane.SMALL]
-                < (self._streams + (self._ahead if self._quiet else 0)) * self.replicas
+            if large + self._under_way[_Lane.SMALL] < self.replicas * (
+                self._streams + (self._ahead if self._quiet else 0)
             ):
                 first = min(self._jobs, key=self._virtual_end)
                 lane, room = self._lane_and_room(first)
-            elif self._under_way[_Lane.EXPRESS] < min(self._express * self.replicas, large):
+            elif self._under_way[_Lane.EXPRESS] < min(self.replicas * self._express, large):
                 small = [job for job in self._jobs if job.small]
                 if not small:
                     return
@@ -231,8 +231,9 @@ class RunQueue(Generic[Row]):
                 lane, room = _Lane.EXPRESS, self._small_tokens
             else:
                 return
+            picked = self._pick(first, room)
             # In the context of the request that made the run necessary, not of the one that happened to end before it.
-            task = first.context.run(asyncio.get_running_loop().create_task, self._execute(self._pick(first, room)))
+            task = first.context.run(asyncio.get_running_loop().create_task, self._execute(picked))
             self._running[task] = lane
             self._under_way[lane] += 1
             task.add_done_callback(self._finished)

@@ -25,8 +25,10 @@ def load_bundles(folder: Path) -> tuple[dict[str, Bundle], list[Diagnostic]]:
     """
     paths = sorted(path for path in folder.glob("*.yaml") if path.is_file()) if folder.is_dir() else []
     if not paths:
-        missing = "holds no `*.yaml`" if folder.is_dir() else "is not a folder"
-        return {}, [Diagnostic("SIE101", f"the bundle folder {missing}", Where(folder), "name a folder of bundles")]
+        there = "is not a folder" if folder.exists() else "does not exist"
+        missing = "holds no `*.yaml`" if folder.is_dir() else there
+        hint = "`--bundles` wants a folder with one `*.yaml` per model"
+        return {}, [Diagnostic("SIE101", f"the bundle folder {missing}", Where(folder), hint)]
     bundles: dict[str, Bundle] = {}
     diagnostics: list[Diagnostic] = []
     for path in paths:

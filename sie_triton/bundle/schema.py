@@ -19,7 +19,7 @@ from .fields import BOOLEAN, NUMBER, TEXT, WHOLE_NUMBER, Kind, Report, Section, 
 from .model import Bundle, ProfileSpec
 from .suggest import did_you_mean
 
-_TOP = (
+TOP_KEYS = (
     "sie_id",
     "hf_id",
     "hf_revision",
@@ -39,7 +39,7 @@ _TASKS = ("encode", "score", "extract", "generate")
 _ENCODE_OUTPUTS = ("dense", "sparse", "multivector")
 _TASK_OUTPUTS = {"score": "score", "extract": "json", "generate": "tokens"}
 _GENERATION_ONLY = ("max_output_tokens", "chat_template_kwargs", "grammar_profile")
-_PROFILE = (
+PROFILE_KEYS = (
     "extends",
     "max_batch_tokens",
     "compute_precision",
@@ -106,7 +106,7 @@ class _Schema:
 
     def __init__(self, report: Report, document: Map) -> None:
         self.report = report
-        self.top = Section(report, "", document, _TOP)
+        self.top = Section(report, "", document, TOP_KEYS)
 
     def bundle(self) -> Bundle | None:
         top = self.top
@@ -258,7 +258,7 @@ class _Schema:
         if not node.entries:
             self._wrong(self.top, "profiles", "SIE109", "`profiles` is empty", "a bundle needs at least one profile")
         names = Section(self.report, "profiles", node, tuple(node.entries))
-        sections = {name: names.section(name, _PROFILE, nullable=False) for name in node.entries}
+        sections = {name: names.section(name, PROFILE_KEYS, nullable=False) for name in node.entries}
         profiles = {name: self._profile(name, s, generates) for name, s in sections.items() if s is not None}
         for name, section in sections.items():
             if section is not None:

@@ -60,7 +60,7 @@ def test_good_bundles_are_returned_beside_the_mistakes_of_the_others(tmp_path: P
     assert {d.where.path.name for d in diagnostics if d.where} == {"bad.yaml", "torn.yaml"}
 
 
-@pytest.mark.parametrize(("name", "message"), [("", "holds no `*.yaml`"), ("absent", "is not a folder")])
+@pytest.mark.parametrize(("name", "message"), [("", "holds no `*.yaml`"), ("absent", "does not exist")])
 def test_a_folder_without_bundles_is_a_mistake(name: str, message: str, tmp_path: Path) -> None:
     bundles, [diagnostic] = load_bundles(tmp_path / name)
     assert bundles == {}

@@ -38,21 +38,9 @@ def tiny_build(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyBu
 
 
 @pytest.fixture(scope="session")
-def bge_stand_in(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of bge-small's shape: one random layer, since its real weights are in no package."""
-    return tiny.write_checkpoint(
-        tmp_path_factory.mktemp("bge"), tokenizer_from=minilm, width=384, layers=1, positions=512
-    )
-
-
-@pytest.fixture(scope="session")
-def repository(minilm: Path, bge_stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(built_repository: Path) -> Path:
     """Both shipped bundles: MiniLM on its real weights, bge-small on the stand-in."""
-    target = tmp_path_factory.mktemp("real") / "repository"
-    weights = ("--weights", f"{MINILM}={minilm}", "--weights", f"{BGE}={bge_stand_in}")
-    done = sie_triton("build", "-m", MINILM, "-m", BGE, *weights, "-r", target)
-    assert done.returncode == 0, done.stderr
-    return target
+    return built_repository
 
 
 @pytest.fixture(scope="session")

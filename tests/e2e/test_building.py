@@ -35,11 +35,15 @@ def test_the_real_repository_is_as_close_as_promised(repository: Path) -> None:
     manifest = read_manifest(repository)
     assert set(manifest.models) == {MINILM, f"{MINILM}:candle", BGE, f"{BGE}:candle"}
     for record in manifest.built.values():
-        for distance in record.parity.values():
+        assert record.precisions == {"cpu": "float32", "cuda": "float16"}
+        for distance in record.parity["float32"].values():
             assert distance.cases > 40
             assert distance.min_cosine is not None
             assert distance.min_cosine >= 0.99999
             assert distance.batch_max_abs <= 1e-5
+        for distance in record.parity["float16"].values():
+            assert distance.min_cosine is not None
+            assert distance.min_cosine >= 0.9999
 
 
 def test_an_unchanged_build_is_skipped(tiny_build: TinyBuild) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recipes.test_recipes_e2e import REPRESENTATIVE
+from recipes.built import REPRESENTATIVE
 from torch import Tensor, nn
 
 from sie_triton.export.to_torchscript import export_torchscript

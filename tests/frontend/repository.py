@@ -18,13 +18,16 @@ WORDS = ["the", "cell", "is", "a", "power", "house", "of", "mitochondria", "and"
 """Words of the toy vocabulary that are one token each."""
 
 
-def write_repository(folder: Path) -> Path:
-    """The tiny model's manifest and tokenizer. There are no graphs: the Triton of these tests needs none."""
+def write_repository(folder: Path, bundle_text: str = tiny.BUNDLE, **config: object) -> Path:
+    """A bundle's manifest and tokenizer. There are no graphs: the Triton of these tests needs none.
+
+    `config` are further entries of the checkpoint's `config.json`.
+    """
     sources = folder.parent / "sources"
-    bundles, mistakes = load_bundles(tiny.write_bundle(sources / "bundles"))
+    bundles, mistakes = load_bundles(tiny.write_bundle(sources / "bundles", bundle_text))
     assert not mistakes
-    bundle = bundles[tiny.MODEL_ID]
-    config = {"model_type": "bert", "hidden_size": 32, "max_position_embeddings": 64}
+    [bundle] = bundles.values()
+    config = {"model_type": "bert", "hidden_size": 32, "max_position_embeddings": 64, **config}
     checkpoint = write_folder(sources / "checkpoint", {"config.json": config})
     tiny.write_tokenizer(checkpoint, WORDS)
     assert (checkpoint / "model.safetensors").read_bytes() == EMPTY_SAFETENSORS

@@ -1,0 +1,74 @@
+"""Writes the generated pages; with `--check`, only compares."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sie_triton.pages import bundle_fields, command_line, frontend_settings, model_table
+
+FOLDER = Path("docs")
+
+_CONFIGURATION = """\
+# Configuration
+
+Generated from the code by `python -m sie_triton.pages`; do not edit.
+
+Three things are configured: the commands, by options; the frontend, by variables of its environment; and each model,
+by its bundle. There is no configuration file.
+
+## The command line
+
+`sie-triton --version` prints the version; `sie-triton --verbose` before a command logs what happens inside. Exit codes:
+0 done, 1 a build, a verification or a server failed, 2 wrong usage or a bundle that is not valid, 130 interrupted.
+
+{command_line}
+
+## The frontend
+
+Read once, at the start, by `sie-triton serve` and `sie-triton up`, whose own options come first, and by
+`sie-triton-frontend`, which the frontend's container runs and which has the options below.
+
+{frontend}
+
+The compose files have variables of their own: [docker.md](docker.md#variables).
+
+## The bundle
+
+{bundle}
+"""
+
+
+def configuration() -> str:
+    """`docs/configuration.md`."""
+    return _CONFIGURATION.format(
+        command_line=command_line.chapter(), frontend=frontend_settings.chapter(), bundle=bundle_fields.chapter()
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the pages, or compare them; the exit code is 1 where `--check` finds one out of date."""
+    parser = argparse.ArgumentParser(prog="python -m sie_triton.pages", description="write the generated pages")
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    parser.add_argument("--bundles", type=Path, help="bundles for models.md, which is left alone without them")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the pages are")
+    options = parser.parse_args(arguments)
+    pages = {"configuration.md": configuration()}
+    if options.bundles:
+        pages["models.md"] = model_table.render(options.bundles)
+    stale = []
+    for name, content in pages.items():
+        path = options.folder / name
+        if not options.check:
+            path.write_text(content, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != content:
+            stale.append(path)
+    for path in stale:
+        print(f"`{path}` is out of date; run `python -m sie_triton.pages`", file=sys.stderr)
+    return int(bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

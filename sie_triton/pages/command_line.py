@@ -1,0 +1,93 @@
+"""The chapter on the command line: every command with its options, from the functions that typer calls."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import NoneType
+from typing import get_args, get_type_hints
+
+from typer.models import ArgumentInfo, OptionInfo
+
+from sie_triton.cli import app
+from sie_triton.pages.markdown import code, listed, table
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One argument or option: how it is written, its type without `None` and `list`, its default and its help."""
+
+    spellings: tuple[str, ...]
+    kind: type
+    default: object
+    required: bool
+    repeatable: bool
+    help: str
+
+
+def chapter() -> str:
+    """All commands, in the order of `--help`."""
+    return "\n\n".join(_section(name, command) for name, command in commands().items())
+
+
+def commands() -> Mapping[str, Callable[..., None]]:
+    """The function of every command."""
+    found = {}
+    for command in app.registered_commands:
+        assert command.callback is not None
+        found[command.name or command.callback.__name__] = command.callback
+    return found
+
+
+def parameters(command: Callable[..., None]) -> Iterator[Parameter]:
+    """The parameters of a command, in its order."""
+    hints = get_type_hints(command, include_extras=True)
+    for name, parameter in inspect.signature(command).parameters.items():
+        annotation, info = get_args(hints[name])
+        assert isinstance(info, OptionInfo | ArgumentInfo)
+        kinds = [kind for kind in get_args(annotation) if kind is not NoneType] or [annotation]
+        yield Parameter(
+            spellings=_spellings(name, info),
+            kind=kinds[0],
+            default=None if parameter.default is inspect.Parameter.empty else parameter.default,
+            required=parameter.default is inspect.Parameter.empty,
+            repeatable=getattr(annotation, "__origin__", None) is list,
+            help=info.help or "",
+        )
+
+
+def _spellings(name: str, info: OptionInfo | ArgumentInfo) -> tuple[str, ...]:
+    if isinstance(info, ArgumentInfo):
+        return (name.upper(),)
+    # Within `Annotated`, typer's first positional argument is a spelling and not the default that it is named.
+    first = (info.default,) if isinstance(info.default, str) else ()
+    return (*first, *(info.param_decls or ())) or (f"--{name.replace('_', '-')}",)
+
+
+def _section(name: str, command: Callable[..., None]) -> str:
+    rows = [
+        (listed(p.spellings), _values(p.kind), "required" if p.required else _default(p), _help(p))
+        for p in parameters(command)
+    ]
+    options = table(("Option", "Value", "Default", "Means"), rows)
+    return f"### `sie-triton {name}`\n\n{inspect.getdoc(command)}\n\n{options}"
+
+
+def _help(parameter: Parameter) -> str:
+    said = "epeatable" in parameter.help or not parameter.repeatable
+    return parameter.help if said else f"{parameter.help} Repeatable."
+
+
+def _values(kind: type) -> str:
+    if issubclass(kind, Enum):
+        return " ".join(code(member.value) for member in kind)
+    return {bool: "", int: "number", float: "number", Path: "path"}.get(kind, "text")
+
+
+def _default(parameter: Parameter) -> str:
+    default = parameter.default
+    values = default if isinstance(default, list | tuple) else [] if default is None or default is False else [default]
+    return " ".join(code(value.value if isinstance(value, Enum) else value) for value in values)

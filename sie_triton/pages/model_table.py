@@ -1,0 +1,75 @@
+"""`docs/models.md`: how every bundle of a folder is compiled, or why it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sie_triton.bundle import Bundle, load_bundles
+from sie_triton.catalog import Row, catalogue_table
+from sie_triton.diagnostics import DiagnosticError
+from sie_triton.pages.markdown import code, listed, table
+
+_HEAD = """\
+# Models
+
+Generated from the catalogue by `python -m sie_triton.pages --bundles DIR`; do not edit.
+
+These are {bundles} bundles of SIE's public catalogue, with {profiles} profiles: {compile} bundles compile with at
+least one profile, {refused} are refused. `sie-triton catalog --bundles DIR` judges a folder of your own the same way.
+
+"Compiles" means that the adapter has a recipe and that the options are ones that the recipe honours. Each recipe is
+built and compared with another implementation on small checkpoints of its architectures in the tests. Of the
+checkpoints below, only `sentence-transformers/all-MiniLM-L6-v2` was built from its real weights; every build is
+compared with transformers before it is published, so a checkpoint that would differ is refused then. Where the
+architecture lives only in the checkpoint's own code (Jina v2, GTE's `new`, NomicBERT-MoE), a build needs
+`--trust-remote-code`, which is not tested.
+
+A client addresses the profile `default` by the model's name, every other as `model:profile`.
+"""
+
+
+def render(folder: Path) -> str:
+    """The page. Raises `DiagnosticError` if a bundle of the folder is not valid."""
+    bundles, mistakes = load_bundles(folder)
+    if mistakes:
+        raise DiagnosticError(mistakes)
+    ordered = sorted(bundles.values(), key=lambda bundle: bundle.sie_id.casefold())
+    good = [bundle for bundle in ordered if any(row.verdict != "refused" for row in catalogue_table([bundle]))]
+    refused = [bundle for bundle in ordered if bundle not in good]
+    profiles = len(catalogue_table(ordered))
+    head = _HEAD.format(bundles=len(ordered), profiles=profiles, compile=len(good), refused=len(refused))
+    return "\n".join(
+        [
+            head,
+            "## What compiles\n",
+            table(("Model", "Profiles", "Adapter", "Outputs", "Recipe, or why not"), _rows(good, mixed=True)),
+            "\n## What is refused\n",
+            table(("Model", "Profiles", "Adapter", "Outputs", "Why"), _rows(refused)),
+            "",
+        ]
+    )
+
+
+def _rows(bundles: Iterable[Bundle], *, mixed: bool = False) -> list[Sequence[str]]:
+    """One line for the profiles of a bundle that share everything which is shown; `mixed` marks the refused ones."""
+    lines: list[Sequence[str]] = []
+    for bundle in bundles:
+        groups: dict[tuple[object, ...], list[Row]] = {}
+        for row in catalogue_table([bundle]):
+            groups.setdefault((row.adapter, row.outputs, row.verdict, row.reason), []).append(row)
+        for rows in groups.values():
+            first = rows[0]
+            verdict = first.reason if first.verdict == "refused" else code(first.verdict)
+            if first.verdict == "refused" and mixed:
+                verdict = f"refused: {verdict}"
+            lines.append(
+                (
+                    code(bundle.sie_id),
+                    listed(row.profile for row in rows),
+                    code(first.adapter),
+                    ", ".join(first.outputs),
+                    verdict,
+                )
+            )
+    return lines

@@ -1,0 +1,1 @@
+"""The documentation is read as a stranger would: every command is run, every name looked up."""

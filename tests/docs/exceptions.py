@@ -1,0 +1,64 @@
+"""What of the documentation cannot be run here, and what belongs to other programs: all of it, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+NOT_HERE: Mapping[str, str] = {
+    "docker": "there is no container engine; tests/deploy reads the same compose files and runs the same images' steps",
+    "kubectl": "there is no cluster; tests/deploy checks the manifests against Kubernetes' schemas",
+    "sie-triton tune": "it measures the machine for minutes; tests of its own run it",
+}
+"""Beginnings of commands that are not run. They must still be commands that a shell can read."""
+
+PENDING: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "SIE_TRITON_DRAIN_DELAY_S",
+            "SIE_TRITON_KEEP_BUSY",
+            "SIE_TRITON_READY_MODELS",
+            "SIE_TRITON_SHUTDOWN_GRACE_S",
+            "SIE_TRITON_TRITON_TIMEOUT_S",
+            "SIE712",
+            "--access-log",
+            "--log-format",
+            "sie_frontend_inflight_requests",
+            "sie_frontend_run_retries",
+            "sie_frontend_stage_seconds",
+            "sie_frontend_triton_inflight_runs",
+        ),
+        "many frontends before many Tritons; logs, ids and traces of each request",
+    ),
+}
+"""What the pages describe before it has landed: commands, options, variables, codes, metrics. A command that uses one
+which is not there yet is skipped; once it is there, it is run as any other, whether or not it is listed here."""
+
+FOREIGN_OPTIONS: Mapping[str, str] = {
+    "--build-arg": "docker",
+    "--target": "docker",
+    "--trace-config": "tritonserver",
+    "--update-golden": "pytest, tests/conftest.py",
+    "--wait": "docker",
+    "--check": "python -m sie_triton.pages",
+    "--texts": "examples/fastembed_migration.py",
+    "--url": "examples/fastembed_migration.py",
+    "--model-config-name": "tritonserver",
+}
+"""Options that are not `sie-triton`'s, and whose they are."""
+
+MENTIONS: Mapping[str, str] = {
+    "sie-triton build --force": "a build of everything; tests/e2e runs it",
+    "sie-triton build -r /models/repository -m ID": "a path inside a container",
+    "sie-triton doctor": "what it finds is the machine's; tests/e2e reads it",
+    "sie-triton tune": NOT_HERE["sie-triton tune"],
+    "sie-triton verify": "it takes half a minute, and docs/quick-start.md runs it",
+}
+"""Commands within sentences whose options are checked without running them."""
+
+PLACEHOLDERS: Mapping[str, str] = {
+    "ID": "sentence-transformers/all-MiniLM-L6-v2",
+    "DIR": "model_bundles",
+    "REPOSITORY": "model_repository",
+    "RULE": "L101",
+}
+"""What a command within a sentence leaves open."""
