@@ -151,7 +151,7 @@ def _compare(result: EncodeResult, expected: Expected, outputs: Sequence[str], m
     if "sparse" in outputs:
         assert expected.sparse is not None
         ours, theirs = result["sparse"], expected.sparse
-        size = 1 + max(int(ours["indices"].max(initial=0)), int(theirs.ids.max(initial=0)))
+        size = 1 + max([0, *ours["indices"], *theirs.ids])
         spread = np.zeros((2, size))
         spread[0, ours["indices"]], spread[1, theirs.ids] = ours["values"], theirs.weights
         if spread.any():
@@ -183,8 +183,8 @@ def _page(matrix: Matrix) -> str:
         "# How close each format and precision is\n\n"
         "Written by `pytest tests/recipes/test_matrix_e2e.py --update-golden`: one tiny random checkpoint for each "
         "recipe, compiled,\nserved by tritonserver on the CPU, asked through the SDK for documents and queries, and "
-        "compared with arithmetic written\nfrom the models' own documentation. Vectors by their least cosine, scores by "
-        "their largest difference. ONNX in float32\npasses the same tests at 0.99999 and 1e-4. What a build of yours "
+        "compared with arithmetic written\nfrom the models' own documentation. Vectors by their least cosine, scores "
+        "by their largest difference. ONNX in float32\npasses the same tests at 0.99999 and 1e-4. What a build of yours "
         "measured is in its `manifest.json` and printed at its end.\nNothing here was computed by a GPU.\n\n"
         f"| recipe | {head} |\n|{'---|' * (len(COLUMNS) + 1)}\n" + "\n".join(rows) + "\n"
     )
