@@ -18,8 +18,8 @@ class SettingsError(ValueError):
 class Settings:
     """Where the repository and Triton are, and the limits of this process.
 
-    `inflight_extra` runs are sent ahead of what the model's instances compute, so that an instance finds its next run
-    waiting. `pending_items` bounds what is admitted; beyond it a request gets 503 QUEUE_FULL.
+    `inflight_extra` runs are sent ahead of what the model's instances compute while no small requests come, so that an
+    instance finds its next run waiting; it may pay where runs take few milliseconds. `pending_items` bounds what is admitted; beyond it a request gets 503 QUEUE_FULL.
     """
 
     repository: Path
@@ -30,7 +30,7 @@ class Settings:
     pending_items: int = 16_384
     max_items: int = MAX_ITEMS
     max_body_bytes: int = MAX_BODY_BYTES
-    inflight_extra: int = 1
+    inflight_extra: int = 0
     triton_timeout_s: float = 120.0
     shutdown_grace_s: float = 30.0
     machine_profile: str | None = None
