@@ -14,13 +14,18 @@ from sie_frontend import __version__
 from sie_frontend.app import create_app
 from sie_frontend.manifest import ManifestError
 from sie_frontend.settings import Settings, SettingsError
+from sie_frontend.triton_client import parse_url
 
 
 def make_server(settings: Settings) -> uvicorn.Server:
     """The HTTP server of one repository; `run` serves until SIGINT or SIGTERM and answers what is in flight first.
 
-    Raises `ManifestError` if the repository cannot be served.
+    Raises `ManifestError` if the repository cannot be served, `SettingsError` if Triton's address is none.
     """
+    try:
+        parse_url(settings.triton_url)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
@@ -53,7 +58,7 @@ def main() -> None:
     flags = parser.parse_args()
     try:
         make_server(replace(settings, **vars(flags))).run()
-    except ManifestError as error:
+    except (ManifestError, SettingsError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -19,7 +19,8 @@ class Settings:
     """Where the repository and Triton are, and the limits of this process.
 
     `inflight_extra` runs are sent ahead of what the model's instances compute while no small requests come, so that an
-    instance finds its next run waiting; it may pay where runs take few milliseconds. `pending_items` bounds what is admitted; beyond it a request gets 503 QUEUE_FULL.
+    instance finds its next run waiting; it may pay where runs take few milliseconds. `pending_items` bounds what is
+    admitted; beyond it a request gets 503 QUEUE_FULL.
     """
 
     repository: Path
