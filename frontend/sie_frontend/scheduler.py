@@ -234,8 +234,8 @@ class RunQueue(Generic[Row]):
         self._dispatch()
 
     def _virtual_end(self, job: _Job[Row]) -> float:
-        """When the next run of a request would end, in virtual time. All small ones count alike: first come first."""
-        return job.virtual + (self._small_tokens if job.small else min(job.tokens, self._run_tokens))
+        """When the next run of a request would end, in virtual time. A small one's takes none: first come first served."""
+        return job.virtual if job.small else job.virtual + min(job.tokens, self._run_tokens)
 
     def _lane_and_room(self, first: _Job[Row]) -> tuple[_Lane, int]:
         """What a run led by `first` counts against, and how many tokens it may hold."""

@@ -215,7 +215,7 @@ async def test_a_failed_run_fails_only_the_requests_in_it(
 
 
 def test_an_address_that_is_none_is_refused_at_the_start(service: Service) -> None:
-    with pytest.raises(SettingsError, match="must be `host:port`.*not 'https://triton:8000'"):
+    with pytest.raises(SettingsError, match=r"must be `host:port`.*not 'https://triton:8000'"):
         make_server(service.having(triton_url="https://triton:8000").settings)
 
 
