@@ -9,9 +9,9 @@ time, each run adds its tokens to the request's own, and the request whose next 
 next. So a query passes a bulk request, whose next run is a whole one; and nobody starves, since virtual time moves on
 with the work done and those who come later start later.
 
-A request is small if all its rows cost at most `SMALL_SHARE` of a run. Small ones share runs with each other, never
-with large ones, which would make them wait for a run's worth of somebody else's rows. That leaves the runs that are
-under way, and two ways not to wait for them:
+A request is small if all its rows cost at most `SMALL_SHARE` of a run. Small ones are served in the order in which they
+came and share runs with each other, never with large ones, which would make them wait for a run's worth of somebody
+else's rows. That leaves the runs that are under way, and two ways not to wait for them:
 
 - *Express.* Where the model has instances to spare, `express` runs of small requests may be under way beside the
   `streams` runs for anybody. They are used only while a large run holds a stream: else there is nothing to pass.
@@ -243,8 +243,8 @@ class RunQueue(Generic[Row]):
         self._dispatch()
 
     def _virtual_end(self, job: _Job[Row]) -> float:
-        """When the next run of a request would end, in virtual time. All small ones count alike: first come first."""
-        return job.virtual + (self._small_tokens if job.small else min(job.tokens, self._run_tokens))
+        """When the next run of a request would end, in virtual time; a small one's takes none, so first comes first."""
+        return job.virtual if job.small else job.virtual + min(job.tokens, self._run_tokens)
 
     def _lane_and_room(self, first: _Job[Row]) -> tuple[_Lane, int]:
         """What a run led by `first` counts against, and how many tokens it may hold."""

@@ -184,8 +184,8 @@ def _page(matrix: Matrix) -> str:
         "Written by `pytest tests/recipes/test_matrix_e2e.py --update-golden`: one tiny random checkpoint for each "
         "recipe, compiled,\nserved by tritonserver on the CPU, asked through the SDK for documents and queries, and "
         "compared with arithmetic written\nfrom the models' own documentation. Vectors by their least cosine, scores "
-        "by their largest difference. ONNX in float32\npasses the same tests at 0.99999 and 1e-4. What a build of yours "
-        "measured is in its `manifest.json` and printed at its end.\nNothing here was computed by a GPU.\n\n"
+        "by their largest difference. ONNX in float32\npasses the same tests at 0.99999 and 1e-4. What a build of "
+        "yours measured is in its `manifest.json` and printed at its end.\nNothing here was computed by a GPU.\n\n"
         f"| recipe | {head} |\n|{'---|' * (len(COLUMNS) + 1)}\n" + "\n".join(rows) + "\n"
     )
 
