@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sie_frontend.manifest import read_manifest
+from sie_frontend.manifest import ManifestError, read_manifest
 from sie_sdk import SIEClient
 from sie_sdk.types import Item
 
@@ -287,8 +287,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=4, help="callers at a time")
     parser.add_argument("--seconds", type=float, default=40, help="how long the exercise takes at least")
     arguments = parser.parse_args()
-    models = read_manifest(arguments.repository).models
-    model = arguments.model or next(model_id for model_id, entry in models.items() if "dense" in entry.outputs)
+    try:
+        models = read_manifest(arguments.repository).models
+    except ManifestError as error:
+        sys.exit(f"error: {error}")
+    dense = [model_id for model_id, entry in models.items() if "dense" in entry.outputs]
+    model = arguments.model or next(iter(dense), None)
+    if model not in dense:
+        sys.exit(f"error: the repository has no dense vectors of {model or 'any model'}; it has them of {dense}")
     with tempfile.TemporaryDirectory(prefix="two-by-two-") as folder:
         result = exercise(
             arguments.repository.resolve(),

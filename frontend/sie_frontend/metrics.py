@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -56,6 +57,9 @@ class Metrics:
         self.ready = gauge("ready", "1 while /readyz answers ok")
         # Looking labels up takes longer than counting.
         self._of_runs = lru_cache(maxsize=None)(self._labelled_run_metrics)
+        self._of_requests = lru_cache(maxsize=None)(self.request_seconds.labels)
+        self._of_answers = lru_cache(maxsize=None)(self.requests.labels)
+        self._of_stages = lru_cache(maxsize=None)(self.stage_seconds.labels)
 
     def _labelled_run_metrics(self, model: str) -> tuple[Counter, Counter, Histogram, Histogram]:
         return (
@@ -64,6 +68,15 @@ class Metrics:
             self.run_seconds.labels(model),
             self.run_rows.labels(model),
         )
+
+    def observe_request(
+        self, route: str, model: str, status: int, seconds: float, stages_ms: Mapping[str, float]
+    ) -> None:
+        """Count one answered request; `model` is "" unless it is known. `stages_ms` is empty for what was refused."""
+        self._of_answers(route, model, str(status)).inc()
+        self._of_requests(route, model).observe(seconds)
+        for stage, milliseconds in stages_ms.items():
+            self._of_stages(stage, model).observe(milliseconds / 1e3)
 
     def observe_run(self, model: str, record: RunRecord) -> None:
         """Count one finished run of a Triton model."""

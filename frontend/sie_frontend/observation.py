@@ -82,11 +82,8 @@ class Observer:
 
     def _count(self, exchange: Exchange, label: str, status: int) -> None:
         seconds = time.perf_counter() - exchange.begun
-        self._metrics.requests.labels(exchange.route, label, str(status)).inc()
-        self._metrics.request_seconds.labels(exchange.route, label).observe(seconds)
         stages = {} if exchange.timing is None else {"body": exchange.body_s * 1e3, **stages_ms(exchange.timing)}
-        for stage, milliseconds in stages.items():
-            self._metrics.stage_seconds.labels(stage, label).observe(milliseconds / 1e3)
+        self._metrics.observe_request(exchange.route, label, status, seconds, stages)
         if self._access_log:
             line: dict[str, Any] = {
                 "route": exchange.route,

@@ -1,7 +1,7 @@
 """Several Tritons that serve the same repository, with the face of one client.
 
 A run goes to the replica with the fewest of this frontend's runs in flight among those where its model is ready. One
-that gets no answer, because its replica is gone or no longer has the model, is tried once more on another replica:
+that gets no answer, because its replica is gone or its model no longer runs, is tried once more on another replica:
 inference changes nothing in Triton, so that doing it twice is harmless. What a replica did answer, a refusal included,
 is never tried again.
 
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+from prometheus_client import Gauge
 
 from sie_frontend.metrics import Metrics
 from sie_frontend.tracing import Tracing
@@ -32,7 +33,7 @@ log = logging.getLogger("sie_frontend")
 _DNS = "dns://"
 # How often names are looked up; cluster DNS itself keeps its answers for some seconds.
 _RESOLVE_S = 2.0
-_ELSEWHERE = (FailureKind.UNREACHABLE, FailureKind.NOT_READY)
+_ELSEWHERE = (FailureKind.UNREACHABLE, FailureKind.NOT_READY, FailureKind.BROKEN)
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +42,8 @@ class _Replica:
 
     url: str
     client: TritonClient
+    runs_gauge: Gauge
+    ready_gauge: Gauge
     ready: set[str] = field(default_factory=set)
     inflight: int = 0
     used: int = 0
@@ -76,7 +79,7 @@ class ReplicaSet:
         self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], *, timeout_s: float | None = None
     ) -> dict[str, Array]:
         """Run `model` on arrays of shape `[rows, …]`; returns the named outputs. Raises `TritonFailure`."""
-        begun = time.monotonic()
+        begun, patience = time.monotonic(), timeout_s or self._timeout_s
         if not self._replicas:
             raise TritonFailure(FailureKind.UNREACHABLE, f"`{', '.join(self._names)}` has no address")
         first = self._choose(model)
@@ -85,11 +88,7 @@ class ReplicaSet:
         except TritonFailure as failure:
             second = self._choose(model, besides=first)
             # A run that used its whole time up has nobody left who waits for it, and may be what its replica hangs on.
-            if (
-                failure.kind not in _ELSEWHERE
-                or second is first
-                or time.monotonic() - begun >= (timeout_s or self._timeout_s)
-            ):
+            if failure.kind not in _ELSEWHERE or second is first or time.monotonic() - begun >= patience:
                 raise
             self._metrics.run_retries.labels(first.url, failure.kind.value).inc()
         return await self._infer(second, model, inputs, outputs, timeout_s)
@@ -133,9 +132,9 @@ class ReplicaSet:
         for url in wanted:
             if url not in known:
                 log.info("Triton %s joins", url)
-                known[url] = _Replica(url, TritonClient(url, timeout_s=self._timeout_s))
-                self._metrics.replica_ready.labels(url).set(0)
-                self._metrics.replica_runs.labels(url).set(0)
+                client = TritonClient(url, timeout_s=self._timeout_s)
+                gauges = (self._metrics.replica_runs.labels(url), self._metrics.replica_ready.labels(url))
+                known[url] = _Replica(url, client, *gauges)
         for replica in self._replicas:
             if replica.url not in wanted:
                 log.info("Triton %s leaves", replica.url)
@@ -160,8 +159,7 @@ class ReplicaSet:
 
     def _note(self, replica: _Replica, model: str, ready: bool) -> None:
         (replica.ready.add if ready else replica.ready.discard)(model)
-        if replica in self._replicas:
-            self._metrics.replica_ready.labels(replica.url).set(bool(replica.ready))
+        replica.ready_gauge.set(bool(replica.ready))
 
     def _choose(self, model: str, besides: _Replica | None = None) -> _Replica:
         """The least busy replica that serves `model`; among equals the one that waited longest for a run.
@@ -186,15 +184,14 @@ class ReplicaSet:
         self._turn += 1
         replica.used = self._turn
         replica.inflight += 1
-        gauge = self._metrics.replica_runs.labels(replica.url)
-        gauge.set(replica.inflight)
+        replica.runs_gauge.set(replica.inflight)
         try:
             with self._tracing.run(model, replica.url, rows=len(next(iter(inputs.values())))) as headers:
-                return await replica.client.infer(model, inputs, outputs, headers=headers, timeout_s=timeout_s)
+                return await replica.client.infer(model, inputs, outputs, timeout_s=timeout_s, headers=headers)
         except TritonFailure as failure:
             if failure.kind in _ELSEWHERE:
                 self._note(replica, model, False)
             raise
         finally:
             replica.inflight -= 1
-            gauge.set(replica.inflight)
+            replica.runs_gauge.set(replica.inflight)

@@ -218,12 +218,13 @@ class RunQueue(Generic[Row]):
     def _dispatch(self) -> None:
         while self._jobs:
             large = self._under_way[_Lane.LARGE]
-            if large + self._under_way[_Lane.SMALL] < self.replicas * (
-                self._streams + (self._ahead if self._quiet else 0)
+            if (
+                large + self._under_way[_Lane.SMALL]
+                < (self._streams + (self._ahead if self._quiet else 0)) * self.replicas
             ):
                 first = min(self._jobs, key=self._virtual_end)
                 lane, room = self._lane_and_room(first)
-            elif self._under_way[_Lane.EXPRESS] < min(self.replicas * self._express, large):
+            elif self._under_way[_Lane.EXPRESS] < min(self._express * self.replicas, large):
                 small = [job for job in self._jobs if job.small]
                 if not small:
                     return
@@ -231,9 +232,8 @@ class RunQueue(Generic[Row]):
                 lane, room = _Lane.EXPRESS, self._small_tokens
             else:
                 return
-            picked = self._pick(first, room)
             # In the context of the request that made the run necessary, not of the one that happened to end before it.
-            task = first.context.run(asyncio.get_running_loop().create_task, self._execute(picked))
+            task = first.context.run(asyncio.get_running_loop().create_task, self._execute(self._pick(first, room)))
             self._running[task] = lane
             self._under_way[lane] += 1
             task.add_done_callback(self._finished)

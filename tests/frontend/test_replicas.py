@@ -106,6 +106,7 @@ async def test_only_replicas_that_serve_the_model_are_asked(tritons: list[FakeTr
     [
         (drop, FailureKind.UNREACHABLE),
         (failure(400, "Request for unknown model: 'acme__tiny' is not found"), FailureKind.NOT_READY),
+        (failure(500, "Stub process 'acme__tiny.encoder_0_0' is not healthy."), FailureKind.BROKEN),
     ],
 )
 @pytest.mark.asyncio

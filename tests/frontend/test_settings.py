@@ -9,8 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from sie_frontend.manifest import read_manifest
+from sie_frontend.manifest import Built, read_manifest
 from sie_frontend.settings import Settings, SettingsError, add_arguments, known_settings
 
 from sie_triton.diagnostics import DiagnosticError
@@ -92,7 +93,7 @@ def test_an_option_wins_over_its_variable_even_over_one_that_is_wrong() -> None:
         ("SIE_TRITON_SHUTDOWN_GRACE_S", "inf", "must be a number of seconds, not 'inf'"),
         ("SIE_TRITON_ACCESS_LOG", "maybe", "must be `true` or `false`, not 'maybe'"),
         ("SIE_TRITON_LOG_FORMAT", "xml", "must be `text` or `json`, not 'xml'"),
-        ("SIE_TRITON_DEVICE", "tpu", "must be `cpu` or `cuda`, not 'tpu'"),
+        ("SIE_TRITON_DEVICE", "tpu", "must be `cpu` or `cuda` or `cuda-tensorrt`, not 'tpu'"),
         ("SIE_TRITON_TRITON_URL", "triton", "must be `host:port`"),
         ("SIE_TRITON_TRITON_URL", "https://triton:8000", "must be `host:port`"),
         ("SIE_TRITON_TRITON_URL", "triton:0", "must be `host:port`"),
@@ -122,16 +123,19 @@ def test_replicas_are_read_in_order_and_without_decoration() -> None:
 
 @pytest.mark.parametrize("url", ["triton", "a:1,a:1"])
 def test_serve_calls_a_wrong_setting_a_diagnostic(url: str, repository: Path, tmp_path: Path) -> None:
+    built = Built("key", "sha256:0", {"cpu": "float32"}, {"cpu": ""}, "onnx", "ensemble", {}, {}, ())
+    manifest = msgspec.structs.replace(read_manifest(repository), built={"x": built})
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(DiagnosticError) as caught:
             serve_repository(
                 repository,
-                read_manifest(repository),
+                manifest,
                 host="127.0.0.1",
                 port=0,
                 device="cpu",
                 triton_url=url,
+                device="cpu",
                 log_dir=tmp_path,
                 announce=print,
             )
