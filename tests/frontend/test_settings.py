@@ -135,7 +135,6 @@ def test_serve_calls_a_wrong_setting_a_diagnostic(url: str, repository: Path, tm
                 port=0,
                 device="cpu",
                 triton_url=url,
-                device="cpu",
                 log_dir=tmp_path,
                 announce=print,
             )
