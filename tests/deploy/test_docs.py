@@ -7,7 +7,6 @@ import re
 import pytest
 import typer
 import yaml
-from sie_frontend.settings import known_settings
 
 from deploy.conftest import ROOT
 from deploy.test_compose import BASE, GPU, services
@@ -58,16 +57,6 @@ def test_the_adapters_rules_make_the_metrics_that_scale() -> None:
         assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
     assert f"`{PENDING_ITEMS}` ({FRONTEND_TARGET} a pod)" in KUBERNETES
     assert f"`{PENDING_REQUESTS}` ({TRITON_TARGET} a pod" in KUBERNETES
-
-
-def test_the_frontends_settings_are_explained_with_their_defaults() -> None:
-    """One row for each, in their order, in the words of the settings themselves."""
-    section = OPERATIONS.partition("## Settings of the frontend")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(SIE_\w+)` \| `(--[\w-]+)` \| (.*?) \| (.*) \|$", section, re.MULTILINE)
-    assert rows == [
-        (known.variable, known.flag, f"`{known.default_text}`" if known.default_text else "not set", known.help)
-        for known in known_settings()
-    ]
 
 
 def test_options_named_on_the_page_exist() -> None:

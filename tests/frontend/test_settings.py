@@ -28,7 +28,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "pending_items": ("7", 7),
     "max_items": ("8", 8),
     "max_body_bytes": ("9", 9),
-    "inflight_extra": ("0", 0),
+    "inflight_extra": ("2", 2),
     "keep_busy": ("1", 1),
     "triton_timeout_s": ("1.5", 1.5),
     "drain_delay_s": ("5", 5.0),
