@@ -14,7 +14,7 @@ came and share runs with each other, never with large ones, which would make the
 else's rows. That leaves the runs that are under way, and two ways not to wait for them:
 
 - *Express.* Where the model has instances to spare, `express` runs of small requests may be under way beside the
-  `streams` runs for anybody. They are used only while a large run holds a stream: else there is nothing to pass.
+  `streams` runs for anybody. They hold a quarter of a run at most, so that the next small request soon has its turn.
 - *Shorter runs.* Where it has none, large runs shrink to `SMALL_SHARE` for as long as small requests come, and
   `QUIET_S` longer. A query then waits for the end of a quarter of a run.
 """
@@ -90,11 +90,10 @@ class RunRecord:
 
 
 class _Lane(IntEnum):
-    """What a run under way counts against: a stream, which a large or a small run holds, or the express runs."""
+    """What a run under way counts against."""
 
-    LARGE = 0
-    SMALL = 1
-    EXPRESS = 2
+    STREAM = 0
+    EXPRESS = 1
 
 
 class _Run(Generic[Row]):
@@ -217,6 +216,7 @@ class RunQueue(Generic[Row]):
 
     def _dispatch(self) -> None:
         while self._jobs:
+<<<<<<< HEAD
             large = self._under_way[_Lane.LARGE]
             if (
                 large + self._under_way[_Lane.SMALL]
@@ -225,6 +225,12 @@ class RunQueue(Generic[Row]):
                 first = min(self._jobs, key=self._virtual_end)
                 lane, room = self._lane_and_room(first)
             elif self._under_way[_Lane.EXPRESS] < min(self._express * self.replicas, large):
+=======
+            if self._under_way[_Lane.STREAM] < self._streams + (self._ahead if self._quiet else 0):
+                first = min(self._jobs, key=self._virtual_end)
+                lane, room = _Lane.STREAM, self._room_for(first)
+            elif self._under_way[_Lane.EXPRESS] < self._express:
+>>>>>>> serve
                 small = [job for job in self._jobs if job.small]
                 if not small:
                     return
@@ -246,11 +252,9 @@ class RunQueue(Generic[Row]):
         """When the next run of a request would end, in virtual time; a small one's takes none, so first comes first."""
         return job.virtual if job.small else job.virtual + min(job.tokens, self._run_tokens)
 
-    def _lane_and_room(self, first: _Job[Row]) -> tuple[_Lane, int]:
-        """What a run led by `first` counts against, and how many tokens it may hold."""
-        if first.small:
-            return _Lane.SMALL, self._run_tokens
-        return _Lane.LARGE, self._run_tokens if self._express or self._quiet else self._small_tokens
+    def _room_for(self, first: _Job[Row]) -> int:
+        """How many tokens a run led by `first` may hold in a stream."""
+        return self._run_tokens if first.small or self._express or self._quiet else self._small_tokens
 
     def _pick(self, first: _Job[Row], room: int) -> list[tuple[_Job[Row], int]]:
         """The next run: rows of `first`, then of others of its kind, as far as they pad little."""
