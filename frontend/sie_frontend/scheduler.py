@@ -216,21 +216,11 @@ class RunQueue(Generic[Row]):
 
     def _dispatch(self) -> None:
         while self._jobs:
-<<<<<<< HEAD
-            large = self._under_way[_Lane.LARGE]
-            if (
-                large + self._under_way[_Lane.SMALL]
-                < (self._streams + (self._ahead if self._quiet else 0)) * self.replicas
-            ):
-                first = min(self._jobs, key=self._virtual_end)
-                lane, room = self._lane_and_room(first)
-            elif self._under_way[_Lane.EXPRESS] < min(self._express * self.replicas, large):
-=======
-            if self._under_way[_Lane.STREAM] < self._streams + (self._ahead if self._quiet else 0):
+            ahead = self._ahead if self._quiet else 0
+            if self._under_way[_Lane.STREAM] < (self._streams + ahead) * self.replicas:
                 first = min(self._jobs, key=self._virtual_end)
                 lane, room = _Lane.STREAM, self._room_for(first)
-            elif self._under_way[_Lane.EXPRESS] < self._express:
->>>>>>> serve
+            elif self._under_way[_Lane.EXPRESS] < self._express * self.replicas:
                 small = [job for job in self._jobs if job.small]
                 if not small:
                     return
