@@ -3,20 +3,16 @@
     python -m benchmarks.triton_clients
     python -m benchmarks.triton_clients --url 127.0.0.1:8000 --model NAME --output TENSOR
 
-Prints a Markdown table of CPU microseconds a call, the median of alternating rounds. Without `--url` the server is one
-socket that answers at once, in a process of its own, so that nothing but the clients and the loopback is measured;
-with it, a Triton whose model takes `input_ids` and `attention_mask`. `tritonclient[http]` is left out where it is not
-installed.
+Prints a Markdown table of CPU microseconds a call, the median of alternating rounds. Without `--url` the server answers
+at once with zeros (`zeros`), so that nothing but the clients and the loopback is measured; with it, a Triton whose
+model takes `input_ids` and `attention_mask`. `tritonclient[http]` is left out where it is not installed.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib
-import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -27,8 +23,9 @@ import uvloop
 from numpy.typing import NDArray
 from sie_frontend.triton_client import TritonClient
 
+from benchmarks.zeros import answering
+
 _ROUNDS, _CALLS = 9, 200
-_DIM = 384
 
 Call = Callable[[NDArray[np.int64], NDArray[np.int64]], Awaitable[NDArray[Any]]]
 
@@ -99,40 +96,6 @@ async def compare(url: str, model: str, output: str) -> None:
         print(f"| {name} | " + " | ".join(f"{statistics.median(found[name, shape]):.0f}" for shape in shapes) + " |")
 
 
-class _Answerer(asyncio.Protocol):
-    """A server that knows nothing but how many rows were asked for, and answers with as many zeros."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        end = self._buffer.find(b"\r\n\r\n") + 4
-        if end < 4:
-            return
-        fields = dict(line.lower().split(b": ", 1) for line in bytes(self._buffer[: end - 4]).split(b"\r\n")[1:])
-        if len(self._buffer) < end + int(fields[b"content-length"]):
-            return
-        length = int(fields[b"inference-header-content-length"])
-        asked = json.loads(self._buffer[end : end + length])
-        self._buffer.clear()
-        shape = [asked["inputs"][0]["shape"][0], _DIM]
-        size = 4 * shape[0] * shape[1]
-        output = {"name": asked["outputs"][0]["name"], "datatype": "FP32", "shape": shape}
-        head = json.dumps({"outputs": [output | {"parameters": {"binary_data_size": size}}]}).encode()
-        lines = f"HTTP/1.1 200 OK\r\nInference-Header-Content-Length: {len(head)}\r\nContent-Length: {len(head) + size}"
-        self._transport.write(lines.encode() + b"\r\n\r\n" + head + bytes(size))
-
-
-async def _answer() -> None:
-    server = await asyncio.get_running_loop().create_server(_Answerer, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-
 def _run(main: Coroutine[Any, Any, None]) -> None:
     """On the event loop that serves."""
     loop = uvloop.new_event_loop()
@@ -144,23 +107,15 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url")
-    parser.add_argument("--model", default="model")
-    parser.add_argument("--output", default="dense")
-    parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--url", help="host:port of a Triton")
+    parser.add_argument("--model", help="the Triton model", default="model")
+    parser.add_argument("--output", help="its output", default="rows x 384")
     flags = parser.parse_args()
-    if flags.answer:
-        _run(_answer())
-    elif flags.url:
+    if flags.url:
         _run(compare(flags.url, flags.model, flags.output))
     else:
-        command = [sys.executable, "-m", "benchmarks.triton_clients", "--answer"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
-            assert server.stdout
-            try:
-                _run(compare(f"127.0.0.1:{int(server.stdout.readline())}", flags.model, flags.output))
-            finally:
-                server.terminate()
+        with answering() as (url, _):
+            _run(compare(url, flags.model, flags.output))
 
 
 if __name__ == "__main__":

@@ -141,7 +141,12 @@ Devices = Annotated[
     typer.Option("--device", help="What the repository is for. Repeatable; the first is Triton's default."),
 ]
 Device = Annotated[
-    ServeDevice, typer.Option("--device", help="What Triton computes on. `auto`: CUDA where it can be used.")
+    ServeDevice,
+    typer.Option(
+        "--device",
+        help="What Triton computes on. `auto`: the CPU, or what the Triton at `--triton-url` says. The embedded server "
+        "computes on the CPU only.",
+    ),
 ]
 # Measured on MiniLM; the promise that nobody has to re-embed is a cosine of 0.999.
 INT8_REFUSAL = (

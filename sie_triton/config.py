@@ -218,7 +218,7 @@ def _tensor(tensor: Tensor, name: str | None = None) -> TensorConfig:
     return TensorConfig(name or tensor.name, f"TYPE_{tensor.datatype}", tensor.dims)
 
 
-# What each backend reads of `parameters` and of the accelerators; docs/formats.md says where that is written.
+# What each backend reads of `parameters` and of the accelerators; docs/formats.md gives the reasons.
 
 
 def _onnx_cpu(threads: int) -> Parameters:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import signal
 import socket
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -75,7 +78,7 @@ def serve_repository(
     if not manifest.models:
         raise DiagnosticError([Diagnostic("SIE604", f"`{repository}` holds no model", hint="`sie-triton build -m ID`")])
     check_prerequisites(host, port, embedded=triton_url is None)
-    machine = choose_machine(manifest, device, repository, embedded=triton_url is None)
+    machine = choose_machine(manifest, device, repository, triton_url)
     begun = time.monotonic()
     # Until uvicorn takes over, and again after it, a SIGTERM must run the `finally` below.
     signal.signal(signal.SIGTERM, _exit_on_signal)
@@ -99,7 +102,6 @@ def serve_repository(
                 repository,
                 log_dir / "tritonserver.log",
                 config_name=config_name(manifest, machine),
-                gpu=machine != "cpu",
             )
             supervisor = Supervisor(spec, on_change=changed)
             supervisor.start()
@@ -135,20 +137,16 @@ def serve_repository(
         raise DiagnosticError(failure)
 
 
-def choose_machine(manifest: Manifest, device: str, repository: Path, *, embedded: bool) -> str:
-    """`cpu`, `cuda` or `cuda-tensorrt`: what was asked for, or the best that the repository and this machine have.
+def choose_machine(manifest: Manifest, device: str, repository: Path, triton_url: str | None = None) -> str:
+    """`cpu`, `cuda` or `cuda-tensorrt`: what was asked for, or what computes: the embedded server's CPU, or what the
+    Triton at `triton_url` says of its models.
 
-    Raises `DiagnosticError` if every model of the repository is not built for it, or the embedded server cannot.
+    Raises `DiagnosticError` if not every model of the repository is built for it, or if the embedded server cannot.
     """
     built = [set(entry.configs) for entry in manifest.built.values()]
     common = set.intersection(*built) if built else set()
-    obstacle = cuda_obstacle() if embedded else None
     if device == "auto":
-        if "cuda" in common and embedded and obstacle is None:
-            return "cuda"
-        if "cpu" in common:
-            return "cpu"
-        device = "cuda"
+        device = "cpu" if triton_url is None else remote_machine(manifest, triton_url)
     if device not in common:
         offered = ", ".join(sorted(common)) or "nothing in common"
         raise DiagnosticError(
@@ -160,9 +158,34 @@ def choose_machine(manifest: Manifest, device: str, repository: Path, *, embedde
                 )
             ]
         )
-    if device != "cpu" and obstacle is not None:
-        raise DiagnosticError([obstacle])
+    if device != "cpu" and triton_url is None:
+        raise DiagnosticError(
+            [
+                Diagnostic(
+                    "SIE606",
+                    f"the embedded server computes on the CPU, not on {device}",
+                    hint="serve the repository with NVIDIA's Triton image, started with "
+                    f"`--model-config-name={device}`, and point `--triton-url` at it",
+                )
+            ]
+        )
     return device
+
+
+def remote_machine(manifest: Manifest, triton_url: str) -> str:
+    """What a running Triton computes on, by the configuration of a model with instances; `cpu` if it does not say."""
+    for name in manifest.triton_models:
+        with contextlib.suppress(OSError, ValueError):
+            url = f"http://{triton_url.split(',', maxsplit=1)[0].removeprefix('http://')}/v2/models/{name}/config"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                config = json.load(answer)
+            kinds = {group.get("kind") for group in config.get("instance_group", ())}
+            if "KIND_GPU" in kinds:
+                accelerators = json.dumps(config.get("optimization", {}))
+                return "cuda-tensorrt" if '"tensorrt"' in accelerators else "cuda"
+            if kinds:
+                return "cpu"
+    return "cpu"
 
 
 def config_name(manifest: Manifest, machine: str) -> str | None:
@@ -171,29 +194,6 @@ def config_name(manifest: Manifest, machine: str) -> str | None:
     A model whose default is meant has no file of that name, and Triton falls back on its `config.pbtxt`.
     """
     return machine if any(entry.configs.get(machine) for entry in manifest.built.values()) else None
-
-
-def cuda_obstacle() -> Diagnostic | None:
-    """Why the embedded server cannot compute on CUDA here; None if it can."""
-    if not Path("/proc/driver/nvidia/gpus").is_dir():
-        return Diagnostic(
-            "SIE606",
-            "this machine has no NVIDIA driver, so the embedded server computes on the CPU",
-            hint="serve with `--device cpu`, or point `--triton-url` at a Triton that has a GPU",
-        )
-    try:
-        import onnxruntime
-    except ImportError:
-        providers: list[str] = []
-    else:
-        providers = onnxruntime.get_available_providers()
-    if "CUDAExecutionProvider" in providers:
-        return None
-    return Diagnostic(
-        "SIE606",
-        "the installed ONNX Runtime cannot use CUDA",
-        hint="`pip uninstall onnxruntime`, then `pip install 'sie-triton[gpu]'`; or serve with NVIDIA's Triton image",
-    )
 
 
 def serve_triton(
@@ -208,7 +208,7 @@ def serve_triton(
     announce: Announce,
 ) -> None:
     """Run the embedded tritonserver alone until SIGINT or SIGTERM. Raises `DiagnosticError` as `serve_repository`."""
-    machine = choose_machine(manifest, device, repository, embedded=True)
+    machine = choose_machine(manifest, device, repository)
     ended = threading.Event()
     failure: list[Diagnostic] = []
 
@@ -232,7 +232,6 @@ def serve_triton(
         http_port=http_port,
         metrics_port=metrics_port,
         config_name=config_name(manifest, machine),
-        gpu=machine != "cpu",
     )
     supervisor = Supervisor(spec, on_change=changed)
     supervisor.start()

@@ -67,7 +67,7 @@ def built_repository(minilm: Path, bge_stand_in: Path, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="session")
 def built_families(tmp_path_factory: pytest.TempPathFactory) -> BuiltFamilies:
-    """The recipes' families as `build` compiles them by default: compiled once a session, whichever tests ask."""
+    """The recipes' families in ONNX and float32: compiled once a session, whichever tests ask."""
     from recipes.built import BuiltFamilies
 
-    return BuiltFamilies(tmp_path_factory.mktemp("recipes"))
+    return BuiltFamilies(tmp_path_factory.mktemp("recipes"), arguments=("--device", "cpu"))

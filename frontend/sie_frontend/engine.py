@@ -83,9 +83,9 @@ class Engine:
         self._queues = {model.triton_model: self._queue(model) for model in manifest.models.values()}
         self._models = {model.triton_model: model for model in manifest.models.values()}
         self._ready: dict[str, bool] = dict.fromkeys(self._queues, False)
+        self._required = {manifest.models[i].triton_model for i in settings.ready_model_ids or manifest.models}
         self._losses: dict[str, int] = dict.fromkeys(self._queues, 0)
         self._broken: dict[str, _Broken] = {}
-        self._required = {manifest.models[i].triton_model for i in settings.ready_model_ids or manifest.models}
         self._pending = 0
         self._recheck = asyncio.Event()
         self._monitor = asyncio.get_running_loop().create_task(self._watch_readiness())

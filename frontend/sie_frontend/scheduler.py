@@ -9,12 +9,12 @@ time, each run adds its tokens to the request's own, and the request whose next 
 next. So a query passes a bulk request, whose next run is a whole one; and nobody starves, since virtual time moves on
 with the work done and those who come later start later.
 
-A request is small if all its rows cost at most `SMALL_SHARE` of a run. Small ones share runs with each other, never
-with large ones, which would make them wait for a run's worth of somebody else's rows. That leaves the runs that are
-under way, and two ways not to wait for them:
+A request is small if all its rows cost at most `SMALL_SHARE` of a run. Small ones are served in the order in which they
+came and share runs with each other, never with large ones, which would make them wait for a run's worth of somebody
+else's rows. That leaves the runs that are under way, and two ways not to wait for them:
 
 - *Express.* Where the model has instances to spare, `express` runs of small requests may be under way beside the
-  `streams` runs for anybody. They are used only while a large run holds a stream: else there is nothing to pass.
+  `streams` runs for anybody. They hold a quarter of a run at most, so that the next small request soon has its turn.
 - *Shorter runs.* Where it has none, large runs shrink to `SMALL_SHARE` for as long as small requests come, and
   `QUIET_S` longer. A query then waits for the end of a quarter of a run.
 """
@@ -90,11 +90,10 @@ class RunRecord:
 
 
 class _Lane(IntEnum):
-    """What a run under way counts against: a stream, which a large or a small run holds, or the express runs."""
+    """What a run under way counts against."""
 
-    LARGE = 0
-    SMALL = 1
-    EXPRESS = 2
+    STREAM = 0
+    EXPRESS = 1
 
 
 class _Run(Generic[Row]):
@@ -217,13 +216,11 @@ class RunQueue(Generic[Row]):
 
     def _dispatch(self) -> None:
         while self._jobs:
-            large = self._under_way[_Lane.LARGE]
-            if large + self._under_way[_Lane.SMALL] < self.replicas * (
-                self._streams + (self._ahead if self._quiet else 0)
-            ):
+            ahead = self._ahead if self._quiet else 0
+            if self._under_way[_Lane.STREAM] < (self._streams + ahead) * self.replicas:
                 first = min(self._jobs, key=self._virtual_end)
-                lane, room = self._lane_and_room(first)
-            elif self._under_way[_Lane.EXPRESS] < min(self.replicas * self._express, large):
+                lane, room = _Lane.STREAM, self._room_for(first)
+            elif self._under_way[_Lane.EXPRESS] < self._express * self.replicas:
                 small = [job for job in self._jobs if job.small]
                 if not small:
                     return
@@ -231,9 +228,8 @@ class RunQueue(Generic[Row]):
                 lane, room = _Lane.EXPRESS, self._small_tokens
             else:
                 return
-            picked = self._pick(first, room)
             # In the context of the request that made the run necessary, not of the one that happened to end before it.
-            task = first.context.run(asyncio.get_running_loop().create_task, self._execute(picked))
+            task = first.context.run(asyncio.get_running_loop().create_task, self._execute(self._pick(first, room)))
             self._running[task] = lane
             self._under_way[lane] += 1
             task.add_done_callback(self._finished)
@@ -243,14 +239,12 @@ class RunQueue(Generic[Row]):
         self._dispatch()
 
     def _virtual_end(self, job: _Job[Row]) -> float:
-        """When the next run of a request would end, in virtual time. All small ones count alike: first come first."""
-        return job.virtual + (self._small_tokens if job.small else min(job.tokens, self._run_tokens))
+        """When the next run of a request would end, in virtual time; a small one's takes none, so first comes first."""
+        return job.virtual if job.small else job.virtual + min(job.tokens, self._run_tokens)
 
-    def _lane_and_room(self, first: _Job[Row]) -> tuple[_Lane, int]:
-        """What a run led by `first` counts against, and how many tokens it may hold."""
-        if first.small:
-            return _Lane.SMALL, self._run_tokens
-        return _Lane.LARGE, self._run_tokens if self._express or self._quiet else self._small_tokens
+    def _room_for(self, first: _Job[Row]) -> int:
+        """How many tokens a run led by `first` may hold in a stream."""
+        return self._run_tokens if first.small or self._express or self._quiet else self._small_tokens
 
     def _pick(self, first: _Job[Row], room: int) -> list[tuple[_Job[Row], int]]:
         """The next run: rows of `first`, then of others of its kind, as far as they pad little."""

@@ -138,8 +138,9 @@ class Settings:
     )
     inflight_extra: int = _setting(
         "SIE_TRITON_INFLIGHT_EXTRA",
-        1,
-        "runs sent ahead of what the model's instances compute, so that an instance finds its next run waiting",
+        0,
+        "runs sent ahead of what the model's instances compute while no small requests come, so that an instance finds "
+        "its next run waiting; it may pay where runs take few milliseconds",
         parse=_whole,
     )
     keep_busy: int = _setting(

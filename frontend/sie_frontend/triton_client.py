@@ -99,8 +99,8 @@ class TritonClient:
         inputs: Mapping[str, Array],
         outputs: Sequence[str],
         *,
-        headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Array]:
         """Run `model` on arrays of shape `[rows, …]`; returns the named outputs, read-only. Raises `TritonFailure`.
 
@@ -122,12 +122,12 @@ class TritonClient:
             }
         )
         length = len(head) + sum(array.nbytes for array in arrays)
-        extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items()) if headers else ""
         lines = (
             f"POST {self._path}/v2/models/{quote(model)}/infer HTTP/1.1\r\nHost: {self._host}\r\n"
             "Content-Type: application/octet-stream\r\n"
             f"Inference-Header-Content-Length: {len(head)}\r\nContent-Length: {length}\r\n"
-            f"{extra}\r\n"
+            f"{more}\r\n"
         )
         # The bytes of every array, whatever its type and shape; this is the only copy.
         parts: list[Any] = [lines.encode("ascii"), head, *(array.reshape(-1).view(np.uint8) for array in arrays)]

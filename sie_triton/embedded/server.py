@@ -5,8 +5,8 @@ a frontend can later load and unload models through `POST /v2/repository/models/
 restart. Triton's load request may carry files to write; that is one more reason why nothing listens beyond the
 loopback interface.
 
-Unless `ServerSpec.gpu` is set, the GPUs are hidden from this server: its backends run on the CPU, and a configuration
-that asks for `KIND_GPU` is refused as on any machine without one.
+The GPUs are hidden from this server: its backends run on the CPU, and a configuration that asks for `KIND_GPU` is
+to be refused as on any machine without one.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ class ServerSpec:
     """What to serve, and where.
 
     A port of 0 means any free one, chosen anew for each `TritonServer`; `grpc_port` of None means no gRPC.
-    `config_name` selects `configs/NAME.pbtxt` of each model that has it. Without `models` all are loaded. `gpu` shows
-    the machine's GPUs to the backends.
+    `config_name` selects `configs/NAME.pbtxt` of each model that has it. Without `models` all are loaded.
     `drain_seconds` is how long an ending server waits for requests in flight, and for clients that merely keep a
     connection open: stop those first.
     """
@@ -65,7 +64,6 @@ class ServerSpec:
     metrics_port: int = 0
     grpc_port: int | None = None
     config_name: str | None = None
-    gpu: bool = False
     models: tuple[str, ...] = ()
     http_threads: int = 8
     drain_seconds: int = 2
@@ -132,7 +130,7 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(installation, gpu=self.spec.gpu),
+                env=_environment(installation),
                 start_new_session=True,
             )
         self._pid = self._read_pid(self._warden)
@@ -318,7 +316,7 @@ def _assemble_backends(installation: Installation, folder: Path) -> None:
         (backend / "model.py").write_text(_SHIM.format(path=packages, backend=backend.name))
 
 
-def _environment(installation: Installation, *, gpu: bool) -> dict[str, str]:
+def _environment(installation: Installation) -> dict[str, str]:
     """The child's environment: the stubs must find this interpreter and its library."""
     environment = dict(os.environ)
     libraries = [str(installation.libraries)]
@@ -326,8 +324,7 @@ def _environment(installation: Installation, *, gpu: bool) -> dict[str, str]:
         libraries.append(str(installation.libpython))
     environment["LD_LIBRARY_PATH"] = _path_list(libraries, os.environ.get("LD_LIBRARY_PATH"))
     environment["PATH"] = _path_list([str(Path(sys.executable).parent)], os.environ.get("PATH"))
-    if not gpu:
-        environment["CUDA_VISIBLE_DEVICES"] = ""
+    environment["CUDA_VISIBLE_DEVICES"] = ""
     # numpy's BLAS would start a thread a core in each stub; the stubs never call it.
     environment["OPENBLAS_NUM_THREADS"] = "1"
     return environment

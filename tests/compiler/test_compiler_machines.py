@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
+import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,11 @@ from compiler.conftest import Tiny
 from sie_triton.bundle import ResolvedProfile
 from sie_triton.compiler import compile_models
 from sie_triton.diagnostics import DiagnosticError
+from sie_triton.embedded.ports import free_port
 from sie_triton.lint import lint_repository
 from sie_triton.plan import GraphOptions
 from sie_triton.recipes import precisions_for
-from sie_triton.serving import choose_machine, config_name
+from sie_triton.serving import choose_machine, config_name, remote_machine
 from sie_triton.verify import verify_repository
 
 
@@ -177,25 +181,73 @@ CUDA_ONLY = {"cuda": "", "cuda-tensorrt": "cuda-tensorrt"}
         ({"a": BOTH}, "cuda", "cuda", "cuda"),
         ({"a": BOTH}, "cuda-tensorrt", "cuda-tensorrt", "cuda-tensorrt"),
         ({"a": BOTH, "b": CUDA_ONLY}, "cuda", "cuda", "cuda"),
-        ({"b": CUDA_ONLY}, "auto", "cuda", None),
+        ({"b": CUDA_ONLY}, "cuda", "cuda", None),
     ],
 )
 def test_the_device_chooses_the_configuration(
     built: Path, configs: dict[str, dict[str, str]], device: str, machine: str, name: str | None
 ) -> None:
     manifest = manifest_for(read_manifest(built), **configs)
-    assert choose_machine(manifest, device, built, embedded=False) == machine
+    url = None if machine == "cpu" else "127.0.0.1:9"
+    assert choose_machine(manifest, device, built, url) == machine
     assert config_name(manifest, machine) == name
 
 
 def test_what_no_model_was_built_for_is_refused(built: Path) -> None:
     manifest = manifest_for(read_manifest(built), a=BOTH, b=CUDA_ONLY)
     with pytest.raises(DiagnosticError, match=r"SIE605.*not built for cpu"):
-        choose_machine(manifest, "cpu", built, embedded=False)
+        choose_machine(manifest, "cpu", built)
 
 
-@pytest.mark.skipif(Path("/proc/driver/nvidia/gpus").is_dir(), reason="this machine has a GPU")
-def test_the_embedded_server_says_why_it_cannot_use_cuda(built: Path) -> None:
+@pytest.mark.parametrize("device", ["cuda", "cuda-tensorrt"])
+def test_the_embedded_server_says_who_computes_on_cuda(device: str, built: Path) -> None:
     manifest = manifest_for(read_manifest(built), a=BOTH)
-    with pytest.raises(DiagnosticError, match="SIE606"):
-        choose_machine(manifest, "cuda", built, embedded=True)
+    with pytest.raises(DiagnosticError, match="SIE606") as refused:
+        choose_machine(manifest, device, built)
+    assert f"--model-config-name={device}" in str(refused.value.diagnostics[0].hint)
+
+
+@pytest.mark.parametrize(
+    ("group", "optimization", "machine"),
+    [
+        ("KIND_CPU", {}, "cpu"),
+        ("KIND_GPU", {}, "cuda"),
+        (
+            "KIND_GPU",
+            {"execution_accelerators": {"gpu_execution_accelerator": [{"name": "tensorrt"}]}},
+            "cuda-tensorrt",
+        ),
+    ],
+)
+def test_a_running_triton_says_what_it_computes_on(
+    group: str, optimization: dict[str, Any], machine: str, built: Path
+) -> None:
+    manifest = read_manifest(built)
+
+    class Triton(http.server.BaseHTTPRequestHandler):
+        """Answers as tritonserver does: an ensemble has no instances, a graph says its kind."""
+
+        def do_GET(self) -> None:
+            name = self.path.split("/")[3]
+            ensemble = bool(manifest.triton_models[name].depends_on)
+            config: dict[str, Any] = {"name": name, "optimization": optimization}
+            config["instance_group"] = [] if ensemble else [{"kind": group}]
+            body = json.dumps(config).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Triton) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            assert remote_machine(manifest, f"127.0.0.1:{server.server_port}") == machine
+        finally:
+            server.shutdown()
+
+
+def test_a_triton_that_does_not_answer_is_taken_for_a_cpu(built: Path) -> None:
+    assert remote_machine(read_manifest(built), f"127.0.0.1:{free_port()}") == "cpu"

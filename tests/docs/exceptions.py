@@ -11,25 +11,7 @@ NOT_HERE: Mapping[str, str] = {
 }
 """Beginnings of commands that are not run. They must still be commands that a shell can read."""
 
-PENDING: Mapping[str, str] = {
-    **dict.fromkeys(
-        (
-            "SIE_TRITON_DRAIN_DELAY_S",
-            "SIE_TRITON_KEEP_BUSY",
-            "SIE_TRITON_READY_MODELS",
-            "SIE_TRITON_SHUTDOWN_GRACE_S",
-            "SIE_TRITON_TRITON_TIMEOUT_S",
-            "SIE712",
-            "--access-log",
-            "--log-format",
-            "sie_frontend_inflight_requests",
-            "sie_frontend_run_retries",
-            "sie_frontend_stage_seconds",
-            "sie_frontend_triton_inflight_runs",
-        ),
-        "many frontends before many Tritons; logs, ids and traces of each request",
-    ),
-}
+PENDING: Mapping[str, str] = {}
 """What the pages describe before it has landed: commands, options, variables, codes, metrics. A command that uses one
 which is not there yet is skipped; once it is there, it is run as any other, whether or not it is listed here."""
 

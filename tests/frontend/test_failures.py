@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from aiohttp import web
 from compiler import tiny
+from sie_frontend.main import make_server
+from sie_frontend.settings import SettingsError
 
 from frontend.conftest import Service, until_ready
 from frontend.fake_triton import HEADER_LENGTH, Answer, FakeTriton, Run, compute, expected, failure, tensors
@@ -210,6 +212,11 @@ async def test_a_failed_run_fails_only_the_requests_in_it(
         )
         assert refusal(bad) == BROKEN
         np.testing.assert_array_equal(dense(good)[0], expected(token_ids(repository, "the cell")))
+
+
+def test_an_address_that_is_none_is_refused_at_the_start(service: Service) -> None:
+    with pytest.raises(SettingsError, match=r"must be `host:port`.*not 'https://triton:8000'"):
+        make_server(service.having(triton_url="https://triton:8000").settings)
 
 
 # Admission

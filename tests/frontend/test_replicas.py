@@ -281,12 +281,12 @@ async def test_callers_do_not_notice_that_a_triton_goes(repository: Path) -> Non
         await opened.__aexit__(None, None, None)
 
 
-@pytest.mark.parametrize(("keep_busy", "most"), [(0, 6), (1, 3)])
+@pytest.mark.parametrize(("keep_busy", "most"), [(0, 4), (1, 2)])
 @pytest.mark.asyncio
 async def test_as_many_runs_as_the_tritons_that_serve_can_take(
     keep_busy: int, most: int, repository: Path, tritons: list[FakeTriton]
 ) -> None:
-    """Two streams and one run ahead for each of two Tritons, or for one; the third does not serve."""
+    """Two streams for each of two Tritons, or for one; the third does not serve."""
     running = peak = 0
     lock = threading.Lock()
 

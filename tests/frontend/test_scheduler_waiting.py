@@ -71,6 +71,7 @@ async def beside(
     for task in bulk:
         task.cancel()
     await asyncio.gather(*bulk, return_exceptions=True)
+    await queue.drain()
     return Beside(latencies, rate)
 
 
@@ -94,7 +95,7 @@ def test_without_one_a_query_waits_for_the_end_of_a_quarter_of_a_run() -> None:
     shortened = (RUN_OVERHEAD + SMALL_SHARE * RUN_TOKENS) / FULL_RUN
     # A text of 256 tokens cannot be cut, but of two streams the first to end counts.
     assert found.p50 <= shortened
-    assert found.p95 <= 2.5 * shortened
+    assert found.p95 <= 2 * shortened
 
 
 def test_runs_sent_ahead_do_not_make_queries_wait() -> None:
@@ -130,26 +131,27 @@ def test_runs_are_whole_again_when_no_queries_come() -> None:
     assert shortened == pytest.approx(2 * QUIET_S / POSITION_S / (RUN_OVERHEAD + SMALL_SHARE * RUN_TOKENS), rel=0.01)
 
 
-def test_queries_alone_share_runs_and_leave_the_spare_instance_idle() -> None:
-    async def main(express: int) -> tuple[list[float], float, list[tuple[int, int]]]:
+@pytest.mark.parametrize("express", [0, 1])
+@pytest.mark.parametrize("clients", [32, 128])
+def test_many_queries_alone_share_runs(clients: int, express: int) -> None:
+    async def main() -> tuple[list[float], float, int, list[tuple[int, int]]]:
+        rng = random.Random(3)
         machine = Machine(instances=2 + express)
         queue = queue_of(machine, express=express)
         latencies: list[float] = []
 
         async def ask() -> None:
             for _ in range(20):
-                latencies.append(await timed(queue, [QUERY]))
+                latencies.append(await timed(queue, [round(rng.triangular(8, 42, 17))]))
 
-        await asyncio.gather(*(ask() for _ in range(128)))
-        return latencies, asyncio.get_running_loop().time() / POSITION_S, machine.run_lengths
+        await asyncio.gather(*(ask() for _ in range(clients)))
+        return latencies, asyncio.get_running_loop().time() / POSITION_S, machine.computed, machine.run_lengths
 
-    with_spare, without = simulate(main(1)), simulate(main(0))
-    assert with_spare == without
-    latencies, took, runs = without
+    latencies, took, tokens, runs = simulate(main())
     assert percentile(latencies, 99) <= 3 * percentile(latencies, 50)
-    # Within 12 % of what two cores can do with full runs.
-    assert took <= 1.12 * 128 * 20 * QUERY / 2 * FULL_RUN / RUN_TOKENS
-    assert sum(rows for rows, _ in runs) / len(runs) >= 20
+    # Of what two cores can do: with 128 clients there are more rows of the same length to choose from.
+    assert tokens / took / 2 >= {32: 0.72, 128: 0.8}[clients]
+    assert sum(rows for rows, _ in runs) / len(runs) >= {32: 4, 128: 8}[clients]
 
 
 def test_a_bulk_request_gets_its_share_beside_as_many_queries_as_the_machine_can_take() -> None:

@@ -28,7 +28,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "pending_items": ("7", 7),
     "max_items": ("8", 8),
     "max_body_bytes": ("9", 9),
-    "inflight_extra": ("0", 0),
+    "inflight_extra": ("2", 2),
     "keep_busy": ("1", 1),
     "triton_timeout_s": ("1.5", 1.5),
     "drain_delay_s": ("5", 5.0),
@@ -133,8 +133,8 @@ def test_serve_calls_a_wrong_setting_a_diagnostic(url: str, repository: Path, tm
                 manifest,
                 host="127.0.0.1",
                 port=0,
-                triton_url=url,
                 device="cpu",
+                triton_url=url,
                 log_dir=tmp_path,
                 announce=print,
             )
