@@ -146,7 +146,8 @@ def choose_machine(manifest: Manifest, device: str, repository: Path, triton_url
     Raises `DiagnosticError` if not every model of the repository is built for it, or if the embedded server cannot.
     """
     built = [set(entry.configs) for entry in manifest.built.values()]
-    common = set.intersection(*built) if built else set()
+    # A repository that no build of ours recorded has one configuration, and the CPU is what it can be asked for.
+    common = set.intersection(*built) if built else {"cpu"}
     if device == "auto":
         device = "cpu" if triton_url is None else remote_machine(manifest, triton_url)
     if device not in common:

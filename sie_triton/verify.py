@@ -334,7 +334,7 @@ def check_parity(
                 where,
                 hint,
             )
-        # In float32 a sparse vector's weights must agree one by one; with less, its direction is what the promise is of.
+        # In float32 the weights of a sparse vector must agree one by one; with less, its direction is the promise.
         absolute = tensor in SCALARS or (tensor == "sparse" and precision == "float32")
         if absolute and not distance.max_abs <= tolerance.max_abs:
             yield Diagnostic(

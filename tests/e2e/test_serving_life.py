@@ -95,7 +95,7 @@ async def load_while(serving: Serving, strike: Callable[[], None]) -> tuple[Coun
 @pytest.mark.parametrize("victim", ["tritonserver", "stub"])
 def test_a_kill_during_load_gives_no_wrong_answer_and_heals(victim: str, serving: Serving) -> None:
     serving.wait_ready()
-    triton_model = f"{MINILM.replace('/', '__')}.encoder"
+    triton_model = MINILM.replace("/", "__")
     pid = serving.tritonserver if victim == "tritonserver" else serving.stub(triton_model)
     answers, readiness = asyncio.run(load_while(serving, lambda: os.kill(pid, signal.SIGKILL)))
     # Triton goes on to call a dead stub's model ready; the frontend does not.
