@@ -15,23 +15,29 @@ from sie_triton.compiler import select
 from sie_triton.export import Exporter
 from sie_triton.export.modules import build_module, load_model
 from sie_triton.facts import read_facts
-from sie_triton.plan import GraphPlan
+from sie_triton.formats import Precision
+from sie_triton.plan import GraphOptions, GraphPlan
 from sie_triton.recipes import make_plans
 
 IDS = 300
 
 
-def graphs(family: str) -> Iterator[tuple[GraphPlan, nn.Module, int]]:
+def graphs(family: str, precision: Precision = "float32") -> Iterator[tuple[GraphPlan, nn.Module, int]]:
     """Every graph of the family, its module and the longest sequence. The encoder first: heads take the model apart."""
     checkpoint = made(family)
     bundle, mistakes = load_bundle(checkpoint.bundle_path)
     assert bundle is not None, mistakes
     target = select(bundle, expand(bundle))
     exporter = Exporter(checkpoint.folder, lambda _: None)
-    for plan in make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder)):
-        model = load_model(checkpoint.folder, plan.encoder.model_class, attention="eager", trust_remote_code=False)
+    # Each graph alone; the matrix of recipes and formats serves the fused ones.
+    options = GraphOptions(format="torchscript", layout="ensemble")
+    for plan in make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder), options):
+        model = load_model(
+            checkpoint.folder, plan.encoder.model_class, attention="eager", trust_remote_code=False, precision=precision
+        )
         for graph in plan.graphs:
-            yield graph, build_module(graph.module, checkpoint.folder, model, exporter.token_id), plan.max_length
+            module = build_module(graph.module, checkpoint.folder, model, exporter.token_id, precision)
+            yield graph, module, plan.max_length
 
 
 def encoder(family: str) -> tuple[GraphPlan, nn.Module, int]:
