@@ -284,9 +284,11 @@ def _comparable(names: Sequence[str]) -> list[str]:
 def _canonical(outputs: Mapping[str, Array], name: str, row: Row) -> Array:
     """One case's output without padding; a sparse vector spread over the vocabulary."""
     if name == "sparse":
-        ids, weights = outputs["sparse_ids"], outputs["sparse_weights"]
+        # Behind a row's own weights are zeros, whose ids are whatever the runtime chose.
+        positive = outputs["sparse_weights"] > 0
+        ids = outputs["sparse_ids"][positive]
         spread = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.float32)
-        spread[ids[weights > 0]] = weights[weights > 0]
+        spread[ids] = outputs["sparse_weights"][positive]
         return spread
     array = outputs[name]
     return array[: len(row)] if name in ("multivector", "token_weights") else array

@@ -15,6 +15,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -86,6 +87,7 @@ class TritonServer:
         self._warden: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
         self._scratch: Path | None = None
+        self._served = spec.repository
         self._stubs: dict[int, str] = {}
         self._seen_dead: set[int] = set()
 
@@ -118,6 +120,7 @@ class TritonServer:
         logs.rotate(self.spec.log_path)
         self._scratch = scratch = Path(tempfile.mkdtemp(prefix="sie-triton-"))
         _assemble_backends(installation, scratch)
+        self._served = _without_a_shells_signs(self.spec.repository.resolve(), scratch)
         plan = {
             "command": self._command(installation, scratch),
             "prefix": self.shm_prefix,
@@ -187,7 +190,7 @@ class TritonServer:
         """
         dead = set()
         for pid in _children(self._pid) if self._pid else ():
-            model, alive = _stub(pid, self.spec.repository.resolve())
+            model, alive = _stub(pid, self._served)
             if not alive:
                 dead.add(pid)
             elif model:
@@ -241,7 +244,7 @@ class TritonServer:
         spec = self.spec
         command = [
             str(installation.binary),
-            f"--model-repository={spec.repository.resolve()}",
+            f"--model-repository={self._served}",
             f"--backend-directory={backends}",
             "--disable-auto-complete-config",
             "--exit-on-error=true",
@@ -314,6 +317,19 @@ def _assemble_backends(installation: Installation, folder: Path) -> None:
         backend = folder / model.parent.name
         backend.mkdir()
         (backend / "model.py").write_text(_SHIM.format(path=packages, backend=backend.name))
+
+
+def _without_a_shells_signs(repository: Path, scratch: Path) -> Path:
+    """A path to the repository that a shell leaves as it is.
+
+    tritonserver starts its stubs through a shell and quotes nothing: at a space in the path every stub dies, and the
+    server waits for them for ever.
+    """
+    if re.fullmatch(r"[\w./:+@%-]+", str(repository), re.ASCII):
+        return repository
+    link = scratch / "repository"
+    link.symlink_to(repository)
+    return link
 
 
 def _environment(installation: Installation) -> dict[str, str]:

@@ -114,6 +114,20 @@ def test_models_that_cannot_be_served_are_refused_with_every_reason(tmp_path: Pa
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("name", ["two words", "a, b", "it's (here) $HOME", "größer"])
+def test_a_path_may_hold_what_a_shell_would_read(name: str, repository: Path, tmp_path: Path) -> None:
+    spec = ServerSpec(repository.rename(tmp_path / name), tmp_path / "triton.log")
+    server = TritonServer(spec)
+    server.start()
+    try:
+        server.wait_ready(30)
+        assert server.crashed_models() == []
+    finally:
+        server.stop()
+    assert not server.is_ready()
+
+
+@pytest.mark.e2e
 def test_stopping_leaves_nothing(spec: ServerSpec) -> None:
     server = TritonServer(spec)
     assert server.stop() is None

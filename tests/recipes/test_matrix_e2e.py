@@ -71,12 +71,19 @@ class Matrix:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._running: tuple[str, Served] | None = None
+        self._failed: dict[str, BaseException] = {}
         self.cells: dict[tuple[str, str, str], Measured] = {}
 
     def url(self, repository: str) -> str:
+        if failure := self._failed.get(repository):
+            raise failure
         if self._running is None or self._running[0] != repository:
             self.stop()
-            self._running = (repository, serve(self._build(repository)))
+            try:
+                self._running = (repository, serve(self._build(repository)))
+            except BaseException as error:
+                self._failed[repository] = error
+                raise
         return self._running[1].url
 
     def stop(self) -> None:
