@@ -144,8 +144,8 @@ Device = Annotated[
     ServeDevice,
     typer.Option(
         "--device",
-        help="What Triton computes on. `auto`: the CPU, or what the Triton at `--triton-url` says. The embedded server "
-        "computes on the CPU only.",
+        help="What Triton computes on. `auto`: the CPU, or what the Triton at `--triton-url` says. `cuda` without "
+        "`--triton-url` needs `sie-triton[gpu]` in place of `[cpu]`.",
     ),
 ]
 # Measured on MiniLM; the promise that nobody has to re-embed is a cosine of 0.999.

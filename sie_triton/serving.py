@@ -104,6 +104,7 @@ def serve_repository(
                 repository,
                 log_dir / "tritonserver.log",
                 config_name=config_name(manifest, machine),
+                gpu=machine != "cpu",
             )
             supervisor = Supervisor(spec, on_change=changed)
             supervisor.start()
@@ -161,18 +162,32 @@ def choose_machine(manifest: Manifest, device: str, repository: Path, triton_url
                 )
             ]
         )
-    if device != "cpu" and triton_url is None:
+    if device != "cpu" and triton_url is None and (obstacle := _cuda_obstacle(manifest, device)):
+        hint = (
+            f"serve the repository with NVIDIA's Triton image, started with `--model-config-name={device}`, and point "
+            "`--triton-url` at it"
+        )
         raise DiagnosticError(
-            [
-                Diagnostic(
-                    "SIE606",
-                    f"the embedded server computes on the CPU, not on {device}",
-                    hint="serve the repository with NVIDIA's Triton image, started with "
-                    f"`--model-config-name={device}`, and point `--triton-url` at it",
-                )
-            ]
+            [Diagnostic("SIE606", f"the embedded server cannot compute on {device}: {obstacle}", hint=hint)]
         )
     return device
+
+
+def _cuda_obstacle(manifest: Manifest, device: str) -> str | None:
+    """Why the embedded server cannot compute on a GPU here; None if nothing is known against it."""
+    if device != "cuda":
+        return "it has no TensorRT"
+    if any(built.format != "onnx" for built in manifest.built.values()):
+        return "its TorchScript backend computes on the CPU"
+    if not Path("/proc/driver/nvidia/gpus").is_dir():
+        return "this machine has no NVIDIA driver"
+    try:
+        import onnxruntime
+    except ImportError:
+        return "ONNX Runtime is not installed"
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "the installed `onnxruntime` has no CUDA; uninstall it and install `sie-triton[gpu]`"
+    return None
 
 
 def remote_machine(manifest: Manifest, triton_url: str) -> str:
@@ -235,6 +250,7 @@ def serve_triton(
         http_port=http_port,
         metrics_port=metrics_port,
         config_name=config_name(manifest, machine),
+        gpu=machine != "cpu",
     )
     supervisor = Supervisor(spec, on_change=changed)
     supervisor.start()

@@ -8,7 +8,7 @@ from benchmarks.peers import Files, HttpServer, sie_wire
 
 _BUNDLE = """\
 sie_id: {model_id}
-hf_id: {checkpoint}
+weights_path: {checkpoint}
 inputs: {{text: true, image: false, audio: false, video: false}}
 tasks: {{encode: {{dense: {{dim: 384}}, sparse: null, multivector: null}}, score: null, extract: null}}
 max_sequence_length: 256

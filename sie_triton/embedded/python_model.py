@@ -48,6 +48,8 @@ class BatchedModel(ABC):
         """Triton's entry point. Raises `TritonModelException`, with every reason, if the model must not be served."""
         self.name = args["model_name"]
         self.config: dict[str, Any] = json.loads(args["model_config"])
+        self.on_gpu = args.get("model_instance_kind") == "GPU"
+        self.device_id = int(args.get("model_instance_device_id") or 0)
         filename = self.config.get("default_model_filename") or self.default_filename
         path = Path(args["model_repository"]) / args["model_version"] / filename
         if self.may_be_directory and path.is_dir():

@@ -5,8 +5,8 @@ a frontend can later load and unload models through `POST /v2/repository/models/
 restart. Triton's load request may carry files to write; that is one more reason why nothing listens beyond the
 loopback interface.
 
-The GPUs are hidden from this server: its backends run on the CPU, and a configuration that asks for `KIND_GPU` is
-to be refused as on any machine without one.
+Unless `ServerSpec.gpu` is set, the GPUs are hidden from this server: its backends run on the CPU, and a configuration
+that asks for `KIND_GPU` is refused as on any machine without one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class ServerSpec:
     """What to serve, and where.
 
     A port of 0 means any free one, chosen anew for each `TritonServer`; `grpc_port` of None means no gRPC.
-    `config_name` selects `configs/NAME.pbtxt` of each model that has it. Without `models` all are loaded.
+    `config_name` selects `configs/NAME.pbtxt` of each model that has it. Without `models` all are loaded. `gpu` shows
+    the machine's GPUs to the backends.
     `drain_seconds` is how long an ending server waits for requests in flight, and for clients that merely keep a
     connection open: stop those first.
     """
@@ -65,6 +66,7 @@ class ServerSpec:
     metrics_port: int = 0
     grpc_port: int | None = None
     config_name: str | None = None
+    gpu: bool = False
     models: tuple[str, ...] = ()
     http_threads: int = 8
     drain_seconds: int = 2
@@ -133,7 +135,7 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(installation),
+                env=_environment(installation, gpu=self.spec.gpu),
                 start_new_session=True,
             )
         self._pid = self._read_pid(self._warden)
@@ -332,7 +334,7 @@ def _without_a_shells_signs(repository: Path, scratch: Path) -> Path:
     return link
 
 
-def _environment(installation: Installation) -> dict[str, str]:
+def _environment(installation: Installation, *, gpu: bool) -> dict[str, str]:
     """The child's environment: the stubs must find this interpreter and its library."""
     environment = dict(os.environ)
     libraries = [str(installation.libraries)]
@@ -340,7 +342,8 @@ def _environment(installation: Installation) -> dict[str, str]:
         libraries.append(str(installation.libpython))
     environment["LD_LIBRARY_PATH"] = _path_list(libraries, os.environ.get("LD_LIBRARY_PATH"))
     environment["PATH"] = _path_list([str(Path(sys.executable).parent)], os.environ.get("PATH"))
-    environment["CUDA_VISIBLE_DEVICES"] = ""
+    if not gpu:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     # numpy's BLAS would start a thread a core in each stub; the stubs never call it.
     environment["OPENBLAS_NUM_THREADS"] = "1"
     return environment

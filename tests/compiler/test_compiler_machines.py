@@ -199,6 +199,7 @@ def test_what_no_model_was_built_for_is_refused(built: Path) -> None:
         choose_machine(manifest, "cpu", built)
 
 
+@pytest.mark.skipif(Path("/proc/driver/nvidia/gpus").is_dir(), reason="this machine has a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda-tensorrt"])
 def test_the_embedded_server_says_who_computes_on_cuda(device: str, built: Path) -> None:
     manifest = manifest_for(read_manifest(built), a=BOTH)

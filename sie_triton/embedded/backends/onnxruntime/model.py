@@ -1,4 +1,8 @@
-"""The `onnxruntime` backend of the embedded server: the model repository's `model.onnx` on pip's ONNX Runtime, CPU."""
+"""The `onnxruntime` backend of the embedded server: the model repository's `model.onnx` on pip's ONNX Runtime.
+
+On the CPU; on CUDA where the configuration asks for `KIND_GPU` and `onnxruntime-gpu` is what pip installed. Tensors
+pass through the host's memory either way.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,13 @@ import numpy as np
 import onnxruntime as ort
 
 from sie_triton.embedded.batching import Array, Arrays
+from sie_triton.embedded.cuda_options import accelerators, cuda_options
 from sie_triton.embedded.model_config import boolean_parameter, integer_parameter, text_parameter
 from sie_triton.embedded.onnx_header import read_header
 from sie_triton.embedded.onnxruntime_rules import DATATYPES, GraphTensor, refusals
 from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
 
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _SPINNING = "session.intra_op.allow_spinning"
 _ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
@@ -43,7 +49,19 @@ class TritonPythonModel(BatchedModel):
         )
         if versions_and_parameters:
             return versions_and_parameters
-        self._session = ort.InferenceSession(path, self._session_options(), providers=["CPUExecutionProvider"])
+        gpu = _CUDA in ort.get_available_providers()
+        on_cuda = gpu and self.on_gpu
+        providers: list[Any] = [_CPU]
+        if on_cuda:
+            if "tensorrt" in accelerators(self.config):
+                return ["the accelerator `tensorrt` is not served by the embedded server"]
+            try:
+                providers = [(_CUDA, cuda_options(self.config, self.device_id)), _CPU]
+            except ValueError as error:
+                return [str(error)]
+        self._session = ort.InferenceSession(path, self._session_options(), providers=providers)
+        if on_cuda and _CUDA not in self._session.get_providers():
+            return ["ONNX Runtime could not use CUDA, the server's log says why; its libraries may be missing"]
         self._run = self._session._sess.run  # InferenceSession.run adds checks that `refusals` has made once
         self._run_options = self._make_run_options()
         return refusals(
@@ -52,7 +70,7 @@ class TritonPythonModel(BatchedModel):
             [_graph_tensor(node) for node in self._session.get_outputs()],
             ir_version=header.ir_version,
             opset=header.opset,
-            gpu=False,
+            gpu=gpu,
         )
 
     def decode(self, tensor: DlpackInput) -> Array:

@@ -1,0 +1,103 @@
+"""`tune`: what it tries, what it chooses, what it writes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sie_frontend.manifest import read_manifest
+
+from compiler import tiny
+from compiler.command import sie_triton
+from sie_triton.config import INSTANCE_WEIGHT_BYTES
+from sie_triton.diagnostics import DiagnosticError
+from sie_triton.model_runner import read_model_config
+from sie_triton.repository import tree_digests
+from sie_triton.tune import BUDGETS, Setting, candidates, choose, sample_rows, tune_repository
+from sie_triton.verify import served_by, verify_repository
+
+
+@given(st.integers(1, 64), st.integers(0, 1 << 33))
+def test_every_candidate_fits_the_machine(cores: int, weight_bytes: int) -> None:
+    found = list(candidates(cores, weight_bytes))
+    assert {setting.run_tokens for setting in found} == set(BUDGETS)
+    assert len(set(found)) == len(found)
+    for setting in found:
+        assert 1 <= setting.streams * setting.threads <= cores
+        assert setting.streams == 1 or setting.streams * weight_bytes <= INSTANCE_WEIGHT_BYTES
+
+
+def test_among_equals_the_shortest_runs_and_the_most_streams_win() -> None:
+    speeds = {
+        Setting(512, 2, 1): 1000.0,
+        Setting(256, 2, 1): 980.0,
+        Setting(256, 1, 2): 985.0,
+        Setting(128, 2, 1): 900.0,
+    }
+    assert choose(speeds) == Setting(256, 2, 1)
+    assert choose({**speeds, Setting(128, 2, 1): 999.0}) == Setting(128, 2, 1)
+
+
+def test_rows_are_the_same_every_time_and_within_the_limit(repository: Path) -> None:
+    model = served_by(read_manifest(repository), tiny.TRITON_NAME)
+    first, second = sample_rows(model, repository), sample_rows(model, repository)
+    assert [row.ids.tolist() for row in first] == [row.ids.tolist() for row in second]
+    lengths = [len(row) for row in first]
+    assert 1 <= min(lengths) < max(lengths) == model.tokenization.max_length
+
+
+def test_what_was_chosen_is_written_and_nothing_else_changes(repository: Path, tmp_path: Path) -> None:
+    kept = Path(shutil.copytree(repository, tmp_path / "kept"))
+    said: list[str] = []
+    (tuned,) = tune_repository(
+        repository, read_manifest(repository), cores=2, seconds=0.05, rounds=1, announce=said.append
+    )
+    manifest = read_manifest(repository)
+    assert verify_repository(repository, manifest) == []
+    for model in manifest.models.values():
+        batching = model.batching["cpu"]
+        assert (batching.run_tokens, batching.streams) == (tuned.chosen.run_tokens, tuned.chosen.streams)
+        assert batching.max_batch_size >= tuned.chosen.run_tokens // model.tokenization.buckets[0]
+        assert batching.measured is not None
+        assert len(batching.measured.tokens_per_second) == len(tuned.speeds) == len(list(candidates(2, 0)))
+        assert all(speed > 0 for speed in batching.measured.tokens_per_second.values())
+    encoder = read_model_config(repository / f"{tiny.TRITON_NAME}.encoder" / "config.pbtxt")
+    express = next(iter(manifest.models.values())).batching["cpu"].express
+    assert encoder.instance_group[0].count == tuned.chosen.streams + express
+    assert encoder.parameters["intra_op_thread_count"].string_value == str(tuned.chosen.threads)
+    head = read_model_config(repository / f"{tiny.TRITON_NAME}.dense" / "config.pbtxt")
+    assert head.instance_group[0].count == 1
+    before, after = tree_digests(kept), tree_digests(repository)
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert before.keys() == after.keys()
+    assert all(name.endswith("config.pbtxt") or name.startswith("manifest.") for name in changed)
+    assert said
+
+
+def test_the_command_prints_every_speed(repository: Path) -> None:
+    done = sie_triton("tune", "-r", repository, "--seconds", "0.1", "--rounds", "1", "--cores", "1")
+    assert done.code == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(BUDGETS)
+    assert sum("<- chosen" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"), [("configs", {"cuda": ""}, "SIE607"), ("format", "torchscript", "SIE608")]
+)
+def test_what_cannot_be_tuned_is_told(field: str, value: object, code: str, repository: Path) -> None:
+    manifest = read_manifest(repository)
+    built = {name: msgspec.structs.replace(record, **{field: value}) for name, record in manifest.built.items()}
+    with pytest.raises(DiagnosticError, match=code):
+        tune_repository(
+            repository,
+            msgspec.structs.replace(manifest, built=built),
+            cores=1,
+            seconds=0.1,
+            rounds=1,
+            announce=lambda _: None,
+        )
