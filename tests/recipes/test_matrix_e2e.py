@@ -96,13 +96,14 @@ class Matrix:
         precision, formats = REPOSITORIES[repository]
         target = self._root / repository / "repository"
         for graph_format, members in formats.items():
-            _compile(target, members, "--format", graph_format, "--precision", precision, "--device", "cpu")
+            compile_families(target, members, "--format", graph_format, "--precision", precision, "--device", "cpu")
         for built in read_manifest(target).built.values():
             assert built.precisions == {"cpu": precision}
         return target
 
 
-def _compile(target: Path, members: Sequence[str], *arguments: str) -> None:
+def compile_families(target: Path, members: Sequence[str], *arguments: str) -> None:
+    """Build families into a repository, beside what is there."""
     bundles = target.parent / "bundles"
     bundles.mkdir(parents=True, exist_ok=True)
     for name in members:
@@ -138,7 +139,7 @@ def test_every_format_and_precision_gives_the_reference(
                 items = [Item(text=text) for text in texts]
                 results = client.encode(model, items, output_types=outputs, is_query=is_query)
                 for result, expected in zip(results, oracle(family).encode(texts, is_query=is_query), strict=True):
-                    _compare(result, expected, outputs, measured)
+                    compare(result, expected, outputs, measured)
         if FAMILIES[family].score:
             documents = texts if family != "zerank" else TEXTS
             reply = client.score(model, Item(text=QUERY), [Item(text=t, id=str(i)) for i, t in enumerate(documents)])
@@ -155,7 +156,8 @@ def test_every_format_and_precision_gives_the_reference(
     assert measured.difference <= largest_difference
 
 
-def _compare(result: EncodeResult, expected: Expected, outputs: Sequence[str], measured: Measured) -> None:
+def compare(result: EncodeResult, expected: Expected, outputs: Sequence[str], measured: Measured) -> None:
+    """Note the least cosine of any output."""
     if "dense" in outputs:
         assert expected.dense is not None
         _note(measured, result["dense"], expected.dense)
