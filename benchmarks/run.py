@@ -60,7 +60,7 @@ def main() -> None:
             name: max(scenarios.TEXTS_PER_REQUEST, int(count * options.scale)) for name, count in sizes.texts.items()
         }
         sizes = replace(sizes, texts=texts, online_seconds=max(2.0, sizes.online_seconds * options.scale))
-    corpora = make_corpora(files, sizes, linearity=options.linearity)
+    corpora = make_corpora(files, sizes)
     report = Report(_machine(options.cores), {name: _describe(corpus) for name, corpus in corpora.items()})
     with ExitStack() as stack:
         contestants = start_all(_chosen(options), files, repositories, cache, report, stack)
@@ -121,7 +121,7 @@ def prepare(cache: Path, repository: Path | None, cores: int) -> tuple[Files, di
     return Files(MODEL, str(checkpoint), cores), {name: path.resolve() for name, path in built.items()}
 
 
-def make_corpora(files: Files, sizes: scenarios.Sizes, *, linearity: bool) -> dict[str, Corpus]:
+def make_corpora(files: Files, sizes: scenarios.Sizes) -> dict[str, Corpus]:
     """The three corpora, large enough for every scenario."""
     from tokenizers import Tokenizer
 
@@ -132,10 +132,7 @@ def make_corpora(files: Files, sizes: scenarios.Sizes, *, linearity: bool) -> di
     def count(texts: Any) -> list[int]:
         return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts))]
 
-    counts = dict(sizes.texts)
-    if linearity:
-        counts["short"] = max(_LINEARITY)
-    return {name: make_corpus(name, counts[name], count) for name in PROFILES}
+    return {name: make_corpus(name, sizes.texts[name], count) for name in PROFILES}
 
 
 def start_all(

@@ -106,10 +106,14 @@ def measure_beside(contestant: OverHttp, corpora: dict[str, Corpus], seconds: fl
 
 
 def measure_linearity(contestant: Contestant, corpus: Corpus, counts: Sequence[int]) -> dict[int, Sample]:
-    """Bulk by four clients over the first 1,000, 10,000 … texts."""
-    return {
-        count: contestant.bulk(corpus.part(count), clients=4, texts_per_request=TEXTS_PER_REQUEST) for count in counts
-    }
+    """Bulk by four clients of 1,000, 10,000 … texts: the corpus over and over, since it has only so many sentences."""
+    samples = {}
+    for count in counts:
+        numbers = [number % len(corpus.texts) for number in range(count)]
+        texts, lengths = zip(*((corpus.texts[n], corpus.lengths[n]) for n in numbers), strict=True)
+        repeated = Corpus(corpus.name, texts, lengths)
+        samples[count] = contestant.bulk(repeated, clients=4, texts_per_request=TEXTS_PER_REQUEST)
+    return samples
 
 
 @dataclass(frozen=True)
