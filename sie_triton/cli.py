@@ -335,10 +335,11 @@ def up(
     log_dir: Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")] = Path(".cache/log"),
 ) -> None:
     """Build what is missing, for CPU and CUDA, then serve it."""
-    from sie_triton.serving import check_prerequisites, serve_repository
+    from sie_triton.serving import check_embedded_device, check_prerequisites, serve_repository
 
-    # A port that is taken or a missing tritonserver should be told before minutes of building.
+    # A port that is taken, a missing tritonserver or GPU should be told before minutes of building.
     check_prerequisites(host, port)
+    check_embedded_device(device.value, {graph_format.value})
     _build(model, bundles, weights, repository, _graph_options(graph_format, layout, precision, BOTH_DEVICES))
     serve_repository(
         repository,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import http.client
 import json
 import logging
 import signal
@@ -10,8 +10,9 @@ import socket
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import FrameType
 
@@ -22,6 +23,7 @@ from sie_frontend.manifest import Manifest
 from sie_frontend.settings import Settings, SettingsError
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.embedded.cuda_options import accelerators
 from sie_triton.embedded.installation import find_installation
 from sie_triton.embedded.server import ServerSpec
 from sie_triton.embedded.supervisor import State, Supervisor, Transition
@@ -121,7 +123,9 @@ def serve_repository(
             raise DiagnosticError(
                 [
                     Diagnostic(
-                        "SIE712", str(error), hint="change the variable or the option; docs/operations.md has them all"
+                        "SIE712",
+                        str(error),
+                        hint="change the variable or the option; docs/configuration.md has them all",
                     )
                 ]
             ) from None
@@ -162,22 +166,29 @@ def choose_machine(manifest: Manifest, device: str, repository: Path, triton_url
                 )
             ]
         )
-    if device != "cpu" and triton_url is None and (obstacle := _cuda_obstacle(manifest, device)):
-        hint = (
-            f"serve the repository with NVIDIA's Triton image, started with `--model-config-name={device}`, and point "
-            "`--triton-url` at it"
-        )
-        raise DiagnosticError(
-            [Diagnostic("SIE606", f"the embedded server cannot compute on {device}: {obstacle}", hint=hint)]
-        )
+    if triton_url is None:
+        check_embedded_device(device, {built.format for built in manifest.built.values()})
     return device
 
 
-def _cuda_obstacle(manifest: Manifest, device: str) -> str | None:
-    """Why the embedded server cannot compute on a GPU here; None if nothing is known against it."""
+def check_embedded_device(device: str, formats: Collection[str]) -> None:
+    """Raise `DiagnosticError` if the embedded server cannot compute graphs of `formats` on a device here."""
+    if device in ("auto", "cpu") or (obstacle := _gpu_obstacle(device, formats)) is None:
+        return
+    hint = (
+        f"serve the repository with NVIDIA's Triton image, started with `--model-config-name={device}`, and point "
+        "`--triton-url` at it"
+    )
+    raise DiagnosticError(
+        [Diagnostic("SIE606", f"the embedded server cannot compute on {device}: {obstacle}", hint=hint)]
+    )
+
+
+def _gpu_obstacle(device: str, formats: Collection[str]) -> str | None:
+    """Why the embedded server cannot use a GPU here; None if nothing is known against it."""
     if device != "cuda":
         return "it has no TensorRT"
-    if any(built.format != "onnx" for built in manifest.built.values()):
+    if set(formats) - {"onnx"}:
         return "its TorchScript backend computes on the CPU"
     if not Path("/proc/driver/nvidia/gpus").is_dir():
         return "this machine has no NVIDIA driver"
@@ -191,18 +202,24 @@ def _cuda_obstacle(manifest: Manifest, device: str) -> str | None:
 
 
 def remote_machine(manifest: Manifest, triton_url: str) -> str:
-    """What a running Triton computes on, by the configuration of a model with instances; `cpu` if it does not say."""
+    """What a running Triton computes on, by the configuration of a model with instances; `cpu` if it does not say.
+
+    One that cannot be asked now is not asked again: the frontend starts before its Triton may be there.
+    """
+    first = triton_url.split(",", maxsplit=1)[0].removeprefix("http://").rstrip("/")
     for name in manifest.triton_models:
-        with contextlib.suppress(OSError, ValueError):
-            url = f"http://{triton_url.split(',', maxsplit=1)[0].removeprefix('http://')}/v2/models/{name}/config"
-            with urllib.request.urlopen(url, timeout=5) as answer:
+        try:
+            with urllib.request.urlopen(f"http://{first}/v2/models/{name}/config", timeout=5) as answer:
                 config = json.load(answer)
-            kinds = {group.get("kind") for group in config.get("instance_group", ())}
-            if "KIND_GPU" in kinds:
-                accelerators = json.dumps(config.get("optimization", {}))
-                return "cuda-tensorrt" if '"tensorrt"' in accelerators else "cuda"
-            if kinds:
-                return "cpu"
+        except urllib.error.HTTPError:
+            continue  # it answers, and does not have this model
+        except (OSError, ValueError, http.client.HTTPException):
+            break
+        kinds = {group.get("kind") for group in config.get("instance_group", ())}
+        if "KIND_GPU" in kinds:
+            return "cuda-tensorrt" if "tensorrt" in accelerators(config) else "cuda"
+        if kinds:
+            break
     return "cpu"
 
 

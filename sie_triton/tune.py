@@ -31,8 +31,8 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.manifest import redigest
 from sie_triton.model_runner import ModelRunner, config_path, read_model_config
 from sie_triton.reference_texts import SENTENCE
-from sie_triton.repository import publish, staged_repository, write_manifest
-from sie_triton.verify import served_by
+from sie_triton.repository import current_manifest, publish, staged_repository, write_manifest
+from sie_triton.verify import check_structure, served_by
 
 Announce = Callable[[str], None]
 
@@ -84,9 +84,17 @@ def tune_repository(
         speeds = measure_speeds(repository, manifest, name, settings, seconds=seconds, rounds=rounds)
         tuned.append(Tuned(name, speeds, choose(speeds)))
     with staged_repository(repository) as staging:
+        # Measuring took minutes, and only now is the repository locked: a build may have published in between.
+        current = current_manifest(staging) or manifest
         for result in tuned:
-            manifest = _apply(staging, manifest, result)
-        write_manifest(staging, manifest)
+            built = current.built.get(result.triton_model)
+            if built is None or built.key != manifest.built[result.triton_model].key:
+                message = f"`{result.triton_model}` was built again while it was measured; nothing was changed"
+                raise DiagnosticError([Diagnostic("SIE609", message, Where(repository), "run `sie-triton tune` again")])
+            current = _apply(staging, current, result)
+        write_manifest(staging, current)
+        if problems := list(check_structure(staging, current)):
+            raise DiagnosticError(problems)
         publish(staging, repository)
     return tuned
 
@@ -186,11 +194,11 @@ async def _speed(
 
 
 def _weight_bytes(repository: Path, manifest: Manifest, name: str) -> int:
-    return max(
-        path.stat().st_size
-        for part in manifest.built[name].triton_models
-        for path in (repository / part / "1").glob("model.onnx*")
-    )
+    built = manifest.built[name]
+    heavy, *_ = built.triton_models
+    filename = read_model_config(config_path(repository / heavy, built.configs["cpu"])).default_model_filename
+    # Beyond protobuf's limit the weights lie beside the graph, in `NAME.data`.
+    return sum(path.stat().st_size for path in (repository / heavy / "1").glob(f"{filename}*"))
 
 
 def _apply(staging: Path, manifest: Manifest, tuned: Tuned) -> Manifest:

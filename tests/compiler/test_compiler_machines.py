@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,30 @@ def test_a_running_triton_says_what_it_computes_on(
             assert remote_machine(manifest, f"127.0.0.1:{server.server_port}") == machine
         finally:
             server.shutdown()
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia/gpus").is_dir(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_told_before_any_building(tiny_model: Tiny, tmp_path: Path) -> None:
+    port = str(free_port())
+    model = ("-m", tiny.MODEL_ID, "--bundles", tiny_model.bundles, "-r", tmp_path / "repository")
+    done = sie_triton("up", *model, "--device", "cuda", "--port", port)
+    assert done.code == 1
+    assert "SIE606" in done.stderr
+    assert "loading torch" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_triton_is_taken_for_a_cpu(built: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def babble() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"this is not HTTP\r\n\r\n")
+
+        threading.Thread(target=babble, daemon=True).start()
+        assert remote_machine(read_manifest(built), f"127.0.0.1:{server.getsockname()[1]}") == "cpu"
 
 
 def test_a_triton_that_does_not_answer_is_taken_for_a_cpu(built: Path) -> None:

@@ -16,7 +16,7 @@ from compiler.command import sie_triton
 from sie_triton.config import INSTANCE_WEIGHT_BYTES
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.model_runner import read_model_config
-from sie_triton.repository import tree_digests
+from sie_triton.repository import tree_digests, write_manifest
 from sie_triton.tune import BUDGETS, Setting, candidates, choose, sample_rows, tune_repository
 from sie_triton.verify import served_by, verify_repository
 
@@ -76,6 +76,33 @@ def test_what_was_chosen_is_written_and_nothing_else_changes(repository: Path, t
     assert before.keys() == after.keys()
     assert all(name.endswith("config.pbtxt") or name.startswith("manifest.") for name in changed)
     assert said
+
+
+def test_a_build_in_between_is_not_lost(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = read_manifest(repository)
+    (record,) = manifest.built.values()
+
+    def rebuild(*_: object, **__: object) -> dict[Setting, float]:
+        newer = {tiny.TRITON_NAME: msgspec.structs.replace(record, key="another build")}
+        write_manifest(repository, msgspec.structs.replace(manifest, built=newer))
+        return {Setting(128, 1, 1): 1.0}
+
+    monkeypatch.setattr("sie_triton.tune.measure_speeds", rebuild)
+    with pytest.raises(DiagnosticError, match="SIE609"):
+        tune_repository(repository, manifest, cores=1, seconds=0.1, rounds=1, announce=lambda _: None)
+    assert read_manifest(repository).built[tiny.TRITON_NAME].key == "another build"
+
+
+def test_a_cpu_build_of_another_precision_is_tuned(repository: Path) -> None:
+    for part in ("encoder", "dense"):
+        folder = repository / f"{tiny.TRITON_NAME}.{part}"
+        (folder / "1" / "model.onnx").rename(folder / "1" / "model.float16.onnx")
+        config = folder / "config.pbtxt"
+        config.write_text(config.read_text().replace('"model.onnx"', '"model.float16.onnx"'))
+    (tuned,) = tune_repository(
+        repository, read_manifest(repository), cores=1, seconds=0.05, rounds=1, announce=lambda _: None
+    )
+    assert len(tuned.speeds) == len(BUDGETS)
 
 
 def test_the_command_prints_every_speed(repository: Path) -> None:
