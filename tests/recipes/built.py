@@ -33,6 +33,7 @@ REPRESENTATIVE = (
     "bge_m3",
     "colbert_root_linear",
     "colbert_modernbert_chain",
+    "colbert_rotary",
     "cross_encoder_bert_identity",
     "cross_encoder_modernbert_mean",
     "cross_encoder_deberta",
@@ -42,12 +43,12 @@ REPRESENTATIVE = (
 )
 NATIVE = [name for name, family in FAMILIES.items() if not family.remote_only and family.has_reference]
 SERVED = NATIVE if os.environ.get("SIE_TRITON_ALL_RECIPES") else [name for name in NATIVE if name in REPRESENTATIVE]
-_GROUP = 12
+_GROUP = 13
 _BUILD_SECONDS = 1200
 
 
 class BuiltFamilies:
-    """Repositories of a dozen families each, compiled below `root` when first asked for.
+    """Repositories of some families each, compiled below `root` when first asked for.
 
     `arguments` are further ones for `sie-triton build`: another precision or format is another `BuiltFamilies`.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def _modernbert_chain(folder: Path) -> None:
     _modernbert(folder, dense, ())
 
 
-def _jina_colbert(folder: Path) -> None:
+def _jina_colbert(folder: Path, *, native: bool = False) -> None:
     """jina-colbert-v2: XLM-RoBERTa with rotary positions in the authors' layout, and a root `linear.weight`."""
     words = vocabularies.unigram(("[QueryMarker]", "[DocumentMarker]"))
     rope = {"rope_type": "default", "rope_theta": 20_000.0}
@@ -119,6 +120,10 @@ def _jina_colbert(folder: Path) -> None:
     model = JinaEmbeddingsV3Model(JinaEmbeddingsV3Config(**config))
     spread(model, folder.name)
     write_model(model, folder)
+    if native:
+        _add_tensors(folder, "", {"linear.weight": linear(WIDTH, WIDTH, f"{folder.name}:linear")})
+        words.save(folder, max_length=POSITIONS)
+        return
     _add_tensors(folder, "roberta.", {"linear.weight": linear(WIDTH, WIDTH, f"{folder.name}:linear")})
     implementation = "jinaai/xlm-roberta-flash-implementation"
     edit_config(
@@ -234,5 +239,23 @@ LATE_INTERACTION_FAMILIES = (
         loadtime={**_MARKED, "query_prefix": "[QueryMarker]", "doc_prefix": "[DocumentMarker]"},
         runtime={"query_max_length": QUERY_LENGTH, "max_seq_length": 40, "muvera": None},
         note="`model_type: xlm-roberta`, so transformers loads an XLM-R without most of its weights and says nothing",
+    ),
+    Family(
+        "colbert_rotary",
+        "ColBERTRotaryFlashAdapter",
+        partial(_jina_colbert, native=True),
+        "",
+        _MULTI,
+        score=True,
+        native="JinaEmbeddingsV3Model",
+        # The contract does not say which ids of a SentencePiece vocabulary a skip-list of characters means.
+        loadtime={
+            **_MARKED,
+            "query_prefix": "[QueryMarker]",
+            "doc_prefix": "[DocumentMarker]",
+            "doc_punctuation_skiplist": False,
+        },
+        runtime={"query_max_length": QUERY_LENGTH, "max_seq_length": 40, "muvera": None},
+        note="the same model in transformers' own layout",
     ),
 )
