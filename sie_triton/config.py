@@ -36,19 +36,14 @@ class TensorConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class QueuePolicy:
-    """`ModelQueuePolicy`: what waits longer, or beyond the size, is rejected. It covers queueing only."""
-
-    default_timeout_microseconds: int = 60_000_000
-    max_queue_size: int = 1024
-
-
-@dataclass(frozen=True, slots=True)
 class DynamicBatching:
-    """`ModelDynamicBatching`. Triton merges requests of equal shape only, and waits for none of them here."""
+    """`ModelDynamicBatching`. Triton merges requests of equal shape only, and waits for none of them here.
+
+    There is no queue policy, since with one the batcher prepares nothing ahead, and a query may wait beside an idle
+    instance until another's run ends. The frontend has the limit, and never has more runs under way than it was given.
+    """
 
     max_queue_delay_microseconds: int = 0
-    default_queue_policy: QueuePolicy = field(default_factory=QueuePolicy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,17 +91,20 @@ def timeout_action(s: Subject) -> Iterator[Problem]:
 
 
 def bounded_queue(s: Subject) -> Iterator[Problem]:
-    """The queue has a limit."""
-    if not _batches(s):
-        return
-    policies = list(_policies(s))
-    if not any(policy is not None and name == "`default_queue_policy`" for name, policy, _ in policies):
-        yield Problem(
-            "`dynamic_batching` has no queue policy, so its queue grows without limit", s.line("dynamic_batching")
-        )
-    for name, policy, path in policies:
+    """A queue policy has a limit."""
+    for name, policy, path in _policies(s):
         if not policy.max_queue_size:
             yield Problem(f"{name} has no `max_queue_size`, so the queue grows without limit", s.line(*path))
+
+
+def prepares_ahead(s: Subject) -> Iterator[Problem]:
+    """Nothing keeps the batcher from preparing a batch before it knows which instance is free."""
+    instances = sum(group.count for group in s.config.message.instance_group)
+    for name, policy, path in _policies(s):
+        limits = policy.max_queue_size or policy.default_timeout_microseconds or policy.allow_timeout_override
+        if limits and instances > 1:
+            yield Problem(f"{name} makes requests wait beside idle ones of {instances} instances", s.line(*path))
+            return
 
 
 def ordering(s: Subject) -> Iterator[Problem]:
@@ -319,9 +322,10 @@ def rules() -> Iterable[Rule]:
         Rule(
             "L407",
             "warning",
-            "the queue has no limit",
+            "a queue policy without a limit",
             "Under overload memory and waiting times grow until clients give up, and their requests still run.",
-            "write `default_queue_policy { max_queue_size: N }`: further requests are then refused at once",
+            "write `max_queue_size: N`: further requests are then refused at once; or limit them in front of Triton, "
+            "and write no policy",
             bounded_queue,
         ),
         Rule(
@@ -437,5 +441,14 @@ def rules() -> Iterable[Rule]:
             "`batch_size` counts the rows of the sample; without it, it is 0 and nothing is warmed up.",
             "write `batch_size: 1`, also for models without batching",
             warmup_runs,
+        ),
+        Rule(
+            "L422",
+            "warning",
+            "a queue policy beside several instances",
+            "With a limit or a timeout the batcher prepares nothing ahead and sometimes misses that an instance became "
+            "idle: one request in twenty waited for another's run to end (measured with 24.10).",
+            "limit requests in front of Triton, and remove `default_queue_policy`",
+            prepares_ahead,
         ),
     )

@@ -546,7 +546,7 @@ BATCHING: dict[str, Case] = {
         queue(policy="max_queue_size: 64 timeout_action: REJECT"),
         queue(policy="max_queue_size: 64 timeout_action: REJECT default_timeout_microseconds: 1000"),
     ),
-    "L407": texts(identity_config(more="dynamic_batching { }"), queue(), line=8),
+    "L407": texts(queue(policy="default_timeout_microseconds: 1000"), queue(), line=8),
     "L408": texts(
         queue("preserve_ordering: true priority_levels: 2 default_priority_level: 1"),
         queue("preserve_ordering: true priority_levels: 1 default_priority_level: 1"),
@@ -569,6 +569,13 @@ BATCHING: dict[str, Case] = {
         queue("preserve_ordering: true"), queue("preserve_ordering: true"), triton="26.08", good_triton="26.09"
     ),
     "L421": texts(warm_x("data_type: TYPE_FP32 dims: [ 4 ] zero_data: true", 0), GOOD_WARMUP),
+    "L422": texts(
+        identity_config(
+            more="dynamic_batching { default_queue_policy { max_queue_size: 64 } }",
+            group="instance_group [ { kind: KIND_CPU count: 2 } ]",
+        ),
+        identity_config(more="dynamic_batching { }", group="instance_group [ { kind: KIND_CPU count: 2 } ]"),
+    ),
 }
 
 INSTANCES: dict[str, Case] = {
