@@ -136,6 +136,13 @@ Precision = Annotated[
         "else float16, or float32 where that is not close enough."
     ),
 ]
+Packing = Annotated[
+    bool,
+    typer.Option(
+        "--packing/--no-packing",
+        help="Whether ONNX graphs that only CPUs use may compute padding only where tokens meet.",
+    ),
+]
 Devices = Annotated[
     list[DeviceName],
     typer.Option("--device", help="What the repository is for. Repeatable; the first is Triton's default."),
@@ -210,6 +217,7 @@ def plan(
     weights: Weights = [],  # noqa: B006 - typer copies the default
     graph_format: Format = FormatName.onnx,
     layout: Layout = LayoutName.auto,
+    packing: Packing = True,
     precision: Precision = PrecisionName.auto,
     device: Devices = BOTH_DEVICES,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -221,7 +229,9 @@ def plan(
     from sie_triton.compiler import plan_models
 
     plans: list[Any] = []
-    options = _options(DEFAULT_REPOSITORY, weights, model, _graph_options(graph_format, layout, precision, device))
+    options = _options(
+        DEFAULT_REPOSITORY, weights, model, _graph_options(graph_format, layout, packing, precision, device)
+    )
     for target in _targets(model, bundles):
         plans += plan_models(target, options)
     if as_json:
@@ -239,6 +249,7 @@ def build(
     repository: Repository = DEFAULT_REPOSITORY,
     graph_format: Format = FormatName.onnx,
     layout: Layout = LayoutName.auto,
+    packing: Packing = True,
     precision: Precision = PrecisionName.auto,
     device: Devices = BOTH_DEVICES,
     force: Annotated[bool, typer.Option("--force", help="Build even if nothing changed.")] = False,
@@ -250,7 +261,7 @@ def build(
 
     Nothing is published unless every output matches the reference; an unchanged model is not built again.
     """
-    graphs = _graph_options(graph_format, layout, precision, device)
+    graphs = _graph_options(graph_format, layout, packing, precision, device)
     _build(model, bundles, weights, repository, graphs, force=force, trust_remote_code=trust_remote_code)
 
 
@@ -330,6 +341,7 @@ def up(
     port: Annotated[int, typer.Option(help="Port the frontend listens on.", min=1, max=65535)] = 8080,
     graph_format: Format = FormatName.onnx,
     layout: Layout = LayoutName.auto,
+    packing: Packing = True,
     precision: Precision = PrecisionName.auto,
     device: Device = ServeDevice.auto,
     log_dir: Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")] = Path(".cache/log"),
@@ -340,7 +352,7 @@ def up(
     # A port that is taken, a missing tritonserver or GPU should be told before minutes of building.
     check_prerequisites(host, port)
     check_embedded_device(device.value, {graph_format.value})
-    _build(model, bundles, weights, repository, _graph_options(graph_format, layout, precision, BOTH_DEVICES))
+    _build(model, bundles, weights, repository, _graph_options(graph_format, layout, packing, precision, BOTH_DEVICES))
     serve_repository(
         repository,
         _manifest(repository),
@@ -585,7 +597,11 @@ def _closeness(distance: Any) -> str:
 
 
 def _graph_options(
-    graph_format: FormatName, layout: LayoutName, precision: PrecisionName, devices: Sequence[DeviceName]
+    graph_format: FormatName,
+    layout: LayoutName,
+    packing: bool,
+    precision: PrecisionName,
+    devices: Sequence[DeviceName],
 ) -> Any:
     from sie_triton.plan import GraphOptions
 
@@ -598,6 +614,7 @@ def _graph_options(
         layout=None if layout is LayoutName.auto else layout.value,
         precision=None if precision is PrecisionName.auto else precision.value,
         devices=tuple(dict.fromkeys(device.value for device in devices)),
+        packing=packing,
     )
 
 

@@ -245,7 +245,9 @@ def _compile_plan(
     origin, outputs = exporter.reference(plan, rows)
     write_reference(home / REFERENCE_NAME, StoredReference(origin, cases, tuple(row.ids for row in rows), outputs))
     options.announce(f"{plan.name}: comparing {len(cases)} texts with {origin}")
-    plan, parity = _write_verified_graphs(plan, site, model)
+    plan, parity, padding_cost = _write_verified_graphs(plan, site, model)
+    revision = site.checkpoint.revision
+    models = manifests.model_entries(bundle, plan, site.cpu, vocabulary, revision, padding_cost)
     entry = manifests.built_entry(plan, key, site.checkpoint.identity, parity)
     default, *_ = triton_configs(plan, site.cpu, site.tag).values()
     return models, manifests.triton_entries(staging, default), entry
@@ -253,21 +255,30 @@ def _compile_plan(
 
 def _write_verified_graphs(
     plan: TritonPlan, site: _Site, model: Model
-) -> tuple[TritonPlan, dict[Precision, dict[str, Distance]]]:
+) -> tuple[TritonPlan, dict[Precision, dict[str, Distance]], float | None]:
     """Configurations and graphs, one precision after the other, each measured before the next.
 
     A precision that nobody insisted on and that is not close enough gives way to float32: then the plan that comes back
-    says so. Raises `DiagnosticError` for any other miss.
+    says so. Last comes what a padded position costs in packed graphs. Raises `DiagnosticError` for any other miss.
     """
     options = site.options
+    padding_cost: float | None = None
     parity: dict[Precision, dict[str, Distance]] = {}
+    # A graph that CUDA falls back to must not be the one that was packed for CPUs alone.
+    written: set[tuple[Precision, bool]] = set()
     while True:
         _write_configs(plan, site)
-        missing = [precision for precision in dict.fromkeys(plan.precisions.values()) if precision not in parity]
+        wanted = [(precision, plan.packs(precision)) for precision in dict.fromkeys(plan.precisions.values())]
+        missing = [precision for precision, packed in wanted if (precision, packed) not in written]
         if not missing:
-            return plan, parity
+            return plan, parity, padding_cost
         precision = missing[0]
-        site.exporter.write_graphs(plan, site.staging, precision)
+        written.add((precision, plan.packs(precision)))
+        cost = site.exporter.write_graphs(plan, site.staging, precision)
+        if plan.precisions.get("cpu") == precision:
+            padding_cost = cost
+        if cost is not None:
+            options.announce(f"{plan.name}: on CPUs, padding is computed only where tokens meet")
         machine = next(device for device, chosen in plan.precisions.items() if chosen == precision)
         measured = measure(site.staging, model, machines(plan)[machine])
         problems = list(check_parity(site.staging, plan.name, measured, precision))

@@ -62,9 +62,14 @@ class Vocabulary:
 
 
 def model_entries(
-    bundle: Bundle, plan: TritonPlan, cpu: CpuShape, vocabulary: Vocabulary, revision: str | None
+    bundle: Bundle,
+    plan: TritonPlan,
+    cpu: CpuShape,
+    vocabulary: Vocabulary,
+    revision: str | None,
+    padding_cost: float | None = None,
 ) -> dict[str, Model]:
-    """One entry per model id that the plan serves."""
+    """One entry per model id that the plan serves. `padding_cost`: of packed graphs for CPUs."""
     tokenization = Tokenization(
         path=f"{plan.name}/1/{TOKENIZER_NAME}",
         max_length=plan.max_length,
@@ -74,19 +79,20 @@ def model_entries(
         special_ids=vocabulary.special_ids,
         all_special_ids=vocabulary.all_special_ids,
     )
-    batching = {str(machine): _batching(plan, machine, cpu) for machine in machines(plan)}
+    batching = {str(machine): _batching(plan, machine, cpu, padding_cost) for machine in machines(plan)}
     return {
         served.profile.model_id: _model(bundle, plan, served, tokenization, batching, revision)
         for served in plan.served
     }
 
 
-def _batching(plan: TritonPlan, machine: Machine, cpu: CpuShape) -> Batching:
+def _batching(plan: TritonPlan, machine: Machine, cpu: CpuShape, padding_cost: float | None) -> Batching:
     return Batching(
         max_batch_size=device_rows(plan, machine),
         run_tokens=run_tokens(machine, plan.max_batch_tokens),
         streams=cpu.instances if machine == "cpu" else 1,
         express=cpu.express if machine == "cpu" else 0,
+        padding_cost=padding_cost if machine == "cpu" else None,
     )
 
 

@@ -17,7 +17,7 @@ from sie_triton.facts import DenseLayer, Pooling
 from sie_triton.formats import DEVICES, FORMATS, Device, Format, GraphFormat, Precision
 
 # Raise when the exported bytes change for equal inputs, so that `build` does not skip what it should renew.
-EXPORTER_REVISION = 3
+EXPORTER_REVISION = 4
 
 Layout = Literal["ensemble", "fused"]
 ModelClass = Literal["base", "masked_lm", "sequence_classification", "causal_lm"]
@@ -36,12 +36,14 @@ class GraphOptions:
     """What a build chooses for all its models. None leaves it: the layout to the heads, the precision to the bundle.
 
     `devices` are the kinds of machine that the repository is for; the first one's configuration is `config.pbtxt`.
+    `packing` lets graphs for CPUs compute padding only where tokens meet.
     """
 
     format: Format = "onnx"
     layout: Layout | None = None
     precision: Precision | None = None
     devices: tuple[Device, ...] = DEVICES
+    packing: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ class TritonPlan:
 
     Without `steps` the one graph is itself the public model. `precisions` says what the graphs compute in on each kind
     of device; graphs that agree are one file. `query_weights`: the checkpoint's files of token weights that stand in
-    for the model on queries; the first that can be read counts.
+    for the model on queries; the first that can be read counts. `packing`: whether graphs for CPUs may be packed.
     """
 
     name: str
@@ -210,6 +212,7 @@ class TritonPlan:
     format: Format = "onnx"
     layout: Layout = "ensemble"
     precisions: Mapping[Device, Precision] = field(default_factory=lambda: {"cpu": "float32"})
+    packing: bool = False
 
     @property
     def encoder(self) -> Encoder:
@@ -224,6 +227,14 @@ class TritonPlan:
     def heads(self) -> tuple[HeadModule, ...]:
         """All heads, in the order of their outputs."""
         return tuple(head for graph in self.graphs for head in graph.heads)
+
+    def packs(self, precision: Precision) -> bool:
+        """Whether the graphs in a precision may be packed: those that no GPU uses.
+
+        TensorRT cannot be told the limits of a shape that the data decide, and packing was never measured on a GPU.
+        """
+        users = {device for device, chosen in self.precisions.items() if chosen == precision}
+        return self.packing and self.format == "onnx" and users == {"cpu"}
 
     @property
     def graph_format(self) -> GraphFormat:

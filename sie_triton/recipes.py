@@ -157,7 +157,15 @@ def _plan(members: Sequence[_Need], facts: CheckpointFacts | None, options: Grap
         format=options.format,
         layout=layout,
         precisions=precisions_for(first.profile, options),
+        packing=options.packing and not any(_reads_padding(need) for need in members),
     )
+
+
+def _reads_padding(need: _Need) -> bool:
+    """Whether outputs count at positions that the mask hides: a ColBERT query is expanded with such tokens."""
+    heads = [head for head in need.heads.values() if isinstance(head, MultiVectorHead)]
+    sides = [side for head in heads for side in (head.query, head.document) if side is not None]
+    return any(side.expand and not side.attend_expansion for side in sides)
 
 
 def _graphs(

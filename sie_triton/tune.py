@@ -173,6 +173,7 @@ async def _speed(
             run_tokens=setting.run_tokens,
             max_rows=ROWS_PER_REQUEST,
             streams=setting.streams,
+            padding_cost=model.batching["cpu"].padding_cost,
         )
 
         async def client(number: int) -> None:
@@ -207,7 +208,9 @@ def _apply(staging: Path, manifest: Manifest, tuned: Tuned) -> Manifest:
     old = served_by(manifest, tuned.triton_model)
     rows = max(old.batching["cpu"].max_batch_size, setting.run_tokens // old.tokenization.buckets[0])
     express = old.batching["cpu"].express
-    batching = Batching(rows, setting.run_tokens, setting.streams, express, _measured(tuned))
+    batching = Batching(
+        rows, setting.run_tokens, setting.streams, express, old.batching["cpu"].padding_cost, _measured(tuned)
+    )
     models = {
         model_id: msgspec.structs.replace(model, batching={**model.batching, "cpu": batching})
         if model.triton_model == tuned.triton_model

@@ -100,6 +100,7 @@ class Engine:
             max_rows=batching.max_batch_size,
             streams=batching.streams,
             express=batching.express,
+            padding_cost=batching.padding_cost,
             ahead=self.settings.inflight_extra,
             observe=partial(self.metrics.observe_run, model.triton_model),
         )

@@ -183,17 +183,19 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class Batching(msgspec.Struct, frozen=True):
-    """For one kind of machine: how many rows and padded tokens one Triton request may hold, how many run side by side.
+    """For one kind of machine: how many rows and tokens one Triton request may hold, how many run side by side.
 
     `run_tokens` is the token budget of one run: cache-sized on CPU, large on GPU. `express` runs may join the `streams`
-    ones for as long as they are small: a query does not wait for bulk runs that were there first. `measured` is set
-    where the numbers were tuned on a machine.
+    ones for as long as they are small: a query does not wait for bulk runs that were there first. `padding_cost` is set
+    where padding is computed only in part: what a padded position costs, as a share of a token for each position of its
+    row; without it, it costs what a token costs. `measured` is set where the numbers were tuned on a machine.
     """
 
     max_batch_size: int
     run_tokens: int
     streams: int
     express: int = 0
+    padding_cost: float | None = None
     measured: Measured | None = None
 
 

@@ -1,8 +1,9 @@
 """Cuts requests into short runs and shares the streams fairly: no query waits behind a whole bulk request.
 
-Every run holds at most `run_tokens` padded tokens, because a batch should fit the device's fast memory. A request's
+Every run costs at most what `run_tokens` tokens do, because a batch should fit the device's fast memory. A request's
 rows go longest first, so that rows of one run have about the same length; room that is left is filled with rows of
-other requests, so that concurrent requests share a run.
+other requests, so that concurrent requests share a run. Where a model computes padding like tokens, a run of rows of
+different lengths is a waste; where it computes little of it, rows of many lengths may share one.
 
 Fairness is fair queueing by virtual time (Demers, Keshav and Shenker, 1989): a request starts at the present virtual
 time, each run adds its tokens to the request's own, and the request whose next run would end first in virtual time goes
@@ -96,38 +97,56 @@ class _Lane(IntEnum):
     EXPRESS = 1
 
 
-class _Run(Generic[Row]):
-    """Rows gathered for one run, all padded to `width`."""
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """What a run under way counts against, and its tokens if they are small requests'."""
 
-    def __init__(self, width: int, run_tokens: int, max_rows: int) -> None:
+    lane: _Lane
+    small_tokens: int
+
+
+class _Run(Generic[Row]):
+    """Rows gathered for one run, all padded to `width`; what they cost is told in tokens."""
+
+    def __init__(self, width: int, run_tokens: int, max_rows: int, padding_price: float) -> None:
         self.width = width
         self.picked: list[tuple[_Job[Row], int]] = []
-        self._room = min(max_rows, max(1, run_tokens // width))
+        self._run_tokens = run_tokens
+        self._max_rows = max_rows
+        self._padding_price = padding_price
         self._tokens = 0
 
     @property
     def full(self) -> bool:
         """Whether no further row fits."""
-        return len(self.picked) >= self._room
+        return len(self.picked) >= self._max_rows or self.cost + 1 > self._run_tokens
 
-    def take(self, job: _Job[Row]) -> int:
-        """Move rows of `job` here, the longest that fit first; returns the positions that they take."""
+    @property
+    def cost(self) -> float:
+        """Its tokens and what its padding costs."""
+        return self._tokens + self._padding_price * (len(self.picked) * self.width - self._tokens)
+
+    def take(self, job: _Job[Row]) -> float:
+        """Move rows of `job` here, the longest that fit first; returns what they cost."""
+        before = self.cost
         # `order` ascends by width: everything from here on is too wide for this run.
         start = bisect.bisect_right(job.order, self.width, key=job.widths.__getitem__)
         end = start
-        while end and not self.full and self._worth(job.widths[job.order[end - 1]]):
+        while end and len(self.picked) < self._max_rows and self._worth(job.widths[job.order[end - 1]]):
             end -= 1
             row = job.order[end]
             self.picked.append((job, row))
             self._tokens += job.widths[row]
             job.tokens -= job.widths[row]
         del job.order[end:start]
-        return (start - end) * self.width
+        return self.cost - before
 
     def _worth(self, width: int) -> bool:
+        """Whether one more row of `width` fits and its padding costs little; the first one always goes."""
         tokens = self._tokens + width
-        padding = (len(self.picked) + 1) * self.width - tokens
-        return padding <= max(RUN_OVERHEAD, PADDING_SHARE * tokens)
+        padding = self._padding_price * ((len(self.picked) + 1) * self.width - tokens)
+        fits = not self.picked or tokens + padding <= self._run_tokens
+        return fits and padding <= max(RUN_OVERHEAD, PADDING_SHARE * tokens)
 
 
 class RunQueue(Generic[Row]):
@@ -138,6 +157,7 @@ class RunQueue(Generic[Row]):
     waits. `replicas`, how many Tritons share the runs, may be changed at any time.
 
     `run(rows, outputs)` computes named outputs of rows and returns one result per row. `length` gives a row's tokens.
+    A padded position costs `padding_cost` of a token for each position of its row, and never more than a token.
     """
 
     def __init__(
@@ -150,6 +170,7 @@ class RunQueue(Generic[Row]):
         max_rows: int,
         streams: int,
         express: int = 0,
+        padding_cost: float | None = None,
         ahead: int = 0,
         observe: Callable[[RunRecord], None] | None = None,
     ) -> None:
@@ -162,12 +183,13 @@ class RunQueue(Generic[Row]):
         self.replicas = 1
         self._streams = streams
         self._express = express
+        self._padding_cost = 1.0 if padding_cost is None else padding_cost
         self._ahead = ahead
         self._observe = observe
         self._jobs: dict[_Job[Row], None] = {}
         self._virtual_now = 0.0
         self._last_small = -math.inf
-        self._running: dict[asyncio.Task[None], _Lane] = {}
+        self._running: dict[asyncio.Task[None], _UnderWay] = {}
         self._under_way = [0] * len(_Lane)
 
     @property
@@ -228,14 +250,16 @@ class RunQueue(Generic[Row]):
                 lane, room = _Lane.EXPRESS, self._small_tokens
             else:
                 return
+            picked = self._pick(first, room)
             # In the context of the request that made the run necessary, not of the one that happened to end before it.
-            task = first.context.run(asyncio.get_running_loop().create_task, self._execute(self._pick(first, room)))
-            self._running[task] = lane
+            task = first.context.run(asyncio.get_running_loop().create_task, self._execute(picked))
+            tokens = sum(job.widths[row] for job, row in picked) if first.small else 0
+            self._running[task] = _UnderWay(lane, tokens)
             self._under_way[lane] += 1
             task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._under_way[self._running.pop(task)] -= 1
+        self._under_way[self._running.pop(task).lane] -= 1
         self._dispatch()
 
     def _virtual_end(self, job: _Job[Row]) -> float:
@@ -244,20 +268,32 @@ class RunQueue(Generic[Row]):
 
     def _room_for(self, first: _Job[Row]) -> int:
         """How many tokens a run led by `first` may hold in a stream."""
-        return self._run_tokens if first.small or self._express or self._quiet else self._small_tokens
+        if first.small:
+            return max(self._small_tokens, min(self._run_tokens, self._even_share()))
+        return self._run_tokens if self._express or self._quiet else self._small_tokens
+
+    def _even_share(self) -> int:
+        """The tokens of all small requests, spread over the runs that may be under way and one that waits.
+
+        If runs took all that waits, one would go on with most of the requests and the others with what is left.
+        """
+        tokens = sum(job.tokens for job in self._jobs if job.small)
+        tokens += sum(run.small_tokens for run in self._running.values())
+        return math.ceil(tokens / ((self._streams + self._express) * self.replicas + 1))
 
     def _pick(self, first: _Job[Row], room: int) -> list[tuple[_Job[Row], int]]:
         """The next run: rows of `first`, then of others of its kind, as far as they pad little."""
         self._virtual_now = max(self._virtual_now, first.virtual)
         sharing = len(self._jobs)
-        run: _Run[Row] = _Run(first.widths[first.order[-1]], room, self._max_rows)
+        width = first.widths[first.order[-1]]
+        run: _Run[Row] = _Run(width, room, self._max_rows, min(1.0, self._padding_cost * width))
         first.virtual += run.take(first)
         others = [j for j in self._jobs if j is not first and j.small == first.small and j.outputs == first.outputs]
         for job in sorted(others, key=self._virtual_end):
             if run.full:
                 break
             job.virtual += run.take(job)
-        self._virtual_now += len(run.picked) * run.width / sharing
+        self._virtual_now += run.cost / sharing
         now = time.perf_counter()
         for job in dict.fromkeys(job for job, _ in run.picked):
             job.started = job.started or now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from sie_triton.export.to_onnx import ExportError, export_onnx
 from sie_triton.export.to_torchscript import export_torchscript
 from sie_triton.export.tokenizer import load_tokenizer, pad_id, tokenizer_json
 from sie_triton.formats import Format, Precision
-from sie_triton.plan import TritonPlan
+from sie_triton.plan import Encoder, Fused, TritonPlan
 
 Announce = Callable[[str], None]
-WRITERS: dict[Format, Callable[..., None]] = {"onnx": export_onnx, "torchscript": export_torchscript}
+WRITERS: dict[Format, Callable[..., float | None]] = {"onnx": export_onnx, "torchscript": export_torchscript}
 SPECIAL_ROLES = ("cls", "sep", "pad", "mask", "unk", "bos", "eos")
 
 
@@ -110,9 +111,13 @@ class Exporter:
             )
         np.save(path, table, allow_pickle=False)
 
-    def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> None:
-        """Every graph of the plan in one precision. The encoder goes first: heads take the model apart."""
+    def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> float | None:
+        """Every graph of the plan in one precision. The encoder goes first: heads take the model apart.
+
+        Returns what a padded position costs if the graph with the encoder was packed.
+        """
         write = WRITERS[plan.format]
+        padding_cost: float | None = None
         with masks_with_room(precision):
             model: Any = load_model(
                 self.folder,
@@ -126,10 +131,16 @@ class Exporter:
                 path = staging / graph.triton_model / "1" / plan.graph_format.filename(precision)
                 try:
                     module = build_module(graph.module, self.folder, model, self.token_id, precision)
-                    write(module, graph, path, max_sequence=plan.max_length)
+                    # Behind the encoder there is little to pack, and padding may be blanked already.
+                    packing = plan.packs(precision) and isinstance(graph.module, Encoder | Fused)
+                    cost = (partial(write, packing=True) if packing else write)(
+                        module, graph, path, max_sequence=plan.max_length
+                    )
+                    padding_cost = padding_cost or cost
                 except ExportError as error:
                     hint = "try another version of torch, or another `--format`, or report the checkpoint"
                     raise DiagnosticError([Diagnostic("SIE402", str(error), Where(self.folder), hint)]) from error
+        return padding_cost
 
     def reference(self, plan: TritonPlan, rows: Sequence[Row]) -> tuple[str, dict[str, tuple[Any, ...]]]:
         """Where the reference comes from, and its arrays per output tensor and row."""

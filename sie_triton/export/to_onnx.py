@@ -16,7 +16,8 @@ import onnx
 import torch
 from torch import nn
 
-from sie_triton.plan import SPARSE_IDS, SPARSE_WEIGHTS, GraphPlan, SparseMax, Tensor
+from sie_triton.export.packing import pack
+from sie_triton.plan import ATTENTION_MASK, INPUT_IDS, SPARSE_IDS, SPARSE_WEIGHTS, GraphPlan, SparseMax, Tensor
 
 Message: TypeAlias = Any  # a NodeProto or a TensorProto: protobuf's classes carry no types
 
@@ -34,8 +35,14 @@ class ExportError(Exception):
     """The graph cannot be exported, or what came out is not what was planned."""
 
 
-def export_onnx(module: nn.Module, graph: GraphPlan, path: Path, *, max_sequence: int) -> None:
-    """Trace `module` and write `path`; equal inputs give equal bytes. Raises `ExportError`."""
+def export_onnx(
+    module: nn.Module, graph: GraphPlan, path: Path, *, max_sequence: int, packing: bool = False
+) -> float | None:
+    """Trace `module` and write `path`; equal inputs give equal bytes. Raises `ExportError`.
+
+    With `packing`, padding is computed only where tokens meet, if the graph is of that kind: then the cost of a padded
+    position comes back, as `packing.pack` tells it.
+    """
     sparse = any(isinstance(head, SparseMax) for head in graph.heads)
     traced = replace(graph, outputs=_wide(graph.outputs)) if sparse else graph
     example = tuple(_example(tensor) for tensor in graph.inputs)
@@ -66,6 +73,7 @@ def export_onnx(module: nn.Module, graph: GraphPlan, path: Path, *, max_sequence
         raise ExportError(f"torch cannot export the graph `{graph.triton_model}`: {cause[0]}") from error
     assert program is not None
     model = program.model_proto
+    padding_cost = pack(model, INPUT_IDS, ATTENTION_MASK) if packing else None
     _normalize(model, traced)
     if sparse:
         _compact(model, graph)
@@ -76,6 +84,7 @@ def export_onnx(module: nn.Module, graph: GraphPlan, path: Path, *, max_sequence
     else:
         path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path))
+    return padding_cost
 
 
 def _wide(outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

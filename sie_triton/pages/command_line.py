@@ -64,7 +64,9 @@ def _spellings(name: str, info: OptionInfo | ArgumentInfo) -> tuple[str, ...]:
         return (name.upper(),)
     # Within `Annotated`, typer's first positional argument is a spelling and not the default that it is named.
     first = (info.default,) if isinstance(info.default, str) else ()
-    return (*first, *(info.param_decls or ())) or (f"--{name.replace('_', '-')}",)
+    written = (*first, *(info.param_decls or ())) or (f"--{name.replace('_', '-')}",)
+    # A switch and its opposite are declared as one.
+    return tuple(spelling for declared in written for spelling in declared.split("/"))
 
 
 def _section(name: str, command: Callable[..., None]) -> str:
@@ -88,6 +90,6 @@ def _values(kind: type) -> str:
 
 
 def _default(parameter: Parameter) -> str:
-    default = parameter.default
+    default = parameter.spellings[0] if parameter.default is True else parameter.default
     values = default if isinstance(default, list | tuple) else [] if default is None or default is False else [default]
     return " ".join(code(value.value if isinstance(value, Enum) else value) for value in values)

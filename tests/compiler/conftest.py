@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sie_frontend.manifest import read_manifest
 from sie_frontend.tokenization import Row
 
 from compiler import tiny
@@ -93,12 +94,14 @@ def playback(built: Path, monkeypatch: pytest.MonkeyPatch) -> Playback:
             super().write_tokenizer(path)
             recording.tokenizer(path)
 
-        def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> None:
+        def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> float | None:
             recording.exports += 1
             for graph in plan.graphs:
                 file = f"{graph.triton_model}/1/{plan.graph_format.filename(precision)}"
                 shutil.copy(built / file.replace(plan.name, tiny.TRITON_NAME), staging / file)
             recording.graphs(staging)
+            batching = next(iter(read_manifest(built).models.values())).batching["cpu"]
+            return batching.padding_cost if plan.packs(precision) else None
 
         def reference(self, plan: TritonPlan, rows: Sequence[Row]) -> tuple[str, dict[str, tuple[Any, ...]]]:
             return reference.origin, dict(reference.outputs)

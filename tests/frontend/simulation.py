@@ -1,7 +1,7 @@
 """A machine and its clients under a virtual clock: what the scheduler's decisions cost, without a computer's noise.
 
-Computing one padded token on one core takes `POSITION_S`, starting a run `RUN_OVERHEAD` times as long; durations are
-told in positions, or in full runs.
+Computing one token on one core takes `POSITION_S`, starting a run `RUN_OVERHEAD` times as long, and a padded position
+what `padding_cost` says; durations are told in positions, or in full runs.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Machine:
 
     cores: int = 2
     instances: int = 2
+    padding_cost: float | None = None
     run_lengths: list[tuple[int, int]] = field(default_factory=list)
     computed: int = 0
     _active: dict[asyncio.Future[None], float] = field(default_factory=dict)
@@ -69,7 +70,9 @@ class Machine:
         self.run_lengths.append((len(rows), max(rows)))
         self.computed += sum(rows)
         self._advance()
-        self._waiting.append((done, POSITION_S * (RUN_OVERHEAD + len(rows) * max(rows))))
+        price = 1.0 if self.padding_cost is None else min(1.0, self.padding_cost * max(rows))
+        padding = price * (len(rows) * max(rows) - sum(rows))
+        self._waiting.append((done, POSITION_S * (RUN_OVERHEAD + sum(rows) + padding)))
         self._plan()
         await done
         return list(rows)
@@ -113,6 +116,7 @@ def queue_of(machine: Machine, *, streams: int = 2, express: int = 0, ahead: int
         streams=streams,
         express=express,
         ahead=ahead,
+        padding_cost=machine.padding_cost,
     )
 
 

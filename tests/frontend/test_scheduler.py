@@ -37,7 +37,14 @@ class Device:
 
 
 def queue(
-    device: Device, *, run_tokens: int = 128, max_rows: int = 8, streams: int = 2, express: int = 0, ahead: int = 0
+    device: Device,
+    *,
+    run_tokens: int = 128,
+    max_rows: int = 8,
+    streams: int = 2,
+    express: int = 0,
+    ahead: int = 0,
+    padding_cost: float | None = None,
 ) -> RunQueue[Row]:
     return RunQueue(
         device,
@@ -48,6 +55,7 @@ def queue(
         streams=streams,
         express=express,
         ahead=ahead,
+        padding_cost=padding_cost,
     )
 
 
@@ -55,15 +63,18 @@ def rows_of(request: str, lengths: Sequence[int]) -> list[Row]:
     return [(request, number, length) for number, length in enumerate(lengths)]
 
 
-def check_runs(device: Device, *, run_tokens: int, max_rows: int, streams: int) -> None:
+def check_runs(
+    device: Device, *, run_tokens: int, max_rows: int, streams: int, padding_cost: float | None = None
+) -> None:
     """What holds for every run, whatever was submitted."""
     assert device.most <= streams
     for rows, _ in device.runs:
         widths = [bucket_of(length, BUCKETS) for _, _, length in rows]
         assert len(rows) <= max_rows
-        assert len(rows) == 1 or len(rows) * max(widths) <= run_tokens
-        # Padding stays below its share of the tokens, or below what a run of its own would cost.
-        padding = len(rows) * max(widths) - sum(widths)
+        # Padding costs less than its share of the tokens, or than a run of its own.
+        price = 1 if padding_cost is None else min(1, padding_cost * max(widths))
+        padding = price * (len(rows) * max(widths) - sum(widths))
+        assert len(rows) == 1 or sum(widths) + padding <= run_tokens
         assert padding <= max(RUN_OVERHEAD, PADDING_SHARE * sum(widths))
 
 
@@ -81,6 +92,7 @@ def check_runs(device: Device, *, run_tokens: int, max_rows: int, streams: int) 
     streams=st.integers(1, 4),
     express=st.integers(0, 2),
     ahead=st.integers(0, 2),
+    padding_cost=st.sampled_from([None, 0.0016, 0.02]),
     yields=st.lists(st.integers(0, 3), min_size=8, max_size=8),
 )
 def test_every_row_is_computed_once_and_comes_back_in_order(
@@ -90,13 +102,20 @@ def test_every_row_is_computed_once_and_comes_back_in_order(
     streams: int,
     express: int,
     ahead: int,
+    padding_cost: float | None,
     yields: list[int],
 ) -> None:
     async def main() -> None:
         device = Device()
         device.gate.set()
         scheduler = queue(
-            device, run_tokens=run_tokens, max_rows=max_rows, streams=streams, express=express, ahead=ahead
+            device,
+            run_tokens=run_tokens,
+            max_rows=max_rows,
+            streams=streams,
+            express=express,
+            ahead=ahead,
+            padding_cost=padding_cost,
         )
 
         async def submit(name: str, lengths: list[int], outputs: tuple[str, ...], wait: int) -> None:
@@ -115,7 +134,8 @@ def test_every_row_is_computed_once_and_comes_back_in_order(
         computed = sorted(row for rows, _ in device.runs for row in rows)
         assert computed == sorted(row for i, (lengths, _) in enumerate(requests) for row in rows_of(f"r{i}", lengths))
         assert scheduler.pending_rows == 0
-        check_runs(device, run_tokens=run_tokens, max_rows=max_rows, streams=streams + express + ahead)
+        at_once = streams + express + ahead
+        check_runs(device, run_tokens=run_tokens, max_rows=max_rows, streams=at_once, padding_cost=padding_cost)
         for rows, outputs in device.runs:
             assert {requests[int(name[1:])][1] for name, _, _ in rows} == {outputs}
 
@@ -141,12 +161,26 @@ def test_a_request_is_cut_longest_first() -> None:
 def test_rows_of_others_fill_the_room_that_is_left() -> None:
     async def main() -> None:
         device = Device()
-        scheduler = queue(device, run_tokens=128, streams=1)
+        scheduler = queue(device, run_tokens=512, streams=1)
         tasks = [asyncio.create_task(scheduler.submit(rows_of(f"r{i}", [20]), ("a",))) for i in range(5)]
         await asyncio.sleep(0)
         device.gate.set()
         await asyncio.gather(*tasks)
         assert [len(rows) for rows, _ in device.runs] == [1, 4]  # the first went before the others were there
+
+    asyncio.run(main())
+
+
+def test_small_requests_spread_over_the_streams() -> None:
+    async def main() -> None:
+        device = Device()
+        scheduler = queue(device, run_tokens=512, max_rows=64, streams=2)
+        tasks = [asyncio.create_task(scheduler.submit(rows_of(f"r{i}", [16]), ("a",))) for i in range(32)]
+        await asyncio.sleep(0)
+        device.gate.set()
+        await asyncio.gather(*tasks)
+        # Two went alone. A third of all 32 is more than the quarter of a run that may always be taken.
+        assert [len(rows) for rows, _ in device.runs] == [1, 1, 10, 10, 8, 2]
 
     asyncio.run(main())
 
@@ -167,6 +201,17 @@ def test_short_rows_do_not_ride_with_much_longer_ones() -> None:
 
 
 SIZES = (("long", 128), ("short", 3), ("half", 64))
+
+
+def test_where_padding_costs_little_rows_of_many_lengths_share_a_run() -> None:
+    async def main() -> None:
+        device = Device()
+        device.gate.set()
+        # A position of padding in a row of 64 costs a tenth of a token: 48 of them less than a run of its own.
+        await queue(device, streams=1, padding_cost=0.1 / 64).submit(rows_of("r", [64, 16, 16, 16, 16]), ("a",))
+        assert [[length for _, _, length in rows] for rows, _ in device.runs] == [[64, 16, 16, 16], [16]]
+
+    asyncio.run(main())
 
 
 def test_other_outputs_never_share_a_run() -> None:

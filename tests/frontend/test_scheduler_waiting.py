@@ -131,12 +131,17 @@ def test_runs_are_whole_again_when_no_queries_come() -> None:
     assert shortened == pytest.approx(2 * QUIET_S / POSITION_S / (RUN_OVERHEAD + SMALL_SHARE * RUN_TOKENS), rel=0.01)
 
 
+# MiniLM's, 384 wide, when its graph is packed.
+PACKED = 0.0016
+
+
 @pytest.mark.parametrize("express", [0, 1])
 @pytest.mark.parametrize("clients", [32, 128])
-def test_many_queries_alone_share_runs(clients: int, express: int) -> None:
+@pytest.mark.parametrize("padding_cost", [None, PACKED], ids=["padded", "packed"])
+def test_many_queries_alone_share_runs(clients: int, express: int, padding_cost: float | None) -> None:
     async def main() -> tuple[list[float], float, int, list[tuple[int, int]]]:
         rng = random.Random(3)
-        machine = Machine(instances=2 + express)
+        machine = Machine(instances=2 + express, padding_cost=padding_cost)
         queue = queue_of(machine, express=express)
         latencies: list[float] = []
 
@@ -148,9 +153,10 @@ def test_many_queries_alone_share_runs(clients: int, express: int) -> None:
         return latencies, asyncio.get_running_loop().time() / POSITION_S, machine.computed, machine.run_lengths
 
     latencies, took, tokens, runs = simulate(main())
-    assert percentile(latencies, 99) <= 3 * percentile(latencies, 50)
+    assert percentile(latencies, 99) <= 2.3 * percentile(latencies, 50)
     # Of what two cores can do: with 128 clients there are more rows of the same length to choose from.
-    assert tokens / took / 2 >= {32: 0.72, 128: 0.8}[clients]
+    share = {32: 0.72, 128: 0.8} if padding_cost is None else {32: 0.83, 128: 0.9}
+    assert tokens / took / 2 >= share[clients]
     assert sum(rows for rows, _ in runs) / len(runs) >= {32: 4, 128: 8}[clients]
 
 
