@@ -18,7 +18,7 @@ from sie_triton import manifest as manifests
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.catalog import Recipe, Refusal, verdict
 from sie_triton.checkpoint import Checkpoint, Progress, resolve_checkpoint
-from sie_triton.config import CpuShape, available_cores, cpu_shape, machines, triton_configs
+from sie_triton.config import CpuShape, available_cores, cpu_shape, machines, multiplies_bfloat16, triton_configs
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import read_facts
 from sie_triton.formats import Precision
@@ -204,6 +204,8 @@ def _compile(
         tag=key[:12],
         options=options,
     )
+    if any(plan.precisions.get("cpu") == "bfloat16" for plan in plans) and not multiplies_bfloat16():
+        options.announce("this CPU does not multiply bfloat16: float32 would be faster here")
     built = []
     for plan in plans:
         models, triton, entry = _compile_plan(target.bundle, plan, site, key)

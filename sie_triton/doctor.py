@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sie_triton.config import available_cores, cpu_shape
+from sie_triton.config import available_cores, cpu_shape, multiplies_bfloat16
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.installation import find_installation
 from sie_triton.embedded.ports import port_problem
@@ -58,6 +58,14 @@ def _cores() -> Iterator[Finding]:
         f"{cores} of {os.cpu_count()} may be used; a small model gets {shape.instances} instances "
         f"with {shape.threads} thread each",
     )
+    if multiplies_bfloat16():
+        yield Finding(
+            "ok",
+            "bfloat16",
+            "this CPU multiplies it: with `--format torchscript`, it is faster than float32",
+        )
+    else:
+        yield Finding("ok", "bfloat16", "this CPU does not multiply it: float32 is faster here")
 
 
 def _memory() -> Iterator[Finding]:

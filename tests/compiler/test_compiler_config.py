@@ -27,6 +27,7 @@ from sie_triton.config import (
     TritonModelConfig,
     cpu_shape,
     max_batch_size,
+    multiplies_bfloat16,
     triton_configs,
 )
 from sie_triton.lint import lint_model_config, lint_repository
@@ -162,3 +163,18 @@ def test_the_shipped_numbers() -> None:
     assert max_batch_size(16_384, bucket_lengths(256), CPU_RUN_TOKENS) == 64
     assert max_batch_size(16_384, bucket_lengths(8192), CPU_RUN_TOKENS) == 32
     assert max_batch_size(256, bucket_lengths(512), CPU_RUN_TOKENS) == 32
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("model name\t: EPYC\nflags\t\t: fpu avx512f avx512_bf16 amd\n", True),
+        ("flags\t\t: fpu amx_bf16\n", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("flags\t\t: fpu avx2 avx512f\n", False),
+        ("model name\t: avx512_bf16\n", False),
+        ("", False),
+    ],
+)
+def test_bfloat16_is_found_among_the_flags(cpuinfo: str, expected: bool) -> None:
+    assert multiplies_bfloat16(cpuinfo) is expected

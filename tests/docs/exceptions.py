@@ -36,7 +36,7 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
 MENTIONS: Mapping[str, str] = {
     "sie-triton build --force": "a build of everything; tests/e2e runs it",
     "sie-triton build -r /models/repository -m ID": "a path inside a container",
-    "sie-triton doctor": "what it finds is the machine's; tests/e2e reads it",
+    "sie-triton doctor": "what it finds is the machine's; tests/embedded reads it",
     "sie-triton tune": NOT_HERE["sie-triton tune"],
     "sie-triton verify": "it takes half a minute, and docs/quick-start.md runs it",
 }
