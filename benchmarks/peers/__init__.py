@@ -63,6 +63,7 @@ _SENTENCE_TRANSFORMERS = ("sentence-transformers[onnx]==5.7.0", _TORCH)
 PEERS: tuple[Peer, ...] = (
     Peer("ours", "ours", http=True, in_short_mode=True),
     Peer("ours-ensemble", "ours", http=True),
+    Peer("ours-bfloat16", "ours", http=True),
     Peer("limit", "limit", in_short_mode=True),
     Peer("fastembed", "fastembed", ("fastembed==0.9.1",), in_short_mode=True),
     Peer("sentence-transformers", "sentence_transformers", _SENTENCE_TRANSFORMERS),
