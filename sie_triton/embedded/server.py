@@ -346,7 +346,7 @@ def _environment(installation: Installation, *, gpu: bool) -> dict[str, str]:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     # numpy's BLAS would start a thread a core in each stub; the stubs never call it.
     environment["OPENBLAS_NUM_THREADS"] = "1"
-    # Weights on huge pages, where the system gives them to those who ask: a single text took 9 % less time, a full run 3.
+    # Weights on huge pages where the system gives them to those who ask: one text takes 9 % less time, a full run 3 %.
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if "glibc.malloc.hugetlb" not in tunables:
         environment["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))

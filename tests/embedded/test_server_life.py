@@ -18,8 +18,9 @@ from embedded.client import eventually, group_members, infer, regions, results, 
 from embedded.graphs import DOUBLING_CONFIG, FLOAT, add_model, doubling, graph, onnx_config
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded import warden
+from sie_triton.embedded.installation import find_installation
 from sie_triton.embedded.ports import free_port, listener, port_problem
-from sie_triton.embedded.server import ServerSpec, TritonServer
+from sie_triton.embedded.server import ServerSpec, TritonServer, _environment
 from sie_triton.embedded.supervisor import RestartPolicy, State, Supervisor, Transition
 
 SCRATCH = "sie-triton-*"
@@ -149,7 +150,7 @@ def test_stopping_leaves_nothing(spec: ServerSpec) -> None:
 PARENT = """
 import sys, threading, time
 from pathlib import Path
-from sie_triton.embedded.server import ServerSpec, TritonServer
+from sie_triton.embedded.server import ServerSpec, TritonServer, _environment
 
 def serve():
     server = TritonServer(ServerSpec(Path(sys.argv[1]), Path(sys.argv[2])))
@@ -342,3 +343,21 @@ def test_a_plan_that_cannot_run_is_told(tmp_path: Path) -> None:
     assert run.stderr
     assert f"cannot run `{tmp_path / 'absent'}`" in run.stderr.read()
     assert regions(prefix) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.arena_max=2", "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_the_server_asks_for_huge_pages_unless_told_otherwise(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given is None:
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    else:
+        monkeypatch.setenv("GLIBC_TUNABLES", given)
+    assert _environment(find_installation(), gpu=False)["GLIBC_TUNABLES"] == expected
