@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +131,9 @@ class Exporter:
                 try:
                     module = build_module(graph.module, self.folder, model, self.token_id, precision)
                     # Behind the encoder there is little to pack, and padding may be blanked already.
-                    packing = plan.packs(precision) and isinstance(graph.module, Encoder | Fused)
-                    cost = (partial(write, packing=True) if packing else write)(
-                        module, graph, path, max_sequence=plan.max_length
-                    )
+                    packs = plan.packs(precision) and isinstance(graph.module, Encoder | Fused)
+                    packing = {"packing": True} if packs else {}
+                    cost = write(module, graph, path, max_sequence=plan.max_length, **packing)
                     padding_cost = padding_cost or cost
                 except ExportError as error:
                     hint = "try another version of torch, or another `--format`, or report the checkpoint"

@@ -111,6 +111,33 @@ def test_one_head_is_one_graph_for_every_machine(everything: Path) -> None:
         assert 0.999 <= distance.min_cosine < 1.0 - 1e-9
 
 
+def packed(repository: Path, graph: str = "model.onnx") -> bool:
+    """Whether a graph finds its real tokens by itself; the manifest must say the same of the CPU's."""
+    nodes = {node.op_type for node in onnx.load(str(repository / tiny.TRITON_NAME / "1" / graph)).graph.node}
+    costs = {model.batching["cpu"].padding_cost for model in read_manifest(repository).models.values()}
+    if graph == "model.onnx":
+        assert ("NonZero" in nodes) == (costs != {None})
+    return "NonZero" in nodes
+
+
+@pytest.mark.export
+def test_only_graphs_that_no_gpu_uses_are_packed(everything: Path, tiny_model: Tiny, tmp_path: Path) -> None:
+    assert packed(everything)
+    assert not packed(everything, "model.float16.onnx")
+    batching = next(iter(read_manifest(everything).models.values())).batching
+    assert {machine: numbers.padding_cost is not None for machine, numbers in batching.items()} == {
+        "cpu": True,
+        "cuda": False,
+        "cuda-tensorrt": False,
+    }
+    for name, graphs in {
+        "shared": GraphOptions(precision="float32"),
+        "unwanted": GraphOptions(devices=("cpu",), packing=False),
+    }.items():
+        compile_models([tiny_model.target()], tiny_model.options(tmp_path / name, graphs=graphs))
+        assert not packed(tmp_path / name)
+
+
 @pytest.mark.export
 def test_half_the_weights_and_the_same_signature(everything: Path) -> None:
     graphs = {
@@ -147,6 +174,7 @@ def test_a_precision_that_misses_gives_way_unless_it_was_insisted_on(
     assert built.precisions == {"cpu": "float32", "cuda": "float32"}
     assert any("float32 takes its place" in line for line in said)
     assert not list((tmp_path / "auto").rglob("*float16*"))
+    assert not packed(tmp_path / "auto")
     assert verify_repository(tmp_path / "auto", read_manifest(tmp_path / "auto")) == []
     with pytest.raises(DiagnosticError, match="SIE501"):
         compile_models(
