@@ -260,8 +260,9 @@ def _write_verified_graphs(
 ) -> tuple[TritonPlan, dict[Precision, dict[str, Distance]], float | None]:
     """Configurations and graphs, one precision after the other, each measured before the next.
 
-    A precision that nobody insisted on and that is not close enough gives way to float32: then the plan that comes back
-    says so. Last comes what a padded position costs in packed graphs. Raises `DiagnosticError` for any other miss.
+    What is not close enough gives way: a packed graph to the padded one, a precision that nobody insisted on to
+    float32; then the plan that comes back says so. Last comes what a padded position costs in packed graphs. Raises
+    `DiagnosticError` for any other miss.
     """
     options = site.options
     padding_cost: float | None = None
@@ -286,6 +287,12 @@ def _write_verified_graphs(
         problems = list(check_parity(site.staging, plan.name, measured, precision))
         if not problems:
             parity[precision] = measured
+            continue
+        if cost is not None:
+            options.announce(
+                f"{plan.name}: packed it is not close enough, padded takes its place: {problems[0].message}"
+            )
+            plan = replace(plan, packing=False)
             continue
         if options.graphs.precision or precision == "float32":
             raise DiagnosticError(problems)

@@ -135,7 +135,7 @@ def multiplies_bfloat16(cpuinfo: str | None = None) -> bool:
 
 
 def run_tokens(machine: Machine, max_batch_tokens: int) -> int:
-    """The padded tokens that one run may hold on a kind of machine."""
+    """What one run may cost on a kind of machine, told in tokens."""
     return min(CPU_RUN_TOKENS, max_batch_tokens) if machine == "cpu" else max_batch_tokens
 
 
@@ -144,7 +144,7 @@ def max_batch_size(max_batch_tokens: int, buckets: tuple[int, ...], run_tokens: 
 
     `max_batch_tokens // longest bucket` rows keep a full batch of the longest texts within the bundle's ceiling; at
     least `run_tokens // shortest bucket` rows let the frontend fill one run with the shortest ones. The frontend never
-    sends more than `run_tokens` padded tokens in a request, so only requests that queue up and have equal shapes are
+    sends a request that costs more than `run_tokens` tokens, so only requests that queue up and have equal shapes are
     merged beyond that, and this number bounds them.
     """
     return max(1, max_batch_tokens // buckets[-1], run_tokens // buckets[0])

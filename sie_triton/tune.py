@@ -47,7 +47,7 @@ RESOLUTION = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Padded tokens in a run, runs side by side, and threads in each."""
+    """What a run may cost in tokens, runs side by side, and threads in each."""
 
     run_tokens: int
     streams: int

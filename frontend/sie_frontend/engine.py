@@ -106,7 +106,7 @@ class Engine:
         )
 
     def _buckets(self, model: Model) -> Sequence[int]:
-        """The lengths that rows are padded to. A CPU computes every position, so it pads no further than it must; a GPU
+        """The lengths that rows are padded to. On a CPU positions cost time, so it pads no further than it must; a GPU
         and Triton's batcher want few shapes."""
         if self.settings.device == "cpu":
             return range(1, model.tokenization.max_length + 1)

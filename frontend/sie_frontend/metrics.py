@@ -38,7 +38,7 @@ class Metrics:
         self.errors = counter("errors", "Requests refused or failed, by kind", "kind")
         self.items = counter("items", "Items received in admitted requests", "model")
         self.tokens = counter("tokens", "Token ids processed, special tokens included", "model")
-        self.padded_tokens = counter("padded_tokens", "Positions computed, padding included", "model")
+        self.padded_tokens = counter("padded_tokens", "Positions of all runs, padding included", "model")
         self.truncated = counter("truncated_items", "Items cut at the model's limit", "model")
         self.request_seconds = histogram("request_seconds", "Wall time of a request", _SECONDS, "route", "model")
         self.stage_seconds = histogram(

@@ -82,7 +82,7 @@ RunFunction: TypeAlias = "Callable[[Sequence[Row], tuple[str, ...]], Awaitable[S
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One finished run: its rows, their tokens, the positions computed for them, and the seconds it took."""
+    """One finished run: its rows, their tokens, its positions with padding, and the seconds it took."""
 
     rows: int
     tokens: int

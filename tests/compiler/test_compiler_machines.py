@@ -139,6 +139,27 @@ def test_only_graphs_that_no_gpu_uses_are_packed(everything: Path, tiny_model: T
 
 
 @pytest.mark.export
+def test_a_packed_graph_that_misses_gives_way_to_the_padded_one(
+    tiny_model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sie_triton.export import packing
+
+    def damaging(model: onnx.ModelProto, ids: str, mask: str) -> float | None:
+        cost = packing.pack(model, ids, mask)
+        last = max(number for number, node in enumerate(model.graph.node) if node.op_type == "NonZero")
+        model.graph.node[last].op_type = "Identity"  # every token is taken for the one at place 0 or 1
+        return cost
+
+    monkeypatch.setattr("sie_triton.export.to_onnx.pack", damaging)
+    said: list[str] = []
+    graphs = GraphOptions(devices=("cpu",))
+    compile_models([tiny_model.target()], telling(tiny_model.options(tmp_path / "r", graphs=graphs), said))
+    assert any("padded takes its place" in line for line in said)
+    assert not packed(tmp_path / "r")
+    assert verify_repository(tmp_path / "r", read_manifest(tmp_path / "r")) == []
+
+
+@pytest.mark.export
 def test_half_the_weights_and_the_same_signature(everything: Path) -> None:
     graphs = {
         name: onnx.load(str(everything / tiny.TRITON_NAME / "1" / name))

@@ -7,7 +7,7 @@ import socket
 from typer.testing import CliRunner
 
 from sie_triton.cli import app
-from sie_triton.config import available_cores
+from sie_triton.config import available_cores, multiplies_bfloat16
 from sie_triton.doctor import examine
 
 
@@ -19,7 +19,7 @@ def test_a_machine_that_can_serve_has_no_problems() -> None:
     assert [finding for finding in findings.values() if finding.verdict == "problem"] == []
     assert findings["cores"].message.startswith(f"{available_cores()} of ")
     assert "tritonserver" in findings["tritonserver"].message
-    assert "multiply" in findings["bfloat16"].message or "multiplies" in findings["bfloat16"].message
+    assert ("does not" in findings["bfloat16"].message) is not multiplies_bfloat16()
 
 
 def test_a_taken_port_is_a_problem_with_a_cure_and_a_status() -> None:
