@@ -17,6 +17,7 @@ from sie_triton import __version__
 from sie_triton import manifest as manifests
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.catalog import Recipe, Refusal, verdict
+from sie_triton.certificate import certify, take_reference, tokens_without_rows
 from sie_triton.checkpoint import Checkpoint, Progress, resolve_checkpoint
 from sie_triton.config import CpuShape, available_cores, cpu_shape, machines, multiplies_bfloat16, triton_configs
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
@@ -27,17 +28,7 @@ from sie_triton.plan import EXPORTER_REVISION, GraphOptions, TritonPlan
 from sie_triton.recipes import QUERY_WEIGHTS_NAME, extra_files, make_plans
 from sie_triton.render import render
 from sie_triton.repository import clear_leftovers, current_manifest, publish, staged_repository, write_manifest
-from sie_triton.verify import (
-    REFERENCE_NAME,
-    StoredReference,
-    case_rows,
-    check_parity,
-    check_structure,
-    make_cases,
-    measure,
-    tokenizes_differently,
-    write_reference,
-)
+from sie_triton.verify import REFERENCE_NAME, check_parity, check_structure, measure, write_reference
 
 if TYPE_CHECKING:
     from sie_triton.export import Exporter
@@ -234,23 +225,26 @@ def _compile_plan(
     for name in dict.fromkeys((*(graph.triton_model for graph in plan.graphs), plan.name)):
         _replace_directory(staging / name)
     home = staging / plan.name / "1"
-    exporter.write_tokenizer(home / manifests.TOKENIZER_NAME)
+    largest_id = exporter.write_tokenizer(home / manifests.TOKENIZER_NAME, lowercase=plan.lowercase)
     if plan.query_weights:
         exporter.write_query_weights(home / QUERY_WEIGHTS_NAME, plan.query_weights)
     vocabulary = manifests.Vocabulary(exporter.pad_id, exporter.special_ids, exporter.all_special_ids)
     models = manifests.model_entries(bundle, plan, site.cpu, vocabulary, site.checkpoint.revision)
     model = next(iter(models.values()))
-    maker = RowMaker(model, staging)
-    cases = make_cases(maker, exporter.specials_around_text)
-    _check_tokenizer(plan, exporter, maker, [case.document or case.query or "" for case in cases])
-    rows = case_rows(maker, cases)
-    origin, outputs = exporter.reference(plan, rows)
-    write_reference(home / REFERENCE_NAME, StoredReference(origin, cases, tuple(row.ids for row in rows), outputs))
-    options.announce(f"{plan.name}: comparing {len(cases)} texts with {origin}")
+    options.announce(f"{plan.name}: asking an implementation that reads the checkpoint itself")
+    reference, testimony = take_reference(
+        plan, RowMaker(model, staging), exporter.folder, exporter.token_id, trust_remote_code=options.trust_remote_code
+    )
+    write_reference(home / REFERENCE_NAME, reference)
+    options.announce(f"{plan.name}: comparing {len(reference.cases)} texts with {reference.origin}")
     plan, parity, padding_cost = _write_verified_graphs(plan, site, model)
     revision = site.checkpoint.revision
     models = manifests.model_entries(bundle, plan, site.cpu, vocabulary, revision, padding_cost)
-    entry = manifests.built_entry(plan, key, site.checkpoint.identity, parity)
+    warnings = (*plan.warnings, *tokens_without_rows(largest_id, exporter.embedding_rows))
+    certificate = certify(reference, testimony, warnings)
+    for text in (*certificate.departures, *warnings):
+        options.announce(f"{plan.name}: {text}")
+    entry = manifests.built_entry(plan, key, site.checkpoint.identity, parity, certificate)
     default, *_ = triton_configs(plan, site.cpu, site.tag).values()
     return models, manifests.triton_entries(staging, default), entry
 
@@ -318,13 +312,6 @@ def _remove_graph(path: Path) -> None:
     """A graph and the weights beside it."""
     for file in path.parent.glob(f"{path.name}*"):
         file.unlink()
-
-
-def _check_tokenizer(plan: TritonPlan, exporter: Exporter, maker: RowMaker, texts: Sequence[str]) -> None:
-    """The frontend's tokenizer must make the ids that transformers makes, truncation included."""
-    for ours, theirs in zip(maker.tokenizer.encode(texts), exporter.tokenize(texts, plan.max_length), strict=True):
-        if ours.tolist() != (theirs or [maker.model.tokenization.pad_id]):
-            raise DiagnosticError([tokenizes_differently(plan.name, "transformers", Where(exporter.folder))])
 
 
 def _check_remote_code(target: Target, checkpoint: Checkpoint, options: BuildOptions) -> None:

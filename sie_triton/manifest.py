@@ -13,6 +13,7 @@ from sie_frontend.manifest import (
     SCHEMA_VERSION,
     Batching,
     Built,
+    Certificate,
     Distance,
     Manifest,
     Model,
@@ -29,7 +30,7 @@ from sie_triton.formats import Precision
 from sie_triton.plan import ServedPlan, TritonPlan
 from sie_triton.repository import tree_digests
 
-TOOLS = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
+TOOLS = ("torch", "transformers", "sentence-transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 TOKENIZER_NAME = "tokenizer.json"
 # Recipes whose adapters let a request lower the truncation length with `options.max_seq_length`.
 REQUEST_LIMITS = frozenset({"splade", "cross_encoder", "causal_cross_encoder", "native_causal_cross_encoder"})
@@ -78,6 +79,7 @@ def model_entries(
         buckets=plan.buckets,
         special_ids=vocabulary.special_ids,
         all_special_ids=vocabulary.all_special_ids,
+        truncation_side=plan.truncation_side,
     )
     batching = {str(machine): _batching(plan, machine, cpu, padding_cost) for machine in machines(plan)}
     return {
@@ -148,7 +150,7 @@ def triton_entries(staging: Path, configs: Iterable[TritonModelConfig]) -> dict[
     }
 
 
-def built_entry(plan: TritonPlan, key: str, checkpoint: str, parity: Parity) -> Built:
+def built_entry(plan: TritonPlan, key: str, checkpoint: str, parity: Parity, certificate: Certificate) -> Built:
     """The record of one build."""
     return Built(
         key=key,
@@ -159,6 +161,7 @@ def built_entry(plan: TritonPlan, key: str, checkpoint: str, parity: Parity) -> 
         layout=plan.layout,
         tools=tool_versions(),
         parity={str(precision): dict(measured) for precision, measured in parity.items()},
+        certificate=certificate,
         triton_models=tuple(dict.fromkeys((*(graph.triton_model for graph in plan.graphs), plan.name))),
     )
 

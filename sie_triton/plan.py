@@ -13,11 +13,11 @@ from sie_frontend.manifest import Head, OutputType, Prompting
 
 from sie_triton.bundle import ResolvedProfile
 from sie_triton.catalog import Recipe
-from sie_triton.facts import DenseLayer, Pooling
+from sie_triton.facts import Layer, Pooling
 from sie_triton.formats import DEVICES, FORMATS, Device, Format, GraphFormat, Precision
 
 # Raise when the exported bytes change for equal inputs, so that `build` does not skip what it should renew.
-EXPORTER_REVISION = 4
+EXPORTER_REVISION = 5
 
 Layout = Literal["ensemble", "fused"]
 ModelClass = Literal["base", "masked_lm", "sequence_classification", "causal_lm"]
@@ -78,23 +78,28 @@ class Encoder:
 class DensePooling:
     """Token embeddings to one vector per pooling, `[batch, dim]`, each L2-normalised and as pooled.
 
-    All poolings that a request may choose are in one graph: beside the encoder they cost nothing, and on the embedded
-    server every graph is a process.
+    `token_layers` come in front of the pooling, `layers` behind it; of what leaves them the first `keep` numbers stay
+    (None: all). All poolings that a request may choose are in one graph: beside the encoder they cost nothing, and on
+    the embedded server every graph is a process.
     """
 
     poolings: tuple[Pooling, ...]
-    layers: tuple[DenseLayer, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    token_layers: tuple[Layer, ...] = ()
+    keep: int | None = None
     kind: Literal["dense"] = "dense"
 
 
 @dataclass(frozen=True, slots=True)
 class SparseMax:
-    """Masked-language-model logits, their maximum over tokens, `log1p(relu)` once or twice; compact on the way out.
+    """Masked-language-model logits, `log1p(relu)` once or twice, maximum or sum over tokens; compact on the way out.
 
-    SPLADE: Formal et al., 2021.
+    `max_terms`: how many of the largest weights stay (None: all). SPLADE: Formal et al., 2021.
     """
 
     double_log: bool = False
+    pooling: Literal["max", "sum"] = "max"
+    max_terms: int | None = None
     kind: Literal["sparse"] = "sparse"
 
 
@@ -114,7 +119,7 @@ class TokenVectors:
     """
 
     dim: int
-    layers: tuple[DenseLayer, ...] = ()
+    layers: tuple[Layer, ...] = ()
     weight: str | None = None
     file: str | None = None
     normalize: bool = True
@@ -123,9 +128,9 @@ class TokenVectors:
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """A sequence-classification head with one label, `[batch, 1]`; `sigmoid` or the raw logit."""
+    """A sequence-classification head with one label, `[batch, 1]`, and the class of `torch.nn` that follows it."""
 
-    activation: Literal["sigmoid", "identity"]
+    activation: str
     kind: Literal["score"] = "score"
 
 
@@ -197,6 +202,8 @@ class TritonPlan:
     Without `steps` the one graph is itself the public model. `precisions` says what the graphs compute in on each kind
     of device; graphs that agree are one file. `query_weights`: the checkpoint's files of token weights that stand in
     for the model on queries; the first that can be read counts. `packing`: whether graphs for CPUs may be packed.
+    `truncation_side`: where a text that is too long loses tokens; `lowercase`: whether text is lowercased first.
+    `warnings`: what the bundle asks for without effect.
     """
 
     name: str
@@ -213,6 +220,9 @@ class TritonPlan:
     layout: Layout = "ensemble"
     precisions: Mapping[Device, Precision] = field(default_factory=lambda: {"cpu": "float32"})
     packing: bool = False
+    truncation_side: Literal["left", "right"] = "right"
+    lowercase: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def encoder(self) -> Encoder:

@@ -25,7 +25,19 @@ from sie_frontend.manifest import (
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.catalog import Recipe
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
-from sie_triton.facts import CheckpointFacts, DenseLayer, Pooling
+from sie_triton.effects import check_effects
+from sie_triton.facts import (
+    CheckpointFacts,
+    DenseChain,
+    DenseLayer,
+    Layer,
+    Pooling,
+    dense_chain,
+    sparse_chain,
+    token_chain,
+)
+from sie_triton.facts.checkpoint import activation
+from sie_triton.facts.pipeline import unsupported
 from sie_triton.formats import FORMATS, Device, Format, Precision
 from sie_triton.plan import (
     ATTENTION_MASK,
@@ -61,18 +73,31 @@ QUERY_WEIGHTS_NAME = "query_weights.npy"
 BGE_M3_FILES = ("colbert_linear.pt", "sparse_linear.pt")
 # ColBERT checkpoints keep their projection under one of these names, if it is not a module of its own.
 PROJECTION_NAMES = ("colbert_linear", "linear", "projection", "dense")
+# Recipes whose adapters run the checkpoint with sentence-transformers, so that its own settings hold.
+FOLLOWS_MODULES = frozenset({"sentence_transformer_dense", "sentence_transformer_sparse", "cross_encoder"})
 # zerank scores a pair by the logit of this token.
 ZERANK_TOKEN = "Yes"
 
 
 @dataclass(frozen=True, slots=True)
 class _DenseNeed:
-    """What one profile asks of the dense head; profiles whose `layers` agree share it."""
+    """What one profile asks of the dense head; profiles that agree on all but the poolings share it.
+
+    `unit`: every vector leaves with unit length, so that nothing is left to choose.
+    """
 
     own: Pooling
     poolings: tuple[Pooling, ...]
-    layers: tuple[DenseLayer, ...]
+    layers: tuple[Layer, ...]
     dim: Axis
+    token_layers: tuple[Layer, ...] = ()
+    keep: int | None = None
+    unit: bool = False
+
+    @property
+    def chain(self) -> object:
+        """What must be equal for two profiles to share the head."""
+        return (self.layers, self.token_layers, self.keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +111,13 @@ class _Need:
     others: tuple[HeadModule, ...]
     heads: dict[OutputType, Head]
     max_length: int
+    warnings: tuple[str, ...] = ()
 
     def shared(self, options: GraphOptions) -> object:
         """What must be equal for two profiles to share their graphs."""
-        layers = self.dense.layers if self.dense else None
+        chain = self.dense.chain if self.dense else None
         precisions = tuple(precisions_for(self.profile, options).items())
-        return (self.encoder, self.others, layers, self.max_length, self.profile.max_batch_tokens, precisions)
+        return (self.encoder, self.others, chain, self.max_length, self.profile.max_batch_tokens, precisions)
 
 
 def make_plans(
@@ -109,8 +135,30 @@ def make_plans(
     groups: dict[object, list[_Need]] = {}
     for profile, recipe in profiles:
         need = _NEEDS[recipe.name](bundle, profile, recipe, facts)
+        need = replace(need, warnings=_warnings(bundle, need, facts))
         groups.setdefault(need.shared(options), []).append(need)
     return tuple(_plan(members, facts, options) for members in groups.values())
+
+
+def _warnings(bundle: Bundle, need: _Need, facts: CheckpointFacts | None) -> tuple[str, ...]:
+    """What the bundle asks for without effect; raises `DiagnosticError` where something else would come out."""
+    known = need.dense if facts or need.recipe.name != "sentence_transformer_dense" else None
+    found, problems = check_effects(
+        bundle,
+        need.profile,
+        need.recipe,
+        pooling=known.own if known else None,
+        unit=known.unit if known else None,
+    )
+    if problems:
+        raise DiagnosticError(problems)
+    declared = need.profile.token_limit
+    if declared and declared > need.max_length:
+        cut = (
+            f"texts of `{need.profile.model_id}` are cut at {need.max_length} tokens, not at {declared}: the checkpoint"
+        )
+        found = (*found, f"{cut} reads no more")
+    return found
 
 
 def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Device, Precision]:
@@ -152,12 +200,15 @@ def _plan(members: Sequence[_Need], facts: CheckpointFacts | None, options: Grap
         max_length=first.max_length,
         buckets=bucket_lengths(first.max_length),
         max_batch_tokens=first.profile.max_batch_tokens,
-        served=tuple(ServedPlan(n.profile, n.recipe, _prompting(n, facts), _heads(n, first, facts)) for n in members),
+        served=tuple(ServedPlan(n.profile, n.recipe, _prompting(n, facts), _heads(n, first)) for n in members),
         query_weights=tables,
         format=options.format,
         layout=layout,
         precisions=precisions_for(first.profile, options),
         packing=options.packing and not any(_reads_padding(need) for need in members),
+        truncation_side=facts.truncation_side if facts else "right",
+        warnings=tuple(dict.fromkeys(text for need in members for text in need.warnings)),
+        lowercase=bool(facts and first.recipe.name in FOLLOWS_MODULES and facts.pipeline.do_lower_case),
     )
 
 
@@ -220,13 +271,16 @@ def _mask_if_read(module: HeadModule, inputs: tuple[Tensor, ...]) -> tuple[Tenso
 def _dense_modules(members: Sequence[_Need]) -> list[HeadModule]:
     wanted = [need.dense for need in members if need.dense]
     poolings = tuple(dict.fromkeys(p for dense in wanted for p in dense.poolings))
-    return [DensePooling(poolings, wanted[0].layers)] if wanted else []
+    if not wanted:
+        return []
+    first = wanted[0]
+    return [DensePooling(poolings, first.layers, first.token_layers, first.keep)]
 
 
 def _dense_names(pooling: str, first: _Need) -> tuple[str, str]:
     """The tensors of a pooling; the first profile's own pooling gets the plain names."""
     assert first.dense is not None
-    suffix = "" if pooling == first.dense.own else f"_{pooling}"
+    suffix = "" if pooling == first.dense.own else f"_{pooling.replace('+', '_')}"
     return f"dense{suffix}", f"dense{suffix}_unnormalized"
 
 
@@ -244,19 +298,17 @@ def _outputs(module: HeadModule, first: _Need) -> tuple[Tensor, ...]:
     return (Tensor("score", "FP32", ("batch", 1)),)
 
 
-def _heads(need: _Need, first: _Need, facts: CheckpointFacts | None) -> dict[OutputType, Head]:
+def _heads(need: _Need, first: _Need) -> dict[OutputType, Head]:
     heads: dict[OutputType, Head] = {}
     if need.dense:
-        heads["dense"] = _dense_head(need, first, facts)
+        heads["dense"] = _dense_head(need, first)
     heads.update(need.heads)
     return heads
 
 
-def _dense_head(need: _Need, first: _Need, facts: CheckpointFacts | None) -> DenseHead:
+def _dense_head(need: _Need, first: _Need) -> DenseHead:
     dense, recipe = need.dense, need.recipe
     assert dense is not None
-    # A `Normalize` module of the repository leaves nothing to choose.
-    always = bool(recipe.name == "sentence_transformer_dense" and facts and facts.sentence and facts.sentence.normalize)
     normalize = need.profile.runtime.get("normalize")
     spellings: dict[str, str] = {}
     if recipe.pooling_otherwise and len(dense.poolings) > 1:
@@ -265,8 +317,8 @@ def _dense_head(need: _Need, first: _Need, facts: CheckpointFacts | None) -> Den
         pooling=dense.own,
         pooling_names=spellings,
         poolings={pooling: Pooled(*_dense_names(pooling, first)) for pooling in dense.poolings},
-        normalize=always or bool(recipe.default_normalize if normalize is None else normalize),
-        honours_normalize=recipe.honours_normalize and not always,
+        normalize=dense.unit or bool(recipe.default_normalize if normalize is None else normalize),
+        honours_normalize=recipe.honours_normalize and not dense.unit,
         blank_is_zero=recipe.blank_text_is_zero,
     )
 
@@ -274,16 +326,13 @@ def _dense_head(need: _Need, first: _Need, facts: CheckpointFacts | None) -> Den
 def _prompting(need: _Need, facts: CheckpointFacts | None) -> Prompting:
     runtime: Mapping[str, Any] = need.profile.runtime
     recipe = need.recipe
-    sentence = facts.sentence if facts and recipe.prompting.startswith("sentence_transformer") else None
-    prompts = sentence.prompts if sentence else {}
-    default = sentence.default_prompt_name if sentence else None
+    followed = facts if facts and recipe.prompting.startswith("sentence_transformer") else None
     return Prompting(
         style=recipe.prompting,
         query_template=runtime.get("query_template", recipe.default_query_template),
         doc_template=runtime.get("doc_template", recipe.default_doc_template),
-        prompts=prompts,
-        default_prompt=prompts.get(default) if default else None,
-        lowercase=bool(sentence and sentence.do_lower_case),
+        prompts=dict(followed.settings.prompts) if followed else {},
+        default_prompt=followed.settings.default_prompt if followed else None,
         suffix=_end_of_sequence(facts) if recipe.append_eos else "",
     )
 
@@ -304,9 +353,11 @@ def token_limit(profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts
     if declared:
         limits.append(int(declared))
     if facts:
-        if recipe.name.startswith("sentence_transformer") and facts.sentence:
-            if not declared and facts.sentence.max_seq_length:
-                limits.append(facts.sentence.max_seq_length)
+        if recipe.name.startswith("sentence_transformer"):
+            if not declared and facts.sentence_limit:
+                limits.append(facts.sentence_limit)
+        elif recipe.name == "cross_encoder" and facts.sentence_limit:
+            limits.append(facts.sentence_limit)
         elif facts.tokenizer_max_length:
             limits.append(facts.tokenizer_max_length)
         if facts.max_positions:
@@ -353,27 +404,56 @@ def _dense(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Chec
 
 
 def _dense_need(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _DenseNeed:
-    sentence = facts.sentence if facts and recipe.name == "sentence_transformer_dense" else None
-    if facts and facts.sentence_problem and recipe.name == "sentence_transformer_dense":
-        raise DiagnosticError([facts.sentence_problem])
-    # On this adapter the repository's modules decide; the bundle's `pooling` has no effect.
-    own: Pooling = sentence.pooling if sentence else recipe.pooling_for(profile.runtime.get("pooling")) or "mean"
-    layers = sentence.dense if sentence else _projection_layers(bundle, profile, facts)
-    dim: Axis = layers[-1].out_features if layers else (facts.hidden_size if facts else None) or "hidden"
+    if recipe.name == "sentence_transformer_dense":
+        need = _followed_need(facts)
+    else:
+        own: Pooling = recipe.pooling_for(profile.runtime.get("pooling")) or "mean"
+        layers = _projection_layers(bundle, profile, facts)
+        dim: Axis = layers[-1].out_features if layers else (facts.hidden_size if facts else None) or "hidden"
+        need = _DenseNeed(own, tuple(dict.fromkeys((own, *_request_poolings(recipe)))), layers, dim)
     declared = bundle.dims.get("dense")
-    if isinstance(dim, int) and declared is not None and declared != dim:
+    if isinstance(need.dim, int) and declared is not None and declared != need.dim:
+        kept = f", of which its `truncate_dim` keeps {need.dim}" if need.keep else ""
         raise DiagnosticError(
             [
                 Diagnostic(
                     "SIE211",
-                    f"`{profile.model_id}` declares {declared} dense dimensions, the checkpoint gives {dim}",
+                    f"`{profile.model_id}` declares {declared} dense dimensions, the checkpoint gives "
+                    f"{facts.hidden_size if facts and kept else need.dim}{kept}",
                     bundle.positions.get("tasks.encode.dense.dim"),
-                    f"set `tasks.encode.dense.dim: {dim}`, or name the checkpoint that the bundle means",
+                    f"set `tasks.encode.dense.dim: {need.dim}`, or name the checkpoint that the bundle means",
                 )
             ]
         )
-    poolings = tuple(dict.fromkeys((own, *_request_poolings(recipe))))
-    return _DenseNeed(own, poolings, layers, dim if isinstance(dim, int) else declared or dim)
+    return need if isinstance(need.dim, int) or declared is None else replace(need, dim=declared)
+
+
+def _followed_need(facts: CheckpointFacts | None) -> _DenseNeed:
+    """What the checkpoint's own modules say: on this adapter they decide, and the bundle's `pooling` has no effect."""
+    if facts is None:
+        return _DenseNeed("mean", ("mean",), (), "hidden")
+    pipeline = facts.followed("SentenceTransformer")
+    if pipeline.listed:
+        chain = dense_chain(pipeline, facts.folder)
+    else:
+        # Without `modules.json` sentence-transformers pools the last token of a model that was made for writing text.
+        chain = DenseChain("last_token" if facts.generates else "mean", include_prompt=True, token_layers=(), layers=())
+    if not chain.include_prompt and facts.settings.prompts:
+        raise DiagnosticError(
+            [unsupported(facts.folder / "modules.json", "a Pooling that leaves out the prompt's tokens")]
+        )
+    width = chain.width(facts.hidden_size)
+    keep = facts.settings.truncate_dim
+    keep = keep if keep and (width is None or keep < width) else None
+    return _DenseNeed(
+        own=chain.pooling,
+        poolings=(chain.pooling,),
+        layers=chain.layers,
+        dim=keep or width or "hidden",
+        token_layers=chain.token_layers,
+        keep=keep,
+        unit=chain.normalizes and keep is None,
+    )
 
 
 def _projection_layers(
@@ -404,13 +484,16 @@ def _request_poolings(recipe: Recipe) -> tuple[Pooling, ...]:
 def _sparse(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
     special = recipe.name == "gte_sparse"
     table = query_weight_files(facts)
+    # SIE doubles the logarithm for this adapter's v3 checkpoints, told by their name.
+    head = SparseMax(double_log=special and "v3" in (bundle.hf_id or str(bundle.weights_path)))
+    if recipe.name == "sentence_transformer_sparse" and facts:
+        head = _followed_sparse(facts)
     return _Need(
         profile=profile,
         recipe=recipe,
         encoder=Encoder("masked_lm"),
         dense=None,
-        # SIE doubles the logarithm for this adapter's v3 checkpoints, told by their name.
-        others=(SparseMax(double_log=special and "v3" in (bundle.hf_id or str(bundle.weights_path))),),
+        others=(head,),
         heads={
             "sparse": SparseHead(
                 SPARSE_IDS,
@@ -421,6 +504,16 @@ def _sparse(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Che
         },
         max_length=token_limit(profile, recipe, facts),
     )
+
+
+def _followed_sparse(facts: CheckpointFacts) -> SparseMax:
+    """What the checkpoint's own modules say; without `modules.json`, sentence-transformers' default."""
+    pipeline = facts.followed("SparseEncoder")
+    terms = facts.settings.max_active_dims
+    if not pipeline.listed:
+        return SparseMax(max_terms=terms)
+    step = sparse_chain(pipeline, facts.folder)
+    return SparseMax(double_log=step.double_log, pooling=step.pooling, max_terms=terms)
 
 
 def _bge_m3(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
@@ -498,8 +591,10 @@ def _token_vectors(
     plain = TokenVectors(dim, normalize=profile.loadtime.get("normalize", True) is not False)
     if facts is None:
         return plain
-    if facts.sentence and facts.sentence.dense and recipe.name != "colbert_rotary":
-        return replace(plain, layers=facts.sentence.dense)
+    if recipe.name != "colbert_rotary":
+        chain = token_chain(facts.followed("MultiVectorEncoder", "ColBERT", "SentenceTransformer"), facts.folder)
+        if chain.layers:
+            return replace(plain, layers=chain.layers)
     names = ("linear",) if recipe.name == "colbert_rotary" else PROJECTION_NAMES
     weights = [f"{name}.weight" for name in names] + [
         name for name in facts.weight_shapes if "colbert" in name and name.endswith(".weight")
@@ -513,7 +608,7 @@ def _token_vectors(
 def _cross_encoder(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
     config = facts.config if facts else {}
     labels = _label_count(config)
-    if labels != 1:
+    if labels != 1 and facts:
         raise _mistake(
             "SIE214",
             f"`{profile.model_id}` has {labels} labels; a score needs exactly one",
@@ -524,7 +619,7 @@ def _cross_encoder(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, fac
         recipe=recipe,
         encoder=Encoder("sequence_classification", token_types=int(config.get("type_vocab_size") or 0) > 1),
         dense=None,
-        others=(Classifier(_activation(recipe, config)),),
+        others=(Classifier(_activation(recipe, facts)),),
         heads={"score": CrossEncoderHead("score")},
         max_length=token_limit(profile, recipe, facts),
     )
@@ -537,14 +632,19 @@ def _label_count(config: Mapping[str, Any]) -> int:
     return len(labels) if labels else 1
 
 
-def _activation(recipe: Recipe, config: Mapping[str, Any]) -> Literal["sigmoid", "identity"]:
-    """What follows the logit: the configuration's function if it names one, else a sigmoid for a single label."""
-    if recipe.score_activation == "sigmoid":
-        return "sigmoid"
-    nested = config.get("sentence_transformers")
-    named = nested.get("activation_fn") if isinstance(nested, Mapping) else None
-    named = named or config.get("sbert_ce_default_activation_function")
-    return "sigmoid" if named is None or "Sigmoid" in str(named) else "identity"
+def _activation(recipe: Recipe, facts: CheckpointFacts | None) -> str:
+    """What follows the logit: the checkpoint's function, unless the adapter takes a sigmoid whatever that says."""
+    if recipe.score_activation == "sigmoid" or facts is None:
+        return "Sigmoid"
+    pipeline = facts.followed("CrossEncoder")
+    odd = f"the modules {pipeline} behind a reranker's transformer" if pipeline.steps else None
+    if pipeline.listed and pipeline.task != "sequence-classification":
+        odd = f"a transformer for `{pipeline.task}`, where a reranker needs `sequence-classification`"
+    if facts.settings.default_prompt:
+        odd = f"the prompt `{facts.settings.default_prompt}` in front of every pair"
+    if odd:
+        raise DiagnosticError([unsupported(facts.folder / "modules.json", odd)])
+    return activation(facts)
 
 
 def _causal(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:

@@ -128,9 +128,17 @@ def _all_cases(model: Model, specials: int) -> tuple[Case, ...]:
     texts = reference_texts(specials, spec.max_length, spec.buckets)
     if isinstance(model.heads.get("score"), CrossEncoderHead | CausalHead):
         return tuple(Case(document, query) for query, document in reference_pairs(texts))
+    return (*(Case(text) for text in texts), *(Case(None, query) for query in QUERIES if _reads_sides(model)))
+
+
+def _reads_sides(model: Model) -> bool:
+    """Whether queries are read differently from documents."""
     head = model.heads.get("multivector")
-    sided = isinstance(head, MultiVectorHead) and head.query is not None
-    return (*(Case(text) for text in texts), *(Case(None, query) for query in QUERIES if sided))
+    if isinstance(head, MultiVectorHead) and head.query is not None:
+        return True
+    prompting, options = model.prompting, model.profiles["default"]
+    named = (options.get(key) for key in ("query_template", "doc_template", "default_instruction"))
+    return bool(prompting.query_template or prompting.doc_template or prompting.prompts or any(named))
 
 
 def case_rows(maker: RowMaker, cases: Sequence[Case]) -> list[Row]:

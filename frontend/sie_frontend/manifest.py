@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 
 OutputType = Literal["dense", "sparse", "multivector", "score"]
@@ -46,7 +46,7 @@ class Tokenization(msgspec.Struct, frozen=True):
     `path` is relative to the repository. `max_length` counts special tokens. `inputs` are the tensors that the
     Triton model takes, in order; `attention_mask` is derived from lengths, never from `ids != pad_id`.
     `special_ids` maps roles (`cls`, `sep`, `pad`, `mask`, `unk`, `bos`, `eos`) to ids; `all_special_ids` lists every
-    special id, roles or not.
+    special id, roles or not. `truncation_side` is where a text that is too long loses tokens.
     """
 
     path: str
@@ -56,6 +56,7 @@ class Tokenization(msgspec.Struct, frozen=True):
     buckets: tuple[int, ...]
     special_ids: dict[str, int] = {}
     all_special_ids: tuple[int, ...] = ()
+    truncation_side: Literal["left", "right"] = "right"
 
 
 class Prompting(msgspec.Struct, frozen=True):
@@ -247,6 +248,24 @@ class Distance(msgspec.Struct, frozen=True):
     batch_max_abs: float
 
 
+class Certificate(msgspec.Struct, frozen=True):
+    """What a build was compared with, and what that is worth.
+
+    `implementation` loaded the checkpoint itself. `texts` is the SHA-256 of the `cases` texts. `compared` is what it
+    said by itself, `not_compared` what it was told; `departures` are where SIE's contract decides against the
+    checkpoint or the implementation, and `warnings` what the bundle asks for without effect and what the checkpoint
+    lacks.
+    """
+
+    implementation: str
+    texts: str
+    cases: int
+    compared: tuple[str, ...]
+    not_compared: tuple[str, ...] = ()
+    departures: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class Built(msgspec.Struct, frozen=True):
     """Where a public Triton model came from and how close it is; `key` recognises an unchanged build.
 
@@ -264,6 +283,7 @@ class Built(msgspec.Struct, frozen=True):
     tools: dict[str, str]
     parity: dict[str, dict[str, Distance]]
     triton_models: tuple[str, ...]
+    certificate: Certificate
 
 
 class Manifest(msgspec.Struct, frozen=True):

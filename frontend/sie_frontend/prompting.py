@@ -30,7 +30,7 @@ def prepare_texts(
         return _sentence_transformer(texts, prompting, template, instruction, default, is_query)
     if prompting.style == "sentence_transformer_sparse":
         prompt = prompting.prompts.get("query" if is_query else "document", "") if instruction is None else instruction
-        return [(prompt + text).strip() for text in texts]
+        return [prompt + text for text in texts]
     if prompting.style in ("instruction_prefix", "colbert"):
         return [f"{instruction} {text}" for text in texts] if instruction else list(texts)
     if prompting.style == "pytorch_embedding":
@@ -61,8 +61,7 @@ def _sentence_transformer(
     else:
         prompt = prompting.prompts.get("query" if is_query else "document", "")
         prepared = [prompt + text for text in texts]
-    prepared = [text.strip() for text in prepared]
-    return [text.lower() for text in prepared] if prompting.lowercase else prepared
+    return prepared
 
 
 def _text_option(options: Mapping[str, Any], name: str) -> str | None:

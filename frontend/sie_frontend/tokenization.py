@@ -40,7 +40,7 @@ class Row:
 
 
 class TextTokenizer:
-    """The tokenizer of one model, truncating on the right (special tokens kept). Any thread may use it.
+    """The tokenizer of one model, truncating on the model's side (special tokens kept). Any thread may use it.
 
     The Rust tokenizer releases the GIL while it works.
     """
@@ -64,7 +64,7 @@ class TextTokenizer:
                     del self._limited[next(iter(self._limited))]
                 tokenizer: Any = Tokenizer.from_str(self._document)
                 tokenizer.no_padding()
-                tokenizer.enable_truncation(max_length=max_length)
+                tokenizer.enable_truncation(max_length=max_length, direction=self.spec.truncation_side)
                 self._limited[max_length] = tokenizer
             return self._limited[max_length]
 

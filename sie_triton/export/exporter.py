@@ -1,4 +1,4 @@
-"""One checkpoint, opened for export: graphs, tokenizer and reference of the plans made for it."""
+"""One checkpoint, opened for export: graphs and tokenizer of the plans made for it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 import transformers
-from sie_frontend.tokenization import Row
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.export.masks import masks_with_room
 from sie_triton.export.modules import build_module, load_model
-from sie_triton.export.reference import compute_reference, origin
 from sie_triton.export.to_onnx import ExportError, export_onnx
 from sie_triton.export.to_torchscript import export_torchscript
 from sie_triton.export.tokenizer import load_tokenizer, pad_id, tokenizer_json
+from sie_triton.facts.checkpoint import TOKENIZER_SETTINGS_NAME
+from sie_triton.facts.files import read_object
 from sie_triton.formats import Format, Precision
 from sie_triton.plan import Encoder, Fused, TritonPlan
 
@@ -38,6 +38,7 @@ class Exporter:
         self.folder = folder
         self._announce = announce
         self._trust = trust_remote_code
+        self._rows: int | None = None
         self._tokenizer: PreTrainedTokenizerFast = load_tokenizer(folder, trust_remote_code=trust_remote_code)
 
     @property
@@ -57,9 +58,10 @@ class Exporter:
         return tuple(sorted(set(self._tokenizer.all_special_ids)))
 
     @property
-    def specials_around_text(self) -> int:
-        """How many special tokens surround a text."""
-        return len(self.tokenize([""], max_length=16)[0])
+    def embedding_rows(self) -> int:
+        """How many token ids the model has an embedding for; known once graphs are written."""
+        assert self._rows is not None
+        return self._rows
 
     def token_id(self, token: str) -> int:
         """The one id of a token, as vocabulary entry or as text that is a single token."""
@@ -78,23 +80,13 @@ class Exporter:
             )
         return int(ids[0])
 
-    def tokenize(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
-        """Token ids that the frontend's tokenizer must make: those of the checkpoint's own file, else transformers'.
-
-        Where there is a file, it is the law. transformers 5 may change what it says: with `add_bos_token` in its
-        configuration it drops the end-of-sequence token that Qwen3-Embedding's file adds.
-        """
-        own = self.folder / "tokenizer.json"
-        if not own.is_file():
-            return [self._tokenizer(text, truncation=True, max_length=max_length).input_ids for text in texts]
-        tokenizer = Tokenizer.from_file(str(own))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length)
-        return [list(tokenizer.encode(text).ids) for text in texts]
-
-    def write_tokenizer(self, path: Path) -> None:
-        """The tokenizer as one file."""
-        path.write_bytes(tokenizer_json(self.folder, self._tokenizer))
+    def write_tokenizer(self, path: Path, *, lowercase: bool = False) -> int:
+        """The tokenizer as one file; returns its largest id. `lowercase` as `tokenizer_json` has it."""
+        settings = read_object(self.folder / TOKENIZER_SETTINGS_NAME)
+        document = tokenizer_json(self.folder, self._tokenizer, settings, lowercase=lowercase)
+        path.write_bytes(document)
+        vocabulary: dict[str, int] = Tokenizer.from_str(document.decode()).get_vocab(with_added_tokens=True)
+        return max(vocabulary.values())
 
     def write_query_weights(self, path: Path, files: Sequence[str]) -> None:
         """A table of token weights as one float32 array over the vocabulary; tokens it does not name weigh nothing."""
@@ -125,6 +117,7 @@ class Exporter:
                 trust_remote_code=self._trust,
                 precision=precision,
             )
+            self._rows = int(model.get_input_embeddings().weight.shape[0])
             for graph in plan.graphs:
                 self._announce(f"{graph.triton_model}: exporting the graph in {precision}")
                 path = staging / graph.triton_model / "1" / plan.graph_format.filename(precision)
@@ -139,11 +132,6 @@ class Exporter:
                     hint = "try another version of torch, or another `--format`, or report the checkpoint"
                     raise DiagnosticError([Diagnostic("SIE402", str(error), Where(self.folder), hint)]) from error
         return padding_cost
-
-    def reference(self, plan: TritonPlan, rows: Sequence[Row]) -> tuple[str, dict[str, tuple[Any, ...]]]:
-        """Where the reference comes from, and its arrays per output tensor and row."""
-        self._announce(f"{plan.name}: computing the reference with transformers")
-        return origin(), compute_reference(plan, self.folder, rows, self.token_id, trust_remote_code=self._trust)
 
 
 def _first_weights(paths: Sequence[Path]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from sie_triton.checkpoint import load_tensors
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.facts import DenseLayer
+from sie_triton.facts import DenseLayer, Layer, LayerNormLayer
 from sie_triton.formats import Precision
 from sie_triton.plan import (
     Classifier,
@@ -39,7 +39,8 @@ from sie_triton.plan import (
 MASK_SHARE = 0.5
 # torch.nn.functional.normalize's own epsilon; SIE and sentence-transformers use the same.
 NORMALIZE_EPS = 1e-12
-ACTIVATIONS: dict[str, type[nn.Module]] = {"Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
+# What sentence-transformers divides by where no token is attended to.
+POOLING_EPS = 1e-9
 CLASSES: dict[ModelClass, Any] = {
     "base": AutoModel,
     "masked_lm": AutoModelForMaskedLM,
@@ -181,11 +182,18 @@ def pool(states: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
     if pooling == "cls":
         return states[:, 0]
     assert mask is not None
-    if pooling == "mean":
-        weights = mask.unsqueeze(-1).to(states.dtype)
-        mean: Tensor = (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
-        return mean
-    return last_state(states, mask)
+    if pooling == "last_token":
+        return last_state(states, mask)
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    if pooling == "max":
+        best: Tensor = torch.where(weights > 0, states, torch.finfo(states.dtype).min).amax(1)
+        return best
+    if pooling == "weightedmean":
+        # The first attended token weighs one, the next two, wherever the padding is.
+        weights = weights * weights.cumsum(1)
+    count = weights.sum(1).clamp(min=POOLING_EPS)
+    mean: Tensor = (states * weights).sum(1) / (count.sqrt() if pooling == "mean_sqrt_len" else count)
+    return mean
 
 
 def last_state(states: Tensor, mask: Tensor) -> Tensor:
@@ -204,16 +212,27 @@ def normalized(vectors: Tensor) -> Tensor:
 class DenseModule(nn.Module):
     """`last_hidden_state`, `attention_mask` -> per pooling (normalised, as pooled), each `[batch, dim]`."""
 
-    def __init__(self, poolings: tuple[str, ...], layers: list[nn.Module]) -> None:
+    def __init__(
+        self,
+        poolings: tuple[str, ...],
+        layers: list[nn.Module],
+        token_layers: list[nn.Module] | None = None,
+        keep: int | None = None,
+    ) -> None:
         super().__init__()
         self.poolings = poolings
         self.layers = nn.Sequential(*layers)
+        self.token_layers = nn.Sequential(*(token_layers or []))
+        self.keep = keep
 
     def forward(self, last_hidden_state: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Pool, project, normalise."""
+        """Pool, project, cut, normalise. Several poolings joined by `+` stand side by side in one vector."""
+        states = self.token_layers(last_hidden_state)
         outputs: list[Tensor] = []
         for pooling in self.poolings:
-            vector = self.layers(pool(last_hidden_state, attention_mask, pooling))
+            parts = [pool(states, attention_mask, part) for part in pooling.split("+")]
+            vector = self.layers(torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0])
+            vector = vector if self.keep is None else vector[:, : self.keep]
             # Two outputs must not be one tensor: the product keeps both names in the graph.
             outputs += [normalized(vector), vector * 1.0]
         return tuple(outputs)
@@ -222,19 +241,28 @@ class DenseModule(nn.Module):
 class SparseModule(nn.Module):
     """`last_hidden_state`, `attention_mask` -> a weight for every word of the vocabulary, `[batch, vocabulary]`."""
 
-    def __init__(self, head: HeadOnly, *, double_log: bool) -> None:
+    def __init__(self, head: HeadOnly, *, double_log: bool, pooling: str = "max", max_terms: int | None = None) -> None:
         super().__init__()
         self.head = head
         self.double_log = double_log
+        self.pooling = pooling
+        self.max_terms = max_terms
 
     def forward(self, last_hidden_state: Tensor, attention_mask: Tensor) -> Tensor:
-        """Maximum over attended tokens, special tokens included."""
+        """Maximum or sum over attended tokens, special tokens included; the largest `max_terms` stay."""
         logits = self.head(last_hidden_state, attention_mask)
-        # log1p and relu keep order, so that taking the maximum first costs one row instead of one per token; a logit
-        # that is masked to zero can win only where every logit is negative, and relu makes that zero anyway.
-        best = (logits * attention_mask.unsqueeze(-1).to(logits.dtype)).amax(1).relu().log1p()
-        weights: Tensor = best.log1p() if self.double_log else best
-        return weights
+        # A logit that is masked to zero can win only where every logit is negative, and relu makes that zero anyway.
+        masked = logits * attention_mask.unsqueeze(-1).to(logits.dtype)
+        # log1p and relu keep order, so that taking the maximum first costs one row instead of one per token.
+        weights = self._log(masked.amax(1)) if self.pooling == "max" else self._log(masked).sum(1)
+        if self.max_terms is None or self.max_terms >= weights.shape[-1]:
+            return weights
+        best = weights.topk(self.max_terms, dim=-1)
+        return torch.zeros_like(weights).scatter(-1, best.indices, best.values)
+
+    def _log(self, logits: Tensor) -> Tensor:
+        once: Tensor = logits.relu().log1p()
+        return once.log1p() if self.double_log else once
 
 
 class TokenWeightsModule(nn.Module):
@@ -271,12 +299,12 @@ class ClassifierModule(nn.Module):
     def __init__(self, head: HeadOnly, activation: str) -> None:
         super().__init__()
         self.head = head
-        self.activation = activation
+        self.activation = activation_module(activation)
 
     def forward(self, last_hidden_state: Tensor, attention_mask: Tensor) -> Tensor:
         """The logit, activated."""
-        logits = self.head(last_hidden_state, attention_mask)
-        score: Tensor = logits.sigmoid() if self.activation == "sigmoid" else logits * 1.0
+        # An identity would leave the logit, which may be another output's tensor: the product keeps both names.
+        score: Tensor = self.activation(self.head(last_hidden_state, attention_mask)) * 1.0
         return score
 
 
@@ -312,13 +340,42 @@ class Residual(nn.Module):
         return total
 
 
-def load_dense_layer(folder: Path, layer: DenseLayer) -> nn.Module:
-    """A sentence-transformers or PyLate `Dense` module: `linear.weight`, `linear.bias`, `residual.weight`."""
-    tensors = {
-        key: torch.from_numpy(value) for key, value in load_tensors(folder / layer.folder / "model.safetensors").items()
-    }
+class Normalized(nn.Module):
+    """A `Normalize` module: unit length over the last axis."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Each vector by its length."""
+        return normalized(vectors)
+
+
+def activation_module(name: str) -> nn.Module:
+    """An activation of `torch.nn` by the name of its class."""
+    made: nn.Module = getattr(nn, name)()
+    return made
+
+
+def load_layer(folder: Path, layer: Layer) -> nn.Module:
+    """A layer of a sentence-transformers or PyLate pipeline, with its weights."""
+    if isinstance(layer, DenseLayer):
+        return _dense_layer(folder, layer)
+    if isinstance(layer, LayerNormLayer):
+        norm = nn.LayerNorm(layer.features)
+        norm.load_state_dict(
+            {key.removeprefix("norm."): value.float() for key, value in _tensors(folder / layer.folder).items()}
+        )
+        return norm
+    return Normalized()
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    return {key: torch.from_numpy(value) for key, value in load_tensors(folder / "model.safetensors").items()}
+
+
+def _dense_layer(folder: Path, layer: DenseLayer) -> nn.Module:
+    """`linear.weight`, `linear.bias`, `residual.weight`."""
+    tensors = _tensors(folder / layer.folder)
     linear = _linear(tensors["linear.weight"], tensors.get("linear.bias"))
-    dense: nn.Module = nn.Sequential(linear, ACTIVATIONS[layer.activation]())
+    dense: nn.Module = nn.Sequential(linear, activation_module(layer.activation))
     if not layer.residual:
         return dense
     around = Residual(dense, (layer.in_features, layer.out_features))
@@ -343,7 +400,7 @@ def load_linear_file(folder: Path, name: str) -> nn.Linear:
 def projection(module: TokenVectors, folder: Path) -> list[nn.Module]:
     """The layers in front of a token vector's cut."""
     if module.layers:
-        return [load_dense_layer(folder, layer) for layer in module.layers]
+        return [load_layer(folder, layer) for layer in module.layers]
     if module.file:
         return [load_linear_file(folder, module.file)]
     if module.weight:
@@ -391,9 +448,16 @@ def build_module(
         return FusedModule(encoder, heads).eval()
     built: nn.Module
     if isinstance(module, DensePooling):
-        built = DenseModule(module.poolings, [load_dense_layer(folder, layer) for layer in module.layers])
+        built = DenseModule(
+            module.poolings,
+            [load_layer(folder, layer) for layer in module.layers],
+            [load_layer(folder, layer) for layer in module.token_layers],
+            module.keep,
+        )
     elif isinstance(module, SparseMax):
-        built = SparseModule(HeadOnly(model, dtype), double_log=module.double_log)
+        built = SparseModule(
+            HeadOnly(model, dtype), double_log=module.double_log, pooling=module.pooling, max_terms=module.max_terms
+        )
     elif isinstance(module, TokenWeights):
         built = TokenWeightsModule(load_linear_file(folder, module.file))
     elif isinstance(module, TokenVectors):

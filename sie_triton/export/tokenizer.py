@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+
+# Settings of BERT's normaliser, by their name in `tokenizer_config.json`.
+NORMALIZER_SETTINGS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
@@ -38,19 +47,65 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     return tokenizer
 
 
-def tokenizer_json(folder: Path, tokenizer: PreTrainedTokenizerFast) -> bytes:
+def tokenizer_json(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, settings: Mapping[str, Any], *, lowercase: bool = False
+) -> bytes:
     """The tokenizer's document. The checkpoint's own file wins: it is what other servers tokenise with.
 
-    Truncation and padding are removed: a file that silently caps at 128 tokens is a known trap, and the limit is the
-    bundle's to set.
+    What stands beside the file counts too: added tokens that it lacks, and the normaliser's settings in
+    `tokenizer_config.json` (`settings`). With `lowercase`, text is lowercased first, as sentence-transformers does for
+    `do_lower_case`. Truncation and padding are removed: a file that silently caps at 128 tokens is a known trap, and
+    the limit is the bundle's to set. Raises `DiagnosticError` for added tokens that cannot be brought in.
     """
     own = folder / "tokenizer.json"
-    document: dict[str, Any] = json.loads(
-        own.read_text(encoding="utf-8") if own.is_file() else tokenizer.backend_tokenizer.to_str()
-    )
+    backend = tokenizer.backend_tokenizer
+    text = own.read_text(encoding="utf-8") if own.is_file() else backend.to_str()
+    text = _with_added_tokens(text, backend, Where(own))
+    document: dict[str, Any] = json.loads(text)
     document["truncation"] = None
     document["padding"] = None
+    document["normalizer"] = _normalizer(document.get("normalizer"), settings, lowercase=lowercase)
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _with_added_tokens(text: str, loaded: Tokenizer, where: Where) -> str:
+    """The document with the tokens that stand only beside it, as transformers adds them."""
+    own = Tokenizer.from_str(text)
+    theirs: Mapping[int, AddedToken] = loaded.get_added_tokens_decoder()
+    ours: Mapping[int, AddedToken] = own.get_added_tokens_decoder()
+    beside = [(number, theirs[number]) for number in sorted(theirs) if ours.get(number) != theirs[number]]
+    if not beside:
+        return text
+    for _, token in beside:
+        (own.add_special_tokens if token.special else own.add_tokens)([token])
+    wrong = [token.content for number, token in beside if own.token_to_id(token.content) != number]
+    if wrong:
+        raise DiagnosticError(
+            [
+                Diagnostic(
+                    "SIE336",
+                    f"the tokens {wrong} stand beside `tokenizer.json` with ids that they cannot be given in it",
+                    where,
+                    "save the tokenizer again with `save_pretrained`",
+                )
+            ]
+        )
+    written: str = own.to_str()
+    return written
+
+
+def _normalizer(normalizer: Any, settings: Mapping[str, Any], *, lowercase: bool) -> Any:
+    """The normaliser with the settings beside the file, and with lowercasing in front where that is asked for."""
+    if isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer":
+        said = {there: settings[here] for here, there in NORMALIZER_SETTINGS.items() if here in settings}
+        normalizer = {**normalizer, **said}
+    if not lowercase:
+        return normalizer
+    first = {"type": "Lowercase"}
+    if normalizer is None:
+        return first
+    rest = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer]
+    return normalizer if first in rest else {"type": "Sequence", "normalizers": [first, *rest]}
 
 
 def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:

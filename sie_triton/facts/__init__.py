@@ -1,0 +1,24 @@
+"""What a checkpoint says about itself, read from its files without torch, and nothing of it passed over in silence."""
+
+from __future__ import annotations
+
+from .chains import DenseChain, TokenChain, dense_chain, sparse_chain, token_chain
+from .checkpoint import CheckpointFacts, read_facts
+from .pipeline import DenseLayer, Layer, LayerNormLayer, NormalizeLayer, Pipeline, Pooling, SpladeStep
+
+__all__ = [
+    "CheckpointFacts",
+    "DenseChain",
+    "DenseLayer",
+    "Layer",
+    "LayerNormLayer",
+    "NormalizeLayer",
+    "Pipeline",
+    "Pooling",
+    "SpladeStep",
+    "TokenChain",
+    "dense_chain",
+    "read_facts",
+    "sparse_chain",
+    "token_chain",
+]

@@ -1,0 +1,389 @@
+"""`modules.json` and the folders it names -> `Pipeline`: what runs behind the transformer, in order.
+
+Reads what sentence-transformers 6 and its older releases write. What is not understood is a diagnostic, never skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeAlias, TypeGuard
+
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+
+from .files import read_json, read_object, unreadable
+from .known_keys import FILES, MODULES, check_keys
+
+# One of cls, max, mean, mean_sqrt_len, weightedmean, last_token, or several with `+` between them: their vectors stand
+# side by side.
+Pooling: TypeAlias = str
+Level = Literal["token", "sentence"]
+
+POOLINGS: Mapping[str, str] = {
+    "cls": "cls",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weightedmean",
+    "lasttoken": "last_token",
+}
+# The order in which sentence-transformers joins the vectors of the older boolean keys.
+BOOLEAN_POOLINGS: Mapping[str, str] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "last_token",
+}
+# Activations of torch that take no argument and give each number by itself.
+ACTIVATIONS = frozenset(
+    {
+        "Identity",
+        "Tanh",
+        "ReLU",
+        "ReLU6",
+        "GELU",
+        "Sigmoid",
+        "SiLU",
+        "Mish",
+        "ELU",
+        "SELU",
+        "CELU",
+        "LeakyReLU",
+        "Hardtanh",
+        "Hardswish",
+        "Hardsigmoid",
+        "Softplus",
+        "Softsign",
+        "LogSigmoid",
+        "Tanhshrink",
+        "Softshrink",
+        "Hardshrink",
+    }
+)
+# sentence-transformers looks for the transformer's settings under these names, in this order.
+TRANSFORMER_SETTINGS = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+LEVELS: Mapping[str, Level] = {"token_embeddings": "token", "sentence_embedding": "sentence"}
+TASKS: Mapping[str, str] = {
+    "feature-extraction": "last_hidden_state",
+    "fill-mask": "logits",
+    "sequence-classification": "logits",
+    "text-generation": "logits",
+}
+OURS = ("sentence_transformers.", "pylate.")
+
+
+@dataclass(frozen=True, slots=True)
+class DenseLayer:
+    """A `Dense` module: `activation(linear(x))`, plus the input if `residual`; `folder` is relative to the checkpoint.
+
+    `activation` is the name of a class of `torch.nn`.
+    """
+
+    folder: str
+    in_features: int
+    out_features: int
+    bias: bool
+    activation: str
+    residual: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNormLayer:
+    """A `LayerNorm` module; `folder` is relative to the checkpoint."""
+
+    folder: str
+    features: int
+
+
+@dataclass(frozen=True, slots=True)
+class NormalizeLayer:
+    """A `Normalize` module: unit length."""
+
+
+Layer: TypeAlias = DenseLayer | LayerNormLayer | NormalizeLayer
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStep:
+    """A layer and what it is applied to."""
+
+    layer: Layer
+    level: Level
+
+
+@dataclass(frozen=True, slots=True)
+class PoolingStep:
+    """Token embeddings to one vector. Without `include_prompt` the prompt's tokens are not pooled."""
+
+    mode: Pooling
+    include_prompt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SpladeStep:
+    """Logits to one weight for each word: `max` or `sum` over tokens of `log1p(relu)`, once or twice."""
+
+    pooling: Literal["max", "sum"]
+    double_log: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MaskStep:
+    """Which token vectors leave; what SIE's adapters do instead is the bundle's to say."""
+
+    skiplist: tuple[str, ...]
+
+
+PipelineStep: TypeAlias = LayerStep | PoolingStep | SpladeStep | MaskStep
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The modules of a checkpoint behind its transformer, and the transformer's own settings.
+
+    `listed` is false without a `modules.json`: then sentence-transformers makes its default pipeline, and `steps` are
+    empty. `limit` is in tokens. `late` holds what the files say about late interaction, by key.
+    """
+
+    listed: bool
+    steps: tuple[PipelineStep, ...] = ()
+    task: str = "feature-extraction"
+    limit: int | None = None
+    do_lower_case: bool = False
+    late: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ", ".join(_shown(step) for step in self.steps) or "nothing behind the transformer"
+
+
+def _shown(step: PipelineStep) -> str:
+    if isinstance(step, LayerStep):
+        return type(step.layer).__name__.removesuffix("Layer")
+    if isinstance(step, PoolingStep):
+        return f"Pooling ({step.mode})"
+    return "SpladePooling" if isinstance(step, SpladeStep) else "MultiVectorMask"
+
+
+def read_pipeline(folder: Path) -> Pipeline:
+    """What the files say; raises `DiagnosticError` for what is damaged, unknown or not compiled, all of it at once."""
+    path = folder / "modules.json"
+    modules = read_json(path)
+    if modules is None:
+        return _with_transformer(folder, "", Pipeline(listed=False))
+    entries = _entries(modules, path)
+    reader = _Reader(folder)
+    for entry in entries:
+        reader.read(entry)
+    if reader.problems:
+        raise DiagnosticError(reader.problems)
+    found = Pipeline(listed=True, steps=tuple(reader.steps), task=reader.task)
+    return _with_transformer(folder, reader.transformer, found)
+
+
+def _entries(modules: object, path: Path) -> list[dict[str, Any]]:
+    """The entries of `modules.json`, each with a path and a type. The order of the list counts, not `idx`."""
+    if not isinstance(modules, list):
+        raise unreadable(path, "it is no list of modules")
+    for number, entry in enumerate(modules):
+        if not isinstance(entry, dict):
+            raise unreadable(path, f"entry {number} is no object with `name`, `path` and `type`")
+        for key in ("path", "type"):
+            if not isinstance(entry.get(key), str):
+                raise unreadable(path, f"entry {number} has no `{key}`")
+        parts = PurePosixPath(entry["path"]).parts
+        if ".." in parts or entry["path"].startswith(("/", "\\")) or ":" in entry["path"]:
+            raise unreadable(path, f"entry {number} has the path `{entry['path']}`, which leaves the checkpoint")
+    if problems := [p for entry in modules for p in check_keys(entry, FILES["modules.json"], path, "modules.json")]:
+        raise DiagnosticError(problems)
+    return modules
+
+
+class _Reader:
+    """Reads one module after the other and collects what is wrong."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.transformer = ""
+        self.task = "feature-extraction"
+        self.steps: list[PipelineStep] = []
+        self.problems: list[Diagnostic] = []
+        self._first = True
+
+    def read(self, entry: Mapping[str, Any]) -> None:
+        """One entry of `modules.json`."""
+        kind = self._kind(str(entry["type"]))
+        first, self._first = self._first, False
+        if kind is None or kind == "Dropout":
+            return
+        if kind in ("Transformer", "MLMTransformer"):
+            if not first:
+                self._refuse("a second transformer")
+            self.transformer = str(entry["path"])
+            self.task = "fill-mask" if kind == "MLMTransformer" else self.task
+            return
+        if first:
+            self._refuse(f"`{kind}` as its first module, where a transformer is expected")
+        home = self.folder / str(entry["path"])
+        config = read_object(home / "config.json")
+        self.problems += check_keys(config, FILES[f"{kind}/config.json"], home / "config.json", f"{kind}/config.json")
+        try:
+            step = _READERS[kind](config, str(entry["path"]), str(entry["type"]))
+        except _Odd as odd:
+            self._refuse(str(odd), home / "config.json")
+            return
+        self.steps.append(step)
+
+    def _kind(self, class_path: str) -> str | None:
+        """The module's class, None if it is not compiled; then that is said."""
+        kind = class_path.rpartition(".")[2]
+        known = MODULES.get(kind)
+        if not class_path.startswith(OURS):
+            self._refuse(f"the module `{class_path}`, which is the checkpoint's own code")
+        elif known is None:
+            self._refuse(f"a `{kind}` module, which is not known here")
+        elif known.outcome == "refused":
+            self._refuse(f"a `{kind}` module: {known.why}")
+        else:
+            return kind
+        return None
+
+    def _refuse(self, what: str, path: Path | None = None) -> None:
+        self.problems.append(unsupported(path or self.folder / "modules.json", what))
+
+
+def unsupported(path: Path, what: str) -> Diagnostic:
+    """A pipeline that sentence-transformers runs and we do not compile."""
+    return Diagnostic(
+        "SIE331",
+        f"the checkpoint's sentence-transformers pipeline has {what}",
+        Where(path),
+        "use another checkpoint, or a profile whose adapter does not follow `modules.json`",
+    )
+
+
+class _Odd(Exception):
+    """A module's configuration that is not compiled; the text says what it has."""
+
+
+def _level(config: Mapping[str, Any], default: str) -> Level:
+    source = config.get("module_input_name") or default
+    target = config.get("module_output_name") or source
+    if source not in LEVELS or target != source:
+        raise _Odd(f"a module that reads `{source}` and writes `{target}`")
+    return LEVELS[source]
+
+
+def _width(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise _Odd(f"a module whose `{key}` is {value!r}, not a number of features")
+    return value
+
+
+def _dense(config: Mapping[str, Any], path: str, class_path: str) -> LayerStep:
+    pylate = class_path.startswith("pylate.")
+    named = config.get("activation_function", "torch.nn.Identity" if pylate else "torch.nn.Tanh")
+    layer = DenseLayer(
+        folder=path,
+        in_features=_width(config, "in_features"),
+        out_features=_width(config, "out_features"),
+        bias=bool(config.get("bias", True)),
+        activation=activation_name(named),
+        residual=bool(config.get("use_residual", False)),
+    )
+    return LayerStep(layer, _level(config, "token_embeddings" if pylate else "sentence_embedding"))
+
+
+def activation_name(named: object) -> str:
+    """The class of `torch.nn` behind a dotted path; raises `_Odd` for any that is not compiled."""
+    short = named.rpartition(".")[2] if isinstance(named, str) else ""
+    if not isinstance(named, str) or not named.startswith("torch.") or short not in ACTIVATIONS:
+        raise _Odd(f"the activation `{named}`")
+    return short
+
+
+def _normalize(config: Mapping[str, Any], path: str, class_path: str) -> LayerStep:
+    return LayerStep(NormalizeLayer(), _level(config, "sentence_embedding"))
+
+
+def _layer_norm(config: Mapping[str, Any], path: str, class_path: str) -> LayerStep:
+    return LayerStep(LayerNormLayer(path, _width(config, "dimension")), "sentence")
+
+
+def _pooling(config: Mapping[str, Any], path: str, class_path: str) -> PoolingStep:
+    if "pooling_mode" in config:
+        written = config["pooling_mode"]
+        modes = [written] if isinstance(written, str) else written
+        if not isinstance(modes, list) or not modes or any(mode not in POOLINGS for mode in modes):
+            raise _Odd(f"the pooling {written!r}")
+        chosen = [POOLINGS[mode] for mode in modes]
+    else:
+        chosen = [mode for key, mode in BOOLEAN_POOLINGS.items() if config.get(key)] or ["mean"]
+    return PoolingStep("+".join(chosen), include_prompt=config.get("include_prompt", True) is not False)
+
+
+def _splade_pooling(config: Mapping[str, Any], path: str, class_path: str) -> SpladeStep:
+    pooling = config.get("pooling_strategy", "max")
+    activation = config.get("activation_function", "relu")
+    if not _is_splade_pooling(pooling) or activation not in ("relu", "log1p_relu"):
+        raise _Odd(f"a SpladePooling of `{pooling}` and `{activation}`")
+    return SpladeStep(pooling, double_log=activation == "log1p_relu")
+
+
+def _is_splade_pooling(value: object) -> TypeGuard[Literal["max", "sum"]]:
+    return value in ("max", "sum")
+
+
+def _mask(config: Mapping[str, Any], path: str, class_path: str) -> MaskStep:
+    return MaskStep(tuple(map(str, config.get("skiplist_words") or ())))
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any], str, str], PipelineStep]] = {
+    "Dense": _dense,
+    "Normalize": _normalize,
+    "LayerNorm": _layer_norm,
+    "Pooling": _pooling,
+    "SpladePooling": _splade_pooling,
+    "MultiVectorMask": _mask,
+}
+
+
+def _with_transformer(folder: Path, path: str, pipeline: Pipeline) -> Pipeline:
+    """The pipeline with what the transformer's own settings say."""
+    found = next((home for name in TRANSFORMER_SETTINGS if (home := folder / path / name).is_file()), None)
+    if found is None:
+        return pipeline
+    config = read_object(found)
+    if problems := [*check_keys(config, FILES["sentence_bert_config.json"], found, found.name)]:
+        raise DiagnosticError(problems)
+    task = str(config.get("transformer_task") or pipeline.task)
+    _check_output(config, task, found)
+    limit = config.get("max_seq_length")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit <= 0):
+        raise unreadable(found, f"`max_seq_length` is {limit!r}, not a number of tokens")
+    return Pipeline(
+        listed=pipeline.listed,
+        steps=pipeline.steps,
+        task=task,
+        limit=limit,
+        do_lower_case=bool(config.get("do_lower_case", False)),
+        late={key: config[key] for key in ("query_length", "document_length", "query_expansion") if config.get(key)},
+    )
+
+
+def _check_output(config: Mapping[str, Any], task: str, path: Path) -> None:
+    """Text must go in by `forward` and come out as the task's ordinary output."""
+    if task not in TASKS:
+        raise DiagnosticError([unsupported(path, f"a transformer for the task `{task}`")])
+    modalities = config.get("modality_config")
+    if modalities is None:
+        return
+    text = modalities.get("text") if isinstance(modalities, dict) else None
+    if text != {"method": "forward", "method_output_name": TASKS[task]} or "message" in modalities:
+        raise DiagnosticError([unsupported(path, f"`modality_config` {modalities!r}, which is no plain text path")])

@@ -1,0 +1,115 @@
+"""Dense vectors as sentence-transformers computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from sie_frontend.tokenization import Row
+
+from sie_triton.plan import DensePooling
+from sie_triton.verify import Case
+
+from .base import Witness, implementation, loading, transformer
+from .subject import Array, Outputs, Subject
+
+# sentence-transformers' names of the poolings that a request may choose.
+MODES: Mapping[str, str] = {"cls": "cls", "mean": "mean", "last_token": "lasttoken"}
+
+
+def unit(vector: Array) -> Array:
+    """`[dim]` by its length; a zero vector stays zero."""
+    wide = vector.astype(np.float64)
+    return (wide / max(float(np.linalg.norm(wide)), 1e-12)).astype(np.float32)
+
+
+class SentenceWitness(Witness):
+    """`SentenceTransformer.encode`, as SIE's sentence-transformers adapter calls it: text in, vectors out."""
+
+    compared = ("text to tokens", "prompts of queries and documents", "modules", "vectors")
+
+    def __init__(self, subject: Subject) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        self.implementation = implementation("SentenceTransformer")
+        self._names = subject.names
+        self._runtime = subject.served.profile.runtime
+        self._model = SentenceTransformer(str(subject.folder), **loading(subject.trust_remote_code))
+        self.body = self._model[0]
+        if declared := subject.served.profile.token_limit:
+            self.narrow(declared)
+
+    @property
+    def limit(self) -> int | None:
+        """The model's own, or the bundle's, which SIE sets on the model."""
+        found: int | None = self._model.max_seq_length
+        return found
+
+    def _call(self, case: Case) -> tuple[str, dict[str, Any]]:
+        """The text and the prompt's name, by the adapter's rule: a template takes the place of a named prompt."""
+        query = case.document is None
+        text = (case.query if query else case.document) or ""
+        template = self._runtime.get("query_template" if query else "doc_template")
+        if template:
+            return template.format(text=text, instruction=self._runtime.get("default_instruction") or ""), {}
+        return text, {"prompt_name": "query" if query else "document"}
+
+    def text(self, case: Case) -> str:
+        """The text behind its prompt."""
+        text, call = self._call(case)
+        prompt: str = self._model.prompts.get(call.get("prompt_name") or self._model.default_prompt_name) or ""
+        return prompt + text
+
+    def outputs(self, case: Case, row: Row) -> Outputs:
+        """The vector at unit length and as it leaves the model."""
+        text, call = self._call(case)
+        raw = np.asarray(self._model.encode([text], batch_size=1, **call), dtype=np.float32)[0]
+        return dict(zip(self._names, (unit(raw), raw), strict=True))
+
+
+class PooledWitness(Witness):
+    """sentence-transformers' transformer and poolings, for adapters that pool as the bundle says."""
+
+    compared = ("text to tokens", "transformer", "pooling", "vectors")
+    not_compared = ("templates and instructions: SIE's contract, not the checkpoint, decides them",)
+
+    def __init__(self, subject: Subject) -> None:
+        from sentence_transformers.base.modules import Dense
+        from sentence_transformers.sentence_transformer.modules import Pooling
+
+        head = next(head for head in subject.plan.heads if isinstance(head, DensePooling))
+        self.implementation = implementation("Transformer and Pooling")
+        self.departures = _unapplied_modules(subject)
+        self._prepared = subject.prepared
+        self._names = subject.names
+        both_sides = {"is_causal": False} if subject.plan.encoder.bidirectional else {}
+        self.body = transformer(subject.folder, subject.trust_remote_code, "feature-extraction", **both_sides)
+        width = self.body.get_embedding_dimension()
+        self._poolings = [Pooling(width, MODES[mode]) for mode in head.poolings]
+        self._layer = None
+        if path := subject.served.profile.loadtime.get("dense_projection_path"):
+            # SIE applies the linear layer alone, whatever activation its folder names.
+            self._layer = Dense.load(str(subject.folder), subfolder=str(path), local_files_only=True).linear
+
+    def text(self, case: Case) -> str:
+        """The prepared text."""
+        return self._prepared(case)
+
+    def outputs(self, case: Case, row: Row) -> Outputs:
+        """Each pooling's vector at unit length and as pooled."""
+        features = self.body(self.body.preprocess([self.text(case)]))
+        arrays: list[Array] = []
+        for pooling in self._poolings:
+            vector: torch.Tensor = pooling(dict(features))["sentence_embedding"]
+            raw = (vector if self._layer is None else self._layer(vector))[0].numpy()
+            arrays += [unit(raw), raw]
+        return dict(zip(self._names, arrays, strict=True))
+
+
+def _unapplied_modules(subject: Subject) -> tuple[str, ...]:
+    if not (subject.folder / "modules.json").is_file():
+        return ()
+    adapter = subject.served.profile.adapter_class
+    return (f"`modules.json` is not applied: {adapter} pools and normalises as the bundle says",)

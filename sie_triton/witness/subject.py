@@ -1,0 +1,59 @@
+"""What a witness is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from sie_frontend.tokenization import Row
+
+from sie_triton.plan import ServedPlan, TritonPlan
+from sie_triton.verify import Case
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+# Arrays by output tensor; one row's, without the batch axis and without padding.
+Outputs: TypeAlias = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A checkpoint and what is to be said of it.
+
+    `prepared` is a case's text after the adapter's templates and instructions, where SIE's contract and not the
+    checkpoint decides them; `bare_ids` are the ids that we make of it, without markers. `token_id` is the id of a token
+    by its spelling.
+    """
+
+    folder: Path
+    plan: TritonPlan
+    served: ServedPlan
+    cases: Sequence[Case]
+    rows: Sequence[Row]
+    prepared: Callable[[Case], str]
+    bare_ids: Callable[[str], list[int]]
+    token_id: Callable[[str], int]
+    truncation_side: str = "right"
+    trust_remote_code: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The public output tensors, in the order of the heads."""
+        return [tensor.name for tensor in self.plan.outputs]
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """What the witness said: outputs per tensor and case, and what they are worth.
+
+    `skipped` are the places of cases that it could not be asked, since it reads no token of their text.
+    """
+
+    implementation: str
+    outputs: Mapping[str, tuple[Array, ...]]
+    compared: tuple[str, ...]
+    not_compared: tuple[str, ...]
+    departures: tuple[str, ...]
+    skipped: frozenset[int] = field(default_factory=frozenset)

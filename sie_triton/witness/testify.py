@@ -1,0 +1,159 @@
+"""Asks the witness of a plan: limits, tokens, outputs; what it contradicts is a diagnostic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.verify import Case
+
+from .base import Text, Witness, asking
+from .dense import PooledWitness, SentenceWitness
+from .late import BgeM3Witness, LateWitness
+from .scores import CausalWitness, CrossEncoderWitness
+from .sparse import SparseWitness
+from .subject import Array, Subject, Testimony
+
+WITNESSES: Mapping[str, Callable[[Subject], Witness | CausalWitness]] = {
+    "dense": PooledWitness,
+    "sentence_transformer_dense": SentenceWitness,
+    "splade": SparseWitness,
+    "gte_sparse": SparseWitness,
+    "sentence_transformer_sparse": SparseWitness,
+    "bge_m3": BgeM3Witness,
+    "colbert": LateWitness,
+    "colbert_modernbert": LateWitness,
+    "colbert_rotary": LateWitness,
+    "cross_encoder": CrossEncoderWitness,
+    "causal_cross_encoder": CausalWitness,
+    "native_causal_cross_encoder": CausalWitness,
+}
+# Positions that models count from `padding_idx + 1` are lost to text.
+MAX_POSITION_OFFSET = 2
+
+
+def testify(subject: Subject) -> Testimony:
+    """What an implementation that reads the checkpoint itself makes of every case.
+
+    Raises `DiagnosticError` if there is none, or if it reads another limit or other tokens than we do.
+    """
+    with asking(subject.folder, "load the checkpoint"):
+        witness = WITNESSES[subject.served.recipe.name](subject)
+    departures = list(witness.departures)
+    skipped: frozenset[int] = frozenset()
+    if isinstance(witness, Witness):
+        with asking(subject.folder, "tokenise"):
+            departures += _agree_on_limit(witness, subject)
+            found, skipped = _agree_on_tokens(witness, subject)
+            departures += found
+    outputs: dict[str, list[Array]] = {name: [] for name in subject.names}
+    with asking(subject.folder, "run the checkpoint"):
+        for place, (case, row) in enumerate(zip(subject.cases, subject.rows, strict=True)):
+            if place in skipped:
+                continue
+            for name, array in witness.outputs(case, row).items():
+                outputs[name].append(array)
+    return Testimony(
+        implementation=witness.implementation,
+        outputs={name: tuple(arrays) for name, arrays in outputs.items()},
+        compared=witness.compared,
+        not_compared=witness.not_compared,
+        departures=tuple(departures),
+        skipped=skipped,
+    )
+
+
+def _agree_on_limit(witness: Witness, subject: Subject) -> list[str]:
+    """Both must cut texts at the same length, unless the model has no positions for what the witness would read."""
+    ours, theirs = subject.plan.max_length, witness.limit
+    witness.narrow(ours)
+    if theirs is None or theirs == ours:
+        return []
+    positions = witness.positions
+    if theirs > ours and positions is not None and ours >= positions - MAX_POSITION_OFFSET:
+        return [f"texts are cut at {ours} tokens, as many as the model has positions for; its files say {theirs}"]
+    raise DiagnosticError(
+        [
+            Diagnostic(
+                "SIE504",
+                f"`{subject.plan.name}` would cut texts at {ours} tokens, {witness.implementation} at {theirs}",
+                Where(subject.folder),
+                "say which in the bundle's `max_sequence_length`, and report the checkpoint",
+            )
+        ]
+    )
+
+
+def _agree_on_tokens(witness: Witness, subject: Subject) -> tuple[list[str], frozenset[int]]:
+    """Both must make the same ids of every text, and what was passed over because nothing is left of it.
+
+    Where the checkpoint's own `tokenizer.json` makes ours and transformers made something else of it, the file decides:
+    SIE reads it as it is. Then the witness goes on with the file.
+    """
+    empty, different = [], []
+    for place, (case, row) in enumerate(zip(subject.cases, subject.rows, strict=True)):
+        theirs = witness.token_ids(case)
+        ours = row.ids.tolist() if witness.makes_rows else subject.bare_ids(str(witness.text(case)))
+        if not theirs:
+            empty.append(place)
+        elif theirs != ours:
+            different.append((case, ours, theirs))
+    if not different:
+        return [], frozenset(empty)
+    path = subject.folder / "tokenizer.json"
+    reads = _file_reader(subject) if path.is_file() else None
+    for case, ours, theirs in different:
+        if reads is None or reads(witness.text(case)) != ours:
+            raise DiagnosticError([_tokenizes_differently(subject, witness, case, ours, theirs)])
+    witness.read_with(
+        PreTrainedTokenizerFast(
+            tokenizer_file=str(path), truncation_side=subject.truncation_side, pad_token=_any_token(path)
+        )
+    )
+    example = witness.text(different[0][0])
+    return [
+        f"`tokenizer.json` decides: transformers {version('transformers')} rebuilds the tokenizer and reads "
+        f"{len(different)} of {len(subject.cases)} texts differently, {_short(example)} for one"
+    ], frozenset(empty)
+
+
+def _file_reader(subject: Subject) -> Callable[[Text], list[int]]:
+    """The checkpoint's own tokenizer file, read by its library and by nobody else."""
+    tokenizer = Tokenizer.from_file(str(subject.folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(subject.plan.max_length, direction=subject.truncation_side)
+
+    def read(text: Text) -> list[int]:
+        encoded = tokenizer.encode(text) if isinstance(text, str) else tokenizer.encode(*text)
+        return list(encoded.ids)
+
+    return read
+
+
+def _any_token(path: object) -> str:
+    """Some token to pad with: rows are read one by one, so that none is ever padded."""
+    token: str | None = Tokenizer.from_file(str(path)).id_to_token(0)
+    return token or "<pad>"
+
+
+def _tokenizes_differently(
+    subject: Subject, witness: Witness, case: Case, ours: Sequence[int], theirs: Sequence[int]
+) -> Diagnostic:
+    place = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    return Diagnostic(
+        "SIE502",
+        f"`{subject.plan.name}` and {witness.implementation} tokenise {_short(witness.text(case))} differently: from "
+        f"token {place} on, {list(ours[place : place + 3])} of {len(ours)} against "
+        f"{list(theirs[place : place + 3])} of {len(theirs)}",
+        Where(subject.folder),
+        "the tokenizer's files contradict each other; save the tokenizer again with `save_pretrained`",
+    )
+
+
+def _short(text: object) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 60 else shown[:57] + "…"
