@@ -60,6 +60,8 @@ class Recipe:
     """Runtime `pooling` strings that have a meaning of their own."""
     pooling_otherwise: Pooling | None = None
     """What every other runtime `pooling` string means; None where the option is ignored."""
+    pooling_by_request: bool = True
+    """Whether a request's `pooling` option counts as the profile's does."""
     default_query_template: str | None = None
     default_doc_template: str | None = None
     default_normalize: bool = True
@@ -194,6 +196,8 @@ CATALOGUE: Mapping[str, Recipe | Refusal] = {
         ("dense",),
         _requires_text("CandleEmbeddingAdapter"),
         pooling_override={"cls": "cls", "mean": "mean", "last": "last_token", "last_token": "last_token"},
+        # The Rust worker's own rule for the option is not known: its profile's pooling stands.
+        pooling_by_request=False,
         honours_normalize=True,
         notes=_CANDLE_NOTES,
     ),

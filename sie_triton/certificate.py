@@ -74,7 +74,7 @@ def take_reference(
 
 def certify(reference: StoredReference, testimony: Testimony, warnings: Sequence[str]) -> Certificate:
     """The certificate of a build whose graphs came as close to the reference as they must."""
-    passed_over = (f"{len(testimony.skipped)} texts of which no token is left",) if testimony.skipped else ()
+    passed_over = (f"texts of which no token is left: {len(testimony.skipped)}",) if testimony.skipped else ()
     return Certificate(
         implementation=testimony.implementation,
         texts=texts_digest(reference.cases),

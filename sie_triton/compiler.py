@@ -240,7 +240,7 @@ def _compile_plan(
     plan, parity, padding_cost = _write_verified_graphs(plan, site, model)
     revision = site.checkpoint.revision
     models = manifests.model_entries(bundle, plan, site.cpu, vocabulary, revision, padding_cost)
-    warnings = (*plan.warnings, *tokens_without_rows(largest_id, exporter.embedding_rows))
+    warnings = (*plan.warnings, *tokens_without_rows(largest_id, testimony.vocabulary))
     certificate = certify(reference, testimony, warnings)
     for text in (*certificate.departures, *warnings):
         options.announce(f"{plan.name}: {text}")

@@ -154,10 +154,8 @@ def _warnings(bundle: Bundle, need: _Need, facts: CheckpointFacts | None) -> tup
         raise DiagnosticError(problems)
     declared = need.profile.token_limit
     if declared and declared > need.max_length:
-        cut = (
-            f"texts of `{need.profile.model_id}` are cut at {need.max_length} tokens, not at {declared}: the checkpoint"
-        )
-        found = (*found, f"{cut} reads no more")
+        cut = f"texts of `{need.profile.model_id}` are cut at {need.max_length} tokens, not at {declared}"
+        found = (*found, f"{cut}: the checkpoint reads no more")
     return found
 
 
@@ -472,11 +470,8 @@ def _projection_layers(
 
 
 def _request_poolings(recipe: Recipe) -> tuple[Pooling, ...]:
-    """The poolings that a request's `pooling` option can choose for this adapter.
-
-    The candle worker's own rule for the option is not known: its profile's pooling stands.
-    """
-    if recipe.pooling_otherwise is None or recipe.requires_text_message.startswith("Candle"):
+    """The poolings that a request's `pooling` option can choose for this adapter."""
+    if recipe.pooling_otherwise is None or not recipe.pooling_by_request:
         return ()
     return tuple(dict.fromkeys((*recipe.pooling_override.values(), recipe.pooling_otherwise)))
 

@@ -238,7 +238,7 @@ class Distance(msgspec.Struct, frozen=True):
     """How far an output is from the reference: worst cosine and worst absolute difference over `cases` items.
 
     `min_cosine` is None for scores, which are no vectors. `batch_max_abs` is the worst difference between an item alone
-    and the same item in a batch, in units of the largest reference value where that exceeds 1.
+    and the same item in a batch, in units of `largest`: the largest reference value, or 1 where that is more.
     """
 
     reference: str
@@ -246,6 +246,7 @@ class Distance(msgspec.Struct, frozen=True):
     min_cosine: float | None
     max_abs: float
     batch_max_abs: float
+    largest: float = 1.0
 
 
 class Certificate(msgspec.Struct, frozen=True):

@@ -38,7 +38,6 @@ class Exporter:
         self.folder = folder
         self._announce = announce
         self._trust = trust_remote_code
-        self._rows: int | None = None
         self._tokenizer: PreTrainedTokenizerFast = load_tokenizer(folder, trust_remote_code=trust_remote_code)
 
     @property
@@ -56,12 +55,6 @@ class Exporter:
     def all_special_ids(self) -> tuple[int, ...]:
         """Every special id."""
         return tuple(sorted(set(self._tokenizer.all_special_ids)))
-
-    @property
-    def embedding_rows(self) -> int:
-        """How many token ids the model has an embedding for; known once graphs are written."""
-        assert self._rows is not None
-        return self._rows
 
     def token_id(self, token: str) -> int:
         """The one id of a token, as vocabulary entry or as text that is a single token."""
@@ -117,7 +110,6 @@ class Exporter:
                 trust_remote_code=self._trust,
                 precision=precision,
             )
-            self._rows = int(model.get_input_embeddings().weight.shape[0])
             for graph in plan.graphs:
                 self._announce(f"{graph.triton_model}: exporting the graph in {precision}")
                 path = staging / graph.triton_model / "1" / plan.graph_format.filename(precision)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sie_triton.pages import bundle_fields, command_line, frontend_settings, model_table
+from sie_triton.pages import bundle_fields, checkpoint_keys, command_line, frontend_settings, model_table
 
 FOLDER = Path("docs")
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundles", type=Path, help="bundles for models.md, which is left alone without them")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the pages are")
     options = parser.parse_args(arguments)
-    pages = {"configuration.md": configuration()}
+    pages = {"configuration.md": configuration(), "checkpoints.md": checkpoint_keys.render()}
     if options.bundles:
         pages["models.md"] = model_table.render(options.bundles)
     stale = []

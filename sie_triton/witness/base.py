@@ -40,6 +40,11 @@ class Witness(ABC):
     makes_rows = True
 
     @property
+    def model(self) -> Any:
+        """The model of transformers inside."""
+        return self.body.model
+
+    @property
     def limit(self) -> int | None:
         """Tokens of the longest text that it reads by itself; None where SIE's adapter sets the limit always."""
         return None

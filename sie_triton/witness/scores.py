@@ -61,7 +61,7 @@ class CausalWitness:
         from transformers import AutoModelForCausalLM
 
         self._head = next(head for head in subject.plan.heads if isinstance(head, LastTokenLogits))
-        self._model = AutoModelForCausalLM.from_pretrained(
+        self.model = AutoModelForCausalLM.from_pretrained(
             subject.folder,
             dtype=torch.float32,
             use_safetensors=True,
@@ -69,7 +69,7 @@ class CausalWitness:
             trust_remote_code=subject.trust_remote_code,
         ).eval()
         self.implementation = (
-            f"transformers {version('transformers')} {type(self._model).__name__}, "
+            f"transformers {version('transformers')} {type(self.model).__name__}, "
             f"torch {torch.__version__.split('+')[0]}, float32"
         )
         self._name = subject.names[0]
@@ -77,7 +77,7 @@ class CausalWitness:
 
     def outputs(self, case: Case, row: Row) -> Outputs:
         """The score, `[1]`."""
-        logits: Tensor = self._model(input_ids=torch.from_numpy(row.ids)[None]).logits[0, -1, self._answers].double()
+        logits: Tensor = self.model(input_ids=torch.from_numpy(row.ids)[None]).logits[0, -1, self._answers].double()
         if self._head.mode == "logit":
             score = logits[0]
         elif self._head.mode == "probability":

@@ -48,7 +48,8 @@ class Subject:
 class Testimony:
     """What the witness said: outputs per tensor and case, and what they are worth.
 
-    `skipped` are the places of cases that it could not be asked, since it reads no token of their text.
+    `vocabulary` is how many token ids the model has an embedding for; `skipped` are the places of cases that it could
+    not be asked, since it reads no token of their text.
     """
 
     implementation: str
@@ -56,4 +57,5 @@ class Testimony:
     compared: tuple[str, ...]
     not_compared: tuple[str, ...]
     departures: tuple[str, ...]
+    vocabulary: int
     skipped: frozenset[int] = field(default_factory=frozenset)

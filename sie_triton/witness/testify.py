@@ -63,6 +63,7 @@ def testify(subject: Subject) -> Testimony:
         compared=witness.compared,
         not_compared=witness.not_compared,
         departures=tuple(departures),
+        vocabulary=int(witness.model.get_input_embeddings().weight.shape[0]),
         skipped=skipped,
     )
 

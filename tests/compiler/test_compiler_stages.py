@@ -127,6 +127,7 @@ def test_another_tokenizer_publishes_nothing(
         path.write_text(text.replace('"lowercase":true', '"lowercase":false'), encoding="utf-8")
 
     playback.tokenizer = keep_case
+    playback.asks = True
     with pytest.raises(DiagnosticError) as caught:
         compile_models([tiny_model.target()], tiny_model.options(repository, force=True))
     assert refusal(caught) == {"SIE502"}

@@ -9,6 +9,7 @@ from sie_frontend.manifest import (
     SCHEMA_VERSION,
     Batching,
     Built,
+    Certificate,
     DenseHead,
     Manifest,
     Model,
@@ -99,6 +100,7 @@ def write_repository(folder: Path, *, instances: int = 2, threads: int = 3) -> P
                 {},
                 {},
                 (encoder, head, NAME),
+                Certificate("sentence-transformers", "0" * 64, 1, ("vectors",)),
             )
         },
     )

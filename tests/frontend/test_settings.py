@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sie_frontend.manifest import Built, read_manifest
+from sie_frontend.manifest import Built, Certificate, read_manifest
 from sie_frontend.settings import Settings, SettingsError, add_arguments, known_settings
 
 from sie_triton.diagnostics import DiagnosticError
@@ -123,7 +123,8 @@ def test_replicas_are_read_in_order_and_without_decoration() -> None:
 
 @pytest.mark.parametrize("url", ["triton", "a:1,a:1"])
 def test_serve_calls_a_wrong_setting_a_diagnostic(url: str, repository: Path, tmp_path: Path) -> None:
-    built = Built("key", "sha256:0", {"cpu": "float32"}, {"cpu": ""}, "onnx", "ensemble", {}, {}, ())
+    certificate = Certificate("sentence-transformers", "0" * 64, 1, ("vectors",))
+    built = Built("key", "sha256:0", {"cpu": "float32"}, {"cpu": ""}, "onnx", "ensemble", {}, {}, (), certificate)
     manifest = msgspec.structs.replace(read_manifest(repository), built={"x": built})
     handler = signal.getsignal(signal.SIGTERM)
     try:
