@@ -156,6 +156,12 @@ def _warnings(bundle: Bundle, need: _Need, facts: CheckpointFacts | None) -> tup
     if declared and declared > need.max_length:
         cut = f"texts of `{need.profile.model_id}` are cut at {need.max_length} tokens, not at {declared}"
         found = (*found, f"{cut}: the checkpoint reads no more")
+    if facts and need.recipe.name in FOLLOWS_MODULES:
+        unread = (
+            f"`{name}` has no effect: sentence-transformers reads it beside `modules.json` only"
+            for name in facts.unread
+        )
+        found = (*found, *unread)
     return found
 
 

@@ -20,6 +20,7 @@ UNICODE_TEXTS = (
     "👩‍👩‍👧‍👦 family, 🇪🇺 flag, 👍🏽 skin tone",
     "tabs\tand\nnewlines\r\nand\u00a0no-break\u200bzero-width",
     "[PAD] [MASK] [CLS] <pad> </s> <|endoftext|> as plain text",
+    "[Mask] <Mask> [Q] [unused0] <mask> [D]x [SEP]y",
     "a" * 300,
     "supercalifragilisticexpialidocious-" * 8,
     "x = {y: 1}; // {text} %s {0} $HOME <b>html</b> & more",

@@ -11,7 +11,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 from .files import read_json, read_object, unreadable, weight_shapes
 from .known_keys import FILES, check_keys
-from .pipeline import ACTIVATIONS, Pipeline, read_pipeline, unsupported
+from .pipeline import ACTIVATIONS, TRANSFORMER_SETTINGS, Pipeline, read_pipeline, unsupported
 
 # Models that count positions from `padding_idx + 1` lose that many of `max_position_embeddings`.
 OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "roberta-prelayernorm"})
@@ -130,6 +130,12 @@ class CheckpointFacts:
         return self.pipeline.limit or self.tokenizer_max_length
 
     @property
+    def unread(self) -> tuple[str, ...]:
+        """Settings of sentence-transformers that it does not read either, since `modules.json` is missing."""
+        names = (SETTINGS_NAME, *TRANSFORMER_SETTINGS)
+        return () if self.pipeline.listed else tuple(name for name in names if name in self.files)
+
+    @property
     def late(self) -> dict[str, Any]:
         """What the checkpoint says of late interaction, which SIE takes from the bundle instead."""
         return {**self.settings.late, **self.pipeline.late}
@@ -137,16 +143,17 @@ class CheckpointFacts:
 
 def read_facts(folder: Path) -> CheckpointFacts:
     """Read the JSON files of a checkpoint; raises `DiagnosticError` for what cannot be read or built from."""
-    pipeline, settings = Pipeline(listed=False), Settings()
+    pipeline, settings = Pipeline(listed=True), Settings()
     problems: list[Diagnostic] = []
     try:
         pipeline = read_pipeline(folder)
     except DiagnosticError as error:
         problems += error.diagnostics
-    try:
-        settings = _settings(folder / SETTINGS_NAME)
-    except DiagnosticError as error:
-        problems += error.diagnostics
+    if pipeline.listed:
+        try:
+            settings = _settings(folder / SETTINGS_NAME)
+        except DiagnosticError as error:
+            problems += error.diagnostics
     tokenizer_config = read_object(folder / TOKENIZER_SETTINGS_NAME)
     return CheckpointFacts(
         folder=folder,

@@ -175,7 +175,8 @@ def read_pipeline(folder: Path) -> Pipeline:
     path = folder / "modules.json"
     modules = read_json(path)
     if modules is None:
-        return _with_transformer(folder, "", Pipeline(listed=False))
+        # Without the list sentence-transformers makes its default pipeline and reads none of the other files.
+        return Pipeline(listed=False)
     entries = _entries(modules, path)
     reader = _Reader(folder)
     for entry in entries:
