@@ -8,8 +8,10 @@ shutdown, no TLS farewell, no lock of the parent's pool.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import functools
+import importlib
 import os
 import socket
 import ssl
@@ -44,7 +46,7 @@ class Connections(Generic[HttpClient]):
     """The HTTP clients behind one client of ours, made when they are first needed.
 
     Safe for any number of threads. There is no lock on purpose: one that another thread holds during `fork()` stays
-    locked in the child for ever.
+    locked in the child for ever. Single operations on dictionaries are atomic, and loops go over copies.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Connections(Generic[HttpClient]):
         loop = self._running_loop()
         client = held.clients.get(loop)
         if client is None:
-            for other in [known for known in held.clients if known is not None and known.is_closed()]:
+            for other in [known for known in list(held.clients) if known is not None and known.is_closed()]:
                 held.clients.pop(other, None)
             # Two threads may get here at once; the one that loses has opened nothing yet.
             client = held.clients.setdefault(loop, self._make())
@@ -108,7 +110,7 @@ class Connections(Generic[HttpClient]):
 
     def leave_to_parent(self) -> None:
         """Give up what other processes hold, without touching their connections."""
-        for owner in [process for process in self._held if process != _process()]:
+        for owner in [process for process in list(self._held) if process != _process()]:
             held = self._held.pop(owner, None)
             if held is not None:
                 _inherited.extend(held.clients.values())
@@ -153,7 +155,7 @@ def _let_go(sockets: Mapping[int, _Inode]) -> None:
     The numbers go to the null device: the objects that hold them would close them again one day, and an event loop
     that is asked to forget them must not find them in the `epoll` set that it shares with the parent.
     """
-    mine = [descriptor for descriptor, inode in sockets.items() if _inode(descriptor) == inode]
+    mine = [descriptor for descriptor, inode in list(sockets.items()) if _inode(descriptor) == inode]
     if not mine:
         return
     null = os.open(os.devnull, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
@@ -172,17 +174,29 @@ def _inode(descriptor: int) -> _Inode | None:
     return found.st_dev, found.st_ino
 
 
-def sync_client(settings: Settings, max_connections: int | None) -> httpx.Client:
-    """An HTTP client for these settings."""
-    return httpx.Client(**_arguments(settings, max_connections))
+def sync_maker(settings: Settings, max_connections: int | None) -> Callable[[], httpx.Client]:
+    """What makes HTTP clients for these settings."""
+    arguments = _arguments(settings, max_connections)
+    return lambda: httpx.Client(**arguments)
 
 
-def async_client(settings: Settings, max_connections: int | None) -> httpx.AsyncClient:
-    """An HTTP client for asyncio and these settings."""
-    return httpx.AsyncClient(**_arguments(settings, max_connections))
+def async_maker(settings: Settings, max_connections: int | None) -> Callable[[], httpx.AsyncClient]:
+    """What makes HTTP clients for asyncio and these settings."""
+    arguments = _arguments(settings, max_connections)
+    return lambda: httpx.AsyncClient(**arguments)
+
+
+def _import_all() -> None:
+    """Import now what the HTTP library imports when it first connects.
+
+    A child that is forked while a thread of the parent imports waits for that import for ever.
+    """
+    importlib.import_module("httpcore")
+    codecs.lookup("idna")
 
 
 def _arguments(settings: Settings, max_connections: int | None) -> dict[str, Any]:
+    _import_all()
     if max_connections is None:
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
     else:
@@ -200,7 +214,8 @@ def _arguments(settings: Settings, max_connections: int | None) -> dict[str, Any
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    # Reading them is most of what making a client costs (20 ms), and they are the same for all.
+    # Reading them is most of what making a client costs (20 ms), and they are the same for all. A forked child uses
+    # the parent's: OpenSSL locks while it reads them, and a lock that a thread held during the fork stays locked.
     return httpx.create_ssl_context()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from sie_sdk._connections import EXCHANGE_ERRORS, Connections, adopt, async_client, failure, request
+from sie_sdk._connections import EXCHANGE_ERRORS, Connections, adopt, async_maker, failure, request
 from sie_sdk._protocol import Flow, Outcome, Protocol, Send, Sleep
 from sie_sdk._reply import Reply
 from sie_sdk._retry import MAX_OOM_RETRIES, Timing
@@ -105,7 +105,7 @@ class SIEAsyncClient:
         self._turns: dict[tuple[int, asyncio.AbstractEventLoop], asyncio.Semaphore] = {}
         self._given = given
         self._connections: Connections[httpx.AsyncClient] = Connections(
-            lambda: async_client(settings, max_connections),
+            async_maker(settings, max_connections),
             given=None if http_client is None else adopt(http_client, settings, max_connections),
             running_loop=_running_loop,
         )
@@ -317,7 +317,7 @@ class SIEAsyncClient:
         owner = (os.getpid(), asyncio.get_running_loop())
         turns = self._turns.get(owner)
         if turns is None:
-            for other in [known for known in self._turns if known[0] != owner[0] or known[1].is_closed()]:
+            for other in [known for known in list(self._turns) if known[0] != owner[0] or known[1].is_closed()]:
                 self._turns.pop(other, None)
             turns = self._turns.setdefault(owner, asyncio.Semaphore(self._max_concurrency))
         return turns

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from sie_sdk._connections import EXCHANGE_ERRORS, Connections, adopt, failure, request, sync_client
+from sie_sdk._connections import EXCHANGE_ERRORS, Connections, adopt, failure, request, sync_maker
 from sie_sdk._protocol import Flow, Outcome, Protocol, Send, Sleep
 from sie_sdk._reply import Reply
 from sie_sdk._retry import MAX_OOM_RETRIES, Timing
@@ -104,7 +104,7 @@ class SIEClient:
         )
         self._given = given
         self._connections: Connections[httpx.Client] = Connections(
-            lambda: sync_client(settings, max_connections),
+            sync_maker(settings, max_connections),
             given=None if http_client is None else adopt(http_client, settings, max_connections),
         )
         self._protocol = Protocol(settings, _timing, names_model=True)
