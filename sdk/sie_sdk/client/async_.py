@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from sie_sdk._connections import EXCHANGE_ERRORS, Connections, adopt, async_maker, failure, request
@@ -109,6 +110,9 @@ class SIEAsyncClient:
             given=None if http_client is None else adopt(http_client, settings, max_connections),
             running_loop=_running_loop,
         )
+        if http_client is not None:
+            # Which proxies it uses is known to its owner only.
+            settings = replace(settings, proxy=None)
         self._protocol = Protocol(settings, _timing, names_model=False)
         self._version = VersionCheck()
         self._sleep = _sleep

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from sie_sdk._connections import EXCHANGE_ERRORS, Connections, adopt, failure, request, sync_maker
@@ -107,6 +108,9 @@ class SIEClient:
             sync_maker(settings, max_connections),
             given=None if http_client is None else adopt(http_client, settings, max_connections),
         )
+        if http_client is not None:
+            # Which proxies it uses is known to its owner only.
+            settings = replace(settings, proxy=None)
         self._protocol = Protocol(settings, _timing, names_model=True)
         self._version = VersionCheck()
         self._sleep = _sleep
