@@ -1,4 +1,4 @@
-"""Put every module into the wheel once more as a stub of `sie_sdk`, which is how type checkers find a name like ours."""
+"""Put every module into the wheel once more as a stub of `sie_sdk`, which is where type checkers look for it."""
 
 from __future__ import annotations
 
