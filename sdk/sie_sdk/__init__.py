@@ -8,7 +8,7 @@
     vec = result["dense"]
 
 It stands in for SIE's own SDK as far as encode, score and the model list go: same names, bytes, results and
-exceptions. Install one of the two, not both.
+exceptions. Where both are installed, the import finds SIE's own.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from sie_sdk.errors import (
     IncompleteBatchError,
     InputTooLongError,
     InsufficientCreditsError,
+    JobFailedError,
     LoraLoadingError,
     ModelLoadFailedError,
     ModelLoadingError,
@@ -43,9 +44,15 @@ from sie_sdk.errors import (
     SIEError,
     SpendLimitError,
 )
+from sie_sdk.exceptions import GatedModelError
+from sie_sdk.jobs import MalformedChunkError
 from sie_sdk.types import (
     CapacityInfo,
     EncodeResult,
+    Entity,
+    ExtractResult,
+    GenerateResult,
+    GenerationUsage,
     Item,
     ModelInfo,
     PoolSpec,
@@ -62,12 +69,19 @@ __all__ = [
     "AccountStateUnavailableError",
     "CapacityInfo",
     "EncodeResult",
+    "Entity",
     "EstimateUnroutableError",
+    "ExtractResult",
+    "GatedModelError",
+    "GenerateResult",
+    "GenerationUsage",
     "IncompleteBatchError",
     "InputTooLongError",
     "InsufficientCreditsError",
     "Item",
+    "JobFailedError",
     "LoraLoadingError",
+    "MalformedChunkError",
     "ModelInfo",
     "ModelLoadFailedError",
     "ModelLoadingError",

@@ -44,9 +44,14 @@ class ErrorReply:
     request: RequestMetadata | None
 
 
-def read_error(reply: Reply) -> ErrorReply:
-    """What a reply of status 400 and above says; a body that says nothing is an error all the same."""
+def read_error(reply: Reply, detour: str = "") -> ErrorReply:
+    """What a reply of status 400 and above says; a body that says nothing is an error all the same.
+
+    `detour` names the proxy on the way, which is told where the reply may be the proxy's own.
+    """
     fields, message = _error_body(reply)
+    if detour and not fields:
+        message = f"{message or f'HTTP {reply.status}'} (reached{detour}, which may have answered itself)"
     code = reply.headers.get("x-sie-error-code") or fields.get("code")
     param = fields.get("param")
     return ErrorReply(

@@ -7,9 +7,10 @@ synchronous and the asynchronous client cannot differ.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, urljoin, urlsplit
@@ -18,12 +19,12 @@ from sie_sdk import _results, _wire
 from sie_sdk._error_replies import exception_for, read_error
 from sie_sdk._reply import Reply
 from sie_sdk._retry import BUDGET_S, Failure, FailureKind, Patience, Terms, Timing, Waiting, connection_error
-from sie_sdk._settings import MSGPACK, Settings, origin_of, shown, split_gpu
+from sie_sdk._settings import MSGPACK, Settings, origin_of, split_gpu
 from sie_sdk.errors import ProvisioningError, RequestError, SIEConnectionError
 from sie_sdk.images import wire_item
 
 if TYPE_CHECKING:
-    from sie_sdk.types import CapacityInfo, EncodeResult, ModelInfo, ScoreResult
+    from sie_sdk.types import CapacityInfo, EncodeResult, ExtractResult, GenerateResult, ModelInfo, ScoreResult
 
 logger = logging.getLogger("sie_sdk")
 
@@ -115,6 +116,49 @@ class Protocol:
         reply = yield from self._infer(f"/v1/score/{model}", _wire.pack(body), self._terms(model, waiting))
         return _results.read_score(reply)
 
+    def extract(
+        self,
+        model: str,
+        items: Sequence[object],
+        *,
+        labels: Sequence[str] | None,
+        output_schema: Mapping[str, Any] | None,
+        instruction: str | None,
+        options: Mapping[str, Any] | None,
+        waiting: Waiting,
+    ) -> Flow[list[ExtractResult]]:
+        """`POST /v1/extract/{model}`: one result per item, in order."""
+        params = {
+            "labels": labels,
+            "output_schema": output_schema,
+            "instruction": instruction,
+            "options": self.settings.options_for(options),
+        }
+        params = {key: value for key, value in params.items() if value is not None}
+        body: dict[str, object] = {"items": [wire_item(item) for item in items]}
+        if params:
+            body["params"] = params
+        reply = yield from self._infer_elsewhere(
+            "extract", model, f"/v1/extract/{model}", _wire.pack(body), self._terms(model, waiting)
+        )
+        return _results.read_extract(reply, model, items)
+
+    def generate(
+        self, model: str, fields: Mapping[str, object], *, read_timeout_s: float | None, waiting: Waiting
+    ) -> Flow[GenerateResult]:
+        """`POST /v1/generate/{model}`, as JSON and with `__` for the model's slash; never sent twice once begun."""
+        body = json.dumps({key: value for key, value in fields.items() if value is not None}).encode()
+        reply = yield from self._infer_elsewhere(
+            "generate",
+            model,
+            f"/v1/generate/{model.replace('/', '__')}",
+            body,
+            replace(self._terms(model, waiting), repeatable=False),
+            headers={"Content-Type": JSON, "Accept": JSON},
+            read_timeout_s=read_timeout_s,
+        )
+        return _results.read_generate(reply)
+
     def list_models(self) -> Flow[list[ModelInfo]]:
         """`GET /v1/models`; never retried."""
         return _results.read_models((yield from self._get("/v1/models")))
@@ -158,21 +202,44 @@ class Protocol:
                 raise ProvisioningError(f"Timeout after {elapsed:.1f}s waiting for GPU '{gpu}' capacity", gpu=gpu)
             yield Sleep(min(poll_interval_s, budget_s - elapsed))
 
-    def _infer(self, url: str, body: bytes, terms: Terms) -> Flow[Reply]:
+    def _infer_elsewhere(self, task: str, model: str, url: str, body: bytes, terms: Terms, **how: Any) -> Flow[Reply]:
+        """`_infer` for a task that sie-triton's server has not: a server that knows no such route is explained."""
+        try:
+            return (yield from self._infer(url, body, terms, **how))
+        except RequestError as error:
+            if error.status_code not in (404, 405, 501) or error.code is not None:
+                raise
+            raise RequestError(
+                f"the server at {terms.server} does not serve `{task}` (it answered HTTP {error.status_code} to "
+                f"POST {url}): sie-triton serves `encode` and `score`; send `{task}` to a SIE server that has "
+                f"'{model}'",
+                status_code=error.status_code,
+                request=error.request,
+            ) from error
+
+    def _infer(
+        self,
+        url: str,
+        body: bytes,
+        terms: Terms,
+        *,
+        headers: Mapping[str, str] | None = None,
+        read_timeout_s: float | None = None,
+    ) -> Flow[Reply]:
         """POST until a reply below 400 comes or the patience ends."""
-        headers = self.settings.routing_headers(terms.waiting.gpu)
+        headers = {**(headers or {}), **self.settings.routing_headers(terms.waiting.gpu)}
         patience = Patience(terms, self.timing)
         level = logging.WARNING
         while True:
             cap = patience.attempt_cap()
-            outcome = yield from self._exchange("POST", url, headers, body, cap)
+            outcome = yield from self._exchange("POST", url, headers, body, cap, read_timeout_s)
             if isinstance(outcome, Reply):
                 outcome = yield from self._await_result(outcome, patience)
             if isinstance(outcome, Failure):
                 what: object = type(outcome.error).__name__
                 delay = patience.after_failure(outcome)
             elif outcome.status >= 400:
-                error = read_error(outcome)
+                error = read_error(outcome, terms.detour)
                 what = f"HTTP {error.status} {error.code or ''}".rstrip()
                 delay = patience.after_error(error)
             else:
@@ -202,7 +269,7 @@ class Protocol:
             outcome = yield from self._exchange("GET", url, {"Accept": MSGPACK}, None, patience.remaining)
             if isinstance(outcome, Failure):
                 # A retry would send the POST again, while its first copy is at work.
-                raise connection_error(outcome, patience.terms.server) from outcome.error
+                raise connection_error(outcome, patience.terms.server, patience.terms.detour) from outcome.error
             reply = outcome
         if self._continuation(reply) is None:
             return reply
@@ -226,26 +293,41 @@ class Protocol:
         outcome = yield from self._exchange("GET", url, {"Accept": JSON}, None, inf)
         if isinstance(outcome, Failure):
             if outcome.kind is FailureKind.READ_TIMEOUT:
-                raise SIEConnectionError(f"Request timed out: {outcome.error}") from outcome.error
-            raise connection_error(outcome, shown(self.settings.base_url)) from outcome.error
+                raise SIEConnectionError(f"Request timed out{self.settings.detour}: {outcome.error}") from outcome.error
+            raise connection_error(outcome, self.settings.server, self.settings.detour) from outcome.error
         if outcome.status >= 400:
-            raise exception_for(read_error(outcome))
+            raise exception_for(read_error(outcome, self.settings.detour))
         return outcome
 
     def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, cap_s: float
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        cap_s: float,
+        read_timeout_s: float | None = None,
     ) -> Flow[Outcome]:
+        read_timeout_s = self.settings.read_timeout_s if read_timeout_s is None else read_timeout_s
         outcome = yield Send(
             method=method,
             url=url,
             headers=headers,
             body=body,
             connect_timeout_s=min(self.settings.connect_timeout_s, cap_s),
-            read_timeout_s=min(self.settings.read_timeout_s, cap_s),
+            read_timeout_s=min(read_timeout_s, cap_s),
         )
         assert outcome is not None, "the driver answers a `Send` with a reply or a failure"
         return outcome
 
     def _terms(self, model: str, waiting: Waiting, *, awaits_lora: bool = False, lora: str | None = None) -> Terms:
         gpu = split_gpu(self.settings.gpu if waiting.gpu is None else waiting.gpu)[1]
-        return Terms(waiting, model, shown(self.settings.base_url), gpu, awaits_lora=awaits_lora, lora=lora)
+        return Terms(
+            waiting,
+            model,
+            self.settings.server,
+            gpu,
+            awaits_lora=awaits_lora,
+            lora=lora,
+            detour=self.settings.detour,
+        )

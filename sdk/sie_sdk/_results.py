@@ -15,7 +15,16 @@ from sie_sdk.errors import IncompleteBatchError, RequestError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sie_sdk.types import CapacityInfo, EncodeResult, ModelInfo, RequestMetadata, ScoreResult, SparseResult
+    from sie_sdk.types import (
+        CapacityInfo,
+        EncodeResult,
+        ExtractResult,
+        GenerateResult,
+        ModelInfo,
+        RequestMetadata,
+        ScoreResult,
+        SparseResult,
+    )
 
 T = TypeVar("T")
 
@@ -31,6 +40,25 @@ def read_encode(reply: Reply, model: str, items: Sequence[object], *, names_mode
 def read_score(reply: Reply) -> ScoreResult:
     """The result of a score call. Raises `RequestError` for a body that breaks the contract."""
     return _read_msgpack(reply, "score", lambda body: _score_result(body, reply))
+
+
+def read_extract(reply: Reply, model: str, items: Sequence[object]) -> list[ExtractResult]:
+    """The results of an extract call, one per item and in their order. Raises as `read_encode` does."""
+    return _read_msgpack(reply, "extract", lambda body: _extract_results(body, reply, model, items))
+
+
+def read_generate(reply: Reply) -> GenerateResult:
+    """The result of a generate call. Raises `RequestError` for a body that breaks the contract."""
+    body, metadata = _read_json(reply, "generate"), request_metadata(reply.headers)
+    if not (isinstance(body.get("model"), str) and isinstance(body.get("text"), str)):
+        raise _malformed(reply, "generate", "JSON")
+    result = cast("GenerateResult", {key: body[key] for key in _GENERATED if body.get(key) is not None})
+    _attach(result, metadata)
+    return result
+
+
+_GENERATED = ("model", "text", "finish_reason", "usage", "attempt_id", "ttft_ms", "tpot_ms")
+_EXTRACTED = ("entities", "relations", "classifications", "objects")
 
 
 def read_models(reply: Reply) -> list[ModelInfo]:
@@ -132,7 +160,26 @@ def _score_result(body: dict[str, Any], reply: Reply) -> ScoreResult:
     return result
 
 
-def _attach(result: EncodeResult | ScoreResult, metadata: RequestMetadata | None) -> None:
+def _extract_results(body: dict[str, Any], reply: Reply, model: str, items: Sequence[object]) -> list[ExtractResult]:
+    metadata, results = request_metadata(reply.headers), []
+    for entry in _list(body, "items"):
+        if not isinstance(entry, dict):
+            raise _wire.WireError("an entry of `items` is not a map")
+        found = {key: list(entry.get(key) or ()) for key in _EXTRACTED}
+        found.update({key: entry[key] for key in ("id", "data", "error") if entry.get(key) is not None})
+        if isinstance(body.get("model"), str) and body["model"]:
+            found["model"] = body["model"]
+        result = cast("ExtractResult", found)
+        _attach(result, metadata)
+        results.append(result)
+    if len(results) != len(items):
+        raise _incomplete(results, items, model, metadata, "extract")
+    return results
+
+
+def _attach(
+    result: EncodeResult | ScoreResult | ExtractResult | GenerateResult, metadata: RequestMetadata | None
+) -> None:
     if metadata is None:
         return
     own = metadata.copy()
@@ -156,7 +203,11 @@ def _list(body: dict[str, Any], key: str) -> list[Any]:
 
 
 def _incomplete(
-    results: list[EncodeResult], items: Sequence[object], model: str, metadata: RequestMetadata | None
+    results: Sequence[EncodeResult | ExtractResult],
+    items: Sequence[object],
+    model: str,
+    metadata: RequestMetadata | None,
+    task: str = "encode",
 ) -> IncompleteBatchError:
     sent = [item.get("id") if isinstance(item, Mapping) else None for item in items]
     came = [result.get("id") for result in results]
@@ -165,11 +216,12 @@ def _incomplete(
     if all(isinstance(name, str) for name in [*sent, *came]):
         missing = [str(name) for name in sent if name not in came] or None
     return IncompleteBatchError(
-        f"Encode response desync for model {model!r}: server returned {len(results)} embedding(s) for {len(items)} "
+        f"{task.capitalize()} response desync for model {model!r}: server returned {len(results)} "
+        f"{'embedding' if task == 'encode' else 'result'}(s) for {len(items)} "
         "input item(s); expected exactly one per input. An input may have failed server-side (e.g. exceeding the "
         "model's max_sequence_length) and been dropped from the batch."
         + (f" Missing item id(s): {', '.join(missing)}." if missing else ""),
-        code="ENCODE_RESULT_COUNT_MISMATCH",
+        code=f"{task.upper()}_RESULT_COUNT_MISMATCH",
         expected=len(items),
         received=len(results),
         model=model,

@@ -86,7 +86,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """A call's choices with the names that messages need, and whether it waits for LoRAs."""
+    """A call's choices with the names that messages need, and whether it waits for LoRAs.
+
+    `detour` names the proxy, if there is one. `repeatable` is false where a request that the server may have begun to
+    work on must not be sent again.
+    """
 
     waiting: Waiting
     model: str
@@ -94,6 +98,8 @@ class Terms:
     gpu: str | None = None
     lora: str | None = None
     awaits_lora: bool = False
+    detour: str = ""
+    repeatable: bool = True
 
 
 @dataclass(slots=True)
@@ -141,9 +147,10 @@ class Patience:
 
     def after_failure(self, failure: Failure) -> float:
         """The seconds to wait before the next attempt. Raises `SIEConnectionError` if there is to be none."""
-        self.last_error = connection_error(failure, self.terms.server)
+        self.last_error = connection_error(failure, self.terms.server, self.terms.detour)
         self.last_error.__cause__ = failure.error
-        retried = failure.kind in (FailureKind.CONNECT, FailureKind.LOST, FailureKind.WRITE_TIMEOUT)
+        begun = failure.kind in (FailureKind.LOST, FailureKind.WRITE_TIMEOUT)
+        retried = failure.kind is FailureKind.CONNECT or (begun and self.terms.repeatable)
         if not (retried and failure.transient and self.terms.waiting.wait_for_capacity) or self.remaining <= 0:
             raise self.last_error
         return self._jittered(min(_DELAY_S, self.remaining))
@@ -239,7 +246,7 @@ class Patience:
         return self._backpressure(error)
 
     def _gateway_timeout(self, error: ErrorReply) -> float | None:
-        if not self.terms.waiting.wait_for_capacity or self.remaining <= 0:
+        if not (self.terms.waiting.wait_for_capacity and self.terms.repeatable) or self.remaining <= 0:
             return None
         return min(_hint_or(error, _DELAY_S), self.remaining)
 
@@ -266,23 +273,27 @@ _RULES_BY_STATUS: Mapping[int, _Rule] = {
 }
 
 
-def connection_error(failure: Failure, server: str) -> SIEConnectionError:
-    """The exception for an exchange without a reply; `server` is the base URL as messages show it."""
+def connection_error(failure: Failure, server: str, detour: str = "") -> SIEConnectionError:
+    """The exception for an exchange without a reply.
+
+    `server` is the base URL as messages show it, with ` through the proxy …` where there is one; `detour` is those
+    words alone.
+    """
     error, name = failure.error, type(failure.error).__name__
     if failure.kind is FailureKind.CONNECT:
         return SIEConnectionError(f"Failed to connect to {server}: {error}")
     if failure.kind is FailureKind.LOST:
         return SIEConnectionError(
-            f"Connection lost mid-request ({name}); the peer closed the connection before sending a complete "
+            f"Connection lost mid-request{detour} ({name}); the peer closed the connection before sending a complete "
             f"response: {error}"
         )
     if failure.kind is FailureKind.READ_TIMEOUT:
         return SIEConnectionError(
-            f"Request timed out waiting for the response ({name}). Not retried because the server may already be "
-            f"processing the request; increase the read timeout for slow calls: {error}"
+            f"Request timed out waiting for the response{detour} ({name}). Not retried because the server may already "
+            f"be processing the request; increase the read timeout for slow calls: {error}"
         )
     if failure.kind is FailureKind.WRITE_TIMEOUT:
-        return SIEConnectionError(f"Request timed out: {error}")
+        return SIEConnectionError(f"Request timed out{detour}: {error}")
     return SIEConnectionError(f"the exchange with {server} failed ({name}): {error}")
 
 

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from sie_sdk._proxies import proxy_for
 
 if TYPE_CHECKING:
     from sie_sdk.types import PoolSpec
@@ -64,6 +67,17 @@ class Settings:
     gpu: str | None
     options: Mapping[str, Any] | None
     pool: str | None
+    proxy: str | None = None
+
+    @property
+    def server(self) -> str:
+        """The server as messages and logs name it: without credentials, and with the proxy that leads there."""
+        return shown(self.base_url) + self.detour
+
+    @property
+    def detour(self) -> str:
+        """` through the proxy …`, nothing where there is none."""
+        return f" through the proxy {shown(self.proxy)}" if self.proxy else ""
 
     def options_for(self, options: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """The options of one call: the client's, overridden by the call's."""
@@ -104,8 +118,11 @@ def resolve_settings(
     read_timeout_s: float | None,
     remote: Literal["forbid"] | None,
     environ: Mapping[str, str] = os.environ,
+    proxies: Mapping[str, str] | None = None,
 ) -> Settings:
     """Check and complete what a client's constructor was given.
+
+    `proxies` are by scheme, with the exceptions under `no`; None means what the environment or the system says.
 
     Raises `ValueError` (`TypeError` for headers that are not text) with the argument's name.
     """
@@ -130,6 +147,7 @@ def resolve_settings(
         gpu=gpu,
         options=options,
         pool=None if pool is None else pool["name"],
+        proxy=proxy_for(base_url, getproxies() if proxies is None else proxies),
     )
 
 

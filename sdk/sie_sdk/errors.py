@@ -18,6 +18,7 @@
     ├── ProvisioningError               503 PROVISIONING, or no budget left for an attempt
     ├── ModelLoadingError               503 MODEL_LOADING until the budget ran out
     ├── LoraLoadingError                503 LORA_LOADING until the retries ran out
+    ├── JobFailedError                  a gateway's batch jobs; for `except` clauses only
     └── PoolError                       a gateway's resource pools; for `except` clauses only
 
 `request` on an exception is what `result["request"]` is on a result: metadata from the response headers, or None.
@@ -326,3 +327,22 @@ class PoolError(SIEError):
         super().__init__(message)
         self.pool_name = pool_name
         self.state = state
+
+
+class JobFailedError(SIEError):
+    """A gateway's batch job ended without success. This SDK submits no jobs and never raises it."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        job_id: str | None = None,
+        state: str | None = None,
+        outcome: str | None = None,
+        error_code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.state = state
+        self.outcome = outcome
+        self.error_code = error_code

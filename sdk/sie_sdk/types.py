@@ -8,11 +8,78 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Union
 
+from sie_sdk._other_tasks import (
+    Classification,
+    ClassificationResult,
+    DetectedObject,
+    Entity,
+    EntityResult,
+    ExtractItemErrorDetail,
+    ExtractResult,
+    FinishReason,
+    GenerateResult,
+    GenerationUsage,
+    ObjectResult,
+    PromptTokensDetails,
+    Relation,
+    RelationResult,
+)
+from sie_sdk._request_metadata import RequestMetadata, RequestUsage
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
+
+__all__ = [
+    "AudioInput",
+    "CallKeywords",
+    "CapacityInfo",
+    "Classification",
+    "ClassificationResult",
+    "DType",
+    "DetectedObject",
+    "DocumentInput",
+    "EncodeKeywords",
+    "EncodeResult",
+    "Entity",
+    "EntityResult",
+    "ExtractItemErrorDetail",
+    "ExtractKeywords",
+    "ExtractResult",
+    "FinishReason",
+    "GenerateResult",
+    "GenerationUsage",
+    "ImageInput",
+    "ImageLike",
+    "Item",
+    "ModelCapabilities",
+    "ModelDims",
+    "ModelInfo",
+    "ModelLoadError",
+    "ModelRouting",
+    "ModelState",
+    "ObjectResult",
+    "OutputDType",
+    "OutputType",
+    "PillowImage",
+    "PoolSpec",
+    "ProfileInfo",
+    "PromptTokensDetails",
+    "Relation",
+    "RelationResult",
+    "RequestMetadata",
+    "RequestUsage",
+    "ScoreEntry",
+    "ScoreInputTokensDetails",
+    "ScoreResult",
+    "ScoreUsage",
+    "SparseResult",
+    "TimingInfo",
+    "VideoInput",
+    "WorkerInfo",
+]
 
 OutputType = Literal["dense", "sparse", "multivector"]
 OutputDType = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
@@ -95,33 +162,6 @@ class TimingInfo(TypedDict, total=False):
     tokenization_ms: float
     inference_ms: float
     postprocessing_ms: float | None
-
-
-class RequestUsage(TypedDict, total=False):
-    """Metered units of the whole HTTP request, from the response headers."""
-
-    input_tokens: int
-    pairs: int
-    content_input_tokens: int
-    images: int
-    pages: int
-    output_tokens: int
-    audio_ms: int
-
-
-class RequestMetadata(TypedDict, total=False):
-    """What the response headers say about the HTTP request; only valid headers appear."""
-
-    id: str
-    usage: RequestUsage
-    credits_debited: int
-    execution_identity_sha256: str
-    execution_binding_sha256: str
-    runtime_instance_id: str
-    served_by: Literal["local", "remote"]
-    upstream: str
-    fallback_reason: Literal["provisioning", "model_loading", "saturated", "unhealthy"]
-    fallback_error: str
 
 
 class EncodeResult(TypedDict, total=False):
@@ -300,3 +340,10 @@ class EncodeKeywords(CallKeywords, total=False):
     output_types: Sequence[OutputType] | None
     output_dtype: str | None
     is_query: bool | None
+
+
+class ExtractKeywords(CallKeywords, total=False):
+    """The keywords of `extract`."""
+
+    labels: list[str] | None
+    output_schema: dict[str, Any] | None

@@ -11,12 +11,19 @@ NOT_HERE: Mapping[str, str] = {
 }
 """Beginnings of commands that are not run. They must still be commands that a shell can read."""
 
+ELSEWHERE: Mapping[str, str] = {
+    "docs/integrations.md": "tests/docs/test_integrations.py follows it, with each Python that it is about",
+}
+"""Pages that tests of their own follow."""
+
 PENDING: Mapping[str, str] = {}
 """What the pages describe before it has landed: commands, options, variables, codes, metrics. A command that uses one
 which is not there yet is skipped; once it is there, it is run as any other, whether or not it is listed here."""
 
 FOREIGN_OPTIONS: Mapping[str, str] = {
     "--build-arg": "docker",
+    "--force-reinstall": "pip",
+    "--no-deps": "pip",
     "--target": "docker",
     "--trace-config": "tritonserver",
     "--update-golden": "pytest, tests/conftest.py",

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from .exceptions import ELSEWHERE
 from .markdown import Page, pages
 from .reader import EXECUTED, Reader, left_out, logical_lines, session
 
-FOLLOWED = [page for page in pages() if any(block.language in EXECUTED for block in page.blocks)]
+PAGES = [page for page in pages() if any(block.language in EXECUTED for block in page.blocks)]
+FOLLOWED = [page for page in PAGES if page.name not in ELSEWHERE]
 
 
 @pytest.mark.e2e
@@ -42,7 +44,7 @@ def _weights_cache(minilm: Path) -> Path:
     return next(parent for parent in minilm.parents if parent.name == "weights")
 
 
-@pytest.mark.parametrize("page", FOLLOWED, ids=[page.name for page in FOLLOWED])
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_what_is_not_run_is_still_shell(page: Page) -> None:
     for block in page.blocks:
         if block.language not in ("sh", "console"):

@@ -21,10 +21,15 @@ def official_interpreter() -> Path:
 
     Raises `Unavailable` without Python 3.12, or if pip cannot install.
     """
+    return environment("official-0.10.1", official_base(), REQUIREMENTS)
+
+
+def official_base() -> Path:
+    """An interpreter for which the official clients exist. Raises `Unavailable` where there is none."""
     base = next((candidate for candidate in _candidates() if version_of(candidate) == PYTHON), None)
     if base is None:
         raise Unavailable(f"the official clients need Python {PYTHON}, which is not here")
-    return environment("official-0.10.1", base, REQUIREMENTS)
+    return base
 
 
 def _candidates() -> Iterator[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -37,7 +37,7 @@ class Received:
     thread: int
 
 
-Step = Canned | Literal["hang up", "hang up midway", "hang"]
+Step = Canned | Literal["hang up", "hang up midway", "hang"] | Callable[[Received], Canned]
 
 
 class StubServer:
@@ -93,7 +93,10 @@ def _handler(server: StubServer) -> type[BaseHTTPRequestHandler]:
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            step = server.next_step(Received(self.command, self.path, headers, body, threading.get_ident()))
+            received = Received(self.command, self.path, headers, body, threading.get_ident())
+            step = server.next_step(received)
+            if not isinstance(step, (str, Canned)):
+                step = step(received)
             if isinstance(step, str):
                 self.close_connection = True
                 if step == "hang":

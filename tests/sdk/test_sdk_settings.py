@@ -184,7 +184,7 @@ def test_the_environment_is_read_when_the_client_is_made(monkeypatch: pytest.Mon
     monkeypatch.setenv("SIE_API_KEY", "k")
     with SIEClient() as client:
         assert client.base_url == URL
-        assert client._http.headers["Authorization"] == "Bearer k"
+        assert client._connections.client().headers["Authorization"] == "Bearer k"
     assert SIEAsyncClient().base_url == URL
 
 

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from sdk_server import KINDS, Canned, FakeTime, Kind, StubServer, call
-from sie_sdk import ProvisioningError, RequestError, SIEClient, SIEConnectionError, _wire, client
+from sie_sdk import ProvisioningError, RequestError, SIEClient, SIEConnectionError, _connections, _wire
 from sie_sdk._retry import Failure, FailureKind
 from sie_sdk.types import Item
 
@@ -227,7 +227,7 @@ def subclasses(root: type[httpx.RequestError]) -> set[type[httpx.RequestError]]:
 
 def test_every_failure_of_the_http_library_is_ours() -> None:
     abstract = {httpx.RequestError, httpx.TransportError, httpx.TimeoutException, httpx.NetworkError}
-    retried_or_named = set(client._KINDS)
+    retried_or_named = set(_connections.KINDS)
     final = {
         httpx.CloseError,
         httpx.DecodingError,
@@ -239,7 +239,7 @@ def test_every_failure_of_the_http_library_is_ours() -> None:
     known = subclasses(httpx.RequestError) - abstract - {httpx.ProtocolError}
     assert known == retried_or_named | final
     for kind in final:
-        assert client._failure(kind("x")).kind is FailureKind.OTHER
+        assert _connections.failure(kind("x")).kind is FailureKind.OTHER
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_only_what_may_pass_is_retried(cause: Exception, transient: bool) -> Non
         except Exception as low:
             raise httpx.ConnectError("cannot") from low
     except httpx.ConnectError as error:
-        assert client._failure(error) == Failure(FailureKind.CONNECT, error, transient)
+        assert _connections.failure(error) == Failure(FailureKind.CONNECT, error, transient)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,51 @@
+"""`SIEClient`, `SIEAsyncClient` and every exception that they raise."""
+
+from sie_sdk.client.async_ import SIEAsyncClient
+from sie_sdk.client.errors import (
+    AccountInactiveError,
+    AccountStateUnavailableError,
+    EstimateUnroutableError,
+    IncompleteBatchError,
+    InputTooLongError,
+    InsufficientCreditsError,
+    JobFailedError,
+    LoraLoadingError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    PoolError,
+    ProvisioningError,
+    RateLimitError,
+    RelayUnavailableError,
+    RequestError,
+    ResourceExhaustedError,
+    ServerError,
+    SIEConnectionError,
+    SIEError,
+    SpendLimitError,
+)
+from sie_sdk.client.sync import SIEClient
+
+__all__ = [
+    "AccountInactiveError",
+    "AccountStateUnavailableError",
+    "EstimateUnroutableError",
+    "IncompleteBatchError",
+    "InputTooLongError",
+    "InsufficientCreditsError",
+    "JobFailedError",
+    "LoraLoadingError",
+    "ModelLoadFailedError",
+    "ModelLoadingError",
+    "PoolError",
+    "ProvisioningError",
+    "RateLimitError",
+    "RelayUnavailableError",
+    "RequestError",
+    "ResourceExhaustedError",
+    "SIEAsyncClient",
+    "SIEClient",
+    "SIEConnectionError",
+    "SIEError",
+    "ServerError",
+    "SpendLimitError",
+]
