@@ -62,7 +62,12 @@ class TritonPythonModel(BatchedModel):
         if reasons := self._refusals(_without_tensors(self.config), header, (), ()):
             return reasons
         gpu = _CUDA in ort.get_available_providers()
-        on_cuda = gpu and self.on_gpu
+        if reasons := self._open(path, on_cuda=gpu and self.on_gpu):
+            return reasons
+        return self._refusals(self.config, header, self._session.get_inputs(), self._session.get_outputs(), gpu=gpu)
+
+    def _open(self, path: Path, *, on_cuda: bool) -> list[str]:
+        """Make the session; return why that is not possible."""
         providers: list[Any] = [_CPU]
         if on_cuda:
             if "tensorrt" in accelerators(self.config):
@@ -79,7 +84,7 @@ class TritonPythonModel(BatchedModel):
             return ["ONNX Runtime could not use CUDA, the server's log says why; its libraries may be missing"]
         self._run = self._session._sess.run  # InferenceSession.run adds checks that `refusals` has made once
         self._run_options = self._make_run_options()
-        return self._refusals(self.config, header, self._session.get_inputs(), self._session.get_outputs(), gpu=gpu)
+        return []
 
     def _refusals(
         self,
