@@ -202,6 +202,14 @@ class TritonServer:
         self._seen_dead = dead
         return sorted({self._stubs.get(pid, "unknown") for pid in crashed})
 
+    def lost_its_locks(self) -> bool:
+        """Whether tritonserver aborted because a lock in the memory that it shares with its stubs failed.
+
+        A fault of its Python backend that comes and goes with the machine's load: a second start mostly succeeds.
+        """
+        status = self.poll()
+        return status is not None and status > 128 and logs.shows_lock_exception(self.spec.log_path)
+
     def failure(self, status: int) -> Diagnostic:
         """`SIE708`: why tritonserver ended with `status`, in the words of its log."""
         reasons = "\n".join(f"  - {reason}" for reason in logs.reasons(self.spec.log_path))
