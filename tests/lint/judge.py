@@ -47,7 +47,7 @@ def verdicts(repository: Path, log: Path, judge: type[Judge] = Judge) -> dict[st
 def _running(server: Judge) -> Iterator[Judge]:
     server.start()
     try:
-        server.wait_ready(120)
+        server.wait_ready(300)
         yield server
     finally:
         server.stop(15)
