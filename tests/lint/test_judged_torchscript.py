@@ -46,7 +46,7 @@ def saved(module: nn.Module, *example: Tensor) -> bytes:
     """The module as TorchScript: traced on an example, else scripted."""
     buffer = io.BytesIO()
     script = torch.jit.trace(module, example) if example else torch.jit.script(module)  # type: ignore[no-untyped-call]
-    torch.jit.save(script, buffer)  # type: ignore[no-untyped-call]
+    torch.jit.save(script, buffer)
     return buffer.getvalue()
 
 
