@@ -112,6 +112,13 @@ class DeviceName(str, Enum):
     cuda = "cuda"
 
 
+class TunedFor(str, Enum):
+    """Whose sessions `tune` measures."""
+
+    embedded = "embedded"
+    nvidia = "nvidia"
+
+
 class ServeDevice(str, Enum):
     """What the server computes on."""
 
@@ -371,6 +378,9 @@ def tune(
     seconds: Annotated[float, typer.Option(help="Length of each sample.", min=0.1)] = 1.0,
     rounds: Annotated[int, typer.Option(help="Samples of each setting; their median counts.", min=1)] = 3,
     cores: Annotated[int | None, typer.Option(help="Cores to use. Default: those of this process.", min=1)] = None,
+    server: Annotated[
+        TunedFor, typer.Option(help="Who will serve: `embedded`, or `nvidia` for a Triton with NVIDIA's backends.")
+    ] = TunedFor.embedded,
 ) -> None:
     """Measure token budgets and streams on this machine and write the best into the repository.
 
@@ -387,6 +397,7 @@ def tune(
         seconds=seconds,
         rounds=rounds,
         announce=_say,
+        server="nvidia" if server is TunedFor.nvidia else "embedded",
     )
     for result in tuned:
         for setting, speed in result.speeds.items():

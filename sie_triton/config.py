@@ -237,7 +237,9 @@ def _onnx_cpu(threads: int) -> Parameters:
 
 
 def _torchscript_cpu(threads: int) -> Parameters:
-    return (("INTRA_OP_THREAD_COUNT", str(threads)), ("INTER_OP_THREAD_COUNT", "1"), *TORCHSCRIPT_PARAMETERS)
+    # Never INTER_OP_THREAD_COUNT: libtorch sets it once a process, and the second model that asks aborts NVIDIA's
+    # server. A traced graph forks nothing, so it would have no effect either.
+    return (("INTRA_OP_THREAD_COUNT", str(threads)), *TORCHSCRIPT_PARAMETERS)
 
 
 # The optimising executor compiles for the shapes that it sees first, and ours change with every run.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from google.protobuf import text_format
@@ -18,6 +18,10 @@ from sie_triton.lint.config import model_config_pb2
 Array = np.ndarray[Any, np.dtype[Any]]
 Graph: TypeAlias = "Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]"
 """Named inputs and the names of the wanted outputs -> those outputs in that order."""
+TimedServer = Literal["embedded", "nvidia"]
+"""Whose sessions are timed. NVIDIA's backend of 24.10 cannot be told to let idle threads sleep, and ours does."""
+
+_SPINNING = "session.intra_op.allow_spinning"
 
 
 def config_path(directory: Path, config_name: str = "") -> Path:
@@ -34,13 +38,20 @@ def read_model_config(path: Path) -> Any:
 class ModelRunner:
     """The graphs of one public model, opened once. `run` computes only the steps that the outputs need.
 
-    `threads` opens them as a server would, to be timed: with so many threads each, which do not spin, and an arena.
+    `threads` opens them as `server` would, to be timed: with so many threads each, and an arena.
     """
 
-    def __init__(self, repository: Path, name: str, config_name: str = "", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        name: str,
+        config_name: str = "",
+        threads: int | None = None,
+        server: TimedServer = "embedded",
+    ) -> None:
         self.config = read_model_config(config_path(repository / name, config_name))
         steps = [step.model_name for step in self.config.ensemble_scheduling.step] or [name]
-        self._graphs = {step: _open(repository / step, config_name, threads) for step in steps}
+        self._graphs = {step: _open(repository / step, config_name, threads, server) for step in steps}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Named arrays in, named arrays out; shapes include the batch."""
@@ -64,12 +75,18 @@ class ModelRunner:
         return steps[::-1]
 
 
-def _open(directory: Path, config_name: str, threads: int | None) -> Graph:
+def _open(directory: Path, config_name: str, threads: int | None, server: TimedServer) -> Graph:
     config = read_model_config(config_path(directory, config_name))
-    return _RUNTIMES[config.backend](config, directory / "1" / config.default_model_filename, threads)
+    return _RUNTIMES[config.backend](config, directory / "1" / config.default_model_filename, threads, server)
 
 
-def _onnx(_: Any, path: Path, threads: int | None) -> Graph:
+def _spins(config: Any, server: TimedServer) -> str:
+    """Whether idle threads of a session spin: as configured on ours, always on NVIDIA's, which reads no such key."""
+    written = str(config.parameters[_SPINNING].string_value) if _SPINNING in config.parameters else ""
+    return "1" if server == "nvidia" else written or "0"
+
+
+def _onnx(config: Any, path: Path, threads: int | None, server: TimedServer) -> Graph:
     try:
         import onnxruntime
     except ImportError:
@@ -81,12 +98,12 @@ def _onnx(_: Any, path: Path, threads: int | None) -> Graph:
         options.enable_cpu_mem_arena = False
     else:
         options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry(_SPINNING, _spins(config, server))
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda inputs, outputs: session.run(list(outputs), dict(inputs))
 
 
-def _torchscript(config: Any, path: Path, _: int | None) -> Graph:
+def _torchscript(config: Any, path: Path, _: int | None, __: TimedServer) -> Graph:
     try:
         import torch
     except ImportError:
@@ -103,7 +120,10 @@ def _torchscript(config: Any, path: Path, _: int | None) -> Graph:
     return run
 
 
-_RUNTIMES: Mapping[str, Callable[[Any, Path, int | None], Graph]] = {"onnxruntime": _onnx, "pytorch": _torchscript}
+_RUNTIMES: Mapping[str, Callable[[Any, Path, int | None, TimedServer], Graph]] = {
+    "onnxruntime": _onnx,
+    "pytorch": _torchscript,
+}
 
 
 def _runtime_missing(package: str, cure: str) -> DiagnosticError:

@@ -3,6 +3,9 @@
 Every setting runs the same rows through the frontend's own scheduler, with the graphs in this process: several
 one-threaded streams over one session behave as the server's instances do. Settings take turns, so that a busy machine
 disturbs all alike, and the median of the rounds counts.
+
+Sessions are those of the server that will serve: idle threads of the embedded one sleep, those of NVIDIA's spin, which
+costs streams of several threads each other's cores.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from sie_frontend.tokenization import Row, make_batch
 from sie_triton.config import INSTANCE_WEIGHT_BYTES, MAX_INSTANCES
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.manifest import redigest
-from sie_triton.model_runner import ModelRunner, config_path, read_model_config
+from sie_triton.model_runner import ModelRunner, TimedServer, config_path, read_model_config
 from sie_triton.reference_texts import SENTENCE
 from sie_triton.repository import current_manifest, publish, staged_repository, write_manifest
 from sie_triton.verify import check_structure, served_by
@@ -43,6 +46,7 @@ REQUESTS_AT_ONCE = 4
 MEDIAN_LENGTH, SPREAD, LONGEST = 55, 0.9, 512
 # Settings closer than this cannot be told apart; of those the one with the shortest runs lets queries through soonest.
 RESOLUTION = 0.03
+_SERVERS: Mapping[TimedServer, str] = {"embedded": "the embedded server", "nvidia": "NVIDIA's server"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +65,18 @@ class Tuned:
     triton_model: str
     speeds: Mapping[Setting, float]
     chosen: Setting
+    server: TimedServer = "embedded"
 
 
 def tune_repository(
-    repository: Path, manifest: Manifest, *, cores: int, seconds: float, rounds: int, announce: Announce
+    repository: Path,
+    manifest: Manifest,
+    *,
+    cores: int,
+    seconds: float,
+    rounds: int,
+    announce: Announce,
+    server: TimedServer = "embedded",
 ) -> list[Tuned]:
     """Measure every public model that has a configuration for CPUs, write what was chosen, publish.
 
@@ -81,8 +93,8 @@ def tune_repository(
         weights = _weight_bytes(repository, manifest, name)
         settings = list(candidates(cores, weights))
         announce(f"{name}: {len(settings)} settings, {rounds} rounds of {seconds:g} s each")
-        speeds = measure_speeds(repository, manifest, name, settings, seconds=seconds, rounds=rounds)
-        tuned.append(Tuned(name, speeds, choose(speeds)))
+        speeds = measure_speeds(repository, manifest, name, settings, seconds=seconds, rounds=rounds, server=server)
+        tuned.append(Tuned(name, speeds, choose(speeds), server))
     with staged_repository(repository) as staging:
         # Measuring took minutes, and only now is the repository locked: a build may have published in between.
         current = current_manifest(staging) or manifest
@@ -123,6 +135,7 @@ def measure_speeds(
     *,
     seconds: float,
     rounds: int,
+    server: TimedServer = "embedded",
 ) -> dict[Setting, float]:
     """Median tokens a second of each setting."""
     model = served_by(manifest, name)
@@ -130,7 +143,7 @@ def measure_speeds(
     outputs = tuple(tensor.name for tensor in manifest.triton_models[name].outputs)
     config_name = manifest.built[name].configs["cpu"]
     runners = {
-        threads: ModelRunner(repository, name, config_name, threads=threads)
+        threads: ModelRunner(repository, name, config_name, threads=threads, server=server)
         for threads in {setting.threads for setting in settings}
     }
     found: dict[Setting, list[float]] = {setting: [] for setting in settings}
@@ -240,7 +253,8 @@ def _rewrite(path: Path, setting: Setting, batching: Batching, *, computes: bool
 
 def _measured(tuned: Tuned) -> Measured:
     return Measured(
-        machine=f"{platform.processor() or platform.machine()}, {platform.system()} {platform.release()}",
+        machine=f"{platform.processor() or platform.machine()}, {platform.system()} {platform.release()}, "
+        f"with sessions as on {_SERVERS[tuned.server]}",
         tokens_per_second={
             f"{setting.run_tokens} tokens, {setting.streams} x {setting.threads} threads": round(speed)
             for setting, speed in tuned.speeds.items()

@@ -12,6 +12,9 @@ import pytest
 if TYPE_CHECKING:
     from recipes.built import BuiltFamilies
 
+# Tests import ONNX Runtime themselves, some of them before anything of ours.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 ROOT = Path(__file__).resolve().parent.parent
 MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 BGE_ID = "BAAI/bge-small-en-v1.5"

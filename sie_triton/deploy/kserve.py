@@ -16,7 +16,9 @@ from sie_triton.deploy.kubernetes import Files, frontend, network_policies, stor
 from sie_triton.deploy.options import Deployment
 from sie_triton.deploy.pods import (
     METRICS_PORT,
+    TRITON_ENVIRONMENT,
     container_security,
+    environment,
     metadata,
     pod_security,
     triton_arguments,
@@ -70,6 +72,7 @@ def _runtime(deployment: Deployment, size: RepositorySize) -> Object:
                     "name": "kserve-container",
                     "image": deployment.triton_image,
                     "args": triton_arguments(deployment, path=_MODELS, port=_PORT),
+                    "env": environment(TRITON_ENVIRONMENT),
                     "ports": [{"containerPort": _PORT, "protocol": "TCP"}],
                     **triton_probes(size, _PORT),
                     "resources": triton_resources(deployment, triton_needs(size, deployment)),

@@ -7,6 +7,7 @@ runtime; a repository is published world-readable.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from sie_frontend.manifest import Manifest, dump_manifest
@@ -58,6 +59,15 @@ def repository_path(deployment: Deployment) -> str:
     return f"{MOUNT}/{source.path}" if source.path else MOUNT
 
 
+# ONNX Runtime then writes no id of the machine and looks up no telemetry host.
+TRITON_ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1"}
+
+
+def environment(variables: Mapping[str, str]) -> list[Object]:
+    """Variables as a container lists them."""
+    return [{"name": name, "value": value} for name, value in variables.items()]
+
+
 def triton_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize) -> Object:
     """Template of a pod with one tritonserver that serves the whole repository."""
     needs = triton_needs(size, deployment)
@@ -65,6 +75,7 @@ def triton_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize)
         "name": "triton",
         "image": deployment.triton_image,
         "args": triton_arguments(deployment),
+        "env": environment(TRITON_ENVIRONMENT),
         "ports": [{"name": "http", "containerPort": HTTP_PORT}, {"name": "metrics", "containerPort": METRICS_PORT}],
         **triton_probes(size, HTTP_PORT),
         "lifecycle": {"preStop": {"sleep": {"seconds": _LEAVE_SECONDS}}},
@@ -84,7 +95,7 @@ def triton_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize)
 def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySize, triton_port: int) -> Object:
     """Template of a pod with one frontend process; `triton_port` is the one on which the Triton pods listen."""
     needs = frontend_needs(size)
-    environment = {
+    settings = {
         "SIE_TRITON_REPOSITORY": repository_path(deployment),
         # The service is headless: its name has the address of each pod, and the frontend chooses among them.
         "SIE_TRITON_TRITON_URL": f"dns://{deployment.name}-triton:{triton_port}",
@@ -100,7 +111,7 @@ def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySiz
     container: Object = {
         "name": "frontend",
         "image": deployment.frontend_image,
-        "env": [{"name": name, "value": value} for name, value in environment.items()],
+        "env": environment(settings),
         "ports": [{"name": "http", "containerPort": FRONTEND_PORT}],
         # `livez` says that the process answers; `readyz` also that every model does. A Triton that is away must take
         # a frontend out of its service, not restart it.

@@ -10,6 +10,8 @@ _TAIL_BYTES = 256 * 1024
 _RECORD = re.compile(r"^([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ \S+\] ?")
 # The first is said on every machine without a GPU; of the second there is another that names the model.
 _SUPERFLUOUS = ("CudaDriverHelper has not been initialized", "ERROR: Failed to create instance")
+# Printed by the C++ runtime, so it is no record of tritonserver's.
+_LOCK_EXCEPTION = "boost::interprocess::lock_exception"
 # A Python exception's stack: tritonserver writes line breaks within a record as these two characters.
 _STACK = re.compile(r"(\\n)+At:\\n.*|(\\n)+$")
 
@@ -41,6 +43,11 @@ def reasons(path: Path, limit: int = 10) -> list[str]:
         if not any(record in other or other in record for other in found):
             found.append(record)
     return found[:limit] or [tail(path, 5) or "the log is empty"]
+
+
+def shows_lock_exception(path: Path) -> bool:
+    """Whether the log tells of the exception by which the shared memory between tritonserver and its stubs fails."""
+    return _LOCK_EXCEPTION in _read(path)
 
 
 def _records(text: str) -> list[tuple[str, str]]:

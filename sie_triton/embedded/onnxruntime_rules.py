@@ -6,12 +6,17 @@ seen to be enforced there. Stricter in three places where the C++ backend loads 
 integer parameter with trailing text, a `batch_input` whose target the graph lacks or types differently, and
 `optional` inputs.
 
+Inputs are counted there, not matched by name: those of the configuration without the `optional` ones, and those that
+`batch_input` makes, must be as many as the graph requires. An initializer that is also a graph input (from IR version
+4 on callers may override it) is not among these.
+
 No import beyond the standard library.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +27,12 @@ from sie_triton.embedded.model_config import (
     integer_parameter,
     max_batch_size,
 )
+from sie_triton.embedded.onnx_operators import MAX_ML_OPSET, foreign
 
 MAX_IR_VERSION = 10
 MAX_OPSET = 21
+_ONNX_RUNTIME = (1, 19)
+_CPU_ACCELERATORS = ("openvino",)
 
 # What ONNX Runtime calls an element type -> what config.pbtxt calls it.
 DATATYPES: Mapping[str, str] = {
@@ -81,19 +89,26 @@ def refusals(
     *,
     ir_version: int,
     opset: int,
+    ml_opset: int = 0,
+    operators: Iterable[tuple[str, str]] = (),
+    overridable: Collection[str] = (),
     gpu: bool = True,
 ) -> list[str]:
     """Every reason for which the C++ backend would not load this model; empty if it would.
 
-    `config` is a ModelConfig as JSON, `opset` that of the default ONNX domain, `gpu` whether the machine has one.
+    `config` is a ModelConfig as JSON, `opset` that of the default ONNX domain, `ml_opset` of `ai.onnx.ml`, `operators`
+    the graph's as (domain, type), `overridable` its inputs that have an initializer, `gpu` whether the machine has one.
     """
     graph_inputs = {tensor.name: tensor for tensor in inputs}
     graph_outputs = {tensor.name: tensor for tensor in outputs}
     return [
-        *_version_refusals(ir_version, opset),
+        *_version_refusals(ir_version, opset, ml_opset),
+        *_operator_refusals(config, operators),
         *_parameter_refusals(config),
+        *_accelerator_refusals(config),
         *_type_refusals([*inputs, *outputs]),
-        *_input_refusals(config, graph_inputs),
+        *_repeated_refusals(config),
+        *_input_refusals(config, graph_inputs, overridable),
         *_batch_input_refusals(config, graph_inputs),
         *_output_refusals(config, graph_outputs),
         *_batch_output_refusals(config),
@@ -101,13 +116,46 @@ def refusals(
     ]
 
 
-def _version_refusals(ir_version: int, opset: int) -> list[str]:
+def _version_refusals(ir_version: int, opset: int, ml_opset: int) -> list[str]:
     found = []
     if ir_version > MAX_IR_VERSION:
         found.append(f"the graph has IR version {ir_version}, ONNX Runtime 1.19 reads at most {MAX_IR_VERSION}")
     if opset > MAX_OPSET:
         found.append(f"the graph needs opset {opset}, ONNX Runtime 1.19 has at most {MAX_OPSET}")
+    if ml_opset > MAX_ML_OPSET:
+        found.append(f"the graph needs opset {ml_opset} of `ai.onnx.ml`, ONNX Runtime 1.19 has at most {MAX_ML_OPSET}")
     return found
+
+
+def _operator_refusals(config: Mapping[str, Any], operators: Iterable[tuple[str, str]]) -> list[str]:
+    """Operators of other domains than ONNX's own; a library of `model_operations` may bring any."""
+    if op_libraries(config):
+        return []
+    reasons = [foreign(domain, operator, _ONNX_RUNTIME) for domain, operator in sorted(operators)]
+    return [
+        f"the graph needs {reason}; `model_operations` can name a library that has it" for reason in reasons if reason
+    ]
+
+
+def op_libraries(config: Mapping[str, Any]) -> list[str]:
+    """The libraries of custom operators that the configuration names."""
+    return [str(name) for name in config.get("model_operations", {}).get("op_library_filename", ())]
+
+
+def _accelerator_refusals(config: Mapping[str, Any]) -> list[str]:
+    found = config.get("optimization", {}).get("execution_accelerators", {}).get("cpu_execution_accelerator", ())
+    known = ", ".join(f"`{name}`" for name in _CPU_ACCELERATORS)
+    return [
+        f"`{entry.get('name', '')}` is no `cpu_execution_accelerator`; there is {known}"
+        for entry in found
+        if entry.get("name", "") not in _CPU_ACCELERATORS
+    ]
+
+
+def _repeated_refusals(config: Mapping[str, Any]) -> list[str]:
+    """The backend counts the entries: an input that stands there twice is one more than the graph has."""
+    counts = Counter(tensor["name"] for tensor in config.get("input", ()))
+    return [f"input `{name}` is listed {count} times" for name, count in counts.items() if count > 1]
 
 
 def _parameter_refusals(config: Mapping[str, Any]) -> list[str]:
@@ -138,13 +186,21 @@ def _type_refusals(tensors: Sequence[GraphTensor]) -> list[str]:
     ]
 
 
-def _input_refusals(config: Mapping[str, Any], graph: Mapping[str, GraphTensor]) -> list[str]:
+def _input_refusals(
+    config: Mapping[str, Any], graph: Mapping[str, GraphTensor], overridable: Collection[str]
+) -> list[str]:
     found = []
     rows = max_batch_size(config)
     configured = {tensor["name"]: tensor for tensor in config.get("input", ())}
     if unlisted := sorted(graph.keys() - configured.keys() - batch_targets(config, "batch_input").keys()):
         found.append(f"the graph's inputs {_names(unlisted)} are not in the configuration, which must list them all")
     for name, tensor in configured.items():
+        if name not in graph and name in overridable:
+            found.append(
+                f"input `{name}` is an initializer of the graph, which the backend does not count among its inputs: "
+                "do not list it, or take the initializer out of the graph"
+            )
+            continue
         if name not in graph:
             found.append(f"input `{name}` is not in the graph, which has {_names(graph)}")
             continue
@@ -239,11 +295,17 @@ def _shape_refusals(
     role: str, name: str, graph: tuple[int, ...], configured: tuple[int, ...], rows: int, *, exact: bool
 ) -> list[str]:
     if rows and not graph:
-        return [f"{role} `{name}` is a scalar in the graph; with `max_batch_size` {rows} it needs a batch dimension"]
+        return [
+            f"{role} `{name}` is a scalar in the graph, or has no shape there; with `max_batch_size` {rows} it needs a "
+            "batch dimension"
+        ]
     if not graph:
         if all(dim == 1 for dim in configured):
             return []
-        return [f"{role} `{name}` is a scalar in the graph, so its dims may hold only ones, not {_shape(configured)}"]
+        return [
+            f"{role} `{name}` is a scalar in the graph, or has no shape there, so its dims may hold only ones, not "
+            f"{_shape(configured)}"
+        ]
     if rows and graph[0] != -1:
         return [
             f"{role} `{name}` has the fixed first dimension {graph[0]} in the graph; with `max_batch_size` {rows} it "

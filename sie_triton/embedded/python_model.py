@@ -46,7 +46,8 @@ class BatchedModel(ABC):
 
     def initialize(self, args: dict[str, str]) -> None:
         """Triton's entry point. Raises `TritonModelException`, with every reason, if the model must not be served."""
-        self.name = args["model_name"]
+        self.name, self.version = args["model_name"], args["model_version"]
+        self.instance = args.get("model_instance_name") or self.name
         self.config: dict[str, Any] = json.loads(args["model_config"])
         self.on_gpu = args.get("model_instance_kind") == "GPU"
         self.device_id = int(args.get("model_instance_device_id") or 0)

@@ -32,6 +32,7 @@ from typing import IO
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded import logs, warden
 from sie_triton.embedded.installation import Installation, find_installation
+from sie_triton.embedded.once import FOLDER_VARIABLE
 from sie_triton.embedded.ports import LOOPBACK, free_port, port_problem
 
 _BACKENDS = Path(__file__).parent / "backends"
@@ -135,7 +136,7 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(installation, gpu=self.spec.gpu),
+                env=_environment(installation, gpu=self.spec.gpu) | {FOLDER_VARIABLE: str(scratch)},
                 start_new_session=True,
             )
         self._pid = self._read_pid(self._warden)
@@ -200,6 +201,14 @@ class TritonServer:
         crashed = dead & self._seen_dead
         self._seen_dead = dead
         return sorted({self._stubs.get(pid, "unknown") for pid in crashed})
+
+    def lost_its_locks(self) -> bool:
+        """Whether tritonserver aborted because a lock in the memory that it shares with its stubs failed.
+
+        A fault of its Python backend that comes and goes with the machine's load: a second start mostly succeeds.
+        """
+        status = self.poll()
+        return status is not None and status > 128 and logs.shows_lock_exception(self.spec.log_path)
 
     def failure(self, status: int) -> Diagnostic:
         """`SIE708`: why tritonserver ended with `status`, in the words of its log."""
@@ -344,6 +353,8 @@ def _environment(installation: Installation, *, gpu: bool) -> dict[str, str]:
     environment["PATH"] = _path_list([str(Path(sys.executable).parent)], os.environ.get("PATH"))
     if not gpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""
+    # ONNX Runtime would write an id of this machine below HOME and look up the host that collects its telemetry.
+    environment["ORT_DISABLE_TELEMETRY"] = "1"
     # numpy's BLAS would start a thread a core in each stub; the stubs never call it.
     environment["OPENBLAS_NUM_THREADS"] = "1"
     # Weights on huge pages where the system gives them to those who ask: one text takes 9 % less time, a full run 3 %.

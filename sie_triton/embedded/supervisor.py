@@ -44,6 +44,7 @@ class Transition:
 class RestartPolicy:
     """Waits `first_delay` seconds before a restart, twice as long before the next, at most `max_delay`.
 
+    A server that was never ready gets `starts` attempts, and those only where it is not the repository that fails.
     Gives up at the death that would need more than `limit` restarts within `window` seconds. A server that was
     ready for `window` seconds starts again from `first_delay`.
     """
@@ -51,6 +52,7 @@ class RestartPolicy:
     first_delay: float = 0.5
     max_delay: float = 30.0
     limit: int = 5
+    starts: int = 4
     window: float = 300.0
     ready_timeout: float = 300.0
 
@@ -60,6 +62,8 @@ class Supervisor:
 
     `on_change` is called for every transition, from the supervisor's thread; it must return soon and not call
     `stop`. An error before the server was ready for the first time is final: no restart mends a broken repository.
+    The exception is a lock that failed between tritonserver and its stubs, which happens where many start at once on
+    a busy machine: it is started again.
     """
 
     def __init__(
@@ -145,9 +149,12 @@ class Supervisor:
                 if cause is None:
                     return
             except DiagnosticError as error:
-                if not was_ready:
-                    raise
                 cause = error.diagnostics[0]
+                if not was_ready:
+                    if not self.server.lost_its_locks():
+                        raise
+                    cause = self._locks_lost(cause, len(deaths) + 1)
+            # The warden has removed the shared memory of the dead server; the next one has names of its own.
             self.server.stop(grace=0.0)
             now = time.monotonic()
             deaths.append(now)
@@ -187,6 +194,20 @@ class Supervisor:
                         "`instance_group` counts",
                     )
         return None
+
+    def _locks_lost(self, cause: Diagnostic, attempt: int) -> Diagnostic:
+        """What is told of a start that is tried again; raises `DiagnosticError` where enough were."""
+        starts = self._policy.starts
+        if attempt >= starts:
+            message = f"tritonserver could not be started in {starts} attempts; the last time: {cause.message}"
+            raise DiagnosticError(
+                [Diagnostic("SIE712", message, hint="it fails on a busy machine: start fewer models, or wait")]
+            )
+        message = (
+            f"start {attempt} of at most {starts} ended in a lock that failed between tritonserver and the processes "
+            f"of its models, as happens on a busy machine; it is tried again. {cause.message}"
+        )
+        return Diagnostic("SIE712", message, hint=cause.hint)
 
     def _given_up(self, cause: Diagnostic) -> Diagnostic:
         policy = self._policy

@@ -80,6 +80,10 @@ def refusals(config: Mapping[str, Any], arguments: Sequence[Argument], *, gpu: b
         for tensor in config.get(role, ())
         if tensor["data_type"] not in TORCH_TYPES
     ]
+    names = _tensor_names(config, "input")
+    found += [
+        f"input `{name}` is listed {names.count(name)} times" for name in sorted({*names}) if names.count(name) > 1
+    ]
     for key in _BOOLEANS + _INTEGERS:
         try:
             if key in _INTEGERS:
@@ -88,8 +92,7 @@ def refusals(config: Mapping[str, Any], arguments: Sequence[Argument], *, gpu: b
                 boolean_parameter(config, key, False)
         except ValueError as error:
             found.append(str(error))
-    if not takes_dictionary(arguments):
-        found += _argument_refusals(config, arguments)
+    found += argument_refusals(config, arguments)
     found += [
         "`instance_group` asks for KIND_GPU, and there is no GPU"
         for group in config.get("instance_group", ())
@@ -98,7 +101,10 @@ def refusals(config: Mapping[str, Any], arguments: Sequence[Argument], *, gpu: b
     return found
 
 
-def _argument_refusals(config: Mapping[str, Any], arguments: Sequence[Argument]) -> list[str]:
+def argument_refusals(config: Mapping[str, Any], arguments: Sequence[Argument]) -> list[str]:
+    """Why the inputs of a configuration are not what `forward` takes."""
+    if takes_dictionary(arguments):
+        return []
     found = [
         f"argument `{argument.name}` of `forward` is a {argument.kind}; it must be a tensor, or the only argument a "
         "`Dict[str, Tensor]`"

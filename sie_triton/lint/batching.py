@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,6 +11,9 @@ from sie_triton.lint.release import Release
 from sie_triton.lint.rule import Problem, Rule, Subject
 
 MAX_SENSIBLE_DELAY_MICROSECONDS = 100_000
+# Backends that put the requests of a batch into one tensor.
+_CONCATENATING = ("onnxruntime", "pytorch", "tensorflow", "tensorrt")
+_LENGTHS = re.compile(r"len(gth)?s?(_|$)|offset|count|size|shape|cu_seq|indptr", re.IGNORECASE)
 _DELAY = 1  # ModelQueuePolicy.TimeoutAction.DELAY
 
 
@@ -146,6 +150,10 @@ def ragged_graph(s: Subject) -> Iterator[Problem]:
 
 def ragged_lengths(s: Subject) -> Iterator[Problem]:
     """The graph learns where each request ends."""
+    if s.backend not in _CONCATENATING:
+        return  # a backend that gets its requests one by one, or has lengths of its own, as TensorRT-LLM
+    if any(_LENGTHS.search(t.name) for t in s.config.inputs if not t.ragged):
+        return
     sources = {str(name) for batch_input in s.config.message.batch_input for name in batch_input.source_input}
     ragged = [t for t in s.config.inputs if t.ragged]
     if ragged and not sources & {t.name for t in ragged}:
@@ -156,7 +164,7 @@ def ragged_lengths(s: Subject) -> Iterator[Problem]:
 
 def ragged_optional(s: Subject) -> Iterator[Problem]:
     """A ragged input is required."""
-    for tensor in s.config.inputs:
+    for tensor in s.config.inputs if s.is_onnx else ():
         if tensor.ragged and tensor.optional:
             line = s.tensor_line(tensor, "allow_ragged_batch")
             yield Problem(f"input `{tensor.name}` is ragged and optional", line)
@@ -357,17 +365,20 @@ def rules() -> Iterable[Rule]:
             "L411",
             "warning",
             "a ragged input without lengths",
-            "The concatenated elements do not say where one request ends.",
+            "The concatenated elements do not say where one request ends. Another input may: one whose name speaks of "
+            "lengths, counts or offsets is taken for that.",
             "add a `batch_input`, for instance of kind BATCH_ITEM_SHAPE, with the ragged input as source",
             ragged_lengths,
+            scope="repository",
         ),
         Rule(
             "L412",
             "error",
             "a ragged input cannot be optional",
-            "The onnxruntime backend refuses the pair.",
+            "The onnxruntime backend refuses the pair; others, as TensorRT-LLM and Python, take it.",
             "remove `optional` or `allow_ragged_batch`",
             ragged_optional,
+            scope="repository",
         ),
         Rule(
             "L413",

@@ -10,13 +10,16 @@ from pathlib import Path
 from sie_triton.lint import (
     accelerators,
     batching,
+    decoupled,
     ensemble,
     files,
     graph,
+    graph_content,
     instances,
     operations,
     parameters,
     schema,
+    sequences,
     tensorrt,
     torchscript,
     variants,
@@ -30,8 +33,11 @@ from sie_triton.lint.rule import Problem, Rule, Scope, Subject
 _PARSES = "L101"
 _FILES = (
     schema,
+    sequences,
     graph,
+    graph_content,
     ensemble,
+    decoupled,
     batching,
     instances,
     files,

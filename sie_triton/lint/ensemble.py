@@ -35,13 +35,14 @@ def _map(entries: dict[str, str]) -> dict[str, str]:
     return {str(key): str(value) for key, value in sorted(entries.items())}
 
 
-def _step_line(s: Subject, step: Step, *field: str) -> int | None:
+def step_line(s: Subject, step: Step, *field: str) -> int | None:
+    """Line of a step, or of one of its fields."""
     return s.line("ensemble_scheduling", "step", step.index, *field)
 
 
 def _wire_line(s: Subject, step: Step, field: str, name: str) -> int | None:
     line = s.config.lines.entry(("ensemble_scheduling", "step", step.index, field), name)
-    return line or _step_line(s, step)
+    return line or step_line(s, step)
 
 
 def _composing(s: Subject, step: Step) -> Config | None:
@@ -91,7 +92,7 @@ def models_exist(s: Subject) -> Iterator[Problem]:
     """Composing models are in the repository."""
     for step in steps(s):
         if step.model not in s.repository.models:
-            line = _step_line(s, step, "model_name")
+            line = step_line(s, step, "model_name")
             yield Problem(f"step {step.index} names the model `{step.model}`, which is not in this repository", line)
 
 
@@ -100,7 +101,7 @@ def versions_exist(s: Subject) -> Iterator[Problem]:
     for step in steps(s):
         model = s.repository.models.get(step.model)
         if model is not None and step.version > 0 and step.version not in model.versions:
-            line = _step_line(s, step, "model_version")
+            line = step_line(s, step, "model_version")
             yield Problem(f"step {step.index} asks for version {step.version} of `{step.model}`, which is absent", line)
 
 
@@ -110,7 +111,7 @@ def inputs_mapped(s: Subject) -> Iterator[Problem]:
         config = _composing(s, step)
         for tensor in config.inputs if config else ():
             if tensor.name not in step.reads and not tensor.optional:
-                line = _step_line(s, step)
+                line = step_line(s, step)
                 yield Problem(f"step {step.index}: input `{tensor.name}` of `{step.model}` is not mapped", line)
 
 
@@ -272,12 +273,13 @@ def batch_size_fits(s: Subject) -> Iterator[Problem]:
 def no_circle(s: Subject) -> Iterator[Problem]:
     """Ensembles do not contain each other."""
     for step in steps(s):
-        if s.model.name in _reachable(s, step.model):
-            line = _step_line(s, step, "model_name")
+        if s.model.name in reachable(s, step.model):
+            line = step_line(s, step, "model_name")
             yield Problem(f"step {step.index}: `{step.model}` contains `{s.model.name}` again", line)
 
 
-def _reachable(s: Subject, start: str) -> set[str]:
+def reachable(s: Subject, start: str) -> set[str]:
+    """`start` and every model that it contains, however deep."""
     seen: set[str] = set()
     pending = [start]
     while pending:
@@ -298,14 +300,14 @@ def outputs_dropped(s: Subject) -> Iterator[Problem]:
         left = [t.name for t in (config.outputs if config else ()) if t.name not in step.writes]
         if left and step.writes:
             names = ", ".join(f"`{name}`" for name in left)
-            yield Problem(f"step {step.index} drops {names} of `{step.model}`", _step_line(s, step))
+            yield Problem(f"step {step.index} drops {names} of `{step.model}`", step_line(s, step))
 
 
 def step_writes(s: Subject) -> Iterator[Problem]:
     """A step gives something."""
     for step in steps(s):
         if not step.writes:
-            yield Problem(f"step {step.index} (`{step.model}`) maps no output", _step_line(s, step))
+            yield Problem(f"step {step.index} (`{step.model}`) maps no output", step_line(s, step))
 
 
 def cache_leak(s: Subject) -> Iterator[Problem]:

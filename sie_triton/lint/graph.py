@@ -72,7 +72,7 @@ def inputs_exist(s: Subject) -> Iterator[Problem]:
     """Every fed input is one of the graph's."""
     for graph in s.graphs:
         known = graph.inputs.keys() | graph.overridable.keys()
-        for name in sorted(given_inputs(s) - known - {""}):
+        for name in sorted(given_inputs(s) - known - graph.initializers - {""}):
             line = s.config.lines.entry(("input",), name, key="name") or s.line("batch_input")
             yield Problem(f"the graph has no input `{name}`; it has {_names(known)}", line)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,8 @@ _FLOATS = frozenset({"TYPE_FP16", "TYPE_BF16", "TYPE_FP32", "TYPE_FP64"})
 _CONSTANTS = ("Constant", "ConstantOfShape")
 _CONSTANT_ELEMENTS = 256
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+# From here on an initializer that is also a graph input is a default that callers may override.
+_OVERRIDABLE_SINCE = 4
 
 Dims = tuple[int, ...]
 
@@ -57,6 +60,20 @@ class GraphTensor:
     symbols: tuple[str | None, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ExternalTensor:
+    """A tensor whose bytes lie in another file: from `offset` on, `length` of them (0: not written), `needed` by shape.
+
+    `needed` is None for element types whose size is not known.
+    """
+
+    name: str
+    location: str
+    offset: int
+    length: int
+    needed: int | None
+
+
 def can_open() -> bool:
     """Whether the `onnx` package, which reads graphs, is installed."""
     return importlib.util.find_spec("onnx") is not None
@@ -75,10 +92,13 @@ class OnnxGraph:
         initializers = {str(i.name) for i in graph.initializer}
         declared = [_tensor(value) for value in graph.input]
         self.inputs = {t.name: t for t in declared if t.name not in initializers}
-        self.overridable = {t.name: t for t in declared if t.name in initializers}
+        self.initializers = frozenset(initializers)
+        overridable = initializers if int(model.ir_version) >= _OVERRIDABLE_SINCE else set()
+        self.overridable = {t.name: t for t in declared if t.name in overridable}
         self.declared_outputs = {t.name: t for t in map(_tensor, graph.output)}
         self.ir_version = int(model.ir_version)
         self.opset = max((int(o.version) for o in model.opset_import if o.domain in _STANDARD_DOMAINS), default=0)
+        self.ml_opset = max((int(o.version) for o in model.opset_import if o.domain == "ai.onnx.ml"), default=0)
         self.custom_operators = tuple(
             sorted({f"{node.domain}.{node.op_type}" for node in graph.node if node.domain not in _STANDARD_DOMAINS})
         )
@@ -87,17 +107,42 @@ class OnnxGraph:
             data_type = _DATA_TYPES.get(i.data_type, "")
             sizes[data_type] = sizes.get(data_type, 0) + math.prod(i.dims)
         self.weights_type = max(_FLOATS, key=lambda name: sizes.get(name, 0)) if _FLOATS & set(sizes) else ""
-        self.external_files = tuple(
-            sorted(
-                {
-                    entry.value
-                    for i in graph.initializer
-                    if i.data_location == 1  # TensorProto.EXTERNAL
-                    for entry in i.external_data
-                    if entry.key == "location"
-                }
-            )
-        )
+
+    @property
+    def external_files(self) -> tuple[str, ...]:
+        """Where the external tensors lie, relative to the graph's folder."""
+        return tuple(sorted({t.location for t in self.external_tensors if t.location}))
+
+    @cached_property
+    def external_tensors(self) -> tuple[ExternalTensor, ...]:
+        """Every tensor of the graph, of its nodes and of the bodies inside them, that lies in another file."""
+        return tuple(_external(t) for t in self._tensors() if t.data_location == 1)  # TensorProto.EXTERNAL
+
+    @cached_property
+    def operators(self) -> frozenset[tuple[str, str]]:
+        """(domain, type) of all nodes, also inside of loops and branches, without the file's own functions."""
+        functions = {(str(f.domain), str(f.name)) for f in self._model.functions}
+        return frozenset((str(node.domain), str(node.op_type)) for node in self._nodes()) - functions
+
+    def _nodes(self) -> Iterator[Any]:
+        pending = [*self._model.graph.node, *(node for f in self._model.functions for node in f.node)]
+        while pending:
+            node = pending.pop()
+            yield node
+            for attribute in node.attribute:
+                for graph in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
+                    pending += graph.node
+
+    def _tensors(self) -> Iterator[Any]:
+        graphs = [self._model.graph]
+        for node in self._nodes():
+            for attribute in node.attribute:
+                yield from (*attribute.tensors, *((attribute.t,) if attribute.HasField("t") else ()))
+                graphs += (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ()))
+        for graph in graphs:
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
 
     @classmethod
     def open(cls, path: Path) -> OnnxGraph:
@@ -151,6 +196,25 @@ class OnnxGraph:
         except (RuntimeError, ValueError):  # InferenceError is a RuntimeError: keep what is declared
             return self.declared_outputs
         return {t.name: t for t in map(_tensor, inferred.graph.output)}
+
+
+def _external(tensor: Any) -> ExternalTensor:
+    from onnx import helper
+
+    entries = {str(e.key): str(e.value) for e in tensor.external_data}
+
+    def number(key: str) -> int:
+        text = entries.get(key, "0")
+        return int(text) if text.isascii() and text.isdigit() else 0
+
+    try:
+        size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (KeyError, ValueError, TypeError):
+        size = 0
+    # Types of less than a byte share bytes; numpy has no such types, so what numpy says of them does not count.
+    whole = size if tensor.data_type in _DATA_TYPES else 0
+    needed = math.prod(tensor.dims) * whole if whole else None
+    return ExternalTensor(str(tensor.name), entries.get("location", ""), number("offset"), number("length"), needed)
 
 
 def _tensor(value: Any) -> GraphTensor:

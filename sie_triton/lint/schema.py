@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections import Counter
@@ -19,6 +20,26 @@ _NEW_FIELDS: tuple[tuple[tuple[str, ...], Release], ...] = (
     (("ensemble_scheduling", "max_inflight_requests"), Release(25, 11)),
     (("model_metrics",), Release(24, 11)),
 )
+
+SHIPPED_BACKENDS = (
+    "dali",
+    "fil",
+    "identity",
+    "onnxruntime",
+    "openvino",
+    "python",
+    "pytorch",
+    "repeat",
+    "square",
+    "tensorflow",
+    "tensorrt",
+    "tensorrtllm",
+    "vllm",
+)
+"""The backends in NVIDIA's images, each in some of them."""
+
+COMPLETING_BACKENDS = ("tensorrtllm", "vllm")
+"""Backends that know their tensors themselves and write them into the configuration when they load."""
 
 
 def _tensors(s: Subject) -> tuple[Tensor, ...]:
@@ -61,6 +82,20 @@ def backend_known(s: Subject) -> Iterator[Problem]:
             yield Problem("neither `backend` nor `platform` is written, and no version holds a file that tells it")
 
 
+def backend_shipped(s: Subject) -> Iterator[Problem]:
+    """The backend comes with Triton, or with the model."""
+    name = str(s.config.message.backend)
+    if not name or name in SHIPPED_BACKENDS or s.config.is_ensemble:
+        return
+    library = f"libtriton_{name}.so"
+    folders = [s.model.path, *(s.model.path / str(version) for version in s.model.versions)]
+    if str(s.config.message.runtime) or (s.model.on_disk and any((f / library).is_file() for f in folders)):
+        return
+    close = difflib.get_close_matches(name, SHIPPED_BACKENDS, n=1)
+    meant = f"; did you mean `{close[0]}`?" if close else ""
+    yield Problem(f"Triton comes without a backend `{name}`{meant}", s.line("backend"))
+
+
 def name_is_folder(s: Subject) -> Iterator[Problem]:
     """`name` equals the folder."""
     name = str(s.config.message.name)
@@ -90,15 +125,33 @@ def max_batch_size_negative(s: Subject) -> Iterator[Problem]:
         yield Problem(f"`max_batch_size` is {s.config.max_batch_size}", s.line("max_batch_size"))
 
 
+def _model_completes(s: Subject) -> bool:
+    """Whether the model itself completes its tensors in the default mode: its code, or a backend that knows them.
+
+    Of a configuration alone, without its folder, nothing is known against it.
+    """
+    if s.backend in COMPLETING_BACKENDS:
+        return True
+    if s.backend != "python":
+        return False
+    name = s.model.model_file(s.config)
+    files = [s.model.path / str(version) / name for version in s.model.served_versions(s.config)]
+    try:
+        return all("auto_complete_config" in file.read_text(encoding="utf-8", errors="replace") for file in files)
+    except OSError:
+        return True  # another rule
+
+
 def tensor_complete(s: Subject) -> Iterator[Problem]:
-    """Every tensor has a name, a type and dims."""
+    """Every tensor has a name, a type and dims, or code that adds the latter two."""
+    completed = _model_completes(s)
     for tensor in _tensors(s):
         missing = [
             field
             for field, given in (
                 ("name", tensor.name),
-                ("data_type", tensor.data_type != "TYPE_INVALID"),
-                ("dims", tensor.dims),
+                ("data_type", completed or tensor.data_type != "TYPE_INVALID"),
+                ("dims", completed or tensor.dims),
             )
             if not given
         ]
@@ -145,7 +198,8 @@ def _chunks(dims: tuple[int, ...]) -> list[int]:
 
 def names_unique(s: Subject) -> Iterator[Problem]:
     """No name twice among the inputs, nor among the outputs."""
-    for tensors in (s.config.inputs, s.config.outputs):
+    # The python backend looks outputs up by name and minds no second entry; of an input Triton then wants two.
+    for tensors in (s.config.inputs, () if s.backend == "python" else s.config.outputs):
         counts = Counter(t.name for t in tensors if t.name)
         for name in [n for n, count in counts.items() if count > 1]:
             last = [t for t in tensors if t.name == name][-1]
@@ -180,11 +234,16 @@ def bf16(s: Subject) -> Iterator[Problem]:
 
 
 def tensors_listed(s: Subject) -> Iterator[Problem]:
-    """Inputs and outputs are written."""
-    if not s.config.written:
+    """Inputs and outputs are written, and all of each."""
+    if not s.config.written or s.backend in COMPLETING_BACKENDS:
         return
     if missing := [kind for kind in ("input", "output") if not getattr(s.config.message, kind)]:
         yield Problem(f"no {' and no '.join(f'`{kind}`' for kind in missing)} is written")
+    if not _model_completes(s):
+        return
+    for tensor in _tensors(s):
+        if tensor.data_type == "TYPE_INVALID" or not tensor.dims:
+            yield Problem(f"{tensor.kind} `{tensor.name}` is written in part", s.tensor_line(tensor))
 
 
 def cacheable(s: Subject) -> Iterator[Problem]:
@@ -230,23 +289,6 @@ def optional_in_batches(s: Subject) -> Iterator[Problem]:
                 yield Problem(f"input `{tensor.name}` is optional and `max_batch_size` is above 0", line)
 
 
-def sequence_controls(s: Subject) -> Iterator[Problem]:
-    """Sequence controls have a tensor each and two values."""
-    seen: set[str] = set()
-    for index, control_input in enumerate(s.config.message.sequence_batching.control_input):
-        line = s.line("sequence_batching", "control_input", index)
-        if not control_input.name or control_input.name in seen:
-            name = control_input.name or index
-            yield Problem(f"control input `{name}` has no name of its own", line)
-        seen.add(control_input.name)
-        for control in control_input.control:
-            pairs = [len(getattr(control, f"{kind}_false_true")) for kind in ("int32", "fp32", "bool")]
-            typed = control.kind == 3  # CONTROL_SEQUENCE_CORRID carries an id instead of a flag
-            if (not typed and sorted(pairs) != [0, 0, 2]) or (typed and any(pairs)):
-                values = "no values" if typed else "exactly one pair of false and true values"
-                yield Problem(f"control input `{control_input.name}` needs {values}", line)
-
-
 def rules() -> Iterable[Rule]:
     """The rules of this file."""
     return (
@@ -276,6 +318,16 @@ def rules() -> Iterable[Rule]:
             "folder, and refuses pairs that contradict each other.",
             'write `backend`, for instance `backend: "onnxruntime"`, and leave `platform` out or let it agree',
             backend_known,
+            scope="repository",
+        ),
+        Rule(
+            "L124",
+            "error",
+            "a backend that Triton does not come with",
+            "NVIDIA's images hold their own backends. Another one is looked for as `libtriton_NAME.so` in the version "
+            "folder, the model folder and `NAME/` of the backend directory; without it the model does not load.",
+            "correct the name, or put the backend's library into the model folder",
+            backend_shipped,
             scope="repository",
         ),
         Rule(
@@ -316,7 +368,8 @@ def rules() -> Iterable[Rule]:
             "L108",
             "error",
             "a tensor lacks its name, type or dims",
-            "Triton refuses inputs and outputs that are not complete.",
+            "Triton refuses inputs and outputs that are not complete, unless the code of a Python model completes them "
+            "(`auto_complete_config`, in the default mode).",
             "write `name`, `data_type` and `dims`; a single number per row is `dims: [ 1 ]`",
             tensor_complete,
         ),
@@ -342,7 +395,8 @@ def rules() -> Iterable[Rule]:
             "L111",
             "error",
             "a tensor is written twice",
-            "The backend counts both entries, finds one tensor, and refuses the model.",
+            "The backend counts both entries, finds one tensor, and refuses the model; where a backend does not count, "
+            "Triton expects two inputs of every request, which can send one.",
             "remove the second entry",
             names_unique,
         ),
@@ -376,7 +430,8 @@ def rules() -> Iterable[Rule]:
             "warning",
             "inputs or outputs are left to auto-complete",
             "Triton then takes them from the graph, turns `max_batch_size: 0` into 4 where every first dimension is "
-            "dynamic, and adds a dynamic batcher. With `--disable-auto-complete-config` the model does not load.",
+            "dynamic, and adds a dynamic batcher; or asks a Python model's `auto_complete_config`. With "
+            "`--disable-auto-complete-config` the model does not load.",
             "write every input and output",
             tensors_listed,
         ),
@@ -416,13 +471,5 @@ def rules() -> Iterable[Rule]:
             "make the input required, or set `max_batch_size: 0`",
             optional_in_batches,
             scope="repository",
-        ),
-        Rule(
-            "L120",
-            "error",
-            "a sequence control is not complete",
-            "Each control needs a tensor of its own and one pair of values; the correlation id needs none.",
-            "write `name` and one of `int32_false_true`, `fp32_false_true`, `bool_false_true` with two values",
-            sequence_controls,
         ),
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import onnxruntime
 import pytest
+from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 from sie_frontend.manifest import read_manifest
@@ -15,9 +18,9 @@ from compiler import tiny
 from compiler.command import sie_triton
 from sie_triton.config import INSTANCE_WEIGHT_BYTES
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.model_runner import read_model_config
+from sie_triton.model_runner import TimedServer, read_model_config
 from sie_triton.repository import tree_digests, write_manifest
-from sie_triton.tune import BUDGETS, Setting, candidates, choose, sample_rows, tune_repository
+from sie_triton.tune import BUDGETS, Setting, candidates, choose, measure_speeds, sample_rows, tune_repository
 from sie_triton.verify import served_by, verify_repository
 
 
@@ -128,3 +131,42 @@ def test_what_cannot_be_tuned_is_told(field: str, value: object, code: str, repo
             rounds=1,
             announce=lambda _: None,
         )
+
+
+@pytest.mark.parametrize(
+    ("server", "written", "spins"),
+    [("embedded", None, "0"), ("embedded", "1", "1"), ("nvidia", None, "1"), ("nvidia", "0", "1")],
+)
+def test_sessions_are_those_of_the_server_that_will_serve(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, server: TimedServer, written: str | None, spins: str
+) -> None:
+    """The embedded backend makes its options of the same configuration, and NVIDIA's of 24.10 reads no such key."""
+    if written:
+        for path in repository.glob("*/config.pbtxt"):
+            config = read_model_config(path)
+            config.parameters["session.intra_op.allow_spinning"].string_value = written
+            path.write_text(text_format.MessageToString(config))
+    made: list[onnxruntime.SessionOptions] = []
+    session = onnxruntime.InferenceSession
+
+    def recorded(path: str, options: onnxruntime.SessionOptions, **more: Any) -> onnxruntime.InferenceSession:
+        made.append(options)
+        return session(path, options, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", recorded)
+    manifest = read_manifest(repository)
+    settings = [Setting(128, 1, 2)]
+    speeds = measure_speeds(repository, manifest, tiny.TRITON_NAME, settings, seconds=0.05, rounds=1, server=server)
+    assert speeds[settings[0]] > 0
+    assert made
+    for options in made:
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == spins
+        assert options.intra_op_num_threads == 2
+
+
+def test_what_is_written_tells_whose_sessions_were_measured(repository: Path) -> None:
+    command = ["tune", "-r", str(repository), "--cores", "2", "--seconds", "0.1", "--rounds", "1", "--server", "nvidia"]
+    assert sie_triton(*command).code == 0
+    measured = served_by(read_manifest(repository), tiny.TRITON_NAME).batching["cpu"].measured
+    assert measured
+    assert measured.machine.endswith("NVIDIA's server")

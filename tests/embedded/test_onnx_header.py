@@ -1,4 +1,4 @@
-"""The two numbers of an ONNX file, against the `onnx` package's own reading."""
+"""Versions and operators of an ONNX file, against the `onnx` package's own reading."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from embedded.graphs import doubling
+from embedded.graphs import BOOL, FLOAT, doubling
 from sie_triton.embedded.onnx_header import OnnxHeader, read_header
+from sie_triton.lint.onnx_graph import OnnxGraph
+
+tensor = helper.make_tensor_value_info
 
 
 @pytest.mark.parametrize(("ir_version", "opset"), [(8, 17), (10, 21), (3, 7), (300, 1000)])
@@ -19,7 +22,33 @@ def test_versions_are_those_that_onnx_reads(tmp_path: Path, ir_version: int, ops
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
     read = onnx.load(path)
-    assert read_header(path) == OnnxHeader(read.ir_version, read.opset_import[0].version)
+    operators = frozenset((node.domain, node.op_type) for node in read.graph.node)
+    assert read_header(path) == OnnxHeader(read.ir_version, read.opset_import[0].version, 0, operators)
+
+
+def test_operators_are_found_in_branches_and_functions(tmp_path: Path) -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Scaler", [], ["inner"], domain="ai.onnx.ml")], "branch", [], [tensor("inner", FLOAT, ["n"])]
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3), helper.make_opsetid("mine", 1)]
+    own = helper.make_function(
+        "mine", "Twice", ["a"], ["b"], [helper.make_node("Gelu", ["a"], ["b"], domain="theirs")], []
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("If", ["flag"], ["y"], then_branch=branch, else_branch=branch),
+            helper.make_node("Twice", ["y"], ["z"], domain="mine"),
+        ],
+        "graph",
+        [tensor("flag", BOOL, [])],
+        [tensor("z", FLOAT, ["n"])],
+    )
+    path = tmp_path / "model.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=imports, functions=[own]).SerializeToString())
+    header = read_header(path)
+    assert header.operators == {("", "If"), ("ai.onnx.ml", "Scaler"), ("theirs", "Gelu")}
+    assert (header.opset, header.ml_opset) == (17, 3)
+    assert OnnxGraph.open(path).operators == header.operators
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no model", b"\x08"], ids=["empty", "text", "cut short"])

@@ -54,9 +54,31 @@ def one_output(graph: GraphTensor, tensor: dict[str, Any], rows: int = 32) -> li
     return check(config(output=[tensor], max_batch_size=rows), outputs=(graph,))
 
 
+def on_cpu(name: str) -> dict[str, Any]:
+    return {"execution_accelerators": {"cpu_execution_accelerator": [{"name": name}]}}
+
+
+def graph_of(configuration: dict[str, Any] | None = None, **contents: Any) -> list[str]:
+    """A right configuration, before a graph of other contents."""
+    return refusals(configuration or config(), (IDS, MASK), (VECTOR,), ir_version=8, opset=17, **contents)
+
+
+def refusals_of_a_default() -> list[str]:
+    listed = {"name": "w", "data_type": "TYPE_FP32", "dims": [4]}
+    return graph_of(config(input=[*config()["input"], listed]), overridable=["w"])
+
+
+LIBRARY = {"model_operations": {"op_library_filename": ["libcustom.so"]}}
+
+
 @pytest.mark.parametrize(
     "found",
     [
+        pytest.param(check(config(optimization=on_cpu("openvino"))), id="OpenVINO"),
+        pytest.param(graph_of(ml_opset=5, operators=[("ai.onnx.ml", "Scaler")]), id="ai.onnx.ml 5"),
+        pytest.param(graph_of(operators=[("com.microsoft", "MatMulNBits"), ("", "Add")]), id="com.microsoft"),
+        pytest.param(graph_of(config(**LIBRARY), operators=[("mine", "Op")]), id="a library has it"),
+        pytest.param(graph_of(overridable=["w"]), id="a default that is not listed"),
         pytest.param(check(config()), id="a subset of the outputs"),
         pytest.param(check(config(), ir_version=10, opset=21), id="newest versions"),
         pytest.param(one_input(GraphTensor("x", "TYPE_FP32", ("b", "n")), {"dims": [128]}), id="narrowed input"),
@@ -122,6 +144,13 @@ def test_what_the_backend_loads_is_not_refused(found: list[str]) -> None:
         (lambda: check(config(parameters=parameters(execution_mode="2"))), "`execution_mode` is 2"),
         (lambda: check(config(parameters=parameters(enable_mem_arena="off"))), "`enable_mem_arena` is `off`"),
         (lambda: check(config(instance_group=[{"kind": "KIND_GPU"}])), "KIND_GPU"),
+        (lambda: check(config(input=[*config()["input"], config()["input"][0]])), "input `ids` is listed 2 times"),
+        (lambda: check(config(optimization=on_cpu("onednn"))), "`onednn` is no `cpu_execution_accelerator`"),
+        (lambda: graph_of(ml_opset=6), "opset 6 of `ai.onnx.ml`"),
+        (lambda: graph_of(operators=[("ai.onnx.contrib", "BertTokenizer")]), "`BertTokenizer` of the domain"),
+        (lambda: graph_of(operators=[("com.microsoft", "LinearAttention")]), "came with ONNX Runtime 1.27"),
+        (lambda: graph_of(operators=[("com.microsoft", "Nothing")]), "none of ONNX Runtime's own"),
+        (refusals_of_a_default, "input `w` is an initializer of the graph"),
     ],
 )
 def test_what_the_backend_refuses_is_refused_once_with_its_reason(found: Callable[[], list[str]], words: str) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -326,6 +327,71 @@ def test_a_server_that_never_starts_is_not_tried_again(tmp_path: Path) -> None:
     (diagnostic,) = diagnostics(lambda: supervisor.wait_ready(10))
     assert diagnostic.code == "SIE706"
     supervisor.stop()
+    assert recorder.states == [State.STARTING, State.FAILED]
+
+
+LOCKS = "terminate called after throwing an instance of 'boost::interprocess::lock_exception'\n"
+
+
+def abort_starts(spec: ServerSpec, times: int, words: str = LOCKS) -> tuple[Recorder, Supervisor]:
+    """Start a server, and let it abort `times` times before it is ready, with `words` in its log."""
+    recorder = Recorder()
+    supervisor = Supervisor(spec, on_change=recorder, policy=RestartPolicy(first_delay=0.05, starts=3))
+    ended: list[int] = []
+    supervisor.start()
+    while len(ended) < times and supervisor.state in (State.STARTING, State.WAITING):
+        pid = supervisor.server.pid
+        if pid and pid not in ended:
+            with spec.log_path.open("a") as log:
+                log.write(words)
+            os.kill(pid, signal.SIGABRT)
+            ended.append(pid)
+        time.sleep(0.005)
+    assert len(set(ended)) == times
+    return recorder, supervisor
+
+
+@pytest.mark.e2e
+def test_a_start_that_a_lock_ended_is_tried_again(spec: ServerSpec) -> None:
+    recorder, supervisor = abort_starts(spec, 2)
+    try:
+        supervisor.wait_ready(120)
+        assert infer(supervisor.url, "double", {"x": ("FP32", [1, 1], [1])}).status_code == 200
+    finally:
+        supervisor.stop(1)
+    again = [State.STARTING, State.WAITING]
+    assert recorder.states == [*again, *again, State.STARTING, State.READY, State.STOPPED]
+    told = recorder.seen[1].diagnostic
+    assert told
+    assert told.code == "SIE712"
+    assert "start 1 of at most 3" in told.message
+    assert "lock_exception" in Path(f"{spec.log_path}.2").read_text()
+
+
+@pytest.mark.e2e
+def test_starts_that_locks_end_are_not_tried_for_ever(spec: ServerSpec) -> None:
+    recorder, supervisor = abort_starts(spec, 3)
+    (diagnostic,) = diagnostics(lambda: supervisor.wait_ready(30))
+    supervisor.stop(1)
+    assert diagnostic.code == "SIE712"
+    assert "in 3 attempts" in diagnostic.message
+    assert recorder.states == [
+        State.STARTING,
+        State.WAITING,
+        State.STARTING,
+        State.WAITING,
+        State.STARTING,
+        State.FAILED,
+    ]
+    assert regions(supervisor.server.shm_prefix) == []
+
+
+@pytest.mark.e2e
+def test_another_abort_during_the_start_is_final(spec: ServerSpec) -> None:
+    recorder, supervisor = abort_starts(spec, 1, "terminate called after throwing an instance of 'std::bad_alloc'\n")
+    (diagnostic,) = diagnostics(lambda: supervisor.wait_ready(30))
+    supervisor.stop(1)
+    assert diagnostic.code == "SIE708"
     assert recorder.states == [State.STARTING, State.FAILED]
 
 

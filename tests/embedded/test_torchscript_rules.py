@@ -60,6 +60,7 @@ def test_a_dictionary_takes_any_names() -> None:
     ("configuration", "words"),
     [
         (config("ids"), "has 1 inputs, `forward` takes 2"),
+        (config("ids", "mask", "mask"), "input `mask` is listed 2 times"),
         (config("A__0", "B__2"), "do not fill"),
         (config("A__0", "B__0"), "do not fill"),
         (config("ids", "mask", parameters={"INTRA_OP_THREAD_COUNT": {"string_value": "many"}}), "`many`"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +156,29 @@ def weighted_graph(weights: int = TensorProto.FLOAT16, *, mask: float = -1.0) ->
             helper.make_tensor("mask", TensorProto.FLOAT, [1], [mask]),
         ],
     )
+
+
+def script_file(
+    arguments: Sequence[str] = ("x: Tensor",), returns: str = "Tensor", *, without: Sequence[str] = ()
+) -> bytes:
+    """A TorchScript archive as `torch.jit.save` writes it, of a module that only has a signature."""
+    listed = "".join(f",\n    {argument}" for argument in arguments)
+    code = (
+        "class Copy(Module):\n  __parameters__ = []\n  __buffers__ = []\n  training : bool\n"
+        f"  def forward(self: __torch__.Copy{listed}) -> {returns}:\n    return x\n"
+    )
+    files = {
+        "data.pkl": b"\x80\x02c__torch__\nCopy\nq\x00)\x81}(X\x08\x00\x00\x00trainingq\x01\x89ubq\x02.",
+        "code/__torch__.py": code.encode(),
+        "constants.pkl": b"\x80\x02).",
+        "version": b"3\n",
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            if name not in without:
+                archive.writestr(f"copy/{name}", content)
+    return buffer.getvalue()
 
 
 def identity_config(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from .builders import (
     model,
     pooling_graph,
     replaced,
+    script_file,
     tensor,
     weighted_graph,
 )
@@ -70,8 +71,9 @@ def wires(old: str, new: str, text: str = ENSEMBLE, **case: object) -> Case:
 
 
 def foreign(config: str, file: str) -> Build:
-    """A model of another backend, with an empty model file."""
-    return lambda repository: repository.add("copy", config, files={f"1/{file}": b""})
+    """A model of another backend, with an empty model file; TorchScript is a whole one."""
+    content = script_file() if file == "model.pt" else b""
+    return lambda repository: repository.add("copy", config, files={f"1/{file}": content})
 
 
 def queue(more: str = "", policy: str = "max_queue_size: 64") -> str:
@@ -195,10 +197,17 @@ def scripts(bad: str, good: str) -> Case:
 
 def two_scripts(ours: str, theirs: str) -> Build:
     def build(repository: RepositoryBuilder) -> None:
-        repository.add("copy", ours, files={"1/model.pt": b""})
-        repository.add("other", replaced(theirs, '"copy"', '"other"'), files={"1/model.pt": b""})
+        repository.add("copy", ours, files={"1/model.pt": script_file()})
+        repository.add("other", replaced(theirs, '"copy"', '"other"'), files={"1/model.pt": script_file()})
 
     return build
+
+
+def script_versions(config: str, *contents: bytes) -> Build:
+    """A TorchScript model with one version for each content; both of two are served."""
+    more = "version_policy { all { } }\n" if len(contents) > 1 else ""
+    files: dict[str, str | bytes] = {f"{number}/model.pt": content for number, content in enumerate(contents, 1)}
+    return lambda r: r.add("copy", config + more, files=files)
 
 
 def variant_ensemble(*, pooling: bool) -> Build:
@@ -213,6 +222,8 @@ def variant_ensemble(*, pooling: bool) -> Build:
     return build
 
 
+# A Python model that completes nothing.
+PYTHON_MODEL = "class TritonPythonModel:\n    def execute(self, requests):\n        return []\n"
 CACHE = (("trt_engine_cache_enable", "1"), ("trt_engine_cache_path", "/var/cache/engines"))
 PROFILES = tuple((f"trt_profile_{bound}_shapes", "x:1x4") for bound in ("min", "opt", "max"))
 
@@ -365,6 +376,111 @@ def sequence(values: str) -> Build:
     return copies(identity_config(more=more), graph)
 
 
+def sequences(*controls: str) -> Build:
+    """A Python model with these sequence controls."""
+    body = ", ".join(f'{{ name: "c{index}" control [ {{ {text} }} ] }}' for index, text in enumerate(controls))
+    text = identity_config(
+        backend='backend: "python"', parameters="", more=f"sequence_batching {{ control_input [ {body} ] }}"
+    )
+    return lambda r: r.add("copy", text, files={"1/model.py": PYTHON_MODEL})
+
+
+START = "kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ]"
+END = "kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ]"
+
+
+def correlation(data_type: str) -> str:
+    return f"kind: CONTROL_SEQUENCE_CORRID {data_type}"
+
+
+def added(
+    *, as_input: bool = True, ir_version: int = 8, unshaped: bool = False, initialized: bool = True
+) -> onnx.ModelProto:
+    """`y = x + w`, where `w` is an initializer, an input, or both."""
+    inputs = [tensor("x", None if unshaped else ["b", 4]), *([tensor("w", [4])] if as_input else [])]
+    weights = [helper.make_tensor("w", TensorProto.FLOAT, [4], [0.0] * 4)] if initialized else []
+    return model(
+        inputs,
+        [tensor("y", ["b", 4])],
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        weights,
+        ir_version=ir_version,
+    )
+
+
+def with_w(more: str = "", *, batching: bool = True) -> str:
+    """The configuration of `added` that lists `w` too."""
+    written = f'input {{ name: "w" data_type: TYPE_FP32 dims: 4 {more} }}'
+    return (
+        identity_config(more=written) if batching else identity_config(max_batch_size=0, dims="[ -1, 4 ]", more=written)
+    )
+
+
+def operator(name: str, domain: str = "", version: int = 1) -> onnx.ModelProto:
+    """An identity of another operator, its domain imported in this version."""
+    graph = model(
+        [tensor("x", ["b", 4])], [tensor("y", ["b", 4])], [helper.make_node(name, ["x"], ["y"], domain=domain)]
+    )
+    if domain:
+        graph.opset_import.append(helper.make_opsetid(domain, version))
+    return graph
+
+
+def imported(domain: str, version: int) -> onnx.ModelProto:
+    """An identity that imports what it does not use."""
+    graph = identity_graph()
+    graph.opset_import.append(helper.make_opsetid(domain, version))
+    return graph
+
+
+def cut_weights(size: int) -> Build:
+    """External weights of 16 bytes from byte 4 on, in a file of `size` bytes."""
+    graph = external_graph()
+    graph.graph.initializer[0].external_data.add(key="offset", value="4")
+    graph.graph.initializer[0].external_data.add(key="length", value="16")
+    files: dict[str, str | bytes] = {"1/model.onnx": graph.SerializeToString(), "1/weights.bin": bytes(size)}
+    return lambda r: r.add("copy", identity_config(), files=files)
+
+
+def python_model(name: str, inputs: Sequence[str], *, decoupled: bool = False) -> tuple[str, str]:
+    """Name and configuration of a Python model with one output `y`."""
+    listed = ", ".join(f'{{ name: "{tensor}" data_type: TYPE_INT32 dims: [ -1 ] }}' for tensor in inputs)
+    policy = "model_transaction_policy { decoupled: true }" if decoupled else ""
+    return name, (
+        f'name: "{name}"\nbackend: "python"\nmax_batch_size: 0\n{policy}\ninput [ {listed} ]\n'
+        'output [ { name: "y" data_type: TYPE_INT32 dims: [ -1 ] } ]\n'
+    )
+
+
+def decoupled(second: str, joined: str) -> Build:
+    """`stream` answers many times; `second` and `join` work on what comes of it and of the request."""
+
+    def build(repository: RepositoryBuilder) -> None:
+        models = [
+            python_model("stream", "x", decoupled=True),
+            python_model("plain", "x"),
+            python_model("join", ("x", "z")),
+        ]
+        for name, text in models:
+            repository.add(name, text, files={"1/model.py": PYTHON_MODEL})
+        steps = (("stream", {"x": "x"}, "a"), (second, {"x": joined}, "b"), ("join", {"x": "a", "z": "b"}, "y"))
+        wires = ", ".join(
+            f'{{ model_name: "{name}" model_version: -1 '
+            + " ".join(f'input_map {{ key: "{key}" value: "{value}" }}' for key, value in reads.items())
+            + f' output_map {{ key: "y" value: "{writes}" }} }}'
+            for name, reads, writes in steps
+        )
+        ensemble = (
+            'name: "flow"\nplatform: "ensemble"\nmax_batch_size: 0\n'
+            'input [ { name: "x" data_type: TYPE_INT32 dims: [ -1 ] } ]\n'
+            'output [ { name: "y" data_type: TYPE_INT32 dims: [ -1 ] } ]\n'
+            f"ensemble_scheduling {{ step [ {wires} ] }}\n"
+        )
+        repository.add("flow", ensemble)
+
+    return build
+
+
 def torchscript(x: str, y: str, more: str = "") -> Build:
     text = replaced(
         replaced(identity_config(backend='backend: "pytorch"', more=more), '"x"', f'"{x}"'), '"y"', f'"{y}"'
@@ -427,15 +543,23 @@ SCHEMA: dict[str, Case] = {
         copies(identity_config(data_type="TYPE_STRING"), identity_graph(kind=TensorProto.STRING)),
         copies(identity_config()),
     ),
-    "L119": texts(
-        identity_config(more_input="optional: true"),
-        identity_config(more_input="optional: true", max_batch_size=0, dims="[ -1, 4 ]"),
+    "L119": Case(
+        copies(with_w("optional: true"), added()),
+        copies(with_w("optional: true", batching=False), added()),
+        line=8,
     ),
     "L121": Case(
         variant(identity_config(), replaced(identity_config(), "TYPE_FP32", "TYPE_FP16")),
         variant(identity_config(), group("kind: KIND_GPU count: 1")),
         machine=GPU,
         line=4,
+    ),
+    "L122": Case(sequences(START, START), sequences(START, END)),
+    "L123": Case(sequences(correlation("data_type: TYPE_FP32")), sequences(correlation("data_type: TYPE_STRING"))),
+    "L124": Case(
+        foreign(identity_config(backend='backend: "onnxrutime"', parameters=""), "model.onnx"),
+        foreign(identity_config(backend='backend: "mine"', parameters=""), "libtriton_mine.so"),
+        line=2,
     ),
     "L120": Case(sequence("int32_false_true: [ 0 ]"), sequence("int32_false_true: [ 0, 1 ]")),
 }
@@ -488,6 +612,24 @@ GRAPH: dict[str, Case] = {
         good_triton="26.03",
     ),
     "L217": graphs(two_outputs_graph()),
+    "L218": Case(
+        copies(with_w(), added()),
+        copies(with_w("optional: true", batching=False), added()),
+        line=8,
+    ),
+    "L219": Case(copies(identity_config(), added(as_input=False, unshaped=True)), copies(identity_config(), added())),
+    "L220": Case(
+        copies(identity_config(), operator("BertTokenizer", "ai.onnx.contrib")),
+        copies(
+            identity_config(more='model_operations { op_library_filename: "libcustom.so" }'),
+            operator("BertTokenizer", "ai.onnx.contrib"),
+        ),
+    ),
+    "L221": graphs(imported("ai.onnx.ml", 6), imported("ai.onnx.ml", 5)),
+    "L222": Case(
+        copies(with_w("optional: true", batching=False), added(initialized=False)),
+        copies(with_w("optional: true", batching=False), added()),
+    ),
 }
 
 ENSEMBLES: dict[str, Case] = {
@@ -528,6 +670,7 @@ ENSEMBLES: dict[str, Case] = {
         triton="25.08",
         good_triton="25.09",
     ),
+    "L322": Case(decoupled("plain", "x"), decoupled("plain", "a")),
     "L321": Case(variant_ensemble(pooling=False), variant_ensemble(pooling=True)),
 }
 
@@ -640,6 +783,7 @@ FILES: dict[str, Case] = {
         identity_config(more="version_policy { specific { versions: [ 2, 1 ] } }"),
         line=8,
     ),
+    "L616": Case(cut_weights(19), cut_weights(20)),
     "L614": Case(
         two_files(identity_config(), half(group("kind: KIND_GPU"))),
         two_files(replaced(half(identity_config()), "model.float16.onnx", "model.onnx"), half(group("kind: KIND_GPU"))),
@@ -738,6 +882,27 @@ PARAMETERS: dict[str, Case] = {
         two_scripts(scripted(("INTRA_OP_THREAD_COUNT", "1")), scripted()),
     ),
     "L729": scripts(scripted(), scripted(("DISABLE_OPTIMIZED_EXECUTION", "true"))),
+    "L730": Case(
+        two_scripts(scripted(("INTER_OP_THREAD_COUNT", "1")), scripted(("INTER_OP_THREAD_COUNT", "1"))),
+        two_scripts(scripted(("INTER_OP_THREAD_COUNT", "1")), scripted(("INTER_OP_THREAD_COUNT", "0"))),
+    ),
+    "L731": scripts(scripted(("INTER_OP_THREAD_COUNT", "1")), scripted(("INTRA_OP_THREAD_COUNT", "1"))),
+    "L732": Case(
+        script_versions(scripted(), script_file()[:-30]),
+        script_versions(scripted(), script_file()),
+    ),
+    "L733": Case(
+        script_versions(scripted(), script_file(("x: Tensor", "z: Tensor"))),
+        script_versions(scripted(), script_file(("x: Dict[str, Tensor]",))),
+    ),
+    "L734": Case(
+        foreign(replaced(scripted(), "TYPE_FP32", "TYPE_UINT32"), "model.pt"),
+        foreign(replaced(scripted(), "TYPE_FP32", "TYPE_FP64"), "model.pt"),
+    ),
+    "L735": Case(
+        foreign(replaced(scripted(), "OUTPUT__0", "OUTPUT__1"), "model.pt"),
+        script_versions(replaced(scripted(), "OUTPUT__0", "OUTPUT__1"), script_file(returns="Tuple[Tensor, Tensor]")),
+    ),
 }
 
 TENSORFLOW = identity_config(backend='platform: "tensorflow_savedmodel"')

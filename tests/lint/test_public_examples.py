@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from sie_triton.lint import Finding, Machine, lint_repository
 
-from .builders import RepositoryBuilder, model, replaced, tensor
+from .builders import RepositoryBuilder, model, replaced, script_file, tensor
 
 CPU = Machine(cores=8)
 GPU = Machine(cores=8, gpus=1)
@@ -357,7 +357,7 @@ def test_the_pytorch_example(repository: RepositoryBuilder) -> None:
     Right. The linter only says that PyTorch deprecated TorchScript (L803). Three changes that people make next:
     names without a position, batching, and the onnxruntime backend's thread count.
     """
-    repository.add("resnet50", RESNET, files={"1/model.pt": b""})
+    repository.add("resnet50", RESNET, files={"1/model.pt": script_file(("x: Tensor",))})
     assert said(repository, GPU) == [("resnet50", "L803", 2)]
 
     named = replaced(replaced(RESNET, "input__0", "image"), "output__0", "classes")

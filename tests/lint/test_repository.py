@@ -137,7 +137,10 @@ output [
 
 
 def test_the_image_ensemble(repository: RepositoryBuilder) -> None:
-    """The preprocessing ensemble as published: its steps name models by other names than the folders."""
+    """The preprocessing ensemble as published: its steps name models by other names than the folders.
+
+    Its backend was one to be built by oneself; Triton comes without it.
+    """
     ensemble = """\
 name: "preprocess_resnet50_ensemble"
 platform: "ensemble"
@@ -184,7 +187,7 @@ instance_group [ { kind: KIND_GPU, count: 4 } ]
     found = lint_repository(repository.path, machine=Machine(cores=8))
     assert by_model(found, repository.path) == {
         "preprocess_resnet50_ensemble": ["L303", "L303"],
-        "image_preprocess_nchw_3x224x224_inception": ["L104"],
+        "image_preprocess_nchw_3x224x224_inception": ["L104", "L124"],
         "resnet50_graphdef": ["L501", "L605", "L802"],
     }
 

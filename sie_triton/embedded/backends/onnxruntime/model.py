@@ -7,18 +7,19 @@ pass through the host's memory either way.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from sie_triton.embedded.batching import Array, Arrays
 from sie_triton.embedded.cuda_options import accelerators, cuda_options
 from sie_triton.embedded.model_config import boolean_parameter, integer_parameter, text_parameter
-from sie_triton.embedded.onnx_header import read_header
-from sie_triton.embedded.onnxruntime_rules import DATATYPES, GraphTensor, refusals
+from sie_triton.embedded.onnx_header import OnnxHeader, read_header
+from sie_triton.embedded.onnxruntime_rules import DATATYPES, GraphTensor, op_libraries, refusals
 from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -32,6 +33,17 @@ _LEVELS = {
     1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
+# ONNX Runtime's exceptions have no common base of their own.
+_ORT_ERRORS = (
+    ort_errors.EPFail,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
 
 
 class TritonPythonModel(BatchedModel):
@@ -42,15 +54,20 @@ class TritonPythonModel(BatchedModel):
 
     def load(self, path: Path) -> list[str]:
         """Open a session and compare its signature with the configuration by the C++ backend's rules."""
-        header = read_header(path)
-        # The rules for parameters first, without a graph: a session cannot be made from wrong ones.
-        versions_and_parameters = refusals(
-            {"parameters": self.config.get("parameters", {})}, (), (), ir_version=header.ir_version, opset=header.opset
-        )
-        if versions_and_parameters:
-            return versions_and_parameters
+        try:
+            header = read_header(path)
+        except ValueError as error:
+            return [str(error)]
+        # What needs no session first: a session cannot be made from a wrong parameter or operator.
+        if reasons := self._refusals(_without_tensors(self.config), header, (), ()):
+            return reasons
         gpu = _CUDA in ort.get_available_providers()
-        on_cuda = gpu and self.on_gpu
+        if reasons := self._open(path, on_cuda=gpu and self.on_gpu):
+            return reasons
+        return self._refusals(self.config, header, self._session.get_inputs(), self._session.get_outputs(), gpu=gpu)
+
+    def _open(self, path: Path, *, on_cuda: bool) -> list[str]:
+        """Make the session; return why that is not possible."""
         providers: list[Any] = [_CPU]
         if on_cuda:
             if "tensorrt" in accelerators(self.config):
@@ -59,17 +76,34 @@ class TritonPythonModel(BatchedModel):
                 providers = [(_CUDA, cuda_options(self.config, self.device_id)), _CPU]
             except ValueError as error:
                 return [str(error)]
-        self._session = ort.InferenceSession(path, self._session_options(), providers=providers)
+        try:
+            self._session = ort.InferenceSession(path, self._session_options(), providers=providers)
+        except _ORT_ERRORS as error:
+            return [f"ONNX Runtime does not load the graph: {error}"]
         if on_cuda and _CUDA not in self._session.get_providers():
             return ["ONNX Runtime could not use CUDA, the server's log says why; its libraries may be missing"]
         self._run = self._session._sess.run  # InferenceSession.run adds checks that `refusals` has made once
         self._run_options = self._make_run_options()
+        return []
+
+    def _refusals(
+        self,
+        config: Mapping[str, Any],
+        header: OnnxHeader,
+        inputs: Sequence[ort.NodeArg],
+        outputs: Sequence[ort.NodeArg],
+        *,
+        gpu: bool = True,
+    ) -> list[str]:
         return refusals(
-            self.config,
-            [_graph_tensor(node) for node in self._session.get_inputs()],
-            [_graph_tensor(node) for node in self._session.get_outputs()],
+            config,
+            [_graph_tensor(node) for node in inputs],
+            [_graph_tensor(node) for node in outputs],
             ir_version=header.ir_version,
             opset=header.opset,
+            ml_opset=header.ml_opset,
+            operators=header.operators,
+            overridable=[node.name for node in self._session.get_overridable_initializers()] if inputs else (),
             gpu=gpu,
         )
 
@@ -113,6 +147,8 @@ class TritonPythonModel(BatchedModel):
         # cores ran 2.3 times as many batches, and a mostly idle one used a quarter of the CPU time.
         options.add_session_config_entry(_SPINNING, text_parameter(self.config, _SPINNING) or "0")
         options.log_severity_level = 3
+        for library in op_libraries(self.config):
+            options.register_custom_ops_library(library)
         return options
 
     def _make_run_options(self) -> ort.RunOptions | None:
@@ -122,6 +158,11 @@ class TritonPythonModel(BatchedModel):
         options = ort.RunOptions()
         options.add_run_config_entry(_ARENA_SHRINKAGE, shrinkage)
         return options
+
+
+def _without_tensors(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration can be judged without a session."""
+    return {key: config[key] for key in ("parameters", "optimization", "model_operations") if key in config}
 
 
 def _graph_tensor(node: ort.NodeArg) -> GraphTensor:

@@ -11,7 +11,9 @@ from torch.utils.dlpack import from_dlpack
 
 from sie_triton.embedded.batching import Array, Arrays
 from sie_triton.embedded.model_config import boolean_parameter, integer_parameter, text_parameter
+from sie_triton.embedded.once import already_set
 from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
+from sie_triton.embedded.torch_archive import TorchArchive, TorchArchiveError
 from sie_triton.embedded.torchscript_rules import (
     TORCH_TYPES,
     Argument,
@@ -21,6 +23,7 @@ from sie_triton.embedded.torchscript_rules import (
     takes_dictionary,
 )
 
+_INTER_OP = "INTER_OP_THREAD_COUNT"
 # Switches of torch's interpreter that stay as they are unless the configuration names them.
 _SWITCHES: Mapping[str, Callable[[bool], object]] = {
     "ENABLE_JIT_EXECUTOR": torch._C._jit_set_profiling_executor,
@@ -36,18 +39,15 @@ class TritonPythonModel(BatchedModel):
 
     def load(self, path: Path) -> list[str]:
         """Open the module and compare `forward` with the configuration by the rules of NVIDIA's backend."""
-        inference = boolean_parameter(self.config, "INFERENCE_MODE", True)
-        self._guard = torch.inference_mode if inference else torch.no_grad
-        with self._guard():
-            # A module that was saved in training mode stays in it, as there.
-            self._module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        if reasons := self._open(path):
+            return reasons
         schema = self._module.forward.schema
         arguments = [Argument(argument.name, argument.type.kind()) for argument in schema.arguments[1:]]
-        if reasons := refusals(self.config, arguments, gpu=False):
+        if reasons := refusals(self.config, arguments, gpu=False) or self._aborts():
             return reasons
         # What is not above 0 leaves NVIDIA's backend at all cores it sees, and us at 1: instances share the machine.
         torch.set_num_threads(max(1, integer_parameter(self.config, "INTRA_OP_THREAD_COUNT", 1)))
-        torch.set_num_interop_threads(max(1, integer_parameter(self.config, "INTER_OP_THREAD_COUNT", 1)))
+        torch.set_num_interop_threads(max(1, integer_parameter(self.config, _INTER_OP, 1)))
         torch._C._set_graph_executor_optimize(not boolean_parameter(self.config, "DISABLE_OPTIMIZED_EXECUTION", False))
         for key, switch in _SWITCHES.items():
             if text_parameter(self.config, key) is not None:
@@ -59,6 +59,36 @@ class TritonPythonModel(BatchedModel):
             tensor["name"]: getattr(torch, TORCH_TYPES[tensor["data_type"]]) for tensor in self.config["output"]
         }
         return []
+
+    def _open(self, path: Path) -> list[str]:
+        """Load the module; return why that is not possible."""
+        try:
+            TorchArchive.read(path)
+            inference = boolean_parameter(self.config, "INFERENCE_MODE", True)
+        except (TorchArchiveError, ValueError) as error:
+            return [str(error)]
+        self._guard = torch.inference_mode if inference else torch.no_grad
+        try:
+            with self._guard():
+                # A module that was saved in training mode stays in it, as there.
+                self._module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            return [f"torch does not load the file: {error}"]
+        if not hasattr(self._module, "forward"):
+            return ["the module has no `forward`"]
+        return []
+
+    def _aborts(self) -> list[str]:
+        """Whether NVIDIA's server, all of whose models share one process, would end itself over this model."""
+        if integer_parameter(self.config, _INTER_OP, 0) <= 0:
+            return []
+        holder = already_set(_INTER_OP, self.name, self.version, self.instance)
+        if holder is None:
+            return []
+        return [
+            f"it sets `{_INTER_OP}`, which {holder} has set already: NVIDIA's server sets it once a process and aborts "
+            "at the second time, before release 25.11; remove it (`sie-triton build` no longer writes it)"
+        ]
 
     def decode(self, tensor: DlpackInput) -> Array:
         """A view of the shared memory."""
