@@ -18,6 +18,8 @@ from sie_triton.lint.config import model_config_pb2
 Array = np.ndarray[Any, np.dtype[Any]]
 Graph: TypeAlias = "Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]"
 """Named inputs and the names of the wanted outputs -> those outputs in that order."""
+Runtime: TypeAlias = "Callable[[Any, Path, int | None], Graph]"
+"""A model's configuration, its graph's file and a number of threads -> the graph, opened."""
 
 
 def config_path(directory: Path, config_name: str = "") -> Path:
@@ -35,12 +37,21 @@ class ModelRunner:
     """The graphs of one public model, opened once. `run` computes only the steps that the outputs need.
 
     `threads` opens them as a server would, to be timed: with so many threads each, which do not spin, and an arena.
+    `runtimes` opens them in another way, by the name of their backend.
     """
 
-    def __init__(self, repository: Path, name: str, config_name: str = "", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        name: str,
+        config_name: str = "",
+        threads: int | None = None,
+        runtimes: Mapping[str, Runtime] | None = None,
+    ) -> None:
+        runtimes = RUNTIMES if runtimes is None else runtimes
         self.config = read_model_config(config_path(repository / name, config_name))
         steps = [step.model_name for step in self.config.ensemble_scheduling.step] or [name]
-        self._graphs = {step: _open(repository / step, config_name, threads) for step in steps}
+        self._graphs = {step: _open(repository / step, config_name, threads, runtimes) for step in steps}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Named arrays in, named arrays out; shapes include the batch."""
@@ -64,12 +75,13 @@ class ModelRunner:
         return steps[::-1]
 
 
-def _open(directory: Path, config_name: str, threads: int | None) -> Graph:
+def _open(directory: Path, config_name: str, threads: int | None, runtimes: Mapping[str, Runtime]) -> Graph:
     config = read_model_config(config_path(directory, config_name))
-    return _RUNTIMES[config.backend](config, directory / "1" / config.default_model_filename, threads)
+    return runtimes[config.backend](config, directory / "1" / config.default_model_filename, threads)
 
 
-def _onnx(_: Any, path: Path, threads: int | None) -> Graph:
+def open_onnx(_: Any, path: Path, threads: int | None) -> Graph:
+    """The ONNX file at `path` in ONNX Runtime's CPU provider."""
     try:
         import onnxruntime
     except ImportError:
@@ -86,7 +98,8 @@ def _onnx(_: Any, path: Path, threads: int | None) -> Graph:
     return lambda inputs, outputs: session.run(list(outputs), dict(inputs))
 
 
-def _torchscript(config: Any, path: Path, _: int | None) -> Graph:
+def open_torchscript(config: Any, path: Path, _: int | None) -> Graph:
+    """The TorchScript file at `path`; its tensors are found by their places in `config`."""
     try:
         import torch
     except ImportError:
@@ -103,7 +116,7 @@ def _torchscript(config: Any, path: Path, _: int | None) -> Graph:
     return run
 
 
-_RUNTIMES: Mapping[str, Callable[[Any, Path, int | None], Graph]] = {"onnxruntime": _onnx, "pytorch": _torchscript}
+RUNTIMES: Mapping[str, Runtime] = {"onnxruntime": open_onnx, "pytorch": open_torchscript}
 
 
 def _runtime_missing(package: str, cure: str) -> DiagnosticError:

@@ -235,15 +235,18 @@ def check_structure(repository: Path, manifest: Manifest) -> Iterator[Diagnostic
             yield Diagnostic("SIE522", f"{finding.rule_id}: {finding.message}", where, finding.cure)
 
 
-def measure(repository: Path, model: Model, config_name: str = "") -> dict[str, Distance]:
+def measure(
+    repository: Path, model: Model, config_name: str = "", runner: ModelRunner | None = None
+) -> dict[str, Distance]:
     """Run a public model over its stored reference: each case alone in its bucket, then in mixed batches.
 
-    `config_name` chooses the graphs, as `--model-config-name` does; they run on this machine's CPU in any case.
+    `config_name` chooses the graphs, as `--model-config-name` does; they run on this machine's CPU in any case. `runner` has
+    opened the model in another way; it sees the cases alone, in their order, before it sees batches.
     Returns one `Distance` per output. Token ids that differ from the reference's count as infinitely far.
     """
     reference = read_reference(repository / model.triton_model / "1" / REFERENCE_NAME)
     rows = case_rows(RowMaker(model, repository), reference.cases)
-    runner = ModelRunner(repository, model.triton_model, config_name)
+    runner = runner or ModelRunner(repository, model.triton_model, config_name)
     names = list(reference.outputs)
     alone = [_run(runner, model, [row], names)[0] for row in rows]
     order = _mixed_order(len(rows))
