@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from sie_triton.formats import Precision
 
 LARGEST: Mapping[Precision, float] = {"float32": 3.4028234663852886e38, "float16": 65504.0, "bfloat16": 3.39e38}
-# float16 keeps a factor of two: other texts than the compared ones reach further, kernels on a GPU sum in another order,
-# and a masked score, which is a score beside half of the type's minimum, is finite only if the score stays below this.
+# float16 keeps a factor of two: other texts than the compared ones reach further, and kernels on a GPU sum in another
+# order. A masked score, which is a score beside half of the type's minimum, is finite only if the score stays below it.
 # bfloat16 reaches as far as float32, where nobody asks for room either.
 HEADROOM: Mapping[Precision, float] = {"float32": 1.0, "float16": 0.5, "bfloat16": 1.0}
 

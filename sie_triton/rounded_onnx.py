@@ -20,7 +20,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from sie_triton.model_runner import Array, Graph
-from sie_triton.ranges import Peak, Ranges
+from sie_triton.ranges import Ranges
 
 Node: TypeAlias = Any  # protobuf's classes carry no types
 
@@ -28,7 +28,10 @@ Node: TypeAlias = Any  # protobuf's classes carry no types
 INLINE_BYTES = 1_500_000_000
 # Operators through which a mask's far numbers reach the scores and stay what they are. Softmax ends them.
 _CARRIERS = frozenset(
-    "Add Cast Concat Expand Identity Max Min Reshape Slice Squeeze Sub Transpose Unsqueeze Where".split()
+    {
+        *("Add", "Max", "Min", "Sub", "Where"),
+        *("Cast", "Concat", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+    }
 )
 _SIZES = frozenset({"Shape", "Size"})
 

@@ -240,8 +240,8 @@ def measure(
 ) -> dict[str, Distance]:
     """Run a public model over its stored reference: each case alone in its bucket, then in mixed batches.
 
-    `config_name` chooses the graphs, as `--model-config-name` does; they run on this machine's CPU in any case. `runner` has
-    opened the model in another way; it sees the cases alone, in their order, before it sees batches.
+    `config_name` chooses the graphs, as `--model-config-name` does; they run on this machine's CPU in any case.
+    `runner` has opened the model in another way; it sees the cases alone, in their order, before it sees batches.
     Returns one `Distance` per output. Token ids that differ from the reference's count as infinitely far.
     """
     reference = read_reference(repository / model.triton_model / "1" / REFERENCE_NAME)

@@ -21,8 +21,11 @@ from sie_triton.ranges import Ranges
 HALVES = (torch.float16, torch.bfloat16)
 # Operators through which a mask's far numbers reach the scores and stay what they are. softmax ends them.
 _CARRIERS = frozenset(
-    "add add_ cat clone contiguous expand masked_fill masked_fill_ maximum minimum reshape slice squeeze sub to transpose"
-    " permute unsqueeze view where _to_copy select type_as".split()
+    {
+        *("add", "add_", "masked_fill", "masked_fill_", "maximum", "minimum", "sub", "where"),
+        *("_to_copy", "cat", "clone", "contiguous", "expand", "permute", "reshape", "select", "slice", "squeeze"),
+        *("to", "transpose", "type_as", "unsqueeze", "view"),
+    }
 )
 
 
