@@ -30,10 +30,11 @@ INLINE_BYTES = 1_500_000_000
 _CARRIERS = frozenset(
     {
         *("Add", "Max", "Min", "Sub", "Where"),
-        *("Cast", "Concat", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+        *("Cast", "CastLike", "Concat", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
     }
 )
-_SIZES = frozenset({"Shape", "Size"})
+# How many of an operator's inputs decide its values; the others lend their shape or their type.
+_VALUES_READ: Mapping[str, int] = {"Shape": 0, "Size": 0, "CastLike": 1}
 
 
 def open_rounded(ranges: Ranges, _: Any, path: Path, threads: int | None) -> Graph:
@@ -146,7 +147,8 @@ def _traits(graph: onnx.GraphProto) -> _Traits:
     integers = (TensorProto.INT64, TensorProto.INT32)
     traits.data.update(v.name for v in graph.input if v.type.tensor_type.elem_type not in integers)
     for node in graph.node:
-        if node.op_type not in _SIZES and any(name in traits.data for name in node.input):
+        read = node.input[: _VALUES_READ.get(node.op_type)]
+        if any(name in traits.data for name in read):
             traits.data.update(node.output)
     return traits
 
