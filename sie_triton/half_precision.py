@@ -75,7 +75,8 @@ def out_of_range(repository: Path, name: str, ranges: Ranges) -> list[Diagnostic
             f"{precision} {what} in `{first.graph}`: tensor `{first.tensor}`, made by {first.made_by}, reaches "
             f"{first.magnitude:.6g} on {_text(cases, first)}, and {first.limit(precision):.6g} is its limit{more}",
             Where(repository / name),
-            "build it with `--precision float32`" + (", or `bfloat16`" if precision == "float16" else ""),
+            "build it with `--precision float32`"
+            + (", or with `--precision bfloat16 --format torchscript`" if precision == "float16" else ""),
         )
     ]
 

@@ -77,7 +77,9 @@ def test_float16_that_overflows_is_refused_where_it_was_insisted_on(
     with pytest.raises(DiagnosticError, match="float16 overflows in") as refused:
         build(loud, tmp_path / "firm", said, precision="float16", devices=(device,))
     first = refused.value.diagnostics[0]
-    assert (first.code, first.hint) == ("SIE506", "build it with `--precision float32`, or `bfloat16`")
+    assert first.code == "SIE506"
+    assert first.hint is not None
+    assert first.hint.startswith("build it with `--precision float32`")
     # Packed or padded, the numbers are the same: nothing else was tried.
     assert not any("takes its place" in line for line in said)
     assert not (tmp_path / "firm").exists()

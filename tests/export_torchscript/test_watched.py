@@ -21,7 +21,8 @@ pytestmark = pytest.mark.export
 CONFIG = """
 name: "tiny" backend: "pytorch" default_model_filename: "model.pt" max_batch_size: 8
 input [
-  { name: "states__0" data_type: TYPE_FP32 dims: [ -1, 4 ] }, { name: "attention_mask__1" data_type: TYPE_INT64 dims: [ -1 ] }
+  { name: "states__0" data_type: TYPE_FP32 dims: [ -1, 4 ] },
+  { name: "attention_mask__1" data_type: TYPE_INT64 dims: [ -1 ] }
 ]
 output [ { name: "output__0" data_type: TYPE_FP32 dims: [ -1, -1 ] } ]
 """
