@@ -40,14 +40,14 @@ def open_watched(ranges: Ranges, config: Any, path: Path, threads: int | None) -
     return run
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operator of one run. Operators are named by their place: equal graphs, equal names.
 
     A mask is computed from integers and single numbers; whatever has seen a weight or a state is data.
     """
 
     def __init__(self, ranges: Ranges, graph: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._ranges = ranges
         self._graph = graph
         self._places: dict[str, int] = {}

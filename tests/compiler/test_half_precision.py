@@ -63,7 +63,7 @@ def test_float16_that_overflows_gives_way_to_float32(loud: MadeCheckpoint, tmp_p
     assert built.precisions == {"cpu": "float32", "cuda": "float32"}
     (line,) = [line for line in said if "float32 takes its place" in line]
     assert "float16 overflows in `tiny__embedding-gemma`: tensor `" in line
-    assert "behind `encoder.model.embed_tokens.weight`" in line
+    assert "behind `encoder.model.embed_tokens." in line
     assert " on '" in line
     assert not list((tmp_path / "auto").rglob("*float16*"))
     assert verify_repository(tmp_path / "auto", read_manifest(tmp_path / "auto")) == []
