@@ -23,6 +23,7 @@ from sie_triton.config import CpuShape, available_cores, cpu_shape, machines, mu
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import read_facts
 from sie_triton.formats import Precision
+from sie_triton.half_precision import OVERFLOW, measure_half
 from sie_triton.model_runner import config_path
 from sie_triton.plan import EXPORTER_REVISION, GraphOptions, TritonPlan
 from sie_triton.recipes import QUERY_WEIGHTS_NAME, extra_files, make_plans
@@ -277,12 +278,12 @@ def _write_verified_graphs(
         if cost is not None:
             options.announce(f"{plan.name}: on CPUs, padding is computed only where tokens meet")
         machine = next(device for device, chosen in plan.precisions.items() if chosen == precision)
-        measured = measure(site.staging, model, machines(plan)[machine])
-        problems = list(check_parity(site.staging, plan.name, measured, precision))
+        measured, problems = _measure(site.staging, model, machines(plan)[machine], precision)
         if not problems:
             parity[precision] = measured
             continue
-        if cost is not None:
+        # What overflows packed overflows padded too.
+        if cost is not None and problems[0].code != OVERFLOW:
             options.announce(
                 f"{plan.name}: packed it is not close enough, padded takes its place: {problems[0].message}"
             )
@@ -296,6 +297,16 @@ def _write_verified_graphs(
         for graph in plan.graphs:
             _remove_graph(site.staging / graph.triton_model / "1" / plan.graph_format.filename(precision))
         plan = replace(plan, precisions={d: "float32" if p == precision else p for d, p in plan.precisions.items()})
+
+
+def _measure(
+    staging: Path, model: Model, config_name: str, precision: Precision
+) -> tuple[dict[str, Distance], list[Diagnostic]]:
+    """How far the graphs in a precision are from the reference, and what speaks against publishing them."""
+    if precision != "float32":
+        return measure_half(staging, model, config_name, precision)
+    measured = measure(staging, model, config_name)
+    return measured, list(check_parity(staging, model.triton_model, measured, precision))
 
 
 def _write_configs(plan: TritonPlan, site: _Site) -> None:

@@ -20,6 +20,8 @@ Graph: TypeAlias = "Callable[[Mapping[str, Array], Sequence[str]], Sequence[Arra
 """Named inputs and the names of the wanted outputs -> those outputs in that order."""
 TimedServer = Literal["embedded", "nvidia"]
 """Whose sessions are timed. NVIDIA's backend of 24.10 cannot be told to let idle threads sleep, and ours does."""
+Runtime: TypeAlias = "Callable[[Any, Path, int | None, TimedServer], Graph]"
+"""A model's configuration, its graph's file, a number of threads and whose sessions these are -> the graph, opened."""
 
 _SPINNING = "session.intra_op.allow_spinning"
 
@@ -38,7 +40,8 @@ def read_model_config(path: Path) -> Any:
 class ModelRunner:
     """The graphs of one public model, opened once. `run` computes only the steps that the outputs need.
 
-    `threads` opens them as `server` would, to be timed: with so many threads each, and an arena.
+    `threads` opens them as `server` would, to be timed: with so many threads each, and an arena. `runtimes` opens them
+    in another way, by the name of their backend.
     """
 
     def __init__(
@@ -48,10 +51,12 @@ class ModelRunner:
         config_name: str = "",
         threads: int | None = None,
         server: TimedServer = "embedded",
+        runtimes: Mapping[str, Runtime] | None = None,
     ) -> None:
+        runtimes = RUNTIMES if runtimes is None else runtimes
         self.config = read_model_config(config_path(repository / name, config_name))
         steps = [step.model_name for step in self.config.ensemble_scheduling.step] or [name]
-        self._graphs = {step: _open(repository / step, config_name, threads, server) for step in steps}
+        self._graphs = {step: _open(repository / step, config_name, threads, server, runtimes) for step in steps}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Named arrays in, named arrays out; shapes include the batch."""
@@ -75,9 +80,11 @@ class ModelRunner:
         return steps[::-1]
 
 
-def _open(directory: Path, config_name: str, threads: int | None, server: TimedServer) -> Graph:
+def _open(
+    directory: Path, config_name: str, threads: int | None, server: TimedServer, runtimes: Mapping[str, Runtime]
+) -> Graph:
     config = read_model_config(config_path(directory, config_name))
-    return _RUNTIMES[config.backend](config, directory / "1" / config.default_model_filename, threads, server)
+    return runtimes[config.backend](config, directory / "1" / config.default_model_filename, threads, server)
 
 
 def _spins(config: Any, server: TimedServer) -> str:
@@ -86,7 +93,8 @@ def _spins(config: Any, server: TimedServer) -> str:
     return "1" if server == "nvidia" else written or "0"
 
 
-def _onnx(config: Any, path: Path, threads: int | None, server: TimedServer) -> Graph:
+def open_onnx(config: Any, path: Path, threads: int | None, server: TimedServer) -> Graph:
+    """The ONNX file at `path` in ONNX Runtime's CPU provider."""
     try:
         import onnxruntime
     except ImportError:
@@ -103,7 +111,8 @@ def _onnx(config: Any, path: Path, threads: int | None, server: TimedServer) -> 
     return lambda inputs, outputs: session.run(list(outputs), dict(inputs))
 
 
-def _torchscript(config: Any, path: Path, _: int | None, __: TimedServer) -> Graph:
+def open_torchscript(config: Any, path: Path, _: int | None, __: TimedServer) -> Graph:
+    """The TorchScript file at `path`; its tensors are found by their places in `config`."""
     try:
         import torch
     except ImportError:
@@ -120,10 +129,7 @@ def _torchscript(config: Any, path: Path, _: int | None, __: TimedServer) -> Gra
     return run
 
 
-_RUNTIMES: Mapping[str, Callable[[Any, Path, int | None, TimedServer], Graph]] = {
-    "onnxruntime": _onnx,
-    "pytorch": _torchscript,
-}
+RUNTIMES: Mapping[str, Runtime] = {"onnxruntime": open_onnx, "pytorch": open_torchscript}
 
 
 def _runtime_missing(package: str, cure: str) -> DiagnosticError:

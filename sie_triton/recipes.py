@@ -266,9 +266,7 @@ def _step(graph: GraphPlan, graph_format: Format) -> Step:
 
 def _mask_if_read(module: HeadModule, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """An input that a graph does not read would not be in the exported graph."""
-    reads = isinstance(module, SparseMax | LastTokenLogits | Classifier) or (
-        isinstance(module, DensePooling) and set(module.poolings) != {"cls"}
-    )
+    reads = isinstance(module, DensePooling | SparseMax | LastTokenLogits | Classifier)
     return inputs[1:2] if reads else ()
 
 

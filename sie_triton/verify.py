@@ -247,10 +247,13 @@ def check_structure(repository: Path, manifest: Manifest) -> Iterator[Diagnostic
             yield Diagnostic("SIE522", f"{finding.rule_id}: {finding.message}", where, finding.cure)
 
 
-def measure(repository: Path, model: Model, config_name: str = "") -> dict[str, Distance]:
+def measure(
+    repository: Path, model: Model, config_name: str = "", runner: ModelRunner | None = None
+) -> dict[str, Distance]:
     """Run a public model over its stored reference: each case alone in its bucket, then in mixed batches.
 
     `config_name` chooses the graphs, as `--model-config-name` does; they run on this machine's CPU in any case.
+    `runner` has opened the model in another way; it sees the cases alone, in their order, before it sees batches.
     Returns one `Distance` per output. Raises `DiagnosticError` if the repository's tokenizer does not make the
     reference's token ids: then nothing can be compared.
     """
@@ -259,7 +262,7 @@ def measure(repository: Path, model: Model, config_name: str = "") -> dict[str, 
     if not all(np.array_equal(row.ids, ids) for row, ids in zip(rows, reference.token_ids, strict=True)):
         where = Where(repository / model.tokenization.path)
         raise DiagnosticError([tokenizes_differently(model.triton_model, reference.origin, where)])
-    runner = ModelRunner(repository, model.triton_model, config_name)
+    runner = runner or ModelRunner(repository, model.triton_model, config_name)
     names = list(reference.outputs)
     alone = [_run(runner, model, [row], names)[0] for row in rows]
     order = _mixed_order(len(rows))

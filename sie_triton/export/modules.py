@@ -1,4 +1,7 @@
-"""The torch modules that are traced: the encoder's thin wrapper and the heads. Shapes are batch first, right-padded."""
+"""The torch modules that are traced: the encoder's thin wrapper and the heads. Shapes are batch first.
+
+Which positions are padding the mask says, and nothing else: rows may be padded on either side.
+"""
 
 from __future__ import annotations
 
@@ -177,11 +180,10 @@ class HeadOnly(nn.Module):
         return logits.float()
 
 
-def pool(states: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
+def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     """Token embeddings `[batch, sequence, hidden]` to `[batch, hidden]`; special tokens count in the mean."""
     if pooling == "cls":
-        return states[:, 0]
-    assert mask is not None
+        return first_state(states, mask)
     if pooling == "last_token":
         return last_state(states, mask)
     weights = mask.unsqueeze(-1).to(states.dtype)
@@ -197,9 +199,20 @@ def pool(states: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
 
 
 def last_state(states: Tensor, mask: Tensor) -> Tensor:
-    """The states of each row's last attended token, `[batch, hidden]`."""
-    last = (mask.sum(1) - 1).clamp(min=0)
-    index = last.view(-1, 1, 1).expand(-1, 1, states.shape[-1])
+    """The states of each row's last attended token, `[batch, hidden]`; the first position's if there is none."""
+    places = torch.arange(mask.shape[1], device=mask.device)
+    return _states_at(states, places.masked_fill(mask == 0, 0).amax(1))
+
+
+def first_state(states: Tensor, mask: Tensor) -> Tensor:
+    """The states of each row's first attended token, `[batch, hidden]`; the last position's if there is none."""
+    from_the_end = torch.arange(mask.shape[1] - 1, -1, -1, device=mask.device)
+    return _states_at(states, mask.shape[1] - 1 - from_the_end.masked_fill(mask == 0, 0).amax(1))
+
+
+def _states_at(states: Tensor, places: Tensor) -> Tensor:
+    """One position of each row; `places` `[batch]`."""
+    index = places.view(-1, 1, 1).expand(-1, 1, states.shape[-1])
     return states.gather(1, index).squeeze(1)
 
 
@@ -225,7 +238,7 @@ class DenseModule(nn.Module):
         self.token_layers = nn.Sequential(*(token_layers or []))
         self.keep = keep
 
-    def forward(self, last_hidden_state: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(self, last_hidden_state: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """Pool, project, cut, normalise. Several poolings joined by `+` stand side by side in one vector."""
         states = self.token_layers(last_hidden_state)
         outputs: list[Tensor] = []
@@ -302,9 +315,15 @@ class ClassifierModule(nn.Module):
         self.activation = activation_module(activation)
 
     def forward(self, last_hidden_state: Tensor, attention_mask: Tensor) -> Tensor:
-        """The logit, activated."""
+        """The logit, activated.
+
+        Many of transformers' heads read the first position, which in a row padded on the left is no token: they find
+        the first token there.
+        """
+        first = first_state(last_hidden_state, attention_mask).unsqueeze(1)
+        logits = self.head(torch.cat([first, last_hidden_state[:, 1:]], 1), attention_mask)
         # An identity would leave the logit, which may be another output's tensor: the product keeps both names.
-        score: Tensor = self.activation(self.head(last_hidden_state, attention_mask)) * 1.0
+        score: Tensor = self.activation(logits) * 1.0
         return score
 
 

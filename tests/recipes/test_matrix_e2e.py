@@ -198,7 +198,10 @@ def _page(matrix: Matrix) -> str:
         "recipe, compiled,\nserved by tritonserver on the CPU, asked through the SDK for documents and queries, and "
         "compared with arithmetic written\nfrom the models' own documentation. Vectors by their least cosine, scores "
         "by their largest difference. ONNX in float32\npasses the same tests at 0.99999 and 1e-4. What a build of "
-        "yours measured is in its `manifest.json` and printed at its end.\nNothing here was computed by a GPU.\n\n"
+        "yours measured is in its `manifest.json` and printed at its end.\nNothing here was computed by a GPU.\n"
+        "The ONNX column is what a CPU serves, which rounds less than a GPU; a build's own figures are of the graph "
+        "rounded at every\n"
+        "node ([formats.md](formats.md#precision)).\n\n"
         f"| recipe | {head} |\n|{'---|' * (len(COLUMNS) + 1)}\n" + "\n".join(rows) + "\n"
     )
 

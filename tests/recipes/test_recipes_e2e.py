@@ -6,6 +6,7 @@ The families are served in a few groups: on the embedded server every graph is a
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import urllib.request
 from collections.abc import Iterator
@@ -14,13 +15,18 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import torch
+import tritonclient.http
 from sie_sdk import SIEAsyncClient, SIEClient
 from sie_sdk.types import EncodeResult, Item, OutputType
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
 
 from sie_triton.bundle import expand, load_bundle
 from sie_triton.compiler import BuildOptions, compile_models, select
 from sie_triton.diagnostics import DiagnosticError
 
+from .bodies import load_body
 from .built import SERVED, BuiltFamilies
 from .corpus import LONG_TEXT, QUERY, TEXTS
 from .factory import FAMILIES
@@ -48,6 +54,12 @@ class Groups:
             self.stop()
             self._running = (number, serve(self._built.repository(number)))
         return self._running[1].url
+
+    def triton(self, family: str) -> str:
+        """Where tritonserver itself answers for the family."""
+        self.url(family)
+        assert self._running is not None
+        return self._running[1].triton.url
 
     def executions(self) -> dict[str, int]:
         """How often each Triton model ran, by tritonserver's own count."""
@@ -195,3 +207,72 @@ def test_heads_that_nobody_asked_for_are_never_computed(family: str, client: SIE
     client.encode(FAMILIES[family].sie_id, Item(text=QUERY), output_types=["dense", "sparse", "multivector"])
     # All three outputs come from one more run of the encoder.
     assert groups.executions()[f"{name}.encoder"] == after[f"{name}.encoder"] + 1
+
+
+# Padded rows, sent to Triton directly
+
+
+def _padded(rows: list[list[int]], pad: int, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and mask `[rows, longest + 2]`: on the left, or moved by one place so that both sides are padded."""
+    width = max(map(len, rows)) + 2
+    ids, mask = np.full((len(rows), width), pad), np.zeros((len(rows), width), np.int64)
+    for index, row in enumerate(rows):
+        start = {"left": width - len(row), "both": 1, "right": 0}[side]
+        ids[index, start : start + len(row)] = row
+        mask[index, start : start + len(row)] = 1
+    return ids, mask
+
+
+def _infer(url: str, model: str, output: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    inputs = []
+    for name, array in arrays.items():
+        inputs.append(tritonclient.http.InferInput(name, list(array.shape), "INT64"))
+        inputs[-1].set_data_from_numpy(array)
+    with tritonclient.http.InferenceServerClient(url.removeprefix("http://")) as client:
+        found: np.ndarray = client.infer(model, inputs).as_numpy(output)
+    return found
+
+
+# Causal and not, pooled at the last token, at the first, by the mean; positions that count distances, and XLM-R's,
+# which count ids that are not the pad token.
+@pytest.mark.parametrize("side", ["right", "left", "both"])
+@pytest.mark.parametrize(
+    ("family", "pooling"), [("qwen3", "last"), ("modernbert", "cls"), ("gte", "cls"), ("xlm_roberta", "mean")]
+)
+def test_rows_may_be_padded_on_either_side(family: str, pooling: str, side: str, groups: Groups) -> None:
+    folder, (tokenizer, pad) = made(family).folder, _tokenizer(family)
+    rows = [tokenizer.encode(text).ids for text in TEXTS[:4]]
+    body = load_body(folder)
+    states = [body(row, None) for row in rows]
+    pooled = [{"last": s[-1], "cls": s[0], "mean": s.mean(0)}[pooling] for s in states]
+    ids, mask = _padded(rows, pad, side)
+    found = _infer(groups.triton(family), _triton_name(family), "dense", {"input_ids": ids, "attention_mask": mask})
+    for ours, theirs in zip(found, pooled, strict=True):
+        assert _cosine(ours, theirs.numpy()) >= 0.99999
+
+
+@pytest.mark.parametrize("side", ["right", "left", "both"])
+def test_a_last_token_is_scored_on_either_side(side: str, groups: Groups) -> None:
+    tokenizer, pad = _tokenizer("causal_qwen3")
+    rows = [tokenizer.encode(f"{QUERY} {text}").ids for text in TEXTS[:4]]
+    model = AutoModelForCausalLM.from_pretrained(made("causal_qwen3").folder, dtype=torch.float32).eval()
+    answers = [tokenizer.token_to_id("no"), tokenizer.token_to_id("yes")]
+    with torch.no_grad():
+        logits = [model(input_ids=torch.tensor([row])).logits[0, -1, answers] for row in rows]
+    expected = [float(torch.softmax(pair, 0)[1]) for pair in logits]
+    ids, mask = _padded(rows, pad, side)
+    arrays = {"input_ids": ids, "attention_mask": mask}
+    found = _infer(groups.triton("causal_qwen3"), _triton_name("causal_qwen3"), "score", arrays)
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-4)
+
+
+def _tokenizer(family: str) -> tuple[Tokenizer, int]:
+    folder = made(family).folder
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(40)
+    return tokenizer, json.loads((folder / "config.json").read_text())["pad_token_id"] or 0
+
+
+def _triton_name(family: str) -> str:
+    return FAMILIES[family].sie_id.replace("/", "__")
