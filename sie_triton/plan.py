@@ -17,7 +17,7 @@ from sie_triton.facts import DenseLayer, Pooling
 from sie_triton.formats import DEVICES, FORMATS, Device, Format, GraphFormat, Precision
 
 # Raise when the exported bytes change for equal inputs, so that `build` does not skip what it should renew.
-EXPORTER_REVISION = 4
+EXPORTER_REVISION = 5
 
 Layout = Literal["ensemble", "fused"]
 ModelClass = Literal["base", "masked_lm", "sequence_classification", "causal_lm"]

@@ -257,7 +257,9 @@ def _dense_head(need: _Need, first: _Need, facts: CheckpointFacts | None) -> Den
     assert dense is not None
     # A `Normalize` module of the repository leaves nothing to choose.
     always = bool(recipe.name == "sentence_transformer_dense" and facts and facts.sentence and facts.sentence.normalize)
-    normalize = need.profile.runtime.get("normalize")
+    # What a call's options do not say is the adapter's default, not that of another profile.
+    default = bool(need.profile.loadtime.get("normalize", recipe.default_normalize))
+    normalize = default if recipe.honours_normalize else need.profile.runtime.get("normalize", default) is not False
     spellings: dict[str, str] = {}
     if recipe.pooling_otherwise and len(dense.poolings) > 1:
         spellings = {**recipe.pooling_override, "*": recipe.pooling_otherwise}
@@ -265,22 +267,23 @@ def _dense_head(need: _Need, first: _Need, facts: CheckpointFacts | None) -> Den
         pooling=dense.own,
         pooling_names=spellings,
         poolings={pooling: Pooled(*_dense_names(pooling, first)) for pooling in dense.poolings},
-        normalize=always or bool(recipe.default_normalize if normalize is None else normalize),
+        normalize=always or normalize,
         honours_normalize=recipe.honours_normalize and not always,
         blank_is_zero=recipe.blank_text_is_zero,
+        unsaid=recipe.default_pooling if spellings else None,
     )
 
 
 def _prompting(need: _Need, facts: CheckpointFacts | None) -> Prompting:
-    runtime: Mapping[str, Any] = need.profile.runtime
     recipe = need.recipe
     sentence = facts.sentence if facts and recipe.prompting.startswith("sentence_transformer") else None
     prompts = sentence.prompts if sentence else {}
     default = sentence.default_prompt_name if sentence else None
     return Prompting(
         style=recipe.prompting,
-        query_template=runtime.get("query_template", recipe.default_query_template),
-        doc_template=runtime.get("doc_template", recipe.default_doc_template),
+        # The bundle's templates are among the runtime options of its profiles, which every call starts from.
+        query_template=recipe.default_query_template,
+        doc_template=recipe.default_doc_template,
         prompts=prompts,
         default_prompt=prompts.get(default) if default else None,
         lowercase=bool(sentence and sentence.do_lower_case),
@@ -428,7 +431,10 @@ def _bge_m3(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Che
     dim = bundle.dims.get("multivector") or (facts.hidden_size if facts else None) or 0
     heads: dict[OutputType, Head] = {
         "sparse": TokenWeightsHead("token_weights", ("cls", "sep", "eos", "bos", "pad", "unk")),
-        "multivector": MultiVectorHead("multivector", skip_first=1),
+        # Unnormalised in the graph: a call may ask for it so.
+        "multivector": MultiVectorHead(
+            "multivector", skip_first=1, normalize=True, honours_normalize=recipe.honours_normalize
+        ),
     }
     if "score" in bundle.outputs:
         heads["score"] = BgeM3Score()
@@ -437,7 +443,7 @@ def _bge_m3(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Che
         recipe=recipe,
         encoder=Encoder(),
         dense=replace(dense, own="cls", poolings=("cls",)),
-        others=(TokenWeights("sparse_linear"), TokenVectors(dim, file="colbert_linear")),
+        others=(TokenWeights("sparse_linear"), TokenVectors(dim, file="colbert_linear", normalize=False)),
         heads=heads,
         max_length=token_limit(profile, recipe, facts),
     )
