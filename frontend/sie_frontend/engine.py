@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +15,16 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from sie_frontend import errors, scoring
-from sie_frontend.heads import Heads, narrow, narrow_sparse
-from sie_frontend.manifest import Batching, BgeM3Score, DenseHead, Manifest, MaxSimScore, Model
+from sie_frontend import errors
+from sie_frontend.clock import Clock
+from sie_frontend.heads import Heads
+from sie_frontend.manifest import Batching, BgeM3Score, Manifest, MaxSimScore, Model
 from sie_frontend.metrics import Metrics
 from sie_frontend.options import ResolvedCall, ResolvedScore
+from sie_frontend.reading import late_rows, late_scores, read_outputs, refuse_lora, score_parts, texts_of
 from sie_frontend.replicas import ReplicaSet
 from sie_frontend.requests import Item, check_item_count
-from sie_frontend.responses import ItemOutputs, SparseVector, Timing, Usage
+from sie_frontend.responses import ItemOutputs, Timing, Usage
 from sie_frontend.rows import RowMaker
 from sie_frontend.scheduler import Outcome, RowFailure, RunQueue
 from sie_frontend.settings import Settings
@@ -40,8 +42,6 @@ READY_POLL_S = 1.0
 TRIAL_S = 3.0
 # Below this many characters tokenising takes less time than waking another thread.
 INLINE_CHARACTERS = 2_000
-# Adapters of SIE that load a LoRA when a call names one.
-LORA_ADAPTERS = frozenset({"BGEM3Adapter", "BGEM3FlashAdapter", "PyTorchEmbeddingAdapter", "SGLangEmbeddingAdapter"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +211,10 @@ class Engine:
 
     async def encode(self, model_id: str, model: Model, items: Sequence[Item], call: ResolvedCall) -> Encoded:
         """Every item's outputs. Raises `WireError` with the contract's status and code."""
-        clock = _Clock()
-        _refuse_lora(model_id, model, call.options)
+        clock = Clock()
+        refuse_lora(model_id, model, call.options)
         with self._admitted(model_id, model, items, len(items)):
-            texts = _texts(items, model.requires_text)
+            texts = texts_of(items, model.requires_text)
             firsts: dict[str, str] = {}
             for index, text in enumerate(texts):
                 firsts.setdefault(text, f"items[{index}]")
@@ -235,7 +235,7 @@ class Engine:
             names = tuple(dict.fromkeys(n for o in computed for n in heads.tensors_for(o, call.options)))
             outcome = await self._submit(model_id, model, rows, names, "encoding", places)
             clock.computed(outcome)
-            read = partial(_read_all, heads, rows, outcome.results, names, unique, call, from_table=from_table)
+            read = partial(read_outputs, heads, rows, outcome.results, names, unique, call, from_table=from_table)
             # Dense vectors are views; anything else is worth another thread.
             outputs = read() if call.adapter_outputs == ("dense",) else await self._off_loop(len(rows) << 20, read)
             by_text = dict(zip(unique, range(len(unique)), strict=True))
@@ -256,12 +256,12 @@ class Engine:
         self, model_id: str, model: Model, query: Item, items: Sequence[Item], call: ResolvedScore
     ) -> Scored:
         """Every item's score against the query. Raises `WireError` with the contract's status and code."""
-        clock = _Clock()
-        _refuse_lora(model_id, model, call.options)
-        parts = _score_parts(model, call)
+        clock = Clock()
+        refuse_lora(model_id, model, call.options)
+        parts = score_parts(model, call)
         with self._admitted(model_id, model, items, len(items) + 1):
-            question = _texts([query], model.requires_text)[0]
-            documents = _texts(items, model.requires_text)
+            question = texts_of([query], model.requires_text)[0]
+            documents = texts_of(items, model.requires_text)
             heads, maker = self._heads[model_id], self._rows[model_id]
             late = isinstance(model.heads["score"], MaxSimScore | BgeM3Score)
             places = [f"items[{index}]" for index in range(len(items))]
@@ -270,7 +270,7 @@ class Engine:
                 call = replace(call, options={**call.options, "normalize": True})
                 places = ["query", *places]
             size = _characters(documents) + len(question) * (1 if late else len(documents))
-            make_rows = _late_rows if late else RowMaker.pair_rows
+            make_rows = late_rows if late else RowMaker.pair_rows
             rows = await self._off_loop(size, make_rows, maker, question, documents, call.options, call.instruction)
             clock.tokenized()
             names = tuple(dict.fromkeys(n for part in parts for n in heads.tensors_for(part, call.options)))
@@ -278,7 +278,7 @@ class Engine:
             clock.computed(outcome)
             if late:
                 tensors = [dict(zip(names, arrays, strict=True)) for arrays in outcome.results]
-                scores = await self._off_loop(1 << 20, _late_scores, heads, rows, tensors, parts, call)
+                scores = await self._off_loop(1 << 20, late_scores, heads, rows, tensors, parts, call)
             else:
                 scores = np.asarray([arrays[0].reshape(-1)[0] for arrays in outcome.results], dtype=np.float32)
         tokens = sum(map(len, rows))
@@ -398,146 +398,10 @@ class _Broken:
     since: float
 
 
-class _Clock:
-    """Where one call's time goes."""
-
-    def __init__(self) -> None:
-        self._begun = self._tokenized = self._computed = time.perf_counter()
-        self._queue_s = 0.0
-
-    def tokenized(self) -> None:
-        """The rows are made."""
-        self._tokenized = time.perf_counter()
-
-    def computed(self, outcome: Outcome) -> None:
-        """Triton has answered."""
-        self._computed, self._queue_s = time.perf_counter(), outcome.queue_s
-
-    def timing(self) -> Timing:
-        """Milliseconds by stage, up to now."""
-        return Timing(
-            total_ms=(time.perf_counter() - self._begun) * 1e3,
-            queue_ms=self._queue_s * 1e3,
-            tokenization_ms=(self._tokenized - self._begun) * 1e3,
-            inference_ms=max(0.0, self._computed - self._tokenized - self._queue_s) * 1e3,
-        )
-
-
 def _may_be_one_rows(error: Exception) -> bool:
     """Whether a run may have failed for one of its rows, so that the others deserve a run without it."""
     return isinstance(error, TritonFailure) and error.kind in (FailureKind.REJECTED, FailureKind.OUT_OF_MEMORY)
 
 
-def _refuse_lora(model_id: str, model: Model, options: Mapping[str, Any]) -> None:
-    """LoRA by option, or by a profile's: a graph has one set of weights. Final, so that no client tries again."""
-    lora = options.get("lora_id")
-    if lora is None or lora == "":
-        return
-    if model.adapter not in LORA_ADAPTERS:
-        raise errors.invalid_input(f"Model '{model_id}' does not support LoRA")
-    raise errors.invalid_input(
-        f"Model '{model_id}' does not support LoRA here: it was built without {lora!r}, and a graph has one set of "
-        "weights; merge the adapter into a checkpoint of its own and build that"
-    )
-
-
 def _characters(texts: Sequence[str]) -> int:
     return sum(map(len, texts))
-
-
-def _texts(items: Sequence[Item], message: str) -> list[str]:
-    texts = []
-    for item in items:
-        if item.text is None:
-            raise errors.invalid_input(message)
-        texts.append(item.text)
-    return texts
-
-
-def _read_all(
-    heads: Heads,
-    rows: Sequence[Row],
-    results: Sequence[tuple[Array, ...]],
-    names: Sequence[str],
-    texts: Sequence[str],
-    call: ResolvedCall,
-    *,
-    from_table: bool,
-) -> list[ItemOutputs]:
-    """The wanted outputs of each row, in the output dtype of the call."""
-    tensors = [dict(zip(names, arrays, strict=True)) for arrays in results]
-    dense: Sequence[Array | None] = [None] * len(rows)
-    sparse: Sequence[SparseVector | None] = dense  # type: ignore[assignment]
-    tokens: Sequence[Array | None] = dense
-    vectors = []
-    if "multivector" in call.adapter_outputs:
-        vectors = [
-            heads.multivector(t, row, call.options, is_query=call.is_query)
-            for t, row in zip(tensors, rows, strict=True)
-        ]
-    if "dense" in call.output_types:
-        if call.muvera:
-            full = [heads.as_fixed(vector, is_query=call.is_query) for vector in vectors]
-        else:
-            full = [heads.dense(t, call.options) for t in tensors]
-            head = heads.model.heads["dense"]
-            if isinstance(head, DenseHead) and head.blank_is_zero:
-                full = [v if text.strip() else np.zeros_like(v) for v, text in zip(full, texts, strict=True)]
-        dense = narrow(full, call)
-    if "sparse" in call.output_types:
-        if call.smve:
-            found = [heads.as_sparse(vector, is_query=call.is_query) for vector in vectors]
-        elif from_table:
-            found = [heads.weigh_query(row) for row in rows]
-        else:
-            found = [heads.sparse(t, row) for t, row in zip(tensors, rows, strict=True)]
-        sparse = [narrow_sparse(vector, call) for vector in found]
-    if "multivector" in call.output_types:
-        tokens = narrow(vectors, call)
-    return [ItemOutputs(None, d, s, m) for d, s, m in zip(dense, sparse, tokens, strict=True)]
-
-
-def _score_parts(model: Model, call: ResolvedScore) -> tuple[str, ...]:
-    """The heads whose tensors a score needs."""
-    head = model.heads["score"]
-    if isinstance(head, BgeM3Score):
-        return scoring.bge_m3_outputs(call.options)
-    return ("multivector",) if isinstance(head, MaxSimScore) else ("score",)
-
-
-def _late_rows(
-    maker: RowMaker, query: str, documents: Sequence[str], options: Mapping[str, Any], instruction: str | None
-) -> list[Row]:
-    """The query's row and each document's. BGE-M3 reads the instruction with both, late interaction with the query."""
-    for_documents = instruction if isinstance(maker.model.heads["score"], BgeM3Score) else None
-    return [
-        *maker.text_rows([query], options, instruction, is_query=True, places=("query",)),
-        *maker.text_rows(documents, options, for_documents, is_query=False),
-    ]
-
-
-def _late_scores(
-    heads: Heads, rows: Sequence[Row], tensors: Sequence[dict[str, Array]], parts: Sequence[str], call: ResolvedScore
-) -> Array:
-    """Scores out of the query's outputs, which come first, and the documents'."""
-    encoded = [
-        scoring.Encoded(
-            dense=heads.dense(t, call.options) if "dense" in parts else None,
-            sparse=heads.sparse(t, row) if "sparse" in parts else None,
-            multivector=(
-                heads.multivector(t, row, call.options, is_query=index == 0) if "multivector" in parts else None
-            ),
-        )
-        for index, (t, row) in enumerate(zip(tensors, rows, strict=True))
-    ]
-    query, documents = encoded[0], encoded[1:]
-    if isinstance(heads.model.heads["score"], BgeM3Score):
-        scores = scoring.bge_m3_scores(query, documents, call.options)
-    else:
-        assert query.multivector is not None
-        scores = [
-            scoring.maxsim(query.multivector, document.multivector)
-            for document in documents
-            if document.multivector is not None
-        ]
-    return np.asarray(scores, dtype=np.float32)
