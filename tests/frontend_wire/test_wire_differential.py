@@ -208,7 +208,8 @@ def test_pairs_obey_a_limit_but_for_the_adapter_that_ignores_it(tmp_path: Path) 
     with pytest.raises(WireError, match="must be a positive integer"):
         maker.pair_rows(long, [long], {"max_seq_length": "12"}, None)
     _, plain, _ = built(tmp_path / "plain", "CrossEncoderAdapter", "score", num_labels=1)
-    for asked in (1, 12, "12", "many", []):
+    wrong: list[object] = [1, 12, "12", "many", []]
+    for asked in wrong:
         assert len(plain.pair_rows(long, [long], {"max_seq_length": asked}, None)[0]) == 48
 
 
