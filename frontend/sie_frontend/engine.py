@@ -264,11 +264,12 @@ class Engine:
             documents = texts_of(items, model.requires_text)
             heads, maker = self._heads[model_id], self._rows[model_id]
             late = isinstance(model.heads["score"], MaxSimScore | BgeM3Score)
-            places = [f"items[{index}]" for index in range(len(items))]
             if late:
                 # Scores compare directions, whatever a call says of the vectors it would get.
                 call = replace(call, options={**call.options, "normalize": True})
-                places = ["query", *places]
+                places = ["query", *(f"items[{index}]" for index in range(len(items)))]
+            else:
+                places = [f"query + items[{index}]" for index in range(len(items))]
             size = _characters(documents) + len(question) * (1 if late else len(documents))
             make_rows = late_rows if late else RowMaker.pair_rows
             rows = await self._off_loop(size, make_rows, maker, question, documents, call.options, call.instruction)
