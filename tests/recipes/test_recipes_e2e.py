@@ -26,6 +26,7 @@ from .corpus import LONG_TEXT, QUERY, TEXTS
 from .factory import FAMILIES
 from .made import made, oracle
 from .oracle import Expected
+from .references import tokenize
 from .serving import Served, serve
 
 pytestmark = pytest.mark.e2e
@@ -170,6 +171,12 @@ def test_bge_m3_scores_with_an_instruction_and_unnormalised(
         result = client.score(model, Item(text=QUERY), items, instruction=instruction, options={**options, **normalize})
         scores = {entry["item_id"]: entry["score"] for entry in result["scores"]}
         np.testing.assert_allclose([scores[str(i)] for i in range(len(TEXTS))], expected, atol=1e-4)
+        # Each document is billed as a pair with the query, and the instruction stands before both.
+        before = f"{instruction} " if instruction else ""
+        query, *texts = (
+            len(tokenize(oracle(family).folder, before + text, max_length=None)[0]) for text in (QUERY, *TEXTS)
+        )
+        assert result["usage"]["input_tokens"] == len(TEXTS) * query + sum(texts)
 
 
 @pytest.mark.parametrize("family", [name for name in SERVED if FAMILIES[name].encode])
