@@ -69,6 +69,8 @@ class Recipe:
     """Whether the runtime option `normalize` has an effect."""
     usage_counts: Literal["processed", "raw"] = "processed"
     """Tokens billed: those the encoder processed, or those of the item's raw text."""
+    request_limit: bool = False
+    """Whether a request's `max_seq_length` lowers the truncation length of a text or pair."""
     score_activation: Literal["config", "sigmoid"] | None = None
     """What follows a classification head's logit: what the checkpoint's config says (section 5.2), or a sigmoid."""
     blank_text_is_zero: bool = False
@@ -127,13 +129,19 @@ def _bge_m3(adapter: str, notes: str = "") -> Recipe:
     )
 
 
-def _colbert(name: RecipeName, adapter: str, *, loads_remote_code: bool = False) -> Recipe:
+def _colbert(
+    name: RecipeName,
+    adapter: str,
+    *,
+    usage_counts: Literal["processed", "raw"] = "raw",
+    loads_remote_code: bool = False,
+) -> Recipe:
     return Recipe(
         name,
         ("multivector", "score"),
         _requires_text(adapter),
         prompting="colbert",
-        usage_counts="raw",
+        usage_counts=usage_counts,
         loads_remote_code=loads_remote_code,
     )
 
@@ -147,6 +155,7 @@ def _cross_encoder(
         _requires_text(message_name),
         prompting="cross_encoder",
         score_activation=activation,
+        request_limit=True,
         loads_remote_code=loads_remote_code,
         notes=notes,
     )
@@ -234,7 +243,7 @@ CATALOGUE: Mapping[str, Recipe | Refusal] = {
         loads_remote_code=True,
         notes="no templates; an instruction is the prompt",
     ),
-    "SPLADEFlashAdapter": Recipe("splade", ("sparse",), _requires_text("SPLADEFlashAdapter")),
+    "SPLADEFlashAdapter": Recipe("splade", ("sparse",), _requires_text("SPLADEFlashAdapter"), request_limit=True),
     "GTESparseFlashAdapter": Recipe(
         "gte_sparse", ("sparse",), _requires_text("GTESparseFlashAdapter"), loads_remote_code=True
     ),
@@ -246,10 +255,15 @@ CATALOGUE: Mapping[str, Recipe | Refusal] = {
     ),
     # Late interaction
     "ColBERTAdapter": _colbert("colbert", "ColBERTAdapter", loads_remote_code=True),
-    "ColBERTModernBERTFlashAdapter": _colbert("colbert_modernbert", "ColBERTModernBERTFlashAdapter"),
+    "ColBERTModernBERTFlashAdapter": _colbert(
+        "colbert_modernbert", "ColBERTModernBERTFlashAdapter", usage_counts="processed"
+    ),
     "ColBERTRotaryFlashAdapter": _colbert("colbert_rotary", "ColBERTRotaryFlashAdapter", loads_remote_code=True),
     # Cross encoders
-    "CrossEncoderAdapter": _cross_encoder("CrossEncoder adapter", "config", loads_remote_code=True),
+    "CrossEncoderAdapter": replace(
+        _cross_encoder("CrossEncoder adapter", "config", loads_remote_code=True, notes="`max_seq_length` is ignored"),
+        request_limit=False,
+    ),
     "BertFlashCrossEncoderAdapter": _cross_encoder("BertFlashCrossEncoder", "config"),
     "ModernBertFlashCrossEncoderAdapter": _cross_encoder("ModernBertFlashCrossEncoder", "sigmoid"),
     "JinaFlashCrossEncoderAdapter": _cross_encoder(
@@ -260,6 +274,7 @@ CATALOGUE: Mapping[str, Recipe | Refusal] = {
         ("score",),
         _requires_text("Qwen2FlashCrossEncoder"),
         prompting="causal_cross_encoder",
+        request_limit=True,
         notes="blank text is refused as missing text is",
     ),
     "NativeCausalCrossEncoderAdapter": Recipe(
@@ -267,6 +282,7 @@ CATALOGUE: Mapping[str, Recipe | Refusal] = {
         ("score",),
         "Native causal CrossEncoder accepts text-only query and document items",
         prompting="native_causal_cross_encoder",
+        request_limit=True,
         notes="an instruction is refused",
     ),
     # Image-text

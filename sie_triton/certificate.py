@@ -40,8 +40,7 @@ def take_reference(
     def prepared(case: Case) -> str:
         query = case.document is None
         text = (case.query if query else case.document) or ""
-        made = prepare_texts([text], model.prompting, options=options, instruction=None, is_query=query)
-        return made[0] + model.prompting.suffix
+        return prepare_texts([text], model.prompting, options=options, instruction=None, is_query=query)[0]
 
     def bare_ids(text: str) -> list[int]:
         return list(map(int, maker.tokenizer.encode([text])[0]))

@@ -237,6 +237,7 @@ def _compile_plan(
         plan, RowMaker(model, staging), exporter.folder, exporter.token_id, trust_remote_code=options.trust_remote_code
     )
     write_reference(home / REFERENCE_NAME, reference)
+    vocabulary = replace(vocabulary, embedding_rows=testimony.vocabulary)
     options.announce(f"{plan.name}: comparing {len(reference.cases)} texts with {reference.origin}")
     plan, parity, padding_cost = _write_verified_graphs(plan, site, model)
     revision = site.checkpoint.revision

@@ -32,8 +32,6 @@ from sie_triton.repository import tree_digests
 
 TOOLS = ("torch", "transformers", "sentence-transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 TOKENIZER_NAME = "tokenizer.json"
-# Recipes whose adapters let a request lower the truncation length with `options.max_seq_length`.
-REQUEST_LIMITS = frozenset({"splade", "cross_encoder", "causal_cross_encoder", "native_causal_cross_encoder"})
 OUTPUT_TYPES: tuple[OutputType, ...] = ("dense", "sparse", "multivector", "score")
 
 
@@ -55,11 +53,12 @@ def empty_manifest() -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What only the loaded tokenizer knows."""
+    """What only the loaded tokenizer knows, and the number of rows of the embedding that its ids are looked up in."""
 
     pad_id: int
     special_ids: dict[str, int]
     all_special_ids: tuple[int, ...]
+    embedding_rows: int | None = None
 
 
 def model_entries(
@@ -80,6 +79,7 @@ def model_entries(
         special_ids=vocabulary.special_ids,
         all_special_ids=vocabulary.all_special_ids,
         truncation_side=plan.truncation_side,
+        vocabulary=vocabulary.embedding_rows,
     )
     batching = {str(machine): _batching(plan, machine, cpu, padding_cost) for machine in machines(plan)}
     return {
@@ -122,7 +122,7 @@ def _model(
         heads=served.heads,
         batching=batching,
         loadtime=dict(profile.loadtime),
-        request_limit=recipe.name in REQUEST_LIMITS,
+        request_limit=recipe.request_limit,
         usage=recipe.usage_counts,
     )
 

@@ -311,7 +311,9 @@ def _heads(need: _Need, first: _Need) -> dict[OutputType, Head]:
 def _dense_head(need: _Need, first: _Need) -> DenseHead:
     dense, recipe = need.dense, need.recipe
     assert dense is not None
-    normalize = need.profile.runtime.get("normalize")
+    # What a call's options do not say is the adapter's default, not that of another profile.
+    default = bool(need.profile.loadtime.get("normalize", recipe.default_normalize))
+    normalize = default if recipe.honours_normalize else need.profile.runtime.get("normalize", default) is not False
     spellings: dict[str, str] = {}
     if recipe.pooling_otherwise and len(dense.poolings) > 1:
         spellings = {**recipe.pooling_override, "*": recipe.pooling_otherwise}
@@ -319,20 +321,21 @@ def _dense_head(need: _Need, first: _Need) -> DenseHead:
         pooling=dense.own,
         pooling_names=spellings,
         poolings={pooling: Pooled(*_dense_names(pooling, first)) for pooling in dense.poolings},
-        normalize=dense.unit or bool(recipe.default_normalize if normalize is None else normalize),
+        normalize=dense.unit or normalize,
         honours_normalize=recipe.honours_normalize and not dense.unit,
         blank_is_zero=recipe.blank_text_is_zero,
+        unsaid=recipe.default_pooling if spellings else None,
     )
 
 
 def _prompting(need: _Need, facts: CheckpointFacts | None) -> Prompting:
-    runtime: Mapping[str, Any] = need.profile.runtime
     recipe = need.recipe
     followed = facts if facts and recipe.prompting.startswith("sentence_transformer") else None
     return Prompting(
         style=recipe.prompting,
-        query_template=runtime.get("query_template", recipe.default_query_template),
-        doc_template=runtime.get("doc_template", recipe.default_doc_template),
+        # The bundle's templates are among the runtime options of its profiles, which every call starts from.
+        query_template=recipe.default_query_template,
+        doc_template=recipe.default_doc_template,
         prompts=dict(followed.settings.prompts) if followed else {},
         default_prompt=followed.settings.default_prompt if followed else None,
         suffix=_end_of_sequence(facts) if recipe.append_eos else "",
@@ -520,7 +523,10 @@ def _bge_m3(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Che
     dim = bundle.dims.get("multivector") or (facts.hidden_size if facts else None) or 0
     heads: dict[OutputType, Head] = {
         "sparse": TokenWeightsHead("token_weights", ("cls", "sep", "eos", "bos", "pad", "unk")),
-        "multivector": MultiVectorHead("multivector", skip_first=1),
+        # Unnormalised in the graph: a call may ask for it so.
+        "multivector": MultiVectorHead(
+            "multivector", skip_first=1, normalize=True, honours_normalize=recipe.honours_normalize
+        ),
     }
     if "score" in bundle.outputs:
         heads["score"] = BgeM3Score()
@@ -529,7 +535,7 @@ def _bge_m3(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Che
         recipe=recipe,
         encoder=Encoder(),
         dense=replace(dense, own="cls", poolings=("cls",)),
-        others=(TokenWeights("sparse_linear"), TokenVectors(dim, file="colbert_linear")),
+        others=(TokenWeights("sparse_linear"), TokenVectors(dim, file="colbert_linear", normalize=False)),
         heads=heads,
         max_length=token_limit(profile, recipe, facts),
     )

@@ -8,23 +8,25 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from sie_frontend import errors, scoring
-from sie_frontend.heads import Heads, narrow, narrow_sparse
-from sie_frontend.manifest import Batching, BgeM3Score, DenseHead, Manifest, MaxSimScore, Model
+from sie_frontend import errors
+from sie_frontend.clock import Clock
+from sie_frontend.heads import Heads
+from sie_frontend.manifest import Batching, BgeM3Score, Manifest, MaxSimScore, Model
 from sie_frontend.metrics import Metrics
 from sie_frontend.options import ResolvedCall, ResolvedScore
+from sie_frontend.reading import late_rows, late_scores, read_outputs, refuse_lora, score_parts, texts_of
 from sie_frontend.replicas import ReplicaSet
 from sie_frontend.requests import Item, check_item_count
-from sie_frontend.responses import ItemOutputs, SparseVector, Timing, Usage
+from sie_frontend.responses import ItemOutputs, Timing, Usage
 from sie_frontend.rows import RowMaker
-from sie_frontend.scheduler import Outcome, RunQueue
+from sie_frontend.scheduler import Outcome, RowFailure, RunQueue
 from sie_frontend.settings import Settings
 from sie_frontend.tokenization import Row, make_batch
 from sie_frontend.tracing import Tracing
@@ -60,6 +62,14 @@ class Scored:
     usage: Usage
 
 
+class NotFinite(Exception):
+    """A row's output `tensor` has NaN or infinity: a value of the checkpoint, or an overflow of its precision."""
+
+    def __init__(self, tensor: str) -> None:
+        super().__init__(f"`{tensor}` is not finite")
+        self.tensor = tensor
+
+
 class Engine:
     """Everything behind the routes. Made inside a running event loop, closed by `close`.
 
@@ -78,7 +88,7 @@ class Engine:
         self._rows: dict[str, RowMaker] = {}
         self._heads: dict[str, Heads] = {}
         for model_id, model in manifest.models.items():
-            self._rows[model_id] = RowMaker(model, repository)
+            self._rows[model_id] = RowMaker(model, repository, request_bytes=settings.max_body_bytes)
             self._heads[model_id] = Heads(model, self._rows[model_id], repository)
         self._queues = {model.triton_model: self._queue(model) for model in manifest.models.values()}
         self._models = {model.triton_model: model for model in manifest.models.values()}
@@ -103,6 +113,7 @@ class Engine:
             padding_cost=batching.padding_cost,
             ahead=self.settings.inflight_extra,
             observe=partial(self.metrics.observe_run, model.triton_model),
+            divisible=_may_be_one_rows,
         )
 
     def _buckets(self, model: Model) -> Sequence[int]:
@@ -200,26 +211,31 @@ class Engine:
 
     async def encode(self, model_id: str, model: Model, items: Sequence[Item], call: ResolvedCall) -> Encoded:
         """Every item's outputs. Raises `WireError` with the contract's status and code."""
-        clock = _Clock()
+        clock = Clock()
+        refuse_lora(model_id, model, call.options)
         with self._admitted(model_id, model, items, len(items)):
-            texts = _texts(items, model.requires_text)
-            unique = list(dict.fromkeys(texts))
-            heads = self._heads[model_id]
+            texts = texts_of(items, model.requires_text)
+            firsts: dict[str, str] = {}
+            for index, text in enumerate(texts):
+                firsts.setdefault(text, f"items[{index}]")
+            unique, places = list(firsts), list(firsts.values())
+            heads, maker = self._heads[model_id], self._rows[model_id]
             rows = await self._off_loop(
                 _characters(unique),
-                self._rows[model_id].text_rows,
+                maker.text_rows,
                 unique,
                 call.options,
                 call.instruction,
                 is_query=call.is_query,
+                places=places,
             )
             clock.tokenized()
             from_table = "sparse" in call.adapter_outputs and call.is_query and heads.query_weights is not None
             computed = [o for o in call.adapter_outputs if not (o == "sparse" and from_table)]
             names = tuple(dict.fromkeys(n for o in computed for n in heads.tensors_for(o, call.options)))
-            outcome = await self._submit(model_id, model, rows, names, "encoding")
+            outcome = await self._submit(model_id, model, rows, names, "encoding", places)
             clock.computed(outcome)
-            read = partial(_read_all, heads, rows, outcome.results, names, unique, call, from_table=from_table)
+            read = partial(read_outputs, heads, rows, outcome.results, names, unique, call, from_table=from_table)
             # Dense vectors are views; anything else is worth another thread.
             outputs = read() if call.adapter_outputs == ("dense",) else await self._off_loop(len(rows) << 20, read)
             by_text = dict(zip(unique, range(len(unique)), strict=True))
@@ -240,31 +256,35 @@ class Engine:
         self, model_id: str, model: Model, query: Item, items: Sequence[Item], call: ResolvedScore
     ) -> Scored:
         """Every item's score against the query. Raises `WireError` with the contract's status and code."""
-        clock = _Clock()
+        clock = Clock()
+        refuse_lora(model_id, model, call.options)
+        parts = score_parts(model, call)
         with self._admitted(model_id, model, items, len(items) + 1):
-            question = _texts([query], model.requires_text)[0]
-            documents = _texts(items, model.requires_text)
+            question = texts_of([query], model.requires_text)[0]
+            documents = texts_of(items, model.requires_text)
             heads, maker = self._heads[model_id], self._rows[model_id]
-            head = model.heads["score"]
-            size = _characters(documents) + len(question)
-            if isinstance(head, MaxSimScore | BgeM3Score):
-                rows = [
-                    *maker.text_rows([question], call.options, call.instruction, is_query=True),
-                    *await self._off_loop(size, maker.text_rows, documents, call.options, None, is_query=False),
-                ]
+            late = isinstance(model.heads["score"], MaxSimScore | BgeM3Score)
+            if late:
+                # Scores compare directions, whatever a call says of the vectors it would get.
+                call = replace(call, options={**call.options, "normalize": True})
+                places = ["query", *(f"items[{index}]" for index in range(len(items)))]
             else:
-                rows = await self._off_loop(size, maker.pair_rows, question, documents, call.options, call.instruction)
+                places = [f"query + items[{index}]" for index in range(len(items))]
+            size = _characters(documents) + len(question) * (1 if late else len(documents))
+            make_rows = late_rows if late else RowMaker.pair_rows
+            rows = await self._off_loop(size, make_rows, maker, question, documents, call.options, call.instruction)
             clock.tokenized()
-            parts = _score_parts(model, call)
             names = tuple(dict.fromkeys(n for part in parts for n in heads.tensors_for(part, call.options)))
-            outcome = await self._submit(model_id, model, rows, names, "scoring")
+            outcome = await self._submit(model_id, model, rows, names, "scoring", places)
             clock.computed(outcome)
-            if isinstance(head, MaxSimScore | BgeM3Score):
+            if late:
                 tensors = [dict(zip(names, arrays, strict=True)) for arrays in outcome.results]
-                scores = await self._off_loop(1 << 20, _late_scores, heads, rows, tensors, parts, call)
+                scores = await self._off_loop(1 << 20, late_scores, heads, rows, tensors, parts, call)
             else:
                 scores = np.asarray([arrays[0].reshape(-1)[0] for arrays in outcome.results], dtype=np.float32)
-        return Scored(scores, clock.timing(), Usage(input_tokens=sum(len(row) for row in rows)))
+        tokens = sum(map(len, rows))
+        # A query counts once with each document, whether or not the model reads it so.
+        return Scored(scores, clock.timing(), Usage(tokens + len(rows[0]) * (len(items) - 1) if late else tokens))
 
     # What both share
 
@@ -293,12 +313,28 @@ class Engine:
         return await loop.run_in_executor(self._threads, partial(function, *args, **kwargs))
 
     async def _submit(
-        self, model_id: str, model: Model, rows: Sequence[Row], names: tuple[str, ...], activity: str
+        self,
+        model_id: str,
+        model: Model,
+        rows: Sequence[Row],
+        names: tuple[str, ...],
+        activity: str,
+        places: Sequence[str],
     ) -> Outcome:
+        """The named outputs of each row; `places` says where in the request its text stands."""
         if not names:
             return Outcome([()] * len(rows), 0.0, 0.0)
+        self._rows[model_id].check_vocabulary(rows, places)
         try:
             outcome = await self._queues[model.triton_model].submit(rows, names)
+        except RowFailure as failure:
+            place = places[failure.row]
+            if isinstance(failure.cause, NotFinite):
+                log.warning("model %s: `%s` of %s is not finite", model_id, failure.cause.tensor, place)
+                raise errors.not_finite(model_id, activity, place) from failure
+            assert isinstance(failure.cause, TritonFailure)
+            where = place if len(rows) > 1 else None
+            raise self._as_wire_error(failure.cause, model_id, model, names, activity, where) from failure
         except TritonFailure as failure:
             raise self._as_wire_error(failure, model_id, model, names, activity) from failure
         self.metrics.queue_seconds.labels(model.triton_model).observe(outcome.queue_s)
@@ -312,8 +348,10 @@ class Engine:
             return [len(row) for row in rows]
         return await self._off_loop(_characters(texts), self._rows[model_id].tokenizer.count, texts)
 
-    async def _run(self, model: Model, rows: Sequence[Row], outputs: tuple[str, ...]) -> list[tuple[Array, ...]]:
-        """One Triton request; one tuple per row, in the order of `outputs`."""
+    async def _run(
+        self, model: Model, rows: Sequence[Row], outputs: tuple[str, ...]
+    ) -> Sequence[tuple[Array, ...] | NotFinite]:
+        """One Triton request; one tuple per row, in the order of `outputs`, or what is wrong with that row."""
         batch = make_batch(rows, model.tokenization, self._buckets(model))
         arrays = await self._triton.infer(model.triton_model, batch.arrays, outputs)
         for name, array in arrays.items():
@@ -321,22 +359,36 @@ class Engine:
                 raise TritonFailure(
                     FailureKind.REJECTED, f"`{name}` came back with {array.shape[0]} rows for {len(rows)}"
                 )
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
+        results: list[tuple[Array, ...] | NotFinite] = list(zip(*(arrays[name] for name in outputs), strict=True))
+        for name, array in arrays.items():
+            if array.dtype.kind != "f" or (finite := np.isfinite(array)).all():
+                continue
+            bad = np.flatnonzero(~finite.reshape(len(rows), -1).all(axis=1))
+            if len(bad) == len(rows) > 1:  # what one row spoils is found out by halves
                 raise TritonFailure(FailureKind.REJECTED, f"`{name}` came back with numbers that are not finite")
-        return list(zip(*(arrays[name] for name in outputs), strict=True))
+            for index in bad:
+                results[index] = NotFinite(name)
+        return results
 
     def _as_wire_error(
-        self, failure: TritonFailure, model_id: str, model: Model, names: tuple[str, ...], activity: str
+        self,
+        failure: TritonFailure,
+        model_id: str,
+        model: Model,
+        names: tuple[str, ...],
+        activity: str,
+        place: str | None = None,
     ) -> errors.WireError:
-        log.warning("Triton failed on %s: %s: %s", model.triton_model, failure.kind.value, failure)
+        where = f" ({place})" if place else ""
+        log.warning("Triton failed on %s%s: %s: %s", model.triton_model, where, failure.kind.value, failure)
         if failure.kind in (FailureKind.UNREACHABLE, FailureKind.NOT_READY, FailureKind.BROKEN):
             self._lost(model, names if failure.kind is FailureKind.BROKEN else ())
             return errors.model_loading(model_id)
         if failure.kind is FailureKind.OVERLOADED:
             return errors.queue_full(model_id)
         if failure.kind is FailureKind.OUT_OF_MEMORY:
-            return errors.resource_exhausted(f"Triton ran out of memory on '{model_id}'")
-        return errors.inference_error(activity)
+            return errors.resource_exhausted(f"Triton ran out of memory on '{model_id}'{where}")
+        return errors.inference_error(activity + where)
 
 
 @dataclass(slots=True)
@@ -347,112 +399,10 @@ class _Broken:
     since: float
 
 
-class _Clock:
-    """Where one call's time goes."""
-
-    def __init__(self) -> None:
-        self._begun = self._tokenized = self._computed = time.perf_counter()
-        self._queue_s = 0.0
-
-    def tokenized(self) -> None:
-        """The rows are made."""
-        self._tokenized = time.perf_counter()
-
-    def computed(self, outcome: Outcome) -> None:
-        """Triton has answered."""
-        self._computed, self._queue_s = time.perf_counter(), outcome.queue_s
-
-    def timing(self) -> Timing:
-        """Milliseconds by stage, up to now."""
-        return Timing(
-            total_ms=(time.perf_counter() - self._begun) * 1e3,
-            queue_ms=self._queue_s * 1e3,
-            tokenization_ms=(self._tokenized - self._begun) * 1e3,
-            inference_ms=max(0.0, self._computed - self._tokenized - self._queue_s) * 1e3,
-        )
+def _may_be_one_rows(error: Exception) -> bool:
+    """Whether a run may have failed for one of its rows, so that the others deserve a run without it."""
+    return isinstance(error, TritonFailure) and error.kind in (FailureKind.REJECTED, FailureKind.OUT_OF_MEMORY)
 
 
 def _characters(texts: Sequence[str]) -> int:
     return sum(map(len, texts))
-
-
-def _texts(items: Sequence[Item], message: str) -> list[str]:
-    texts = []
-    for item in items:
-        if item.text is None:
-            raise errors.invalid_input(message)
-        texts.append(item.text)
-    return texts
-
-
-def _read_all(
-    heads: Heads,
-    rows: Sequence[Row],
-    results: Sequence[tuple[Array, ...]],
-    names: Sequence[str],
-    texts: Sequence[str],
-    call: ResolvedCall,
-    *,
-    from_table: bool,
-) -> list[ItemOutputs]:
-    """The wanted outputs of each row, in the output dtype of the call."""
-    tensors = [dict(zip(names, arrays, strict=True)) for arrays in results]
-    dense: Sequence[Array | None] = [None] * len(rows)
-    sparse: Sequence[SparseVector | None] = dense  # type: ignore[assignment]
-    tokens: Sequence[Array | None] = dense
-    vectors = []
-    if "multivector" in call.adapter_outputs:
-        vectors = [heads.multivector(t, row, is_query=call.is_query) for t, row in zip(tensors, rows, strict=True)]
-    if "dense" in call.output_types:
-        if call.muvera:
-            full = [heads.as_fixed(vector, is_query=call.is_query) for vector in vectors]
-        else:
-            full = [heads.dense(t, call.options) for t in tensors]
-            head = heads.model.heads["dense"]
-            if isinstance(head, DenseHead) and head.blank_is_zero:
-                full = [v if text.strip() else np.zeros_like(v) for v, text in zip(full, texts, strict=True)]
-        dense = narrow(full, call)
-    if "sparse" in call.output_types:
-        if call.smve:
-            found = [heads.as_sparse(vector, is_query=call.is_query) for vector in vectors]
-        elif from_table:
-            found = [heads.weigh_query(row) for row in rows]
-        else:
-            found = [heads.sparse(t, row) for t, row in zip(tensors, rows, strict=True)]
-        sparse = [narrow_sparse(vector, call) for vector in found]
-    if "multivector" in call.output_types:
-        tokens = narrow(vectors, call)
-    return [ItemOutputs(None, d, s, m) for d, s, m in zip(dense, sparse, tokens, strict=True)]
-
-
-def _score_parts(model: Model, call: ResolvedScore) -> tuple[str, ...]:
-    """The heads whose tensors a score needs."""
-    head = model.heads["score"]
-    if isinstance(head, BgeM3Score):
-        return scoring.bge_m3_outputs(call.options)
-    return ("multivector",) if isinstance(head, MaxSimScore) else ("score",)
-
-
-def _late_scores(
-    heads: Heads, rows: Sequence[Row], tensors: Sequence[dict[str, Array]], parts: Sequence[str], call: ResolvedScore
-) -> Array:
-    """Scores out of the query's outputs, which come first, and the documents'."""
-    encoded = [
-        scoring.Encoded(
-            dense=heads.dense(t, {**call.options, "normalize": True}) if "dense" in parts else None,
-            sparse=heads.sparse(t, row) if "sparse" in parts else None,
-            multivector=heads.multivector(t, row, is_query=index == 0) if "multivector" in parts else None,
-        )
-        for index, (t, row) in enumerate(zip(tensors, rows, strict=True))
-    ]
-    query, documents = encoded[0], encoded[1:]
-    if isinstance(heads.model.heads["score"], BgeM3Score):
-        scores = scoring.bge_m3_scores(query, documents, call.options)
-    else:
-        assert query.multivector is not None
-        scores = [
-            scoring.maxsim(query.multivector, document.multivector)
-            for document in documents
-            if document.multivector is not None
-        ]
-    return np.asarray(scores, dtype=np.float32)

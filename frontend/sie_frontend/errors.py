@@ -209,3 +209,16 @@ def scoring_unsupported(model_id: str) -> WireError:
 def shutting_down() -> WireError:
     """503: the process drains; another instance may answer."""
     return WireError(ErrorKind.SHUTTING_DOWN, "Server is draining requests before shutdown. Retry on another instance.")
+
+
+def not_finite(model_id: str, activity: str, place: str) -> WireError:
+    """500: the model gave NaN or infinity for the text at `place`, such as `items[3]`."""
+    what = (
+        f"Model '{model_id}' produced non-finite scores"
+        if activity == "scoring"
+        else f"internal error during {activity}"
+    )
+    return WireError(
+        ErrorKind.INFERENCE_ERROR,
+        f"{what}: `{place}` gave numbers that are not finite; leave that text out, or build the model in float32",
+    )

@@ -29,6 +29,9 @@ from sie_frontend.responses import SparseVector
 from sie_frontend.rows import RowMaker
 from sie_frontend.tokenization import Row
 
+# What torch.nn.functional.normalize divides by at least.
+NORMALIZE_EPS = np.float32(1e-12)
+
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Tensors: TypeAlias = "Mapping[str, Array]"
 
@@ -60,14 +63,13 @@ class Heads:
 
     def _dense_tensor(self, head: DenseHead, options: Mapping[str, Any]) -> str:
         pooling = head.pooling
-        wanted = options.get("pooling")
-        if wanted is not None and head.pooling_names:
-            pooling = head.pooling_names.get(str(wanted), head.pooling_names["*"])
-        normalize = head.normalize
-        if head.honours_normalize and options.get("normalize") is not None:
-            normalize = bool(options["normalize"])
+        if head.pooling_names:
+            pooling = head.unsaid or pooling
+            if "pooling" in options:  # null is said, and one of the other spellings
+                pooling = head.pooling_names.get(str(options["pooling"]), head.pooling_names["*"])
         pooled = head.poolings[pooling]
-        return pooled.normalized if normalize else pooled.raw
+        normalizes = _normalizes(head.normalize, options, honoured=head.honours_normalize)
+        return pooled.normalized if normalizes else pooled.raw
 
     def dense(self, tensors: Tensors, options: Mapping[str, Any]) -> Array:
         """`[dim]` float32."""
@@ -111,23 +113,29 @@ class Heads:
             return None
         weights: Array = np.load(self._repository / head.query_weights, allow_pickle=False)
         if head.drop_special:
-            weights[self._special_ids] = 0.0
+            weights[self._special_ids[self._special_ids < len(weights)]] = 0.0
         return weights
 
     def weigh_query(self, row: Row) -> SparseVector:
-        """A query's sparse vector out of the weight table: unique ids, ascending, positive weights only."""
+        """A query's sparse vector out of the weight table: unique ids, ascending, positive weights only.
+
+        An id that the table lacks has no weight.
+        """
         table = self.query_weights
         assert table is not None
         ids = np.unique(row.ids)
+        ids = ids[ids < len(table)]
         weights = table[ids]
         keep = weights > 0
         return SparseVector(ids[keep].astype(np.int32), weights[keep].astype(np.float32))
 
-    def multivector(self, tensors: Tensors, row: Row, *, is_query: bool) -> Array:
+    def multivector(self, tensors: Tensors, row: Row, options: Mapping[str, Any], *, is_query: bool) -> Array:
         """`[kept tokens, dim]` float32."""
         head = self.model.heads["multivector"]
         assert isinstance(head, MultiVectorHead)
         vectors = tensors[head.tensor][head.skip_first : len(row)].astype(np.float32, copy=False)
+        if head.normalize and _normalizes(True, options, honoured=head.honours_normalize):
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), NORMALIZE_EPS)
         side = head.query if is_query else head.document
         return vectors[self._kept(row, side)[head.skip_first :]] if side is not None else vectors
 
@@ -144,6 +152,12 @@ class Heads:
     def as_sparse(self, vectors: Array, *, is_query: bool) -> SparseVector:
         """A multivector as one sparse vector (SMVE)."""
         return SparseVector(*smve.encode_tokens(vectors, self._smve, is_query=is_query))
+
+
+def _normalizes(default: bool, options: Mapping[str, Any], *, honoured: bool) -> bool:
+    """Whether a call's vectors get length 1: what `options.normalize` says, where an adapter honours it."""
+    asked = options.get("normalize") if honoured else None
+    return default if asked is None else bool(asked)
 
 
 def narrow(vectors: Sequence[Array], call: ResolvedCall) -> list[Array]:

@@ -46,7 +46,8 @@ class Tokenization(msgspec.Struct, frozen=True):
     `path` is relative to the repository. `max_length` counts special tokens. `inputs` are the tensors that the
     Triton model takes, in order; `attention_mask` is derived from lengths, never from `ids != pad_id`.
     `special_ids` maps roles (`cls`, `sep`, `pad`, `mask`, `unk`, `bos`, `eos`) to ids; `all_special_ids` lists every
-    special id, roles or not. `truncation_side` is where a text that is too long loses tokens.
+    special id, roles or not. `truncation_side` is where a text that is too long loses tokens. `vocabulary` is the
+    number of rows of the checkpoint's embedding, where the compiler said it: a tokenizer may give ids beyond.
     """
 
     path: str
@@ -57,6 +58,7 @@ class Tokenization(msgspec.Struct, frozen=True):
     special_ids: dict[str, int] = {}
     all_special_ids: tuple[int, ...] = ()
     truncation_side: Literal["left", "right"] = "right"
+    vocabulary: int | None = None
 
 
 class Prompting(msgspec.Struct, frozen=True):
@@ -70,7 +72,6 @@ class Prompting(msgspec.Struct, frozen=True):
     doc_template: str | None = None
     prompts: dict[str, str] = {}
     default_prompt: str | None = None
-    lowercase: bool = False
     suffix: str = ""
 
 
@@ -85,7 +86,8 @@ class DenseHead(msgspec.Struct, frozen=True, tag="dense", tag_field="kind"):
     """One vector per item. `pooling` is the profile's own.
 
     `poolings` maps each pooling that a request may choose to its output tensors; `pooling_names` maps the spellings of
-    `options.pooling` to them, "*" standing for any other spelling. It is empty where the adapter ignores the option.
+    `options.pooling` to them, "*" standing for any other spelling and for null. It is empty where the adapter ignores
+    the option. `unsaid` is the pooling of a call whose options do not name one, if it is not `pooling`.
     `blank_is_zero`: blank text gives a zero vector without running the model.
     """
 
@@ -95,6 +97,7 @@ class DenseHead(msgspec.Struct, frozen=True, tag="dense", tag_field="kind"):
     normalize: bool
     honours_normalize: bool = True
     blank_is_zero: bool = False
+    unsaid: str | None = None
 
 
 class SparseHead(msgspec.Struct, frozen=True, tag="sparse", tag_field="kind"):
@@ -134,10 +137,16 @@ class TextSide(msgspec.Struct, frozen=True):
 
 
 class MultiVectorHead(msgspec.Struct, frozen=True, tag="multivector", tag_field="kind"):
-    """One vector per kept token: `[rows, sequence, dim]`. The first `skip_first` tokens never leave."""
+    """One vector per kept token: `[rows, sequence, dim]`. The first `skip_first` tokens never leave.
+
+    `normalize`: the tensor is as projected, and the frontend gives each vector length 1, unless the adapter
+    `honours_normalize` and the call says otherwise.
+    """
 
     tensor: str
     skip_first: int = 0
+    normalize: bool = False
+    honours_normalize: bool = False
     query: TextSide | None = None
     document: TextSide | None = None
 

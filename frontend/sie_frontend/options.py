@@ -1,7 +1,7 @@
 """From a profile's runtime options and a request's wishes to one decided call; no I/O, no defaults left afterwards.
 
 merged       = the profile's runtime, overlaid key by key with the request's options (null overrides too)
-output_types = merged, else params, else ["dense"]        options beat params
+output_types = merged, else params, else ["dense"]        options beat params; a request's null is an error
 output_dtype = params, else merged, else "float32"        params beat options
 instruction  = params, else merged                        params beat options
 """
@@ -119,7 +119,8 @@ def _output_types(
     model_id: str,
 ) -> tuple[OutputType, ...]:
     wanted: object = merged.get("output_types")
-    if wanted is None:
+    # A null among a request's options is said, and no array; in a profile, and in `params`, it is silence.
+    if wanted is None and "output_types" not in (params.options or {}):
         wanted = ["dense"] if params.output_types is None else params.output_types
     if not isinstance(wanted, list | tuple) or not wanted:
         raise invalid_input("'output_types' must be a non-empty array")

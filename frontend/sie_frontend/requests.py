@@ -27,12 +27,33 @@ class Image(msgspec.Struct, frozen=True, gc=False):
     format: str | None = None
 
 
+class Audio(msgspec.Struct, frozen=True, gc=False):
+    """Encoded sound, as `Image` holds a picture."""
+
+    data: bytes
+    format: str | None = None
+    sample_rate: int | None = None
+
+
+class Media(msgspec.Struct, frozen=True, gc=False):
+    """An encoded video or document, as `Image` holds a picture."""
+
+    data: bytes
+    format: str | None = None
+
+
 class Item(msgspec.Struct, frozen=True):
-    """One thing to encode, or one side of a score pair. An empty text is a text; an empty `images` equals none."""
+    """One thing to encode, or one side of a score pair. An empty text is a text; an empty `images` equals none.
+
+    What is not text is checked for its shape, as SIE does, although only text is served.
+    """
 
     id: str | None = None
     text: str | None = None
     images: list[Image] | None = None
+    audio: Audio | None = None
+    video: Media | None = None
+    document: Media | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -129,14 +150,15 @@ def _check_items(items: Sequence[Item]) -> None:
 
 
 def _check_text_size(item: Item, field: str) -> None:
-    size = 0 if item.text is None else _utf8_size(item.text)
+    size = 0 if item.text is None else utf8_size(item.text)
     if item.metadata:
         size += _metadata_size(item.metadata)
     if size > MAX_ITEM_TEXT_BYTES:
         raise invalid_input(f"Field '{field}' must hold at most {MAX_ITEM_TEXT_BYTES} bytes of UTF-8 text")
 
 
-def _utf8_size(text: str) -> int:
+def utf8_size(text: str) -> int:
+    """How many bytes a text has in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
 
 
@@ -147,7 +169,7 @@ def _metadata_size(metadata: dict[str, Any]) -> int:
     while pending:
         value = pending.pop()
         if isinstance(value, str):
-            size += _utf8_size(value)
+            size += utf8_size(value)
         elif isinstance(value, bytes):
             size += len(value)
         elif isinstance(value, dict):

@@ -18,6 +18,10 @@ else's rows. That leaves the runs that are under way, and two ways not to wait f
   `streams` runs for anybody. They hold a quarter of a run at most, so that the next small request soon has its turn.
 - *Shorter runs.* Where it has none, large runs shrink to `SMALL_SHARE` for as long as small requests come, and
   `QUIET_S` longer. A query then waits for the end of a quarter of a run.
+
+Rows of many requests share a run, and none may suffer from another's. A run that fails for what is in it is repeated by
+halves until the row is alone that fails; the other rows of its request are left out from then on, so that `n` rows cost
+at most `2 n` further runs, and a run with one bad row about `2 log n`.
 """
 
 from __future__ import annotations
@@ -77,6 +81,16 @@ class Outcome:
     compute_s: float
 
 
+class RowFailure(Exception):
+    """The row of a number, counted in its own request, cannot be computed; `cause` says why."""
+
+    def __init__(self, row: int, cause: Exception) -> None:
+        super().__init__(f"row {row}: {cause}")
+        self.row = row
+        self.cause = cause
+
+
+_Place: TypeAlias = "tuple[_Job[Row], int]"
 RunFunction: TypeAlias = "Callable[[Sequence[Row], tuple[str, ...]], Awaitable[Sequence[Any]]]"
 
 
@@ -110,7 +124,7 @@ class _Run(Generic[Row]):
 
     def __init__(self, width: int, run_tokens: int, max_rows: int, padding_price: float) -> None:
         self.width = width
-        self.picked: list[tuple[_Job[Row], int]] = []
+        self.picked: list[_Place[Row]] = []
         self._run_tokens = run_tokens
         self._max_rows = max_rows
         self._padding_price = padding_price
@@ -156,8 +170,11 @@ class RunQueue(Generic[Row]):
     are sent while no small requests come, so that an instance finds its next run waiting; a query that ends the quiet
     waits. `replicas`, how many Tritons share the runs, may be changed at any time.
 
-    `run(rows, outputs)` computes named outputs of rows and returns one result per row. `length` gives a row's tokens.
-    A padded position costs `padding_cost` of a token for each position of its row, and never more than a token.
+    `run(rows, outputs)` computes named outputs of rows and returns one result per row, or the exception that is this
+    row's own. What it raises fails all its rows, unless `divisible` says that a smaller run may fare better.
+
+    `length` gives a row's tokens. A padded position costs `padding_cost` of a token for each position of its row, and
+    never more than a token.
     """
 
     def __init__(
@@ -173,6 +190,7 @@ class RunQueue(Generic[Row]):
         padding_cost: float | None = None,
         ahead: int = 0,
         observe: Callable[[RunRecord], None] | None = None,
+        divisible: Callable[[Exception], bool] = lambda _: False,
     ) -> None:
         self._run = run
         self._length = length
@@ -186,6 +204,7 @@ class RunQueue(Generic[Row]):
         self._padding_cost = 1.0 if padding_cost is None else padding_cost
         self._ahead = ahead
         self._observe = observe
+        self._divisible = divisible
         self._jobs: dict[_Job[Row], None] = {}
         self._virtual_now = 0.0
         self._last_small = -math.inf
@@ -198,7 +217,10 @@ class RunQueue(Generic[Row]):
         return sum(len(job.order) for job in self._jobs)
 
     async def submit(self, rows: Sequence[Row], outputs: tuple[str, ...]) -> Outcome:
-        """Compute every row; raises what the run raised. Leaving early (cancellation) withdraws what is not running."""
+        """Compute every row. Leaving early (cancellation) withdraws what is not running.
+
+        Raises what the run raised, as `RowFailure` where it is known whose it is.
+        """
         loop = asyncio.get_running_loop()
         lengths = [self._length(row) for row in rows]
         widths = [bucket_of(length, self._buckets) for length in lengths]
@@ -281,7 +303,7 @@ class RunQueue(Generic[Row]):
         tokens += sum(run.small_tokens for run in self._running.values())
         return math.ceil(tokens / ((self._streams + self._express) * self.replicas + 1))
 
-    def _pick(self, first: _Job[Row], room: int) -> list[tuple[_Job[Row], int]]:
+    def _pick(self, first: _Job[Row], room: int) -> list[_Place[Row]]:
         """The next run: rows of `first`, then of others of its kind, as far as they pad little."""
         self._virtual_now = max(self._virtual_now, first.virtual)
         sharing = len(self._jobs)
@@ -301,28 +323,59 @@ class RunQueue(Generic[Row]):
                 del self._jobs[job]
         return run.picked
 
-    async def _execute(self, picked: list[tuple[_Job[Row], int]]) -> None:
+    async def _execute(self, picked: list[_Place[Row]]) -> None:
         begun = time.perf_counter()
-        rows = [job.rows[row] for job, row in picked]
-        jobs = list(dict.fromkeys(job for job, _ in picked))
-        try:
-            results = await self._run(rows, jobs[0].outputs)
-        except Exception as error:  # handed to every request that had a row in this run
-            for job in jobs:
-                job.order.clear()
-                self._jobs.pop(job, None)
-                if not job.future.done():
-                    job.future.set_exception(error)
+        failures: dict[_Job[Row], Exception] = {}
+        results = await self._compute(picked, failures)
+        for job, error in failures.items():
+            self._fail(job, error)
+        if len(failures) == len({job for job, _ in picked}):
             return
         seconds = time.perf_counter() - begun
         if self._observe:
             width = max(job.widths[row] for job, row in picked)
-            tokens = sum(self._length(row) for row in rows)
+            tokens = sum(self._length(job.rows[row]) for job, row in picked)
             self._observe(RunRecord(len(picked), tokens, width * len(picked), seconds))
-        for job in jobs:
+        for job in {job for job, _ in picked}:
             job.compute += seconds
-        for (job, row), result in zip(picked, results, strict=True):
+        for (job, row), result in results:
             job.results[row] = result
             job.left -= 1
             if not job.left and not job.future.done():
                 job.future.set_result(job.results)
+
+    def _fail(self, job: _Job[Row], error: Exception) -> None:
+        job.order.clear()
+        self._jobs.pop(job, None)
+        if not job.future.done():
+            job.future.set_exception(error)
+
+    async def _compute(
+        self, picked: Sequence[_Place[Row]], failures: dict[_Job[Row], Exception]
+    ) -> list[tuple[_Place[Row], Any]]:
+        """What rows gave, by halves if the run fails for one of them; `failures` gains the requests that must fail."""
+        picked = [place for place in picked if place[0] not in failures and not place[0].future.done()]
+        if not picked:
+            return []
+        try:
+            results = await self._run([job.rows[row] for job, row in picked], picked[0][0].outputs)
+        except Exception as error:  # handed to every request that it concerns
+            if not self._divisible(error):
+                failures.update({job: error for job, _ in picked})
+                return []
+            if len(picked) == 1:
+                [(job, row)] = picked
+                failures[job] = RowFailure(row, error)
+                return []
+            half = len(picked) // 2
+            return [
+                *await self._compute(picked[:half], failures),
+                *await self._compute(picked[half:], failures),
+            ]
+        computed = []
+        for (job, row), result in zip(picked, results, strict=True):
+            if isinstance(result, Exception):
+                failures.setdefault(job, RowFailure(row, result))
+            else:
+                computed.append(((job, row), result))
+        return computed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -39,6 +40,8 @@ def maxsim(query: Array, document: Array) -> float:
 def bge_m3_outputs(options: Mapping[str, Any]) -> tuple[str, ...]:
     """The output types that the score mode of a call needs; raises `WireError` (400) for an unknown mode."""
     mode = score_mode(options)
+    if mode == "hybrid":
+        _weights(options)
     return {
         "dense": ("dense",),
         "sparse": ("sparse",),
@@ -48,12 +51,10 @@ def bge_m3_outputs(options: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def score_mode(options: Mapping[str, Any]) -> str:
-    """`options.score_mode`, `dense` when not given."""
-    mode = options.get("score_mode")
-    if mode is None:
-        return "dense"
+    """`options.score_mode`, `dense` when not given; null is given, and no mode."""
+    mode = options.get("score_mode", "dense")
     if mode not in MODES:
-        raise invalid_input(f"unknown score_mode {mode!r}; it is one of {list(MODES)}")
+        raise invalid_input(f"Invalid score_mode '{mode}'. Expected one of {sorted(MODES)}.")
     return str(mode)
 
 
@@ -83,10 +84,13 @@ def _weights(options: Mapping[str, Any]) -> dict[str, float]:
     given = options.get("score_weights")
     if given is None:
         return DEFAULT_WEIGHTS
-    if isinstance(given, list | tuple) and len(given) == len(DEFAULT_WEIGHTS):
-        given = dict(zip(DEFAULT_WEIGHTS, given, strict=True))
     if not isinstance(given, Mapping) or not set(given) <= set(DEFAULT_WEIGHTS):
-        raise invalid_input(f"'options.score_weights' must map some of {list(DEFAULT_WEIGHTS)} to numbers")
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in given.values()):
-        raise invalid_input("'options.score_weights' must hold numbers")
-    return {part: float(given.get(part, default)) for part, default in DEFAULT_WEIGHTS.items()}
+        raise invalid_input("score_weights must be a mapping of {dense, sparse, colbert} -> float")
+    for part, value in given.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value < math.inf:
+            raise invalid_input(f"score_weights['{part}'] must be a non-negative number, got {value!r}")
+    weights = {part: float(given.get(part, default)) for part, default in DEFAULT_WEIGHTS.items()}
+    if not any(weights.values()):
+        raise invalid_input("score_weights for hybrid mode must contain at least one positive weight")
+    return weights

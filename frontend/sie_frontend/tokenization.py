@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from sie_frontend.manifest import Tokenization
 
+T = TypeVar("T")
 IdArray: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 INPUT_IDS = "input_ids"
@@ -22,6 +23,8 @@ TOKEN_TYPE_IDS = "token_type_ids"
 
 # Each limit that requests ask for has a tokenizer of its own; more limits than this share by replacing the oldest.
 MAX_LIMITS = 8
+# The tokenizer library takes about 60 bytes for each byte of a text, until the ids are taken out: so much at a time.
+SLICE_CHARACTERS = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,23 +77,36 @@ class TextTokenizer:
         A text that tokenises to nothing becomes one pad token that is attended to: an empty row has no mean.
         """
         tokenizer = self._tokenizer(max_length or self.spec.max_length)
-        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
-        rows = [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
+        rows: list[IdArray] = []
+        for part in _slices(texts, [len(text) for text in texts]):
+            encodings = tokenizer.encode_batch_fast(part, add_special_tokens=True)
+            rows += [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
         return [row if row.size else self._blank for row in rows]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], max_length: int | None = None) -> list[Row]:
         """Pairs with the tokenizer's own separators, the longer text truncated first."""
         tokenizer = self._tokenizer(max_length or self.spec.max_length)
         rows = []
-        for encoding in tokenizer.encode_batch_fast(list(pairs), add_special_tokens=True):
-            ids = np.asarray(encoding.ids, dtype=np.int64)
-            rows.append(Row(ids, len(ids), np.asarray(encoding.type_ids, dtype=np.int64)))
+        for part in _slices(pairs, [len(first) + len(second) for first, second in pairs]):
+            for encoding in tokenizer.encode_batch_fast(part, add_special_tokens=True):
+                ids = np.asarray(encoding.ids, dtype=np.int64)
+                rows.append(Row(ids, len(ids), np.asarray(encoding.type_ids, dtype=np.int64)))
         return rows
+
+    def special_count(self, *, pair: bool = False) -> int:
+        """How many special tokens stand around a text or a pair: what a limit must leave room for."""
+        count: int = self._plain.num_special_tokens_to_add(pair)
+        return count
 
     def encode_piece(self, text: str) -> list[int]:
         """Ids of a piece of a prompt: no special tokens added, nothing truncated."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
+
+    def token(self, token_id: int) -> str | None:
+        """The spelling of a token, None for an id that is not in the vocabulary."""
+        found: str | None = self._plain.id_to_token(token_id)
+        return found
 
     def token_id(self, token: str) -> int | None:
         """The id of a token by its exact spelling, None if it is not in the vocabulary."""
@@ -100,6 +116,20 @@ class TextTokenizer:
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, as `encode` would make them."""
         return [len(row) for row in self.encode(texts)]
+
+
+def _slices(items: Sequence[T], sizes: Sequence[int]) -> Iterator[list[T]]:
+    """`items` in order, cut so that each part but the largest single ones has at most `SLICE_CHARACTERS`."""
+    part: list[T] = []
+    room = SLICE_CHARACTERS
+    for item, size in zip(items, sizes, strict=True):
+        if part and size > room:
+            yield part
+            part, room = [], SLICE_CHARACTERS
+        part.append(item)
+        room -= size
+    if part:
+        yield part
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +152,9 @@ def make_batch(rows: Sequence[Row], spec: Tokenization, buckets: Sequence[int]) 
     """Pad rows to the bucket of the longest. The mask comes from lengths: a user may write the pad token."""
     lengths = tuple(len(row) for row in rows)
     width = bucket_of(max(lengths), buckets)
-    input_ids = np.full((len(rows), width), spec.pad_id, dtype=np.int64)
+    # Nobody attends to padding, but it is looked up: a pad token beyond the embedding would fail the whole run.
+    pad_id = spec.pad_id if spec.vocabulary is None or spec.pad_id < spec.vocabulary else 0
+    input_ids = np.full((len(rows), width), pad_id, dtype=np.int64)
     for index, row in enumerate(rows):
         input_ids[index, : len(row)] = row.ids
     attended = np.asarray([row.attended for row in rows])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,12 @@ from frontend.wire import ENCODE, dense, encode, refusal, texts
 
 LOADING = (503, "MODEL_LOADING", f"Model '{tiny.MODEL_ID}' is loading, please retry")
 QUEUE_FULL = (503, "QUEUE_FULL", f"The queue of model '{tiny.MODEL_ID}' is full, please retry")
+NOT_FINITE = (
+    500,
+    "INFERENCE_ERROR",
+    "internal error during encoding: `items[0]` gave numbers that are not finite; "
+    "leave that text out, or build the model in float32",
+)
 BROKEN = (500, "INFERENCE_ERROR", "internal error during encoding")
 
 
@@ -84,7 +91,7 @@ REFUSALS = [
     (raw(b"x", "many"), BROKEN, None),
     (one_row_too_many, BROKEN, None),
     (other_tensor, BROKEN, None),
-    (not_numbers, BROKEN, None),
+    (not_numbers, NOT_FINITE, None),
     (cut_short, BROKEN, None),
 ]
 
@@ -210,7 +217,9 @@ async def test_a_failed_run_fails_only_the_requests_in_it(
             encode(client, texts(*(f"{'cell ' * 40}{n}" for n in range(50)))),
             encode(client, texts("the cell")),
         )
-        assert refusal(bad) == BROKEN
+        status, code, message = refusal(bad)
+        assert (status, code) == BROKEN[:2]
+        assert re.fullmatch(r"internal error during encoding \(items\[\d+\]\)", message)
         np.testing.assert_array_equal(dense(good)[0], expected(token_ids(repository, "the cell")))
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,9 +61,10 @@ def refusal(template: object, *, query: bool = False) -> str:
         ({"query_template": TASK}, {"default_instruction": "do"}, None, True, "I[do] t"),
         ({"query_template": TASK}, {"default_instruction": "do"}, "", True, "I[] t"),
         ({"doc_template": TASK}, {"default_instruction": "do"}, None, False, "I[] t"),
-        # A request's template beats the profile's; null is not a template, so the profile's holds.
+        # What the options say beats the adapter's own template; null says that there is none.
         ({"query_template": QUERY}, {"query_template": "mine {text}"}, None, True, "mine t"),
-        ({"query_template": QUERY}, {"query_template": None}, None, True, "Q: t"),
+        ({"query_template": QUERY}, {"query_template": None}, None, True, "t"),
+        ({"doc_template": QUERY}, {"doc_template": None}, "find", False, "find t"),
         ({"query_template": QUERY}, {"doc_template": "mine {text}"}, None, True, "Q: t"),
         ({"query_template": QUERY}, {"query_template": ""}, None, True, "t"),
         # Literal braces are doubled.
@@ -104,7 +107,6 @@ ST = {"prompts": {"query": "search: ", "document": "doc: "}}
         # The default prompt stays in front of a template.
         ({**ST, "query_template": QUERY, "default_prompt": "search: "}, {}, None, True, "search: Q: t"),
         ({**ST, "default_prompt": "search: "}, {}, None, False, "doc: t"),
-        ({"lowercase": True, "query_template": "LOUD {text}"}, {}, None, True, "loud t"),
     ],
 )
 def test_sentence_transformer(
@@ -116,10 +118,87 @@ def test_sentence_transformer(
     assert made == expected
 
 
-def test_sentence_transformer_strips_as_its_tokenizer_does() -> None:
-    prompting = Prompting("sentence_transformer", prompts={"query": "search: "})
+@pytest.mark.parametrize("style", ["sentence_transformer", "sentence_transformer_sparse"])
+def test_white_space_stays_as_it_is(style: Any) -> None:
+    prompting = Prompting(style, prompts={"query": "search: "})
     prepared = prepare_texts([" t\n", ""], prompting, options={}, instruction=None, is_query=True)
-    assert prepared == ["search:  t", "search:"]
+    assert prepared == ["search:  t\n", "search: "]
+
+
+@pytest.mark.export
+@pytest.mark.parametrize("text", ["the cell", "the cell\n", "  the cell", "\tthe\u00a0cell \r\n", "\u3000", "", " "])
+def test_sentence_transformers_itself_strips_nothing(text: str, tmp_path: Path) -> None:
+    """The independent side: what sentence-transformers hands to a tokenizer that keeps white space."""
+    from sentence_transformers.base.modules.transformer import Transformer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    letters = {letter: number for number, letter in enumerate(["[PAD]", *pre_tokenizers.ByteLevel.alphabet()])}
+    tokenizer = Tokenizer(models.BPE(letters, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", model_max_length=64).save_pretrained(
+        tmp_path
+    )
+    config = BertConfig(vocab_size=257, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    BertModel(config).save_pretrained(tmp_path)
+    theirs = Transformer(str(tmp_path)).preprocess([text, "a longer companion"])
+    kept = theirs["input_ids"][0][theirs["attention_mask"][0].bool()].tolist()
+    (prepared,) = prepare_texts([text], Prompting("sentence_transformer"), options={}, instruction=None, is_query=False)
+    assert tokenizer.encode(prepared).ids == kept
+
+
+# What a small request may mean
+
+
+MEBIBYTE = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("options", "instruction", "text", "rendered"),
+    [
+        ({"doc_template": "{text}" * 30}, None, "x" * 100_000, 3_000_000),
+        ({"doc_template": "{text}" * 30}, None, "\u00fc" * 50_000, 3_000_000),
+        ({"doc_template": "{text}{instruction}" * 300}, "y" * 5_000, "x" * 5_000, 3_000_000),
+        ({"doc_template": "{text}" + "z" * (2 * MEBIBYTE - 10)}, None, "x" * 100, 2 * MEBIBYTE + 90),
+        ({}, "y" * MEBIBYTE, "x" * MEBIBYTE, 2 * MEBIBYTE + 1),
+    ],
+)
+def test_a_text_that_grows_beyond_an_items_limit_is_refused(
+    options: dict[str, Any], instruction: str | None, text: str, rendered: int
+) -> None:
+    with pytest.raises(WireError) as caught:
+        prepare_texts(
+            ["small", text],
+            Prompting("template"),
+            options=options,
+            instruction=instruction,
+            is_query=False,
+            places=["items[0]", "items[7]"],
+        )
+    assert caught.value.status == 400
+    assert caught.value.message.startswith("Field 'items[7]' must hold at most 2097152 bytes of UTF-8 text")
+    assert caught.value.message.endswith(f"it holds {rendered}")
+
+
+@pytest.mark.parametrize("style", ["template", "instruction_prefix", "colbert", "sentence_transformer_sparse"])
+def test_what_every_text_gets_may_not_exceed_a_requests_limit(style: Any) -> None:
+    """An instruction of 100 kB in front of 512 short texts would be 51 MB."""
+    with pytest.raises(WireError, match=r"at most 35651584 bytes.* they hold 5\d{7}"):
+        prepare_texts(["x"] * 512, Prompting(style), options={}, instruction="y" * 100_000, is_query=False)
+
+
+@pytest.mark.parametrize("template", ["{text}", "{", "{nothing}", "\u00fc"])
+def test_a_hostile_template_costs_no_more_than_its_size(template: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError) as caught:
+            prepare(Prompting("template"), options={"doc_template": template * (20 * MEBIBYTE // len(template))})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.status == 400
+    assert len(caught.value.message) < 3000
+    assert peak < 64 * MEBIBYTE
 
 
 @pytest.mark.parametrize(

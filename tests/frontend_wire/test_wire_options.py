@@ -47,10 +47,15 @@ def test_a_profile_beats_params_for_output_types() -> None:
     assert _resolve(output_types=["dense"], options={"profile": "sparse"}).output_types == ("sparse",)
 
 
-def test_a_null_option_overrides_the_profile_and_yields_to_params() -> None:
-    options = {"profile": "muvera", "output_types": None, "muvera": None}
-    call = _resolve(output_types=["dense"], options=options)
+def test_a_null_option_overrides_the_profile() -> None:
+    call = _resolve(output_types=["dense"], options={"profile": "muvera", "muvera": None})
     assert (call.output_types, call.muvera, call.adapter_outputs) == (("dense",), False, ("dense",))
+
+
+@pytest.mark.parametrize("options", [{}, {"profile": "muvera"}])
+def test_null_output_types_among_the_options_are_no_array(options: dict[str, Any]) -> None:
+    expected = "'output_types' must be a non-empty array"
+    assert _message(output_types=["dense"], options={**options, "output_types": None}) == expected
 
 
 def test_params_beat_options_for_dtype_and_instruction() -> None:

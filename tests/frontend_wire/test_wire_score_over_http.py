@@ -12,10 +12,12 @@ from typing import Any
 
 import httpx
 import msgpack
+import numpy as np
 import orjson
 import pytest
+from aiohttp import web
 from frontend.conftest import Service
-from frontend.fake_triton import FakeTriton
+from frontend.fake_triton import FakeTriton, Run, tensors
 from frontend.repository import write_repository
 from recordings import Exchange, load
 from replay import decoded_answer
@@ -108,6 +110,27 @@ async def test_options_that_no_reranker_reads_are_ignored(service: Service, gold
     plain = decoded(await send(service, load(golden, "score_msgpack")))
     assert decoded(response) == plain
     _check_ranking(plain)
+
+
+@pytest.mark.asyncio
+async def test_a_pair_that_is_not_finite_is_named(repository: Path) -> None:
+    async def infinite(run: Run) -> web.StreamResponse:
+        scores = np.zeros((len(run.rows), 1), np.float32)
+        scores[[len(row) > 10 for row in run.rows]] = np.inf
+        return tensors(run, dict.fromkeys(run.outputs, scores))
+
+    body = {"query": {"text": "the cell"}, "items": [{"text": "a"}, {"text": "the cell is a power house of the cell"}]}
+    with FakeTriton(answer=infinite) as triton:
+        service = Service(Settings(repository=repository, triton_url=triton.url))
+        async with service.open() as client:
+            response = await client.post(f"/v1/score/{MODEL}", json=body)
+            good = await client.post(f"/v1/score/{MODEL}", json={**body, "items": [{"text": "a"}]})
+    assert good.status_code == 200
+    assert response.status_code == 500
+    assert response.json()["detail"]["code"] == "INFERENCE_ERROR"
+    assert response.json()["detail"]["message"].startswith(
+        f"Model '{MODEL}' produced non-finite scores: `query + items[1]` gave"
+    )
 
 
 def _check_ranking(answer: dict[str, Any]) -> None:

@@ -189,7 +189,8 @@ class Oracle:
     def _score(self, query: str, document: str, options: Mapping[str, Any], instruction: str | None) -> float:
         limit = self.max_length
         if self.adapter == "BGEM3FlashAdapter":
-            first, second = self._bge_m3(_prefixed(query, instruction), options), self._bge_m3(document, options)
+            # A score compares directions, and the instruction stands before both sides.
+            first, second = (self._bge_m3(_prefixed(text, instruction), {}) for text in (query, document))
             mode, weights = options.get("score_mode") or "dense", options.get("score_weights")
             return references.bge_m3_score(first, second, mode=mode, weights=weights)
         if self.adapter in _COLBERT:

@@ -273,7 +273,10 @@ class BgeM3:
 
 def bge_m3(folder: Path, text: str, *, normalize: bool = True, max_length: int | None = None) -> BgeM3:
     """Dense: CLS, L2. Sparse: relu of a linear, per token id the maximum, in the order of first occurrence, without
-    cls, eos, pad, unk. Multivector: a linear on all tokens but the first, rows L2."""
+    cls, eos, pad, unk. Multivector: a linear on all tokens but the first, rows L2.
+
+    `normalize=False` leaves out both L2.
+    """
     ids, _ = tokenize(folder, text, max_length=token_limit(folder, max_length))
     states = load_body(folder)(ids, None)
     lexical, colbert = (load_file(folder / f"{name}_linear.safetensors") for name in ("sparse", "colbert"))
@@ -283,11 +286,11 @@ def bge_m3(folder: Path, text: str, *, normalize: bool = True, max_length: int |
     for token, weight in zip(ids, weights, strict=True):
         if token not in unwanted and weight > 0:
             best[token] = max(best.get(token, 0.0), weight)
-    rows = unit(functional.linear(states[1:], colbert["weight"], colbert["bias"]))
+    rows = functional.linear(states[1:], colbert["weight"], colbert["bias"])
     return BgeM3(
         dense=_numpy(unit(states[0]) if normalize else states[0]),
         sparse=Sparse(list(best), np.array(list(best.values()), dtype=np.float32)),
-        multivector=_numpy(rows),
+        multivector=_numpy(unit(rows) if normalize else rows),
     )
 
 

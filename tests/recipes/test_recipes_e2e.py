@@ -32,6 +32,7 @@ from .corpus import LONG_TEXT, QUERY, TEXTS
 from .factory import FAMILIES
 from .made import made, oracle
 from .oracle import Expected
+from .references import tokenize
 from .serving import Served, serve
 
 pytestmark = pytest.mark.e2e
@@ -153,6 +154,41 @@ def test_bge_m3_scores_in_every_mode(family: str, mode: str, client: SIEClient) 
     scores = {entry["item_id"]: entry["score"] for entry in result["scores"]}
     expected = oracle(family).score(QUERY, TEXTS, options=options)
     np.testing.assert_allclose([scores[str(i)] for i in range(len(TEXTS))], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", [name for name in SERVED if "bge" in name and FAMILIES[name].score])
+def test_bge_m3_vectors_as_projected(family: str, client: SIEClient) -> None:
+    outputs: list[OutputType] = ["dense", "multivector"]
+    results = client.encode(
+        FAMILIES[family].sie_id, [Item(text=t) for t in TEXTS], output_types=outputs, options={"normalize": False}
+    )
+    for result, reference in zip(results, oracle(family).encode(TEXTS, options={"normalize": False}), strict=True):
+        assert reference.multivector is not None
+        assert reference.dense is not None
+        assert abs(float(np.linalg.norm(reference.multivector[0])) - 1) > 0.01
+        np.testing.assert_allclose(result["multivector"], reference.multivector, atol=1e-4)
+        np.testing.assert_allclose(result["dense"], reference.dense, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", [name for name in SERVED if "bge" in name and FAMILIES[name].score])
+@pytest.mark.parametrize("instruction", [None, "Find the part"])
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
+def test_bge_m3_scores_with_an_instruction_and_unnormalised(
+    family: str, instruction: str | None, mode: str, client: SIEClient
+) -> None:
+    model, options = FAMILIES[family].sie_id, {"score_mode": mode}
+    items = [Item(text=t, id=str(i)) for i, t in enumerate(TEXTS)]
+    expected = oracle(family).score(QUERY, TEXTS, options=options, instruction=instruction)
+    for normalize in ({}, {"normalize": False}):
+        result = client.score(model, Item(text=QUERY), items, instruction=instruction, options={**options, **normalize})
+        scores = {entry["item_id"]: entry["score"] for entry in result["scores"]}
+        np.testing.assert_allclose([scores[str(i)] for i in range(len(TEXTS))], expected, atol=1e-4)
+        # Each document is billed as a pair with the query, and the instruction stands before both.
+        before = f"{instruction} " if instruction else ""
+        query, *texts = (
+            len(tokenize(oracle(family).folder, before + text, max_length=None)[0]) for text in (QUERY, *TEXTS)
+        )
+        assert result["usage"]["input_tokens"] == len(TEXTS) * query + sum(texts)
 
 
 @pytest.mark.parametrize("family", [name for name in SERVED if FAMILIES[name].encode])
