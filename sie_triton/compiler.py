@@ -26,7 +26,14 @@ from sie_triton.model_runner import config_path
 from sie_triton.plan import EXPORTER_REVISION, GraphOptions, TritonPlan
 from sie_triton.recipes import QUERY_WEIGHTS_NAME, extra_files, make_plans
 from sie_triton.render import render
-from sie_triton.repository import clear_leftovers, current_manifest, publish, staged_repository, write_manifest
+from sie_triton.repository import (
+    clear_leftovers,
+    current_manifest,
+    missing_files,
+    publish,
+    staged_repository,
+    write_manifest,
+)
 from sie_triton.verify import (
     REFERENCE_NAME,
     StoredReference,
@@ -138,6 +145,9 @@ def _already_built(target: Target, options: BuildOptions, manifest: Manifest | N
         if model is None or manifest.built[model.triton_model].key != key:
             return None
         found.setdefault(model.triton_model, []).append(profile.model_id)
+    needed = [part for name in found for part in manifest.built[name].triton_models]
+    if missing_files(options.repository, manifest, needed):
+        return None
     return [_built_model(name, ids, manifest.built[name], skipped=True) for name, ids in found.items()]
 
 

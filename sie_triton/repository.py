@@ -13,10 +13,11 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sie_frontend.manifest import MANIFEST_NAME, Manifest, dump_manifest, read_manifest
+from sie_frontend.manifest import MANIFEST_NAME, Manifest, ManifestError, dump_manifest, read_manifest
+from sie_frontend.storage import served_files
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
@@ -103,6 +104,43 @@ def _lock(target: Path) -> Iterator[None]:
                 [Diagnostic("SIE602", "another build is writing this repository", Where(target), "wait for it to end")]
             ) from None
         yield
+
+
+def missing_files(repository: Path, manifest: Manifest, names: Iterable[str]) -> dict[str, list[str]]:
+    """The files of these Triton models that the manifest names and the disk lacks; whole models are left out."""
+    lacking = {
+        name: [file for file in manifest.triton_models[name].files if not (repository / name / file).is_file()]
+        for name in names
+    }
+    return {name: files for name, files in lacking.items() if files}
+
+
+def check_whole(repository: Path, manifest: Manifest, *, graphs: bool = True) -> None:
+    """Raise `DiagnosticError` (`SIE610`) for each model of which a file is missing that the manifest names.
+
+    Without `graphs` only those count that the frontend reads: the graphs are in a Triton elsewhere.
+    """
+    missing = missing_files(repository, manifest, manifest.triton_models) if graphs else {}
+    try:
+        served = served_files(manifest)
+    except ManifestError as error:
+        raise DiagnosticError([Diagnostic("SIE603", str(error), Where(repository))]) from None
+    for path in served:
+        name, _, file = path.partition("/")
+        if not (repository / path).is_file() and file not in missing.get(name, ()):
+            missing.setdefault(name, []).append(file)
+    if missing:
+        raise DiagnosticError([_not_whole(repository / name, files) for name, files in missing.items()])
+
+
+def _not_whole(folder: Path, files: Sequence[str]) -> Diagnostic:
+    if folder.is_dir():
+        more = " and more" if len(files) > 3 else ""
+        what = f"`{folder.name}` lacks {', '.join(f'`{file}`' for file in files[:3])}{more}, which the manifest names"
+    else:
+        what = f"the folder of model `{folder.name}` is missing"
+    hint = "build its model again with `sie-triton build --force`, or copy the repository again"
+    return Diagnostic("SIE610", what, Where(folder), hint)
 
 
 def manifest_digest_line(content: bytes) -> bytes:

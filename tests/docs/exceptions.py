@@ -23,6 +23,7 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
     "--wait": "docker",
     "--check": "python -m sie_triton.pages",
     "--all": "python -m benchmarks.run",
+    "--no-deps": "pip",
     "--linearity": "python -m benchmarks.run",
     "--rounds": "python -m benchmarks.run",
     "--scale": "python -m benchmarks.run",
