@@ -238,10 +238,12 @@ def remote_machine(manifest: Manifest, triton_url: str) -> str:
 
     One that cannot be asked now is not asked again: the frontend starts before its Triton may be there.
     """
-    first = triton_url.split(",", maxsplit=1)[0].removeprefix("http://").rstrip("/")
+    first = triton_url.split(",", maxsplit=1)[0].strip().removeprefix("http://").removeprefix("dns://").rstrip("/")
+    # As the frontend's own connections to it, this one goes through no proxy.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for name in manifest.triton_models:
         try:
-            with urllib.request.urlopen(f"http://{first}/v2/models/{name}/config", timeout=5) as answer:
+            with direct.open(f"http://{first}/v2/models/{name}/config", timeout=5) as answer:
                 config = json.load(answer)
         except urllib.error.HTTPError:
             continue  # it answers, and does not have this model
