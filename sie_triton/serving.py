@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import importlib.util
 import json
 import logging
 import signal
@@ -42,6 +43,8 @@ log = logging.getLogger("sie_triton")
 # Starting the embedded server takes a few seconds; who waits longer wants to know for what.
 PATIENCE_S = 10.0
 LOG_NAME = "tritonserver.log"
+RUNTIMES = {"onnx": ("onnxruntime", "cpu"), "torchscript": ("torch", "export")}
+"""Format -> the package that computes it in the embedded server, and the extra that has it."""
 _PORT_CURES = {
     errno.EADDRINUSE: "stop the process that holds it, or choose another with `--port`",
     errno.EACCES: "ports below 1024 need rights that this user has not: choose another with `--port`",
@@ -216,8 +219,19 @@ def choose_machine(manifest: Manifest, device: str, repository: str | Path, trit
             ]
         )
     if triton_url is None:
-        check_embedded_device(device, {built.format for built in manifest.built.values()})
+        formats = {built.format for built in manifest.built.values()}
+        check_embedded_device(device, formats)
+        check_runtimes(formats)
     return device
+
+
+def check_runtimes(formats: Collection[str]) -> None:
+    """Raise `DiagnosticError` (`SIE714`) if the package is missing with which the embedded server computes a format."""
+    for graph_format in formats:
+        package, cure = RUNTIMES[graph_format]
+        if importlib.util.find_spec(package) is None:
+            message = f"the embedded server computes {graph_format} graphs with {package}, which is not installed"
+            raise DiagnosticError([Diagnostic("SIE714", message, hint=f"`pip install 'sie-triton[{cure}]'`")])
 
 
 def check_embedded_device(device: str, formats: Collection[str]) -> None:

@@ -359,6 +359,20 @@ def test_without_onnxruntime_the_cure_is_named(repository: Path) -> None:
     assert "pip install 'sie-triton[cpu]'" in done.stderr
 
 
+def test_without_torch_torchscript_graphs_name_the_cure(tmp_path: Path) -> None:
+    """ONNX graphs are verified without torch; these are torch's own."""
+    (tmp_path / "m").mkdir()
+    config = 'name: "m" backend: "pytorch" default_model_filename: "model.pt"'
+    (tmp_path / "m" / "config.pbtxt").write_text(config, encoding="utf-8")
+    program = (
+        "import sys; sys.modules['torch'] = None\nfrom pathlib import Path\n"
+        "from sie_triton.model_runner import ModelRunner; ModelRunner(Path(sys.argv[1]), 'm')"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "DiagnosticError: SIE530: checking parity needs torch" in done.stderr
+    assert "pip install 'sie-triton[export]'" in done.stderr
+
+
 def test_verification_needs_neither_torch_nor_transformers(repository: Path) -> None:
     program = (
         "import sys\nfor name in ('torch', 'transformers', 'onnx'): sys.modules[name] = None\n"
