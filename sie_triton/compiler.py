@@ -29,6 +29,7 @@ from sie_triton.render import render
 from sie_triton.repository import (
     clear_leftovers,
     current_manifest,
+    manifest_to_extend,
     missing_files,
     publish,
     staged_repository,
@@ -119,7 +120,7 @@ def compile_models(targets: Sequence[Target], options: BuildOptions) -> list[Bui
             missing.append(target)
     if missing:
         with staged_repository(options.repository) as staging:
-            manifest = current_manifest(staging) or manifests.empty_manifest()
+            manifest = manifest_to_extend(staging, force=options.force, announce=options.announce)
             for target in missing:
                 manifest, built = _compile(target, options, staging, manifest)
                 results += built
@@ -145,8 +146,7 @@ def _already_built(target: Target, options: BuildOptions, manifest: Manifest | N
         if model is None or manifest.built[model.triton_model].key != key:
             return None
         found.setdefault(model.triton_model, []).append(profile.model_id)
-    needed = [part for name in found for part in manifest.built[name].triton_models]
-    if missing_files(options.repository, manifest, needed):
+    if missing_files(options.repository, manifest, (m for name in found for m in manifest.built[name].triton_models)):
         return None
     return [_built_model(name, ids, manifest.built[name], skipped=True) for name, ids in found.items()]
 

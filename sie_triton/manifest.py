@@ -47,11 +47,6 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-def empty_manifest() -> Manifest:
-    """A repository without models."""
-    return Manifest(SCHEMA_VERSION, {}, {}, {})
-
-
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """What only the loaded tokenizer knows."""

@@ -13,10 +13,10 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sie_frontend.manifest import MANIFEST_NAME, Manifest, ManifestError, dump_manifest, read_manifest
+from sie_frontend.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, ManifestError, dump_manifest, read_manifest
 from sie_frontend.storage import served_files
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
@@ -139,7 +139,7 @@ def _not_whole(folder: Path, files: Sequence[str]) -> Diagnostic:
         what = f"`{folder.name}` lacks {', '.join(f'`{file}`' for file in files[:3])}{more}, which the manifest names"
     else:
         what = f"the folder of model `{folder.name}` is missing"
-    hint = "build its model again with `sie-triton build --force`, or copy the repository again"
+    hint = "build its model again with `sie-triton build --force -m ID`, or copy the repository again"
     return Diagnostic("SIE610", what, Where(folder), hint)
 
 
@@ -158,8 +158,30 @@ def write_manifest(staging: Path, manifest: Manifest) -> None:
 
 
 def current_manifest(target: Path) -> Manifest | None:
-    """The published manifest, None where there is none."""
-    return read_manifest(target) if (target / MANIFEST_NAME).is_file() else None
+    """The published manifest, None where there is none. Raises `DiagnosticError` (`SIE603`) if it cannot be read."""
+    if not (target / MANIFEST_NAME).is_file():
+        return None
+    try:
+        return read_manifest(target)
+    except ManifestError as error:
+        raise DiagnosticError([Diagnostic("SIE603", str(error), Where(target))]) from None
+
+
+def empty_manifest() -> Manifest:
+    """A repository without models."""
+    return Manifest(SCHEMA_VERSION, {}, {}, {})
+
+
+def manifest_to_extend(staging: Path, *, force: bool, announce: Callable[[str], None]) -> Manifest:
+    """The staged manifest that a build adds to, or an empty one. With `force`, an unreadable one is begun anew."""
+    empty = empty_manifest()
+    try:
+        return current_manifest(staging) or empty
+    except DiagnosticError as error:
+        if not force:
+            raise
+        announce(f"{error.diagnostics[0].message.partition(';')[0]}: making the repository anew, of these models alone")
+        return empty
 
 
 def publish(staging: Path, target: Path) -> None:

@@ -28,7 +28,7 @@ log = logging.getLogger("sie_frontend")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://.+", re.DOTALL)
 # How the stores' libraries say that credentials are missing or too weak.
 _DENIED = re.compile(r"credential|permission|forbidden|denied|unauthori[sz]ed|does not have|\b40[13]\b", re.IGNORECASE)
-_AGAIN = "build the model again with `sie-triton build --force`, or copy the repository again"
+_AGAIN = "build the model again with `sie-triton build --force -m ID`, or copy the repository again"
 _CURE = "install the extra: `pip install 'sie-triton-frontend[storage]'`"
 
 
@@ -134,7 +134,7 @@ def _digest(manifest: Manifest, path: str, url: str) -> str:
     model = manifest.triton_models.get(name)
     if model is None or file not in model.files:
         raise ManifestError(
-            f"`{url}/{MANIFEST_NAME}` has no digest for `{path}`; rebuild with `sie-triton build --force`"
+            f"`{url}/{MANIFEST_NAME}` has no digest for `{path}`; rebuild with `sie-triton build --force -m ID`"
         )
     return model.files[file]
 

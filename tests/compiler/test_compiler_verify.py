@@ -111,7 +111,7 @@ def test_a_flipped_bit_anywhere_is_noticed(name: str, repository: Path) -> None:
     assert (done.code, done.stdout) == (1, "")
     assert "SIE511" in done.stderr
     assert name in done.stderr
-    assert "rebuild with `sie-triton build --force`" in done.stderr
+    assert "rebuild with `sie-triton build --force -m ID`" in done.stderr
 
 
 @pytest.mark.parametrize(("name", "positions"), [(MANIFEST_NAME, 300), (MANIFEST_DIGEST_NAME, 80)])
@@ -158,7 +158,7 @@ def test_a_changed_manifest_that_fits_its_files_is_noticed(repository: Path) -> 
     (repository / MANIFEST_DIGEST_NAME).unlink()
     assert codes(repository) == ["SIE510"]
     done = sie_triton("verify", "-r", repository)
-    assert (done.code, "rebuild with `sie-triton build --force`" in done.stderr) == (1, True)
+    assert (done.code, "rebuild with `sie-triton build --force -m ID`" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("name", FILES)

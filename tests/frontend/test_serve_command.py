@@ -150,7 +150,7 @@ def test_a_models_folder_that_is_gone_is_named(
     done = sie_triton(*command.split(), "-r", copy, *ports)
     assert done.code == 1
     assert f"SIE610: the folder of model `{tiny.TRITON_NAME}` is missing" in done.stderr
-    assert "sie-triton build --force" in done.stderr
+    assert "sie-triton build --force -m ID" in done.stderr
 
 
 def test_files_that_are_gone_are_named(copy: Path) -> None:
