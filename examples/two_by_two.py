@@ -72,7 +72,7 @@ class Process:
 
     def wait_ready(self) -> None:
         """Return when it is ready."""
-        wait_until(self._is_ready, f"{self.name} does not become ready; see {self._log}")
+        wait_until(self._is_ready, f"{self.name} does not become ready")
 
     def end(self, number: signal.Signals) -> None:
         """Send a signal and wait for the end."""
@@ -82,7 +82,9 @@ class Process:
 
     def _is_ready(self) -> bool:
         if self._process is None or self._process.poll() is not None:
-            raise SystemExit(f"error: {self.name} ended; see {self._log}")
+            # The log is in a temporary folder, which will be gone when this is read.
+            said = self._log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
+            raise SystemExit(f"error: {self.name} ended; it said:\n{said or 'nothing'}")
         try:
             with urllib.request.urlopen(self._ready, timeout=5) as response:
                 return int(response.status) == 200

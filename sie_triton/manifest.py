@@ -46,11 +46,6 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-def empty_manifest() -> Manifest:
-    """A repository without models."""
-    return Manifest(SCHEMA_VERSION, {}, {}, {})
-
-
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """What only the loaded tokenizer knows, and the number of rows of the embedding that its ids are looked up in."""

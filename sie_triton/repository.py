@@ -13,10 +13,11 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sie_frontend.manifest import MANIFEST_NAME, Manifest, dump_manifest, read_manifest
+from sie_frontend.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, ManifestError, dump_manifest, read_manifest
+from sie_frontend.storage import served_files
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
@@ -105,6 +106,43 @@ def _lock(target: Path) -> Iterator[None]:
         yield
 
 
+def missing_files(repository: Path, manifest: Manifest, names: Iterable[str]) -> dict[str, list[str]]:
+    """The files of these Triton models that the manifest names and the disk lacks; whole models are left out."""
+    lacking = {
+        name: [file for file in manifest.triton_models[name].files if not (repository / name / file).is_file()]
+        for name in names
+    }
+    return {name: files for name, files in lacking.items() if files}
+
+
+def check_whole(repository: Path, manifest: Manifest, *, graphs: bool = True) -> None:
+    """Raise `DiagnosticError` (`SIE610`) for each model of which a file is missing that the manifest names.
+
+    Without `graphs` only those count that the frontend reads: the graphs are in a Triton elsewhere.
+    """
+    missing = missing_files(repository, manifest, manifest.triton_models) if graphs else {}
+    try:
+        served = served_files(manifest)
+    except ManifestError as error:
+        raise DiagnosticError([Diagnostic("SIE603", str(error), Where(repository))]) from None
+    for path in served:
+        name, _, file = path.partition("/")
+        if not (repository / path).is_file() and file not in missing.get(name, ()):
+            missing.setdefault(name, []).append(file)
+    if missing:
+        raise DiagnosticError([_not_whole(repository / name, files) for name, files in missing.items()])
+
+
+def _not_whole(folder: Path, files: Sequence[str]) -> Diagnostic:
+    if folder.is_dir():
+        more = " and more" if len(files) > 3 else ""
+        what = f"`{folder.name}` lacks {', '.join(f'`{file}`' for file in files[:3])}{more}, which the manifest names"
+    else:
+        what = f"the folder of model `{folder.name}` is missing"
+    hint = "build its model again with `sie-triton build --force -m ID`, or copy the repository again"
+    return Diagnostic("SIE610", what, Where(folder), hint)
+
+
 def manifest_digest_line(content: bytes) -> bytes:
     """What `manifest.sha256` holds for a manifest of these bytes, in the form that `sha256sum --check` reads."""
     return f"{hashlib.sha256(content).hexdigest()}  {MANIFEST_NAME}\n".encode()
@@ -120,8 +158,30 @@ def write_manifest(staging: Path, manifest: Manifest) -> None:
 
 
 def current_manifest(target: Path) -> Manifest | None:
-    """The published manifest, None where there is none."""
-    return read_manifest(target) if (target / MANIFEST_NAME).is_file() else None
+    """The published manifest, None where there is none. Raises `DiagnosticError` (`SIE603`) if it cannot be read."""
+    if not (target / MANIFEST_NAME).is_file():
+        return None
+    try:
+        return read_manifest(target)
+    except ManifestError as error:
+        raise DiagnosticError([Diagnostic("SIE603", str(error), Where(target))]) from None
+
+
+def empty_manifest() -> Manifest:
+    """A repository without models."""
+    return Manifest(SCHEMA_VERSION, {}, {}, {})
+
+
+def manifest_to_extend(staging: Path, *, force: bool, announce: Callable[[str], None]) -> Manifest:
+    """The staged manifest that a build adds to, or an empty one. With `force`, an unreadable one is begun anew."""
+    empty = empty_manifest()
+    try:
+        return current_manifest(staging) or empty
+    except DiagnosticError as error:
+        if not force:
+            raise
+        announce(f"{error.diagnostics[0].message.partition(';')[0]}: making the repository anew, of these models alone")
+        return empty
 
 
 def publish(staging: Path, target: Path) -> None:

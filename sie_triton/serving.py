@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
+import importlib.util
 import json
 import logging
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -15,18 +18,23 @@ import urllib.request
 from collections.abc import Callable, Collection
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from sie_frontend import logs
 from sie_frontend.main import make_server
-from sie_frontend.manifest import Manifest
+from sie_frontend.manifest import Manifest, ManifestError
 from sie_frontend.settings import Settings, SettingsError
+from sie_frontend.storage import is_url
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded.cuda_options import accelerators
 from sie_triton.embedded.installation import find_installation
+from sie_triton.embedded.ports import listener
 from sie_triton.embedded.server import ServerSpec
 from sie_triton.embedded.supervisor import State, Supervisor, Transition
+from sie_triton.gpus import gpu_obstacle
+from sie_triton.repository import check_whole
 
 Announce = Callable[[str], None]
 
@@ -34,6 +42,13 @@ log = logging.getLogger("sie_triton")
 
 # Starting the embedded server takes a few seconds; who waits longer wants to know for what.
 PATIENCE_S = 10.0
+LOG_NAME = "tritonserver.log"
+RUNTIMES = {"onnx": ("onnxruntime", "cpu"), "torchscript": ("torch", "export")}
+"""Format -> the package that computes it in the embedded server, and the extra that has it."""
+_PORT_CURES = {
+    errno.EADDRINUSE: "stop the process that holds it, or choose another with `--port`",
+    errno.EACCES: "ports below 1024 need rights that this user has not: choose another with `--port`",
+}
 SNIPPET = """\
 from sie_sdk import SIEClient
 from sie_sdk.types import Item
@@ -41,6 +56,27 @@ from sie_sdk.types import Item
 client = SIEClient("{url}")
 result = client.encode("{model}", Item(text="The mitochondrion is the powerhouse of the cell."))
 print(result["dense"].shape)"""
+
+
+def check_places(log_dir: Path) -> None:
+    """Make the folder of the logs. Raise `DiagnosticError` (`SIE713`) if it or a temporary file cannot be written."""
+    try:
+        log_dir.mkdir(parents=True, exist_ok=True)
+        with (log_dir / LOG_NAME).open("ab"):
+            pass
+    except OSError as error:
+        raise _unusable(
+            f"the log cannot be written to `{log_dir}`", error, "name another folder with `--log-dir`"
+        ) from None
+    try:
+        with tempfile.TemporaryFile():
+            pass
+    except OSError as error:
+        raise _unusable("no temporary file can be written", error, "free some space, or set `TMPDIR`") from None
+
+
+def _unusable(what: str, error: OSError, hint: str) -> DiagnosticError:
+    return DiagnosticError([Diagnostic("SIE713", f"{what}: {(error.strerror or str(error)).lower()}", hint=hint)])
 
 
 def check_prerequisites(host: str, port: int, *, embedded: bool = True) -> None:
@@ -57,15 +93,24 @@ def check_prerequisites(host: str, port: int, *, embedded: bool = True) -> None:
                 [
                     Diagnostic(
                         "SIE705",
-                        f"the frontend cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}",
-                        hint="stop the process that holds it, or choose another with `--port`",
+                        f"the frontend cannot listen on {host}:{port}: {_cause(error, port)}",
+                        hint=_PORT_CURES.get(error.errno or 0, "choose another address with `--host`"),
                     )
                 ]
             ) from None
 
 
+def _empty(repository: str | Path) -> Diagnostic:
+    return Diagnostic("SIE604", f"`{repository}` holds no model", hint="`sie-triton build -m ID`")
+
+
+def _cause(error: OSError, port: int) -> str:
+    holder = listener(port) if error.errno == errno.EADDRINUSE else None
+    return f"it is held by {holder}" if holder else (error.strerror or str(error)).lower()
+
+
 def serve_repository(
-    repository: Path,
+    repository: str | Path,
     manifest: Manifest,
     *,
     host: str,
@@ -77,11 +122,14 @@ def serve_repository(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then leave nothing running.
 
+    `repository` is a folder; with `triton_url`, it may be an object store's URL.
     Raises `DiagnosticError` if tritonserver cannot be started or is not worth restarting any more.
     """
     if not manifest.models:
-        raise DiagnosticError([Diagnostic("SIE604", f"`{repository}` holds no model", hint="`sie-triton build -m ID`")])
+        raise DiagnosticError([_empty(repository)])
     check_prerequisites(host, port, embedded=triton_url is None)
+    if not is_url(repository):
+        check_whole(Path(repository), manifest, graphs=triton_url is None)
     machine = choose_machine(manifest, device, repository, triton_url)
     begun = time.monotonic()
     # Until uvicorn takes over, and again after it, a SIGTERM must run the `finally` below.
@@ -101,34 +149,23 @@ def serve_repository(
 
     try:
         if triton_url is None:
-            log_dir.mkdir(parents=True, exist_ok=True)
+            check_places(log_dir)
             spec = ServerSpec(
-                repository,
-                log_dir / "tritonserver.log",
+                Path(repository),
+                log_dir / LOG_NAME,
                 config_name=config_name(manifest, machine),
                 gpu=machine != "cpu",
             )
             supervisor = Supervisor(spec, on_change=changed)
+        server = _make_server(
+            repository=repository,
+            triton_url=supervisor.url if supervisor else triton_url,
+            host=host,
+            port=port,
+            device=machine,
+        )
+        if supervisor is not None:
             supervisor.start()
-            triton_url = supervisor.url
-        try:
-            settings = Settings.from_environment(
-                repository=repository, triton_url=triton_url, host=host, port=port, device=machine
-            )
-            if settings.access_log or settings.log_format != "text":
-                # Asked for by name: it must not need `--verbose` besides.
-                logs.configure(settings.log_format)
-            server = make_server(settings)
-        except SettingsError as error:
-            raise DiagnosticError(
-                [
-                    Diagnostic(
-                        "SIE712",
-                        str(error),
-                        hint="change the variable or the option; docs/configuration.md has them all",
-                    )
-                ]
-            ) from None
         threading.Thread(
             target=_announce_ready, args=(server, manifest, begun, announce), name="announce-ready", daemon=True
         ).start()
@@ -144,7 +181,22 @@ def serve_repository(
         raise DiagnosticError(failure)
 
 
-def choose_machine(manifest: Manifest, device: str, repository: Path, triton_url: str | None = None) -> str:
+def _make_server(**given: Any) -> uvicorn.Server:
+    """The frontend with the settings of the environment and what is given."""
+    try:
+        settings = Settings.from_environment(**given)
+        if settings.access_log or settings.log_format != "text":
+            # Asked for by name: it must not need `--verbose` besides.
+            logs.configure(settings.log_format)
+        return make_server(settings)
+    except SettingsError as error:
+        hint = "change the variable or the option; docs/configuration.md has them all"
+        raise DiagnosticError([Diagnostic("SIE712", str(error), hint=hint)]) from None
+    except ManifestError as error:
+        raise DiagnosticError([Diagnostic("SIE603", str(error))]) from None
+
+
+def choose_machine(manifest: Manifest, device: str, repository: str | Path, triton_url: str | None = None) -> str:
     """`cpu`, `cuda` or `cuda-tensorrt`: what was asked for, or what computes: the embedded server's CPU, or what the
     Triton at `triton_url` says of its models.
 
@@ -167,13 +219,24 @@ def choose_machine(manifest: Manifest, device: str, repository: Path, triton_url
             ]
         )
     if triton_url is None:
-        check_embedded_device(device, {built.format for built in manifest.built.values()})
+        formats = {built.format for built in manifest.built.values()}
+        check_embedded_device(device, formats)
+        check_runtimes(formats)
     return device
+
+
+def check_runtimes(formats: Collection[str]) -> None:
+    """Raise `DiagnosticError` (`SIE714`) if the package is missing with which the embedded server computes a format."""
+    for graph_format in formats:
+        package, cure = RUNTIMES[graph_format]
+        if importlib.util.find_spec(package) is None:
+            message = f"the embedded server computes {graph_format} graphs with {package}, which is not installed"
+            raise DiagnosticError([Diagnostic("SIE714", message, hint=f"`pip install 'sie-triton[{cure}]'`")])
 
 
 def check_embedded_device(device: str, formats: Collection[str]) -> None:
     """Raise `DiagnosticError` if the embedded server cannot compute graphs of `formats` on a device here."""
-    if device in ("auto", "cpu") or (obstacle := _gpu_obstacle(device, formats)) is None:
+    if device in ("auto", "cpu") or (obstacle := gpu_obstacle(device, formats)) is None:
         return
     hint = (
         f"serve the repository with NVIDIA's Triton image, started with `--model-config-name={device}`, and point "
@@ -184,32 +247,17 @@ def check_embedded_device(device: str, formats: Collection[str]) -> None:
     )
 
 
-def _gpu_obstacle(device: str, formats: Collection[str]) -> str | None:
-    """Why the embedded server cannot use a GPU here; None if nothing is known against it."""
-    if device != "cuda":
-        return "it has no TensorRT"
-    if set(formats) - {"onnx"}:
-        return "its TorchScript backend computes on the CPU"
-    if not Path("/proc/driver/nvidia/gpus").is_dir():
-        return "this machine has no NVIDIA driver"
-    try:
-        import onnxruntime
-    except ImportError:
-        return "ONNX Runtime is not installed"
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return "the installed `onnxruntime` has no CUDA; uninstall it and install `sie-triton[gpu]`"
-    return None
-
-
 def remote_machine(manifest: Manifest, triton_url: str) -> str:
     """What a running Triton computes on, by the configuration of a model with instances; `cpu` if it does not say.
 
     One that cannot be asked now is not asked again: the frontend starts before its Triton may be there.
     """
-    first = triton_url.split(",", maxsplit=1)[0].removeprefix("http://").rstrip("/")
+    first = triton_url.split(",", maxsplit=1)[0].strip().removeprefix("http://").removeprefix("dns://").rstrip("/")
+    # As the frontend's own connections to it, this one goes through no proxy.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for name in manifest.triton_models:
         try:
-            with urllib.request.urlopen(f"http://{first}/v2/models/{name}/config", timeout=5) as answer:
+            with direct.open(f"http://{first}/v2/models/{name}/config", timeout=5) as answer:
                 config = json.load(answer)
         except urllib.error.HTTPError:
             continue  # it answers, and does not have this model
@@ -243,6 +291,9 @@ def serve_triton(
     announce: Announce,
 ) -> None:
     """Run the embedded tritonserver alone until SIGINT or SIGTERM. Raises `DiagnosticError` as `serve_repository`."""
+    if not manifest.models:
+        raise DiagnosticError([_empty(repository)])
+    check_whole(repository, manifest, graphs=True)
     machine = choose_machine(manifest, device, repository)
     ended = threading.Event()
     failure: list[Diagnostic] = []
@@ -259,10 +310,10 @@ def serve_triton(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    log_dir.mkdir(parents=True, exist_ok=True)
+    check_places(log_dir)
     spec = ServerSpec(
         repository,
-        log_dir / "tritonserver.log",
+        log_dir / LOG_NAME,
         host=host,
         http_port=http_port,
         metrics_port=metrics_port,

@@ -210,7 +210,8 @@ def check_files(repository: Path, manifest: Manifest) -> Iterator[Diagnostic]:
             yield _damaged("SIE511", f"`{relative}` is not what was built: its digest differs", path)
     present = {p.relative_to(repository).as_posix() for p in repository.rglob("*") if p.is_file() or p.is_symlink()}
     for relative in sorted(present - set(expected) - {MANIFEST_NAME, MANIFEST_DIGEST_NAME}):
-        yield _damaged("SIE512", f"`{relative}` is not named in the manifest", repository / relative)
+        text = f"`{relative}` is not named in the manifest"
+        yield Diagnostic("SIE512", text, Where(repository / relative), "remove it")
 
 
 def _check_manifest_digest(repository: Path) -> Iterator[Diagnostic]:
@@ -224,7 +225,7 @@ def _check_manifest_digest(repository: Path) -> Iterator[Diagnostic]:
 
 
 def _damaged(code: str, message: str, path: Path) -> Diagnostic:
-    return Diagnostic(code, message, Where(path), "rebuild with `sie-triton build --force`")
+    return Diagnostic(code, message, Where(path), "rebuild with `sie-triton build --force -m ID`")
 
 
 def check_structure(repository: Path, manifest: Manifest) -> Iterator[Diagnostic]:

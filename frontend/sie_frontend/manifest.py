@@ -324,12 +324,12 @@ def parse_manifest(data: bytes, origin: str) -> Manifest:
         if version != SCHEMA_VERSION:
             raise ManifestError(
                 f"`{origin}` has schema version {version!r}, this program reads {SCHEMA_VERSION}; "
-                "rebuild with `sie-triton build --force`"
+                "rebuild with `sie-triton build --force -m ID`"
             )
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(
-            f"`{origin}` is not a valid manifest: {error}; rebuild with `sie-triton build --force`"
+            f"`{origin}` is not a valid manifest: {error}; rebuild with `sie-triton build --force -m ID`"
         ) from None
 
 

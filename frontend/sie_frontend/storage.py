@@ -7,6 +7,7 @@ what the manifest says, so that a repository that is replaced while it is read i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -27,6 +28,7 @@ log = logging.getLogger("sie_frontend")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://.+", re.DOTALL)
 # How the stores' libraries say that credentials are missing or too weak.
 _DENIED = re.compile(r"credential|permission|forbidden|denied|unauthori[sz]ed|does not have|\b40[13]\b", re.IGNORECASE)
+_AGAIN = "build the model again with `sie-triton build --force -m ID`, or copy the repository again"
 _CURE = "install the extra: `pip install 'sie-triton-frontend[storage]'`"
 
 
@@ -59,11 +61,10 @@ def open_repository(location: str | os.PathLike[str]) -> OpenRepository:
     served.
     """
     if not is_url(location):
-        folder = Path(location)
-        return OpenRepository(read_manifest(folder), folder)
+        return _open_folder(Path(location))
     url = str(location).rstrip("/")
     begun = time.perf_counter()
-    store = _Store(url)
+    store = Store(url)
     manifest = parse_manifest(store.read(MANIFEST_NAME), f"{url}/{MANIFEST_NAME}")
     copy = tempfile.TemporaryDirectory(prefix="sie-frontend-")
     try:
@@ -86,6 +87,31 @@ def open_repository(location: str | os.PathLike[str]) -> OpenRepository:
     return OpenRepository(manifest, Path(copy.name), copy)
 
 
+def _open_folder(folder: Path) -> OpenRepository:
+    manifest = read_manifest(folder)
+    for path in served_files(manifest):
+        try:
+            found = hashlib.sha256((folder / path).read_bytes()).hexdigest()
+        except FileNotFoundError:
+            raise ManifestError(f"`{folder / path}` is missing, and `{MANIFEST_NAME}` names it; {_AGAIN}") from None
+        except OSError as error:
+            raise ManifestError(f"`{folder / path}` cannot be read: {error.strerror}") from None
+        name, _, file = path.partition("/")
+        model = manifest.triton_models.get(name)
+        if model is not None and model.files.get(file, found) != found:
+            raise ManifestError(
+                f"`{folder / path}` is not what `{MANIFEST_NAME}` says: its digest differs; it was changed or damaged; "
+                f"{_AGAIN}"
+            )
+    return OpenRepository(manifest, folder)
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path that a manifest names is a file of one of the repository's models, and nowhere else."""
+    parts = PurePosixPath(path).parts
+    return len(parts) >= 2 and ".." not in parts and parts[0] != "/" and "\\" not in path and "\0" not in path
+
+
 def served_files(manifest: Manifest) -> list[str]:
     """The paths, relative to the repository, of what the frontend reads besides the manifest; each once.
 
@@ -97,8 +123,7 @@ def served_files(manifest: Manifest) -> list[str]:
         for path in (model.tokenization.path, *tables):
             if path is None:
                 continue
-            parts = PurePosixPath(path).parts
-            if len(parts) < 2 or ".." in parts or parts[0] == "/" or "\\" in path or "\0" in path:
+            if not is_inside(path):
                 raise ManifestError(f"the manifest's model `{model_id}` names `{path}`, which is not in the repository")
             found[PurePosixPath(path).as_posix()] = None
     return list(found)
@@ -109,12 +134,12 @@ def _digest(manifest: Manifest, path: str, url: str) -> str:
     model = manifest.triton_models.get(name)
     if model is None or file not in model.files:
         raise ManifestError(
-            f"`{url}/{MANIFEST_NAME}` has no digest for `{path}`; rebuild with `sie-triton build --force`"
+            f"`{url}/{MANIFEST_NAME}` has no digest for `{path}`; rebuild with `sie-triton build --force -m ID`"
         )
     return model.files[file]
 
 
-class _Store:
+class Store:
     """The folder of a URL, read through fsspec. Whatever its library raises becomes one of our errors."""
 
     def __init__(self, url: str) -> None:
@@ -146,8 +171,20 @@ class _Store:
             raise ManifestError(f"cannot read `{where}`: {error}") from None
         return data
 
+    def fetch(self, path: str, target: Path) -> None:
+        """Copy a file of the folder, however large, to `target`. Raises `ManifestError`; `OSError` for `target`."""
+        where = f"{self._url}/{path}"
+        with target.open("wb"):
+            pass  # a folder that cannot be written is no fault of the store's
+        try:
+            self._attempt(lambda: self._files.get_file(f"{self._root.rstrip('/')}/{path}", str(target)))
+        except FileNotFoundError:
+            raise ManifestError(f"there is no `{where}`, which `{MANIFEST_NAME}` names; upload it again") from None
+        except ValueError as error:
+            raise ManifestError(f"cannot read `{where}`: {error}") from None
+
     def _attempt(self, call: Callable[[], T]) -> T:
-        """Run `call`; only `FileNotFoundError`, `ImportError`, `ValueError` and our own errors come through.
+        """Run `call`; only `FileNotFoundError`, `ImportError`, `ValueError`, a full disk and our own errors come out.
 
         Each store's library has exceptions of its own, and none of them is imported here.
         """
@@ -156,6 +193,8 @@ class _Store:
         except (FileNotFoundError, ImportError, ValueError):
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # this machine's disk, of a copy
             said = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
             if _DENIED.search(said):
                 raise ManifestError(

@@ -14,6 +14,7 @@ from sie_triton.deploy.kubernetes import render_kubernetes
 from sie_triton.deploy.options import DeployOptions, Kind
 from sie_triton.deploy.sizing import measure
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.repository import check_whole
 
 HEADER = "# Rendered by `sie-triton deploy`: change the options and render again.\n"
 _FILES = (
@@ -37,7 +38,7 @@ def write_manifests(kind: Kind, repository: Path, out: Path, options: DeployOpti
 
     Files of an earlier rendering that this one does not have are removed; files of the same names that are not ours
     are left as they are, and nothing is written. Raises `DiagnosticError`: `SIE603` (no repository), `SIE604` (no
-    model in it), `SIE801` (an option), `SIE802` (somebody's file in the way).
+    model in it), `SIE610` (files of it are missing), `SIE801` (an option), `SIE802` (somebody's file in the way).
     """
     try:
         manifest = read_manifest(repository)
@@ -46,6 +47,7 @@ def write_manifests(kind: Kind, repository: Path, out: Path, options: DeployOpti
     if not manifest.models:
         raise DiagnosticError([Diagnostic("SIE604", f"`{repository}` holds no model", hint="`sie-triton build -m ID`")])
     deployment = options.checked(kind)
+    check_whole(repository, manifest)
     size = measure(repository, manifest, deployment.device)
     render = render_kubernetes if kind == "kubernetes" else render_kserve
     files = render(manifest, size, deployment)

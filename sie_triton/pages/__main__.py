@@ -7,7 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sie_triton.pages import bundle_fields, checkpoint_keys, command_line, frontend_settings, model_table
+from sie_triton.pages import (
+    bundle_fields,
+    checkpoint_keys,
+    command_line,
+    diagnostic_codes,
+    frontend_settings,
+    model_table,
+)
 
 FOLDER = Path("docs")
 
@@ -29,7 +36,10 @@ by its bundle. There is no configuration file.
 ## The frontend
 
 Read once, at the start, by `sie-triton serve` and `sie-triton up`, whose own options come first, and by
-`sie-triton-frontend`, which the frontend's container runs and which has the options below.
+`sie-triton-frontend`, which the frontend's container runs and which has the options below. `serve` and `up` have
+options for the first five only, with `auto` as the default of `SIE_TRITON_DEVICE`; `up` builds into a folder and starts
+a Triton of its own, so that it has no use for `SIE_TRITON_TRITON_URL` and says so. `sie-triton triton` reads
+`SIE_TRITON_REPOSITORY` and `SIE_TRITON_DEVICE`.
 
 {frontend}
 
@@ -55,7 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundles", type=Path, help="bundles for models.md, which is left alone without them")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the pages are")
     options = parser.parse_args(arguments)
-    pages = {"configuration.md": configuration(), "checkpoints.md": checkpoint_keys.render()}
+    pages = {
+        "checkpoints.md": checkpoint_keys.render(),
+        "configuration.md": configuration(),
+        "diagnostics.md": diagnostic_codes.render(),
+    }
     if options.bundles:
         pages["models.md"] = model_table.render(options.bundles)
     stale = []

@@ -28,7 +28,10 @@ TOP: Mapping[str, str] = {
 }
 PROFILE: Mapping[str, str] = {
     "extends": "The profile whose values hold where this one names none; one level.",
-    "max_batch_tokens": "SIE's ceiling of one batch. Its schema wants it; our runs are cut by a budget of the device.",
+    "max_batch_tokens": "Tokens of one run on CUDA, padding included. On a CPU a run has 512, or this if it is lower; "
+    "a text that is longer is a run of its own. Divided by the longest bucket it gives the rows of a batch "
+    "(`max_batch_size`), for TensorRT their only limit. Profiles that differ in it are Triton models of their own. "
+    "`sie-triton tune` replaces the CPU's numbers.",
     "compute_precision": "What CUDA computes in: `float32`, `float16` or `bfloat16`; null: float16. "
     "[formats.md](formats.md#precision) has the rest.",
     "adapter_path": "SIE's class, `module:Class`. It chooses the recipe and is never executed.",

@@ -18,7 +18,10 @@ from sie_triton.pages.markdown import code, listed, table
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One argument or option: how it is written, its type without `None` and `list`, its default and its help."""
+    """One argument or option: how it is written, its type without `None` and `list`, its default and its help.
+
+    `variable` is the one of the environment that counts where the option is not given; "" if there is none.
+    """
 
     spellings: tuple[str, ...]
     kind: type
@@ -26,6 +29,7 @@ class Parameter:
     required: bool
     repeatable: bool
     help: str
+    variable: str = ""
 
 
 def chapter() -> str:
@@ -56,6 +60,7 @@ def parameters(command: Callable[..., None]) -> Iterator[Parameter]:
             required=parameter.default is inspect.Parameter.empty,
             repeatable=getattr(annotation, "__origin__", None) is list,
             help=info.help or "",
+            variable=info.envvar if isinstance(info.envvar, str) else "",
         )
 
 
@@ -80,7 +85,9 @@ def _section(name: str, command: Callable[..., None]) -> str:
 
 def _help(parameter: Parameter) -> str:
     said = "epeatable" in parameter.help or not parameter.repeatable
-    return parameter.help if said else f"{parameter.help} Repeatable."
+    repeatable = "" if said else " Repeatable."
+    variable = f" Variable: {code(parameter.variable)}." if parameter.variable else ""
+    return f"{parameter.help}{repeatable}{variable}"
 
 
 def _values(kind: type) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import importlib.util
 import json
 import socket
 import threading
@@ -21,10 +22,11 @@ from sie_triton.bundle import ResolvedProfile
 from sie_triton.compiler import compile_models
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.ports import free_port
+from sie_triton.formats import FORMATS
 from sie_triton.lint import lint_repository
 from sie_triton.plan import GraphOptions
 from sie_triton.recipes import precisions_for
-from sie_triton.serving import choose_machine, config_name, remote_machine
+from sie_triton.serving import RUNTIMES, check_runtimes, choose_machine, config_name, remote_machine
 from sie_triton.verify import verify_repository
 
 
@@ -326,3 +328,47 @@ def test_what_is_no_triton_is_taken_for_a_cpu(built: Path) -> None:
 
 def test_a_triton_that_does_not_answer_is_taken_for_a_cpu(built: Path) -> None:
     assert remote_machine(read_manifest(built), f"127.0.0.1:{free_port()}") == "cpu"
+
+
+@pytest.mark.parametrize(("graph_format", "package"), [("onnx", "onnxruntime"), ("torchscript", "torch")])
+def test_what_computes_a_format_must_be_installed(
+    graph_format: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_runtimes({graph_format})
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    with pytest.raises(DiagnosticError, match=f"SIE714.*with {package}, which is not installed"):
+        check_runtimes({graph_format})
+
+
+def test_every_format_has_its_runtime() -> None:
+    assert set(RUNTIMES) == set(FORMATS)
+
+
+def test_the_tritons_behind_a_name_say_what_they_compute_on(built: Path) -> None:
+    """`dns://name:port` is asked as any other, and no proxy is."""
+
+    class Triton(http.server.BaseHTTPRequestHandler):
+        """One whose models have GPU instances."""
+
+        def do_GET(self) -> None:
+            body = json.dumps({"instance_group": [{"kind": "KIND_GPU"}]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Triton) as server,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        environment.setenv("http_proxy", "http://127.0.0.1:9")
+        environment.delenv("no_proxy", raising=False)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            assert remote_machine(read_manifest(built), f"dns://localhost:{server.server_port}") == "cuda"
+        finally:
+            server.shutdown()

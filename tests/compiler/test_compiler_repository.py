@@ -14,13 +14,14 @@ import msgspec
 import pytest
 from sie_frontend.manifest import MANIFEST_NAME
 
-from sie_triton import manifest as manifests
 from sie_triton import repository as repositories
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.repository import (
     MANIFEST_DIGEST_NAME,
     clear_leftovers,
+    empty_manifest,
     file_digest,
+    manifest_to_extend,
     publish,
     staged_repository,
     tree_digests,
@@ -37,7 +38,7 @@ def build(target: Path, **files: str) -> None:
             path = staging / name.replace("__", "/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
-        write_manifest(staging, manifests.empty_manifest())
+        write_manifest(staging, empty_manifest())
         publish(staging, target)
 
 
@@ -208,7 +209,7 @@ def test_the_staging_directory_of_a_running_build_is_no_leftover(target: Path) -
 DIE = """
 import os, signal, sys
 from pathlib import Path
-from sie_triton import manifest as manifests, repository
+from sie_triton import repository
 moment, target = sys.argv[1], Path(sys.argv[2])
 if moment != "exchange":
     repository._exchange = lambda left, right: False
@@ -327,11 +328,26 @@ def test_a_relative_target_is_understood(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_manifest_that_is_not_published_changes_nothing(target: Path) -> None:
     """The staged files are hard links to the published ones; a build may fail after it wrote its manifest."""
     with staged_repository(target) as staging:
-        write_manifest(staging, manifests.empty_manifest())
+        write_manifest(staging, empty_manifest())
         publish(staging, target)
     before = tree_digests(target)
     with pytest.raises(KeyboardInterrupt), staged_repository(target) as staging:
         assert (staging / MANIFEST_NAME).samefile(target / MANIFEST_NAME)
-        write_manifest(staging, msgspec.structs.replace(manifests.empty_manifest(), schema_version=99))
+        write_manifest(staging, msgspec.structs.replace(empty_manifest(), schema_version=99))
         raise KeyboardInterrupt
     assert tree_digests(target) == before
+
+
+@pytest.mark.parametrize("content", [b'{"schema_version": 99}', b"[1]", b""])
+def test_a_manifest_that_cannot_be_read_is_begun_anew_by_force_alone(content: bytes, tmp_path: Path) -> None:
+    """`build --force` is the cure that every message about such a manifest names."""
+    (tmp_path / MANIFEST_NAME).write_bytes(content)
+    said: list[str] = []
+    with pytest.raises(DiagnosticError) as caught:
+        manifest_to_extend(tmp_path, force=False, announce=said.append)
+    assert code_of(caught) == "SIE603"
+    assert "sie-triton build --force -m ID" in str(caught.value)
+    assert said == []
+    assert manifest_to_extend(tmp_path, force=True, announce=said.append) == empty_manifest()
+    assert len(said) == 1
+    assert "making the repository anew, of these models alone" in said[0]

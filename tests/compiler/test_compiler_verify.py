@@ -111,7 +111,7 @@ def test_a_flipped_bit_anywhere_is_noticed(name: str, repository: Path) -> None:
     assert (done.code, done.stdout) == (1, "")
     assert "SIE511" in done.stderr
     assert name in done.stderr
-    assert "rebuild with `sie-triton build --force`" in done.stderr
+    assert "rebuild with `sie-triton build --force -m ID`" in done.stderr
 
 
 @pytest.mark.parametrize(("name", "positions"), [(MANIFEST_NAME, 300), (MANIFEST_DIGEST_NAME, 80)])
@@ -158,7 +158,7 @@ def test_a_changed_manifest_that_fits_its_files_is_noticed(repository: Path) -> 
     (repository / MANIFEST_DIGEST_NAME).unlink()
     assert codes(repository) == ["SIE510"]
     done = sie_triton("verify", "-r", repository)
-    assert (done.code, "rebuild with `sie-triton build --force`" in done.stderr) == (1, True)
+    assert (done.code, "rebuild with `sie-triton build --force -m ID`" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -362,6 +362,20 @@ def test_without_onnxruntime_the_cure_is_named(repository: Path) -> None:
     assert done.returncode == 1
     assert "SIE530: checking parity needs onnxruntime" in done.stderr
     assert "pip install 'sie-triton[cpu]'" in done.stderr
+
+
+def test_without_torch_torchscript_graphs_name_the_cure(tmp_path: Path) -> None:
+    """ONNX graphs are verified without torch; these are torch's own."""
+    (tmp_path / "m").mkdir()
+    config = 'name: "m" backend: "pytorch" default_model_filename: "model.pt"'
+    (tmp_path / "m" / "config.pbtxt").write_text(config, encoding="utf-8")
+    program = (
+        "import sys; sys.modules['torch'] = None\nfrom pathlib import Path\n"
+        "from sie_triton.model_runner import ModelRunner; ModelRunner(Path(sys.argv[1]), 'm')"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "DiagnosticError: SIE530: checking parity needs torch" in done.stderr
+    assert "pip install 'sie-triton[export]'" in done.stderr
 
 
 def test_verification_needs_neither_torch_nor_transformers(repository: Path) -> None:

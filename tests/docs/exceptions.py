@@ -30,6 +30,7 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
     "--wait": "docker",
     "--check": "python -m sie_triton.pages",
     "--all": "python -m benchmarks.run",
+    "--no-deps": "pip",
     "--linearity": "python -m benchmarks.run",
     "--rounds": "python -m benchmarks.run",
     "--scale": "python -m benchmarks.run",
@@ -41,7 +42,7 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
 """Options that are not `sie-triton`'s, and whose they are."""
 
 MENTIONS: Mapping[str, str] = {
-    "sie-triton build --force": "a build of everything; tests/e2e runs it",
+    "sie-triton build --force -m ID": "it builds a model anew; tests/e2e runs it",
     "sie-triton build -r /models/repository -m ID": "a path inside a container",
     "sie-triton doctor": "what it finds is the machine's; tests/embedded reads it",
     "sie-triton tune": NOT_HERE["sie-triton tune"],

@@ -75,7 +75,7 @@ def descendants(root: int) -> set[int]:
 class Serving:
     """One `sie-triton serve`."""
 
-    def __init__(self, repository: Path, folder: Path, *arguments: str) -> None:
+    def __init__(self, repository: Path | str, folder: Path, *arguments: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,15 @@ def test_an_unchanged_build_is_skipped(tiny_build: TinyBuild) -> None:
     assert {path: path.stat().st_mtime_ns for path in tiny_build.repository.rglob("*")} == before
 
 
+def test_a_build_that_lost_a_file_is_not_unchanged(tiny_build: TinyBuild, tmp_path: Path) -> None:
+    repository = shutil.copytree(tiny_build.repository, tmp_path / "repository")
+    shutil.rmtree(next(path for path in repository.iterdir() if path.is_dir()))
+    done = sie_triton(*tiny_build.arguments, "-r", repository)
+    assert done.returncode == 0, done.stderr
+    assert "unchanged" not in done.stderr
+    assert tree_digests(repository) == tree_digests(tiny_build.repository)
+
+
 def start(build: TinyBuild, repository: Path) -> subprocess.Popen[bytes]:
     """A forced build."""
     return subprocess.Popen(

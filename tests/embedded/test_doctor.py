@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
+import onnxruntime
+import pytest
 from typer.testing import CliRunner
 
+from sie_triton import gpus
 from sie_triton.cli import app
 from sie_triton.config import available_cores, multiplies_bfloat16
+from sie_triton.diagnostics import DiagnosticError
 from sie_triton.doctor import examine
+from sie_triton.embedded.ports import free_port
+from sie_triton.serving import check_embedded_device
 
 
 def test_a_machine_that_can_serve_has_no_problems() -> None:
@@ -30,3 +37,57 @@ def test_a_taken_port_is_a_problem_with_a_cure_and_a_status() -> None:
     assert result.exit_code == 1
     assert "problem port" in result.output
     assert "cure:" in result.output
+
+
+# A GPU: what `doctor` says is what `serve` does
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in place of the NVIDIA driver's; what is in it is that of a machine with one GPU."""
+    folder = tmp_path / "gpus"
+    (folder / "0000:01:00.0").mkdir(parents=True)
+    text = "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 82\n"
+    (folder / "0000:01:00.0" / "information").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(gpus, "DRIVER", folder)
+    return folder
+
+
+def served_on_cuda() -> bool:
+    """Whether `serve --device cuda` gets past its first check."""
+    try:
+        check_embedded_device("cuda", {"onnx"})
+    except DiagnosticError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "providers", [["CPUExecutionProvider"], ["CUDAExecutionProvider", "CPUExecutionProvider"]], ids=["cpu", "cuda"]
+)
+def test_the_gpu_that_serve_offers_is_not_denied(
+    providers: list[str], driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    finding = {finding.subject: finding for finding in examine(free_port())}["gpu"]
+    assert "NVIDIA H100 80GB HBM3" in finding.message
+    assert ("computes ONNX graphs there" in finding.message) is served_on_cuda() is (len(providers) == 2)
+    assert (finding.verdict == "ok") is served_on_cuda()
+    if not served_on_cuda():
+        assert "the installed `onnxruntime` has no CUDA" in finding.message
+        assert "sie-triton[gpu]" in str(finding.cure)
+
+
+def test_without_a_driver_neither_offers_one(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "DRIVER", driver / "none")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    finding = {finding.subject: finding for finding in examine(free_port())}["gpu"]
+    assert finding.message.startswith("none;")
+    assert not served_on_cuda()
+
+
+def test_a_driver_whose_files_may_not_be_read_is_no_traceback(driver: Path) -> None:
+    information = driver / "0000:01:00.0" / "information"
+    information.unlink()
+    information.mkdir()
+    assert gpus.gpu_names() == ["0000:01:00.0"]

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import fsspec
 import httpx
 import msgspec
 import numpy as np
 import pytest
-import s3fs
 from compiler import tiny
-from moto.server import ThreadedMotoServer
 from sie_frontend.manifest import (
     Manifest,
     ManifestError,
@@ -38,20 +32,8 @@ from frontend.fake_triton import FakeTriton, expected
 from frontend.process import FrontendProcess
 from frontend.repository import token_ids
 from frontend.wire import dense, encode, texts
-from sie_triton.repository import tree_digests
 
 TOKENIZER = f"{tiny.TRITON_NAME}/1/tokenizer.json"
-
-
-@pytest.fixture(scope="module")
-def stored(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny repository as a build publishes it, with digests, and with a file that no frontend needs."""
-    folder = Path(shutil.copytree(repository, tmp_path_factory.mktemp("stored") / "repository"))
-    (folder / tiny.TRITON_NAME / "1" / "model.onnx").write_bytes(b"weights")
-    manifest = read_manifest(folder)
-    models = {path.name: TritonModel((), (), tree_digests(path)) for path in folder.iterdir() if path.is_dir()}
-    (folder / "manifest.json").write_bytes(dump_manifest(msgspec.structs.replace(manifest, triton_models=models)))
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -61,18 +43,6 @@ def private_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
-
-
-@pytest.fixture
-def memory(stored: Path) -> Iterator[str]:
-    """A URL of the repository in fsspec's memory file system, and nothing else in it."""
-    files = fsspec.filesystem("memory")
-    files.store.clear()
-    for path in stored.rglob("*"):
-        if path.is_file():
-            files.pipe_file(f"/bucket/models/{path.relative_to(stored).as_posix()}", path.read_bytes())
-    yield "memory://bucket/models"
-    files.store.clear()
 
 
 def change(memory: str, **fields: Any) -> None:
@@ -243,38 +213,6 @@ def test_whatever_a_library_raises_is_one_line_with_its_cure(error: Exception, d
 
 
 # S3's own protocol
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(s3_server: str, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """`s3://bucket/models` on a server on loopback, which the environment names as it would name AWS."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    httpx.post(f"{s3_server}/moto-api/reset").raise_for_status()
-    client = boto3.client("s3", region_name="us-east-1")
-    client.create_bucket(Bucket="bucket")
-    for path in stored.rglob("*"):
-        if path.is_file():
-            client.upload_file(str(path), "bucket", f"models/{path.relative_to(stored).as_posix()}")
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield "s3://bucket/models"
-    httpx.post(f"{s3_server}/moto-api/reset-auth", content=b"inf")
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.asyncio
