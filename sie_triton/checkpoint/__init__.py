@@ -13,7 +13,7 @@ model's meaning is remembered, not guessed. And nothing hangs: see `hub.supervis
 folder that loaders see, `hub` and `hub_failures` the network, `resolve` the order in which sources are tried.
 """
 
-from sie_triton.checkpoint.files import wanted_files, weight_files
+from sie_triton.checkpoint.files import wanted_files, weight_paths
 from sie_triton.checkpoint.found import Checkpoint, Source
 from sie_triton.checkpoint.progress import Progress, rich_progress
 from sie_triton.checkpoint.published import FAMILIES
@@ -29,5 +29,5 @@ __all__ = [
     "resolve_checkpoint",
     "rich_progress",
     "wanted_files",
-    "weight_files",
+    "weight_paths",
 ]

@@ -167,6 +167,12 @@ def parts_of(folder: Path) -> Parts:
     return read_parts(names_in(folder), lambda name: read_json(folder / name))
 
 
+def weight_paths(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files that hold the transformer's weights; others beside them may be stale."""
+    names = weight_files(names_in(folder), parts_of(folder))
+    return tuple(folder / name for name in names if name.endswith(".safetensors"))
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file; None if it is none."""
     try:
