@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ MANIFEST_DIGEST_NAME = "manifest.sha256"
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-_NO_ROOM_BYTES = 1 << 16
+_PROBE_BYTES = 1 << 20
 _DISK_ERRORS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -74,7 +75,8 @@ def staged_repository(target: Path) -> Iterator[Path]:
                     shutil.copytree(target, staging, copy_function=_link, symlinks=True)
                 else:
                     staging.mkdir()
-                yield staging
+                with disk_mistakes(target):  # while what filled the disk is still there
+                    yield staging
             finally:
                 _remove(staging)
 
@@ -89,10 +91,22 @@ def disk_mistakes(target: Path) -> Iterator[None]:
             raise
         raise DiagnosticError([_disk_mistake(target, error)]) from error
     except RuntimeError as error:
-        # torch and ONNX Runtime raise this for a write that fails, without an error number.
-        if _room(target) >= _NO_ROOM_BYTES:
+        # torch raises this for a write that fails, without an error number: the disk is asked again.
+        failed = _probe(target)
+        if failed is None:
             raise
-        raise DiagnosticError([_disk_mistake(target, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))]) from error
+        raise DiagnosticError([_disk_mistake(target, failed)]) from error
+
+
+def _probe(target: Path) -> OSError | None:
+    """Why a megabyte cannot be written beside `target`; None if it can."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.probe-") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        return error
+    return None
 
 
 def _disk_mistake(target: Path, error: OSError) -> Diagnostic:
@@ -106,12 +120,6 @@ def _disk_mistake(target: Path, error: OSError) -> Diagnostic:
     return Diagnostic(
         "SIE610", f"the repository cannot be written: {os.strerror(error.errno or 0)}", Where(place), hint
     )
-
-
-def _room(target: Path) -> int:
-    """Bytes that are free on the disk of `target`."""
-    place = next((parent for parent in (target, *target.parents) if parent.exists()), Path("/"))
-    return shutil.disk_usage(place).free
 
 
 def _require_ours(target: Path) -> None:

@@ -17,10 +17,12 @@ from sie_triton.checkpoint.files import wanted_files, weight_paths
 from sie_triton.checkpoint.found import Checkpoint, Source
 from sie_triton.checkpoint.progress import Progress, rich_progress
 from sie_triton.checkpoint.published import FAMILIES
+from sie_triton.checkpoint.published_keys import DECLARE_CODE
 from sie_triton.checkpoint.resolve import resolve_checkpoint
 from sie_triton.checkpoint.tensors import load_tensors
 
 __all__ = [
+    "DECLARE_CODE",
     "FAMILIES",
     "Checkpoint",
     "Progress",

@@ -69,3 +69,25 @@ CARRIED = frozenset(
     }
 )
 """Of those, the ones that the native configuration keeps."""
+
+DECLARE_CODE: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+    (
+        "GTE (`model_type: gte`)",
+        ("Snowflake/snowflake-arctic-embed-m-v2.0",),
+        "Gte",
+        "nothing: keys and names are transformers' own",
+    ),
+    (
+        "Qwen2 without its causal mask",
+        ("Alibaba-NLP/gte-Qwen2-7B-instruct", "NovaSearch/stella_en_1.5B_v5"),
+        "Qwen2",
+        "nothing: transformers obeys `is_causal: false`, and `Qwen2FlashAdapter` attends to both sides by itself",
+    ),
+    (
+        "Mistral without its causal mask",
+        ("GritLM/GritLM-7B",),
+        "Mistral",
+        "nothing: the bundle's `forward_kwargs` lift the mask",
+    ),
+)
+"""Layouts that name code of their own and that transformers reads as they are: name, models, class, what differs."""
