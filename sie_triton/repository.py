@@ -29,7 +29,7 @@ _PROBE_BYTES = 1 << 20
 _DISK_ERRORS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-        *(errno.ENOTDIR, errno.ENAMETOOLONG, errno.EIO, errno.EMLINK, errno.ESTALE),
+        *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO, errno.EMLINK, errno.ESTALE),
     }
 )
 """What says something about the disk or its owner; anything else is a bug of ours."""
