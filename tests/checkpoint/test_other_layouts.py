@@ -13,14 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_files import bert, safetensors, sharded, weights, without, write
+from checkpoint_files import TRANSFORMER, bert, in_folder, odd_shards, safetensors, sharded, weights, without, write
 
 from sie_triton.checkpoint import Checkpoint, resolve_checkpoint, wanted_files, weight_paths
 from sie_triton.checkpoint.tensors import read_header
 from sie_triton.checkpoint.view import rename_tensors
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
-
-TRANSFORMER = "sentence_transformers.models.Transformer"
 
 
 def resolve(folder: Path, *extra_files: str) -> Checkpoint:
@@ -35,16 +33,6 @@ def refusal(folder: Path) -> Diagnostic:
     (only,) = error.value.diagnostics
     assert only.hint
     return only
-
-
-def in_folder(folder: str = "0_Transformer", kind: str = TRANSFORMER) -> dict[str, bytes]:
-    """`bert()` with the transformer's files in a folder of their own, as sentence-transformers before 1.0 saved it."""
-    moved = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
-    moved |= {"sentence_bert_config.json"}
-    files = {f"{folder}/{name}" if name in moved else name: content for name, content in bert().items()}
-    modules = json.loads(files["modules.json"])
-    modules[0] |= {"path": folder, "type": kind}
-    return without(files, "pytorch_model.bin") | {"modules.json": json.dumps(modules).encode()}
 
 
 @pytest.mark.parametrize(
@@ -145,14 +133,6 @@ def test_a_router_whose_transformer_is_at_the_root_is_for_the_recipe_to_judge(tm
 def test_t5_encoders_are_refused_for_what_they_are(tmp_path: Path, kind: str) -> None:
     found = refusal(write(bert() | {"config.json": json.dumps({"model_type": kind}).encode()}, tmp_path))
     assert found.code == "SIE324" and "T5" in found.message
-
-
-def odd_shards() -> dict[str, bytes]:
-    """Shards under names of the author's choice; transformers reads whatever the index names."""
-    files = without(sharded(), *(name for name in sharded() if name.startswith("model-")), "pytorch_model.bin")
-    parts = {"part_1.safetensors": weights(seed=1), "part_2.safetensors": weights(seed=2)}
-    index = {"weight_map": {"w1": "part_1.safetensors", "w2": "part_2.safetensors"}}
-    return files | parts | {"model.safetensors.index.json": json.dumps(index).encode()}
 
 
 def test_shards_have_the_names_that_the_index_gives_them(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from transformers import (
 )
 
 from sie_triton.checkpoint import Checkpoint, resolve_checkpoint
+from sie_triton.diagnostics import DiagnosticError
+from sie_triton.export.modules import load_model
 
 from .bodies import load_body, load_classifier, load_mlm
 from .corpus import QUERY, TEXTS
@@ -126,3 +128,23 @@ def test_snowflakes_gte_declares_code_and_needs_none(tmp_path: Path) -> None:
     loaded = AutoModel.from_pretrained(found.folder, trust_remote_code=False)
     assert type(loaded).__name__ == "GteModel"
     assert loaded.config.rope_parameters == {"rope_type": "default", "rope_theta": 160_000}
+
+
+def test_a_head_that_is_not_as_wide_as_its_labels_is_said(tmp_path: Path) -> None:
+    """Without `id2label` transformers takes two labels, and would leave the head of one row out as random numbers."""
+    folder = make("cross_encoder_bert_identity", tmp_path).folder
+    edit_config(folder, drop=("id2label", "label2id", "num_labels"))
+    with pytest.raises(DiagnosticError) as caught:
+        load_model(folder, "sequence_classification", attention="eager", trust_remote_code=False)
+    (found,) = caught.value.diagnostics
+    assert found.code == "SIE403" and "has 1 row, and the configuration says 2 labels" in found.message
+    assert found.hint is not None and '"id2label": {"0": "LABEL_0"}' in found.hint
+
+
+def test_weights_of_another_configuration_are_said(tmp_path: Path) -> None:
+    folder = make("bert", tmp_path).folder
+    edit_config(folder, intermediate_size=40)
+    with pytest.raises(
+        DiagnosticError, match=r"is \[48, 32\] in the weights and \[40, 32\] by the configuration|is \[48\]"
+    ):
+        load_model(folder, "base", attention="eager", trust_remote_code=False)
