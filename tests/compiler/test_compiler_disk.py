@@ -86,7 +86,16 @@ def test_a_repository_that_is_a_file(tmp_path: Path) -> None:
 def test_a_build_on_a_full_disk_ends_with_the_diagnostic(tmp_path: Path, graph_format: str) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint", layers=4)
     bundles = write_bundle(tmp_path / "bundles")
-    more = ["--weights", checkpoint, "-r", tmp_path / "repository", "--format", graph_format, "--device", "cpu"]
+    more: list[str | Path] = [
+        "--weights",
+        checkpoint,
+        "-r",
+        tmp_path / "repository",
+        "--format",
+        graph_format,
+        "--device",
+        "cpu",
+    ]
     done = limited(90_000, "build", "-m", MODEL_ID, "--bundles", bundles, *more)
     assert done.returncode == 1
     assert "SIE610" in done.stderr and "Traceback" not in done.stderr, done.stderr
