@@ -18,7 +18,7 @@ from sie_triton import manifest as manifests
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.catalog import Recipe, Refusal, verdict
 from sie_triton.certificate import certify, take_reference, tokens_without_rows
-from sie_triton.checkpoint import Checkpoint, Progress, resolve_checkpoint
+from sie_triton.checkpoint import Checkpoint, Progress, resolve_checkpoint, weight_paths
 from sie_triton.config import CpuShape, available_cores, cpu_shape, machines, multiplies_bfloat16, triton_configs
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import read_facts
@@ -195,7 +195,9 @@ def _compile(
     checkpoint = _checkpoint(target, options)
     options.announce(f"{target.bundle.sie_id}: weights from {checkpoint.source} `{checkpoint.folder}`")
     _check_remote_code(target, checkpoint, options)
-    plans = make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder), options.graphs)
+    plans = make_plans(
+        target.bundle, target.profiles, read_facts(checkpoint.folder, weight_paths(checkpoint.folder)), options.graphs
+    )
     key = _build_key(target, options, checkpoint.identity)
     options.announce(f"{target.bundle.sie_id}: loading torch and transformers")
     site = _Site(
@@ -343,20 +345,15 @@ def _check_remote_code(target: Target, checkpoint: Checkpoint, options: BuildOpt
     allowed = all(recipe.needs_remote_code for _, recipe in target.profiles)
     if options.trust_remote_code and allowed:
         return
-    cure = (
-        "read the code, then pass `--trust-remote-code`"
-        if allowed
-        else "its bundle does not set `trust_remote_code: true`; add it there if you have read the code"
-    )
+    if allowed:
+        cure = "read the code, then pass `--trust-remote-code`"
+    elif all(recipe.loads_remote_code for _, recipe in target.profiles):
+        cure = "its bundle does not set `trust_remote_code: true`; add it there if you have read the code"
+    else:
+        cure = "this adapter never runs a checkpoint's code: pick another checkpoint"
+    message = f"the architecture of `{target.bundle.sie_id}` lives only in the checkpoint's own code: "
     raise DiagnosticError(
-        [
-            Diagnostic(
-                "SIE407",
-                f"the architecture of `{target.bundle.sie_id}` lives only in the checkpoint's own code",
-                Where(checkpoint.folder),
-                cure,
-            )
-        ]
+        [Diagnostic("SIE407", message + str(checkpoint.remote_code_reason), Where(checkpoint.origin), cure)]
     )
 
 
@@ -371,7 +368,7 @@ def _exporter(checkpoint: Checkpoint, options: BuildOptions) -> Exporter:
 
 
 def _weight_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return sum(path.stat().st_size for path in weight_paths(folder))
 
 
 def _replace_directory(directory: Path) -> None:
@@ -395,4 +392,6 @@ def plan_models(target: Target, options: BuildOptions) -> tuple[TritonPlan, ...]
         if _weights(target.bundle, options) or target.bundle.weights_path:
             raise
         return make_plans(target.bundle, target.profiles, None, options.graphs)
-    return make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder), options.graphs)
+    return make_plans(
+        target.bundle, target.profiles, read_facts(checkpoint.folder, weight_paths(checkpoint.folder)), options.graphs
+    )

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,14 @@ MANIFEST_DIGEST_NAME = "manifest.sha256"
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_PROBE_BYTES = 1 << 20
+_DISK_ERRORS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO, errno.EMLINK, errno.ESTALE),
+    }
+)
+"""What says something about the disk or its owner; anything else is a bug of ours."""
 
 
 def file_digest(path: Path) -> str:
@@ -51,23 +60,67 @@ def staged_repository(target: Path) -> Iterator[Path]:
     """A staging directory that starts as a copy of `target` (hard links: weights are stored once).
 
     One build at a time holds the lock; another gets a `DiagnosticError` at once. What an earlier, killed build left
-    behind is removed, whatever happens inside the block the staging directory is gone afterwards.
+    behind is removed, whatever happens inside the block the staging directory is gone afterwards. A disk that is full
+    or cannot be written, here or in the block, is a `DiagnosticError` too: SIE612.
     """
     target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
     staging = _sibling(target, "staging")
-    with _lock(target):
-        recover(target)
-        _remove(staging)
-        try:
-            if target.exists():
-                _require_ours(target)
-                shutil.copytree(target, staging, copy_function=_link, symlinks=True)
-            else:
-                staging.mkdir()
-            yield staging
-        finally:
+    with disk_mistakes(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target):
+            recover(target)
             _remove(staging)
+            try:
+                if target.exists():
+                    _require_ours(target)
+                    shutil.copytree(target, staging, copy_function=_link, symlinks=True)
+                else:
+                    staging.mkdir()
+                with disk_mistakes(target):  # while what filled the disk is still there
+                    yield staging
+            finally:
+                _remove(staging)
+
+
+@contextlib.contextmanager
+def disk_mistakes(target: Path) -> Iterator[None]:
+    """Turn what a full disk or a folder that may not be written raises, while `target` is written, into SIE612."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise DiagnosticError([_disk_mistake(target, error)]) from error
+    except RuntimeError as error:
+        # torch raises this for a write that fails, without an error number: the disk is asked again.
+        failed = _probe(target)
+        if failed is None:
+            raise
+        raise DiagnosticError([_disk_mistake(target, failed)]) from error
+
+
+def _probe(target: Path) -> OSError | None:
+    """Why a megabyte cannot be written beside `target`; None if it can."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.probe-") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+def _disk_mistake(target: Path, error: OSError) -> Diagnostic:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = (
+        "free some space, or choose another `--repository`; what was published is as it was"
+        if full
+        else "mend its permissions, or choose another `--repository`"
+    )
+    place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else target
+    return Diagnostic(
+        "SIE612", f"the repository cannot be written: {os.strerror(error.errno or 0)}", Where(place), hint
+    )
 
 
 def _require_ours(target: Path) -> None:
@@ -159,12 +212,13 @@ def write_manifest(staging: Path, manifest: Manifest) -> None:
 
 def current_manifest(target: Path) -> Manifest | None:
     """The published manifest, None where there is none. Raises `DiagnosticError` (`SIE603`) if it cannot be read."""
-    if not (target / MANIFEST_NAME).is_file():
-        return None
-    try:
-        return read_manifest(target)
-    except ManifestError as error:
-        raise DiagnosticError([Diagnostic("SIE603", str(error), Where(target))]) from None
+    with disk_mistakes(target):
+        if not (target / MANIFEST_NAME).is_file():
+            return None
+        try:
+            return read_manifest(target)
+        except ManifestError as error:
+            raise DiagnosticError([Diagnostic("SIE603", str(error), Where(target))]) from None
 
 
 def empty_manifest() -> Manifest:
@@ -212,8 +266,10 @@ def recover(target: Path) -> None:
 def clear_leftovers(target: Path) -> None:
     """Remove what a killed build left beside `target`; nothing is touched while another build runs."""
     target = target.absolute()
-    if any(_sibling(target, what).exists() for what in ("staging", "previous")):
-        with contextlib.suppress(DiagnosticError), _lock(target):
+    with disk_mistakes(target):
+        left = any(_sibling(target, what).exists() for what in ("staging", "previous"))
+    if left:
+        with contextlib.suppress(DiagnosticError), disk_mistakes(target), _lock(target):
             recover(target)
             _remove(_sibling(target, "staging"))
 

@@ -5,7 +5,8 @@ Which positions are padding the mask says, and nothing else: rows may be padded 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from sie_triton.checkpoint import load_tensors
+from sie_triton.checkpoint import load_tensors, weight_paths
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import DenseLayer, Layer, LayerNormLayer
 from sie_triton.formats import Precision
@@ -74,16 +75,18 @@ def load_model(
 
     Raises `DiagnosticError` if transformers cannot build it or the checkpoint lacks weights that decide the outputs.
     """
+    options = {
+        "dtype": DTYPES[precision],
+        "use_safetensors": True,
+        "local_files_only": True,
+        "trust_remote_code": trust_remote_code,
+        "output_loading_info": True,
+        # Reported below instead of raised: transformers' own message points to a log that nobody sees.
+        "ignore_mismatched_sizes": True,
+        **({"attn_implementation": attention} if attention else {}),
+    }
     try:
-        model, report = CLASSES[model_class].from_pretrained(
-            folder,
-            dtype=DTYPES[precision],
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            **({"attn_implementation": attention} if attention else {}),
-        )
+        model, report = CLASSES[model_class].from_pretrained(folder, **options)
     except Exception as error:  # transformers raises whatever its many loaders raise
         raise DiagnosticError(
             [
@@ -95,6 +98,8 @@ def load_model(
                 )
             ]
         ) from error
+    if report["mismatched_keys"]:
+        raise DiagnosticError([_wrong_sizes(folder, report["mismatched_keys"], model.config.num_labels)])
     # Poolers are not part of any output here; whatever else is missing would be random numbers.
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key or model_class != "base")
     if missing:
@@ -113,6 +118,25 @@ def load_model(
     model.config.use_cache = False
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _wrong_sizes(
+    folder: Path, mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]], labels: int
+) -> Diagnostic:
+    """Tensors that the configuration gives other sizes than the weights have, each as (name, stored, configured)."""
+    found = sorted((name, tuple(stored), tuple(configured)) for name, stored, configured in mismatched)
+    name, stored, configured = found[0]
+    where = Where(folder / "config.json")
+    # A head has a row for each label, in its weight and in its bias.
+    if all(theirs[0] == labels != ours[0] and theirs[1:] == ours[1:] for _, ours, theirs in found):
+        rows = f"{stored[0]} {'row' if stored[0] == 1 else 'rows'}"
+        message = f"the head `{name}` has {rows}, and the configuration says {labels} labels"
+        names = {str(number): f"LABEL_{number}" for number in range(stored[0])}
+        hint = f'without `id2label` transformers takes 2: write `"id2label": {json.dumps(names)}`'
+        return Diagnostic("SIE403", message, where, hint)
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    message = f"`{name}` is {list(stored)} in the weights and {list(configured)} by the configuration{more}"
+    return Diagnostic("SIE403", message, where, "use the `config.json` that belongs to these weights")
 
 
 def body(model: PreTrainedModel) -> nn.Module:
@@ -424,7 +448,7 @@ def projection(module: TokenVectors, folder: Path) -> list[nn.Module]:
         return [load_linear_file(folder, module.file)]
     if module.weight:
         tensors = {}
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in weight_paths(folder):
             tensors.update(load_tensors(path))
         bias = tensors.get(module.weight.removesuffix("weight") + "bias")
         return [_linear(torch.from_numpy(tensors[module.weight]), None if bias is None else torch.from_numpy(bias))]

@@ -8,6 +8,7 @@ module on other shapes before anybody gets it.
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -44,7 +45,8 @@ def export_torchscript(module: nn.Module, graph: GraphPlan, path: Path, *, max_s
     no gradients afterwards. While the file is written it needs its size on disk twice, and while it is checked the
     weights are in memory twice.
 
-    Raises `ExportError` if torch cannot trace the module, or if the file is not what was planned.
+    Raises `ExportError` if torch cannot trace the module, or if the file is not what was planned, and OSError for the
+    disk.
     """
     module.eval().requires_grad_(False)
     try:
@@ -56,6 +58,7 @@ def export_torchscript(module: nn.Module, graph: GraphPlan, path: Path, *, max_s
             path.parent.mkdir(parents=True, exist_ok=True)
             unscrubbed = path.with_name(f"{path.stem}.traced{path.suffix}")
             try:
+                _reserve(unscrubbed, 2 * _size(module))
                 scripted.save(str(unscrubbed))
                 _scrub(unscrubbed, path)
             finally:
@@ -64,13 +67,28 @@ def export_torchscript(module: nn.Module, graph: GraphPlan, path: Path, *, max_s
             loaded = cast(Callable[..., Any], torch.jit.load(str(path), map_location="cpu"))  # type: ignore[no-untyped-call]
             for rows, length in dict.fromkeys((rows, min(length, max_sequence)) for rows, length in CHECKED):
                 _check(module, loaded, graph, rows, length)
-    except ExportError:
+    except (ExportError, OSError):
         path.unlink(missing_ok=True)
         raise
     except Exception as error:  # torch raises whatever its tracer, its printer and its interpreter raise
         path.unlink(missing_ok=True)
         cause = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(f"torch cannot trace the graph `{graph.triton_model}`: {cause[-1]}") from error
+
+
+def _size(module: nn.Module) -> int:
+    """Bytes of the parameters and buffers."""
+    tensors = (*module.parameters(), *module.buffers())
+    return sum(tensor.numel() * tensor.element_size() for tensor in {id(tensor): tensor for tensor in tensors}.values())
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Ask the disk for room, and give it back. torch's writer aborts the process where a write fails; this raises."""
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def compact_weights(weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -141,8 +141,11 @@ class CheckpointFacts:
         return {**self.settings.late, **self.pipeline.late}
 
 
-def read_facts(folder: Path) -> CheckpointFacts:
-    """Read the JSON files of a checkpoint; raises `DiagnosticError` for what cannot be read or built from."""
+def read_facts(folder: Path, weights: Sequence[Path] | None = None) -> CheckpointFacts:
+    """Read the JSON files of a checkpoint; raises `DiagnosticError` for what cannot be read or built from.
+
+    `weights` are the safetensors files that count (None: all of the folder).
+    """
     pipeline, settings = Pipeline(listed=True), Settings()
     problems: list[Diagnostic] = []
     try:
@@ -163,7 +166,7 @@ def read_facts(folder: Path) -> CheckpointFacts:
         settings=settings,
         problems=tuple(problems),
         files=frozenset(path.name for path in folder.iterdir() if path.is_file()),
-        weight_shapes=weight_shapes(folder),
+        weight_shapes=weight_shapes(sorted(folder.glob("*.safetensors")) if weights is None else weights),
         truncation_side=_truncation_side(folder, tokenizer_config),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,13 @@ def _kind(value: object) -> str:
     return {"list": "a list", "str": "a text", "NoneType": "null"}.get(type(value).__name__, "a number")
 
 
-def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in the folder's safetensors files, from their headers alone.
+def weight_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in safetensors files, from their headers alone.
 
     A file starts with the header's length, eight bytes little-endian, and the header, JSON.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in files:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sie_triton.bundle import Bundle, load_bundles
 from sie_triton.catalog import Row, catalogue_table
+from sie_triton.checkpoint import DECLARE_CODE, FAMILIES
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.pages.markdown import code, listed, table
 
@@ -21,11 +22,23 @@ least one profile, {refused} are refused. `sie-triton catalog --bundles DIR` jud
 "Compiles" means that the adapter has a recipe and that the options are ones that the recipe honours. Each recipe is
 built and compared with another implementation on small checkpoints of its architectures in the tests. Of the
 checkpoints below, only `sentence-transformers/all-MiniLM-L6-v2` was built from its real weights; every build is
-compared with transformers before it is published, so a checkpoint that would differ is refused then. Where the
-architecture lives only in the checkpoint's own code (Jina v2, GTE's `new`, NomicBERT-MoE), a build needs
-`--trust-remote-code`, which is not tested.
+compared with another implementation before it is published, so a checkpoint that would differ is refused then. What
+checkpoints with code of their own need is [below](#checkpoints-that-name-code-of-their-own).
 
 A client addresses the profile `default` by the model's name, every other as `model:profile`.
+"""
+
+_LAYOUTS = """
+## Checkpoints that name code of their own
+
+Their `config.json` has an `auto_map`. Where transformers has the architecture, none of that code is needed: keys and
+tensor names are translated while the checkpoint is read, into a temporary folder that every loader sees, and nothing is
+written to the checkpoint. A key, a value or a tensor that transformers' class would not obey ends the build with its
+name (`SIE407`). What transformers lacks needs `--trust-remote-code` and an adapter that loads the architecture through
+the hub (`trust_remote_code: true` in the bundle); that is not tested.
+
+The models are examples: those of SIE's catalogue and integrations. The layouts are known from the public code of their
+authors and are tested with small checkpoints that the tests write in them; the authors' code itself was never run.
 """
 
 
@@ -46,9 +59,19 @@ def render(folder: Path) -> str:
             table(("Model", "Profiles", "Adapter", "Outputs", "Recipe, or why not"), _rows(good, mixed=True)),
             "\n## What is refused\n",
             table(("Model", "Profiles", "Adapter", "Outputs", "Why"), _rows(refused)),
+            _LAYOUTS,
+            table(("Layout", "For example", "Compiled as transformers'", "What differs from it"), _layouts()),
             "",
         ]
     )
+
+
+def _layouts() -> list[Sequence[str]]:
+    translated = [(family.name, family.models, family.native or "", family.differs) for family in FAMILIES]
+    return [
+        (name, listed(models), listed(native.split(", ")) if native else "not compiled", differs)
+        for name, models, native, differs in (*translated, *DECLARE_CODE)
+    ]
 
 
 def _rows(bundles: Iterable[Bundle], *, mixed: bool = False) -> list[Sequence[str]]:

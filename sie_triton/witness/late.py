@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,19 @@ def _tensor_projection(folder: Path, name: str) -> Callable[[Tensor], Tensor]:
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in _weight_files(folder):
         tensors.update(load_file(path))
     weight = tensors[name].double()
     bias = tensors.get(name.removesuffix("weight") + "bias")
     return lambda states: torch.nn.functional.linear(states, weight, None if bias is None else bias.double())
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The one file that transformers loads, else the shards of its index."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    return [folder / name for name in sorted(set(index["weight_map"].values()))]
 
 
 def _own_settings(subject: Subject) -> tuple[str, ...]:

@@ -75,6 +75,27 @@ def without(files: Mapping[str, bytes], *names: str) -> dict[str, bytes]:
     return {name: content for name, content in files.items() if name not in names}
 
 
+TRANSFORMER = "sentence_transformers.models.Transformer"
+
+
+def in_folder(folder: str = "0_Transformer", kind: str = TRANSFORMER) -> dict[str, bytes]:
+    """`bert()` with the transformer's files in a folder of their own, as sentence-transformers before 1.0 saved it."""
+    moved = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
+    moved |= {"sentence_bert_config.json"}
+    files = {f"{folder}/{name}" if name in moved else name: content for name, content in bert().items()}
+    modules = json.loads(files["modules.json"])
+    modules[0] |= {"path": folder, "type": kind}
+    return without(files, "pytorch_model.bin") | {"modules.json": json.dumps(modules).encode()}
+
+
+def odd_shards() -> dict[str, bytes]:
+    """Shards under names of the author's choice; transformers reads whatever the index names."""
+    files = without(sharded(), *(name for name in sharded() if name.startswith("model-")), "pytorch_model.bin")
+    parts = {"part_1.safetensors": weights(seed=1), "part_2.safetensors": weights(seed=2)}
+    index = {"weight_map": {"w1": "part_1.safetensors", "w2": "part_2.safetensors"}}
+    return files | parts | {"model.safetensors.index.json": json.dumps(index).encode()}
+
+
 def write(files: Mapping[str, bytes], folder: Path) -> Path:
     for name, content in files.items():
         path = folder / name

@@ -118,9 +118,9 @@ def _main() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (settings["file_size_limit"], settings["file_size_limit"]))
     if settings["stalled_seconds"] is not None:
-        from sie_triton import checkpoint
+        from sie_triton.checkpoint import hub
 
-        checkpoint.STALLED_SECONDS = settings["stalled_seconds"]
+        hub.STALLED_SECONDS = settings["stalled_seconds"]
     for line in sys.stdin:
         print(json.dumps(_call(json.loads(line))), flush=True)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkpoint_files import WANTED, bert, sharded, weights, without
+from checkpoint_files import WANTED, bert, in_folder, odd_shards, sharded, weights, without
 from fake_hub import FakeHub
 from resolve_elsewhere import Elsewhere, Outcome
 
@@ -317,3 +317,41 @@ def test_a_package_is_no_answer_to_a_wrong_revision(
     assert elsewhere.resolve(packaged, revision="v9").codes == ["SIE313"]
     with Elsewhere(environment | CLOSED) as alone:
         assert alone.resolve(packaged, revision="0" * 40).codes == ["SIE310"]
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "expected"),
+    [
+        ("in-a-folder", in_folder(), {"0_Transformer/model.safetensors", "0_Transformer/config.json", "modules.json"}),
+        ("odd-shards", odd_shards(), {"part_1.safetensors", "part_2.safetensors", "model.safetensors.index.json"}),
+    ],
+)
+def test_what_small_files_say_decides_what_is_fetched(
+    hub: FakeHub, elsewhere: Elsewhere, name: str, files: dict[str, bytes], expected: set[str]
+) -> None:
+    model = hub.add(f"parts/{name}", files)
+    first, second = elsewhere.resolve(f"parts/{name}"), elsewhere.resolve(f"parts/{name}", revision=model.commit)
+    assert (first.found["source"], second.found["source"]) == ("hub", "cache")
+    assert expected <= set(first.found["files"])
+    assert first.found["files"] == second.found["files"]
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "code"),
+    [
+        ("adapter", bert() | {"adapter_config.json": b"{}", "adapter_model.safetensors": weights()}, "SIE322"),
+        ("t5", bert() | {"config.json": b'{"model_type": "t5"}'}, "SIE324"),
+        (
+            "static",
+            {"modules.json": b'[{"path": "0_S", "type": "a.StaticEmbedding"}]', "0_S/model.safetensors": weights()},
+            "SIE323",
+        ),
+    ],
+)
+def test_what_is_not_compiled_is_refused_before_its_weights_are_fetched(
+    hub: FakeHub, elsewhere: Elsewhere, name: str, files: dict[str, bytes], code: str
+) -> None:
+    hub.add(f"parts/{name}", files)
+    outcome = elsewhere.resolve(f"parts/{name}")
+    assert [found["code"] for found in outcome.diagnostics] == [code]
+    assert not any("safetensors" in path for path in hub.seen(f"parts/{name}"))

@@ -23,7 +23,6 @@ which is not there yet is skipped; once it is there, it is run as any other, whe
 FOREIGN_OPTIONS: Mapping[str, str] = {
     "--build-arg": "docker",
     "--force-reinstall": "pip",
-    "--no-deps": "pip",
     "--target": "docker",
     "--trace-config": "tritonserver",
     "--update-golden": "pytest, tests/conftest.py",

@@ -12,7 +12,7 @@ from pathlib import Path
 from .factory import FAMILIES
 from .made import made
 
-# One family of each recipe and of each architecture. The other native ones differ in options or in layout, and to
+# One family of each recipe and of each architecture. The others differ in options or in layout, and to
 # compile them all takes a quarter of an hour on two cores: set SIE_TRITON_ALL_RECIPES=1.
 REPRESENTATIVE = (
     "bert",
@@ -20,8 +20,8 @@ REPRESENTATIVE = (
     "xlm_roberta",
     "mpnet",
     "modernbert",
-    "nomic_bert",
-    "gte",
+    "nomic_bert_original",
+    "gte_original",
     "qwen3",
     "mistral_bidirectional",
     "embedding_gemma",
@@ -35,14 +35,15 @@ REPRESENTATIVE = (
     "colbert_modernbert_chain",
     "colbert_rotary",
     "cross_encoder_bert_identity",
+    "cross_encoder_jina",
     "cross_encoder_modernbert_mean",
     "cross_encoder_deberta",
     "causal_qwen2_untied",
     "causal_qwen3",
     "zerank",
 )
-NATIVE = [name for name, family in FAMILIES.items() if not family.remote_only and family.has_reference]
-SERVED = NATIVE if os.environ.get("SIE_TRITON_ALL_RECIPES") else [name for name in NATIVE if name in REPRESENTATIVE]
+COMPILED = [name for name, family in FAMILIES.items() if not family.remote_only and family.has_reference]
+SERVED = COMPILED if os.environ.get("SIE_TRITON_ALL_RECIPES") else [name for name in COMPILED if name in REPRESENTATIVE]
 _GROUP = 13
 _BUILD_SECONDS = 1200
 

@@ -49,8 +49,9 @@ class Family:
     """One architecture with one set of heads and files, and the bundle that serves it.
 
     `native` names the transformers class that loads the checkpoint as it lies; None means that the published layout
-    belongs to the authors' own code. Then `twin` names the native class with the same arithmetic, where one exists,
-    and `references` compute with that or with arithmetic of their own. `modelled_on` is the file of SIE's catalogue
+    belongs to the authors' own code. Then `twin` names the native class with the same arithmetic, where one exists
+    (such a checkpoint is compiled without the authors' code), and `references` compute with that or with arithmetic of
+    their own. `modelled_on` is the file of SIE's catalogue
     whose adapter and option keys the bundle has.
     """
 
@@ -77,8 +78,8 @@ class Family:
 
     @property
     def remote_only(self) -> bool:
-        """Whether only the authors' own code reads the checkpoint as it lies."""
-        return self.native is None
+        """Whether only the authors' own code can build the model: transformers has no class of this arithmetic."""
+        return self.native is None and self.twin is None
 
     def bundle(self, checkpoint: Path) -> str:
         """The YAML text of the bundle whose weights are the folder `checkpoint`."""

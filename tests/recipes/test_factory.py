@@ -25,7 +25,7 @@ from .made import made, oracle
 from .references import Sparse, tokenize, tokenizer
 
 NATIVE = [name for name, family in FAMILIES.items() if family.native is not None]
-REMOTE_ONLY = [name for name, family in FAMILIES.items() if family.remote_only]
+AUTHORS_LAYOUT = [name for name, family in FAMILIES.items() if family.native is None]
 REFERENCED = [name for name, family in FAMILIES.items() if family.has_reference]
 REAL_VOCABULARY = {"xlm_roberta", "bge_m3"}
 """Families whose tokenizer of 250 000 pieces takes transformers seconds to load."""
@@ -65,7 +65,7 @@ def test_transformers_loads_every_weight_without_remote_code(name: str) -> None:
     assert AutoConfig.from_pretrained(made(name).folder, trust_remote_code=False).model_type == model.config.model_type
 
 
-@pytest.mark.parametrize("name", REMOTE_ONLY)
+@pytest.mark.parametrize("name", AUTHORS_LAYOUT)
 def test_a_checkpoint_for_the_authors_own_code_does_not_load_whole(name: str) -> None:
     """Some are refused, and the others are the trap: they load with weights left random, or with wrong shapes."""
     family, folder = FAMILIES[name], made(name).folder

@@ -1,0 +1,91 @@
+"""A whole checkpoint on this machine's disk."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from sie_triton.checkpoint.files import file_digest, names_in, parts_of, read_json
+from sie_triton.checkpoint.published import Beyond
+from sie_triton.checkpoint.request import Request
+from sie_triton.checkpoint.view import plain_folder, published_layout
+
+Source = Literal["folder", "cache", "hub", "package"]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on this machine's disk.
+
+    `origin` is where its files lie as they were published; nothing is ever written there. `files` are the names,
+    relative to `origin` and with `/`, that decide what the model computes. `revision` is the hub's commit (40 hex
+    digits) for everything that came from the hub or equals it, else what the bundle said.
+    """
+
+    origin: Path
+    source: Source
+    hf_id: str | None
+    revision: str | None
+    files: tuple[str, ...] = field(repr=False)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder that transformers and sentence-transformers load: `origin`, or a view of it in the plain layout.
+
+        Raises `DiagnosticError` SIE325 where there is no room for the view.
+        """
+        return plain_folder(self.origin, self.files)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """The sha256 of each of `files`, computed when first asked for."""
+        return {name: file_digest(self.origin / name) for name in self.files}
+
+    @cached_property
+    def identity(self) -> str:
+        """A stable name of these very bytes: `hf:ID@COMMIT`, or `sha256:` over names and digests for a folder."""
+        if self.source != "folder" and self.hf_id and self.revision and _COMMIT.fullmatch(self.revision):
+            return f"hf:{self.hf_id}@{self.revision}"
+        lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.digests.items()))
+        return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+    @cached_property
+    def remote_code_reason(self) -> str | None:
+        """Why only the checkpoint's own Python can build the model; None where transformers' own classes can."""
+        layout = published_layout(self.origin, self.files)
+        if layout is not None:
+            return layout.reason if isinstance(layout, Beyond) else None
+        config = self.read_config()
+        auto_map = config.get("auto_map")
+        if not isinstance(auto_map, dict) or not any(str(key).startswith("AutoModel") for key in auto_map):
+            return None
+        named = [str(name) for name in config.get("architectures") or ()]
+        try:
+            import transformers  # heavy, and only asked of checkpoints with code of their own
+        except ImportError:
+            return "its configuration names code of its own (`auto_map`)"
+        if any(hasattr(transformers, name) for name in named):
+            return None
+        return f"transformers {transformers.__version__} has no class of its `architectures` ({', '.join(named)})"
+
+    @property
+    def needs_remote_code(self) -> bool:
+        """Whether only the checkpoint's own Python can build the model."""
+        return self.remote_code_reason is not None
+
+    def read_config(self) -> dict[str, Any]:
+        """The content of the transformer's `config.json`, as published."""
+        config = read_json(self.origin / f"{parts_of(self.origin).home}config.json")
+        return config if isinstance(config, dict) else {}
+
+
+def checkpoint_at(folder: Path, source: Source, request: Request, revision: str | None) -> Checkpoint:
+    """The checkpoint of a folder that is known to be whole."""
+    files = request.wanted(names_in(folder), parts_of(folder))
+    return Checkpoint(folder, source, request.hf_id or None, revision, files)

