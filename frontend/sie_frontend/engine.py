@@ -80,6 +80,8 @@ class Engine:
         for model_id, model in manifest.models.items():
             self._rows[model_id] = RowMaker(model, repository)
             self._heads[model_id] = Heads(model, self._rows[model_id], repository)
+        # Ids that differ in how text is prepared share a Triton model: its runs bear the first one, the bundle's own.
+        self._labels = {model.triton_model: i for i, model in reversed(manifest.models.items())}
         self._queues = {model.triton_model: self._queue(model) for model in manifest.models.values()}
         self._models = {model.triton_model: model for model in manifest.models.values()}
         self._ready: dict[str, bool] = dict.fromkeys(self._queues, False)
@@ -102,7 +104,7 @@ class Engine:
             express=batching.express,
             padding_cost=batching.padding_cost,
             ahead=self.settings.inflight_extra,
-            observe=partial(self.metrics.observe_run, model.triton_model),
+            observe=partial(self.metrics.observe_run, self._labels[model.triton_model]),
         )
 
     def _buckets(self, model: Model) -> Sequence[int]:
@@ -224,6 +226,7 @@ class Engine:
             outputs = read() if call.adapter_outputs == ("dense",) else await self._off_loop(len(rows) << 20, read)
             by_text = dict(zip(unique, range(len(unique)), strict=True))
             numbers = [by_text[text] for text in texts]
+            self.metrics.truncated.labels(model_id).inc(sum(rows[number].cut for number in numbers))
             lengths = await self._counted(model_id, model, unique, rows, call)
         return Encoded(
             items=[
@@ -255,6 +258,7 @@ class Engine:
             else:
                 rows = await self._off_loop(size, maker.pair_rows, question, documents, call.options, call.instruction)
             clock.tokenized()
+            self.metrics.truncated.labels(model_id).inc(sum(row.cut for row in rows[-len(items) :]))
             parts = _score_parts(model, call)
             names = tuple(dict.fromkeys(n for part in parts for n in heads.tensors_for(part, call.options)))
             outcome = await self._submit(model_id, model, rows, names, "scoring")
@@ -301,7 +305,7 @@ class Engine:
             outcome = await self._queues[model.triton_model].submit(rows, names)
         except TritonFailure as failure:
             raise self._as_wire_error(failure, model_id, model, names, activity) from failure
-        self.metrics.queue_seconds.labels(model.triton_model).observe(outcome.queue_s)
+        self.metrics.queue_seconds.labels(self._labels[model.triton_model]).observe(outcome.queue_s)
         return outcome
 
     async def _counted(

@@ -28,12 +28,13 @@ MAX_LIMITS = 8
 class Row:
     """The tokens of one item or pair. Positions from `attended` on are computed, but nobody attends to them.
 
-    `type_ids` tell the two texts of a pair apart, for models that want it.
+    `type_ids` tell the two texts of a pair apart, for models that want it. `cut`: the text had more tokens than fit.
     """
 
     ids: IdArray
     attended: int
     type_ids: IdArray | None = None
+    cut: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -73,18 +74,23 @@ class TextTokenizer:
 
         A text that tokenises to nothing becomes one pad token that is attended to: an empty row has no mean.
         """
-        tokenizer = self._tokenizer(max_length or self.spec.max_length)
-        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
-        rows = [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
-        return [row if row.size else self._blank for row in rows]
+        return [ids for ids, _ in self.encode_with_cuts(texts, max_length)]
+
+    def encode_with_cuts(self, texts: Sequence[str], max_length: int | None = None) -> list[tuple[IdArray, bool]]:
+        """What `encode` gives, and for each text whether tokens of it were left out."""
+        limit = max_length or self.spec.max_length
+        encodings = self._tokenizer(limit).encode_batch_fast(list(texts), add_special_tokens=True)
+        rows = [(np.asarray(encoding.ids, dtype=np.int64), _was_cut(encoding, limit)) for encoding in encodings]
+        return [(ids if ids.size else self._blank, cut) for ids, cut in rows]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], max_length: int | None = None) -> list[Row]:
         """Pairs with the tokenizer's own separators, the longer text truncated first."""
-        tokenizer = self._tokenizer(max_length or self.spec.max_length)
+        limit = max_length or self.spec.max_length
         rows = []
-        for encoding in tokenizer.encode_batch_fast(list(pairs), add_special_tokens=True):
+        for encoding in self._tokenizer(limit).encode_batch_fast(list(pairs), add_special_tokens=True):
             ids = np.asarray(encoding.ids, dtype=np.int64)
-            rows.append(Row(ids, len(ids), np.asarray(encoding.type_ids, dtype=np.int64)))
+            types = np.asarray(encoding.type_ids, dtype=np.int64)
+            rows.append(Row(ids, len(ids), types, cut=_was_cut(encoding, limit)))
         return rows
 
     def encode_piece(self, text: str) -> list[int]:
@@ -100,6 +106,11 @@ class TextTokenizer:
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, as `encode` would make them."""
         return [len(row) for row in self.encode(texts)]
+
+
+def _was_cut(encoding: Any, limit: int) -> bool:
+    """Whether truncation took tokens away. `overflowing` copies them, so it is asked only of a full row."""
+    return len(encoding) >= limit and bool(encoding.overflowing)
 
 
 @dataclass(frozen=True, slots=True)

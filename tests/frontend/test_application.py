@@ -377,7 +377,7 @@ async def test_metrics_count_what_happened_and_unknown_ids_never_become_labels(s
     assert float(lines[requests % (tiny.MODEL_ID, 400)]) == 1
     assert float(lines[f'sie_frontend_items_total{{model="{tiny.MODEL_ID}"}}']) == 2
     assert float(lines['sie_frontend_errors_total{kind="model_not_found"}']) == 20
-    assert float(lines['sie_frontend_tokens_total{model="acme__tiny"}']) == 7
-    assert float(lines['sie_frontend_padded_tokens_total{model="acme__tiny"}']) == 8
+    assert float(lines[f'sie_frontend_tokens_total{{model="{tiny.MODEL_ID}"}}']) == 7
+    assert float(lines[f'sie_frontend_padded_tokens_total{{model="{tiny.MODEL_ID}"}}']) == 8
     assert float(lines["sie_frontend_ready"]) == 1
     assert float(lines["sie_frontend_pending_items"]) == 0
