@@ -270,6 +270,13 @@ class Engine:
                 scores = np.asarray([arrays[0].reshape(-1)[0] for arrays in outcome.results], dtype=np.float32)
         return Scored(scores, clock.timing(), Usage(input_tokens=sum(len(row) for row in rows)))
 
+    async def cut(self, model_id: str, model: Model, texts: Sequence[str], tokens: int) -> Sequence[str]:
+        """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""
+        if tokens >= model.tokenization.max_length:
+            return texts
+        tokenizer = self._rows[model_id].tokenizer
+        return await self._off_loop(_characters(texts), lambda: [tokenizer.cut_text(text, tokens) for text in texts])
+
     # What both share
 
     @contextlib.contextmanager

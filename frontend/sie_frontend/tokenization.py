@@ -98,6 +98,11 @@ class TextTokenizer:
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
 
+    def cut_text(self, text: str, tokens: int) -> str:
+        """The text up to the end of its first `tokens` tokens, special ones not counted."""
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        return text if len(encoding) <= tokens else text[: encoding.offsets[tokens - 1][1]]
+
     def token_id(self, token: str) -> int | None:
         """The id of a token by its exact spelling, None if it is not in the vocabulary."""
         found: int | None = self._plain.token_to_id(token)
