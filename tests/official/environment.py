@@ -10,10 +10,11 @@ from pathlib import Path
 
 from environments import Unavailable, environment, version_of
 
-__all__ = ["Unavailable", "official_interpreter"]
+__all__ = ["Unavailable", "official_interpreter", "rerank_interpreter"]
 
 PYTHON = "3.12"
-REQUIREMENTS = ("sie-sdk==0.10.1", "openai")
+REQUIREMENTS = ("sie-sdk==0.10.1", "openai", "cohere==7.3.1")
+RERANK_REQUIREMENTS = ("litellm==1.110.2", "langchain-cohere==0.6.0", "langchain-community==0.4.2")
 
 
 def official_interpreter() -> Path:
@@ -21,10 +22,19 @@ def official_interpreter() -> Path:
 
     Raises `Unavailable` without Python 3.12, or if pip cannot install.
     """
+    return environment("official-0.10.1", _base(), REQUIREMENTS)
+
+
+def rerank_interpreter() -> Path:
+    """The interpreter that has the clients which need many packages; raises as `official_interpreter` does."""
+    return environment("rerank-clients", _base(), RERANK_REQUIREMENTS)
+
+
+def _base() -> Path:
     base = next((candidate for candidate in _candidates() if version_of(candidate) == PYTHON), None)
     if base is None:
         raise Unavailable(f"the official clients need Python {PYTHON}, which is not here")
-    return environment("official-0.10.1", base, REQUIREMENTS)
+    return base
 
 
 def _candidates() -> Iterator[Path]:
