@@ -21,7 +21,7 @@ from sie_triton.certificate import certify, take_reference, tokens_without_rows
 from sie_triton.checkpoint import Checkpoint, Progress, resolve_checkpoint, weight_paths
 from sie_triton.config import CpuShape, available_cores, cpu_shape, machines, multiplies_bfloat16, triton_configs
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.facts import read_facts
+from sie_triton.facts import CheckpointFacts, read_facts
 from sie_triton.formats import Precision
 from sie_triton.half_precision import OVERFLOW, measure_half
 from sie_triton.model_runner import config_path
@@ -195,9 +195,7 @@ def _compile(
     checkpoint = _checkpoint(target, options)
     options.announce(f"{target.bundle.sie_id}: weights from {checkpoint.source} `{checkpoint.folder}`")
     _check_remote_code(target, checkpoint, options)
-    plans = make_plans(
-        target.bundle, target.profiles, read_facts(checkpoint.folder, weight_paths(checkpoint.folder)), options.graphs
-    )
+    plans = make_plans(target.bundle, target.profiles, _facts(checkpoint), options.graphs)
     key = _build_key(target, options, checkpoint.identity)
     options.announce(f"{target.bundle.sie_id}: loading torch and transformers")
     site = _Site(
@@ -392,6 +390,8 @@ def plan_models(target: Target, options: BuildOptions) -> tuple[TritonPlan, ...]
         if _weights(target.bundle, options) or target.bundle.weights_path:
             raise
         return make_plans(target.bundle, target.profiles, None, options.graphs)
-    return make_plans(
-        target.bundle, target.profiles, read_facts(checkpoint.folder, weight_paths(checkpoint.folder)), options.graphs
-    )
+    return make_plans(target.bundle, target.profiles, _facts(checkpoint), options.graphs)
+
+
+def _facts(checkpoint: Checkpoint) -> CheckpointFacts:
+    return read_facts(checkpoint.folder, weight_paths(checkpoint.folder))

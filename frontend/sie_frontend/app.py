@@ -6,30 +6,49 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
 
+import numpy as np
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
 
 from sie_frontend import errors
+from sie_frontend.bulk import in_parts, total_timing
 from sie_frontend.drain import Drain, DrainMiddleware, Phase
-from sie_frontend.engine import Engine
+from sie_frontend.engine import Encoded, Engine, Scored
 from sie_frontend.errors import WireError
 from sie_frontend.listing import list_models, model_info
-from sie_frontend.manifest import Model
+from sie_frontend.manifest import MANIFEST_NAME, Model
 from sie_frontend.metrics import CONTENT_TYPE, Metrics
 from sie_frontend.negotiation import check_machine_profile, check_remote, response_format
-from sie_frontend.observation import Exchange, Observer
-from sie_frontend.openai import SUCCESS_HEADERS, embeddings_body, parse_embeddings, resolve_embeddings
+from sie_frontend.observation import UNKNOWN_ROUTE, Exchange, Observer
+from sie_frontend.openai import (
+    SUCCESS_HEADERS,
+    embeddings_body,
+    embeddings_pieces,
+    parse_embeddings,
+    resolve_embeddings,
+)
 from sie_frontend.options import resolve_encode, resolve_score
 from sie_frontend.requests import Item, check_body_size, parse_encode, parse_score
-from sie_frontend.responses import encode_body, rank_scores, score_body, success_headers
+from sie_frontend.rerank import (
+    Dialect,
+    RerankRequest,
+    dialect_of,
+    parse_rerank,
+    rerank_body,
+    rerank_v2_body,
+    reranking_unsupported,
+)
+from sie_frontend.responses import ScoreEntry, Usage, encode_body, rank_scores, score_body, success_headers
 from sie_frontend.settings import Settings, SettingsError
 from sie_frontend.storage import open_repository
 from sie_frontend.tracing import Tracing, make_tracing
@@ -37,6 +56,21 @@ from sie_frontend.tracing import Tracing, make_tracing
 log = logging.getLogger("sie_frontend")
 
 Handler = Callable[["Frontend", Request, Exchange], Awaitable[Response]]
+
+
+class Envelope(Enum):
+    """In whose shape a route's errors are."""
+
+    SIE = "sie"
+    OPENAI = "openai"
+    COHERE = "cohere"
+
+
+# What a route does, where something unforeseen happens while it does it.
+_ACTIVITIES: Final = {"score": "scoring", "rerank": "reranking"}
+
+# SIE's tasks that nothing here does.
+_TASKS_NOT_SERVED: Final = {"extract": "extraction", "generate": "generation"}
 
 
 class Frontend:
@@ -54,6 +88,8 @@ class Frontend:
         self.tracing = tracing or make_tracing()
         self.observer = Observer(self.metrics, self.tracing, self.manifest.models, access_log=settings.access_log)
         self.runtime_instance = secrets.token_hex(32)
+        self.built = _built(self.repository.folder)
+        self.served = ""
         self._engine: Engine | None = None
 
     @property
@@ -86,6 +122,12 @@ class Frontend:
         return model
 
 
+def _built(repository: Path) -> int:
+    """When a repository was published, in seconds since 1970; of a copy from an object store, when it was fetched."""
+    document = repository / MANIFEST_NAME
+    return int((document if document.exists() else repository).stat().st_mtime)
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body; refused as soon as it is known to be over the limit, before it is held."""
     declared = request.headers.get("content-length", "")
@@ -102,9 +144,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 async def encode(frontend: Frontend, request: Request, exchange: Exchange) -> Response:
     """`POST /v1/encode/{model}`. The order of the checks is the contract's."""
     model_id = exchange.model_id
-    check_machine_profile(request.headers.get("x-sie-machine-profile"), frontend.settings.machine_profile)
-    check_remote(request.headers.get("x-sie-remote"))
-    body = await read_body(request, frontend.settings.max_body_bytes)
+    body = await _checked_body(frontend, request)
     parsed = parse_encode(body, request.headers.get("content-type"))
     exchange.body_read()
     model = frontend.model(model_id)
@@ -129,9 +169,7 @@ async def encode(frontend: Frontend, request: Request, exchange: Exchange) -> Re
 async def score(frontend: Frontend, request: Request, exchange: Exchange) -> Response:
     """`POST /v1/score/{model}`."""
     model_id = exchange.model_id
-    check_machine_profile(request.headers.get("x-sie-machine-profile"), frontend.settings.machine_profile)
-    check_remote(request.headers.get("x-sie-remote"))
-    body = await read_body(request, frontend.settings.max_body_bytes)
+    body = await _checked_body(frontend, request)
     parsed = parse_score(body, request.headers.get("content-type"))
     exchange.body_read()
     model = frontend.model(model_id)
@@ -149,18 +187,78 @@ async def score(frontend: Frontend, request: Request, exchange: Exchange) -> Res
 
 async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -> Response:
     """`POST /v1/embeddings`, as OpenAI's clients call it. The model is named in the body."""
-    body = await read_body(request, frontend.settings.max_body_bytes)
+    body = await _checked_body(frontend, request)
     parsed = parse_embeddings(body, request.headers.get("content-type"))
     exchange.model_id = parsed.model
     exchange.body_read()
     model = frontend.model(parsed.model)
     call = resolve_embeddings(parsed, profiles=model.profiles, declared_dims=_declared_dims(model))
-    items = [Item(text=text) for text in parsed.texts]
-    encoded = await frontend.engine.encode(parsed.model, model, items, call)
-    exchange.computed(len(items), encoded.usage.input_tokens, encoded.timing)
-    vectors = [item.dense for item in encoded.items if item.dense is not None]
-    content = embeddings_body(parsed, vectors, input_tokens=encoded.usage.input_tokens)
-    return Response(content, headers=SUCCESS_HEADERS)
+
+    async def part(texts: Sequence[str]) -> Encoded:
+        return await frontend.engine.encode(parsed.model, model, [Item(text=text) for text in texts], call)
+
+    encoded = await in_parts(parsed.texts, frontend.settings.max_items, part, request.is_disconnected)
+    tokens = sum(one.usage.input_tokens for one in encoded)
+    exchange.computed(len(parsed.texts), tokens, total_timing([one.timing for one in encoded]))
+    vectors = [item.dense for one in encoded for item in one.items if item.dense is not None]
+    if len(encoded) > 1:
+        pieces = embeddings_pieces(parsed, vectors, input_tokens=tokens)
+        return StreamingResponse(pieces, headers=SUCCESS_HEADERS)
+    return Response(embeddings_body(parsed, vectors, input_tokens=tokens), headers=SUCCESS_HEADERS)
+
+
+async def rerank(frontend: Frontend, request: Request, exchange: Exchange) -> Response:
+    """`POST /v1/rerank`, as Jina's clients and Cohere's first ones call it."""
+    parsed, ranking, usage = await _ranked(frontend, request, exchange, dialect_of(request.headers))
+    return Response(rerank_body(parsed, ranking, usage), headers=SUCCESS_HEADERS)
+
+
+async def rerank_v2(frontend: Frontend, request: Request, exchange: Exchange) -> Response:
+    """`POST /v2/rerank`, as Cohere's newer clients call it."""
+    parsed, ranking, usage = await _ranked(frontend, request, exchange, Dialect.COHERE_V2)
+    return Response(rerank_v2_body(parsed, ranking, usage), headers=SUCCESS_HEADERS)
+
+
+async def _ranked(
+    frontend: Frontend, request: Request, exchange: Exchange, dialect: Dialect
+) -> tuple[RerankRequest, list[ScoreEntry], Usage]:
+    """What was asked, and the documents' indexes with their scores, best first."""
+    parsed = parse_rerank(await _checked_body(frontend, request), dialect)
+    model_id = exchange.model_id = parsed.model
+    exchange.body_read()
+    model = frontend.model(model_id)
+    if "score" not in model.outputs:
+        raise reranking_unsupported(model_id)
+    asked = parsed.as_score()
+    call = resolve_score(asked, profiles=model.profiles)
+    texts = parsed.texts
+    if parsed.max_tokens is not None:
+        texts = await frontend.engine.cut(model_id, model, texts, parsed.max_tokens)
+
+    async def part(documents: Sequence[str]) -> Scored:
+        items = [Item(text=document) for document in documents]
+        return await frontend.engine.score(model_id, model, asked.query, items, call)
+
+    scored = await in_parts(texts, frontend.settings.max_items, part, request.is_disconnected)
+    usage = Usage(input_tokens=sum(one.usage.input_tokens for one in scored))
+    exchange.computed(len(texts), usage.input_tokens, total_timing([one.timing for one in scored]))
+    names = [str(index) for index in range(len(texts))]
+    return parsed, rank_scores(np.concatenate([one.scores for one in scored]), names, model_id), usage
+
+
+async def not_served(frontend: Frontend, request: Request, exchange: Exchange) -> Response:
+    """SIE's routes for tasks that nothing here does: an answer that says so, and what is served."""
+    await _checked_body(frontend, request)
+    model_id = exchange.model_id
+    known = model_id in frontend.manifest.models
+    raise errors.task_not_served(model_id, _TASKS_NOT_SERVED[exchange.route], frontend.served, known=known)
+
+
+async def _checked_body(frontend: Frontend, request: Request) -> bytes:
+    """The body of a request whose headers ask for nothing that this worker is not."""
+    check_machine_profile(request.headers.get("x-sie-machine-profile"), frontend.settings.machine_profile)
+    check_remote(request.headers.get("x-sie-remote"))
+    return await read_body(request, frontend.settings.max_body_bytes)
 
 
 def _encode_outputs(model: Model) -> list[str]:
@@ -190,7 +288,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
         return Response(frontend.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
     async def models(_: Request) -> Response:
-        return _json(list_models(frontend.engine, frontend.runtime_instance))
+        return _json(list_models(frontend.engine, frontend.runtime_instance, frontend.built))
 
     async def one_model(request: Request) -> Response:
         model_id = request.path_params["model"]
@@ -203,43 +301,65 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
     async def root(_: Request) -> Response:
         return RedirectResponse("/v1/models", status_code=307)
 
+    def post(path: str, route: str, handler: Handler, envelope: Envelope = Envelope.SIE) -> Route:
+        return Route(path, _guarded(frontend, route, handler, envelope), methods=["POST"])
+
+    routes: list[BaseRoute] = [  # starlette tries them one after the other
+        post("/v1/encode/{model:path}", "encode", encode),
+        post("/v1/score/{model:path}", "score", score),
+        post("/v1/embeddings", "embeddings", embeddings, Envelope.OPENAI),
+        post("/v1/rerank", "rerank", rerank, Envelope.OPENAI),
+        post("/v2/rerank", "rerank", rerank_v2, Envelope.COHERE),
+        Route("/v1/models", models),
+        Route("/v1/models/{model:path}", one_model),
+        Route("/livez", livez),
+        Route("/healthz", readyz),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+        Route("/", root),
+    ]
+    frontend.served = _sentence_of(routes)
+    for route in _TASKS_NOT_SERVED:
+        routes.append(post(f"/v1/{route}/{{model:path}}", route, not_served))
+
+    async def framework_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _unknown_route(frontend, request, error)
+
     app = Starlette(
-        routes=[  # starlette tries them one after the other
-            Route("/v1/encode/{model:path}", _guarded(frontend, "encode", encode), methods=["POST"]),
-            Route("/v1/score/{model:path}", _guarded(frontend, "score", score), methods=["POST"]),
-            Route("/v1/embeddings", _guarded(frontend, "embeddings", embeddings), methods=["POST"]),
-            Route("/", root),
-            Route("/livez", livez),
-            Route("/healthz", readyz),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics),
-            Route("/v1/models", models),
-            Route("/v1/models/{model:path}", one_model),
-        ],
+        routes=routes,
         middleware=[Middleware(DrainMiddleware, frontend.drain)],
         lifespan=frontend.lifespan,
-        exception_handlers={HTTPException: _framework_error},
+        exception_handlers={HTTPException: framework_error},
     )
     app.state.frontend = frontend
     return app
 
 
-def _guarded(frontend: Frontend, route: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def _sentence_of(routes: Iterable[BaseRoute]) -> str:
+    """What this server serves, in a sentence."""
+    found = (route for route in routes if isinstance(route, Route))
+    named = [f"{'POST' if 'POST' in (route.methods or ()) else 'GET'} {route.path_format}" for route in found]
+    return f"This server serves {', '.join(named[:-1])} and {named[-1]}."
+
+
+def _guarded(
+    frontend: Frontend, route: str, handler: Handler, envelope: Envelope
+) -> Callable[[Request], Awaitable[Response]]:
     """Answer every failure in the contract's envelope and tell of every request."""
-    openai = route == "embeddings"
 
     async def answer(request: Request) -> Response:
         with frontend.observer.exchange(route, request.path_params.get("model", ""), request.headers) as exchange:
             try:
                 response = await handler(frontend, request, exchange)
             except WireError as error:
-                response = _refusal(frontend, error, openai=openai)
+                response = _refusal(frontend, error, envelope)
             except ClientDisconnect:
                 response = Response(status_code=499)
             except Exception:
                 log.exception("unexpected failure in %s of %r", route, exchange.model_id)
-                failed = errors.inference_error("scoring" if route == "score" else "encoding")
-                response = _refusal(frontend, failed, openai=openai)
+                failed = errors.inference_error(_ACTIVITIES.get(route, "encoding"))
+                response = _refusal(frontend, failed, envelope)
             exchange.status = response.status_code
             response.headers.update(exchange.headers)
         return response
@@ -247,20 +367,31 @@ def _guarded(frontend: Frontend, route: str, handler: Handler) -> Callable[[Requ
     return answer
 
 
-def _refusal(frontend: Frontend, error: WireError, *, openai: bool = False) -> Response:
+def _refusal(frontend: Frontend, error: WireError, envelope: Envelope = Envelope.SIE) -> Response:
     frontend.metrics.errors.labels(error.kind.value).inc()
     if error.row.log_level >= logging.WARNING:
         log.log(error.row.log_level, "%s: %s", error.code, error.message)
     headers = error.headers()
-    if openai:
-        return Response(error.openai_body(), status_code=error.status, headers=headers)
+    if envelope is not Envelope.SIE:
+        body = error.openai_body() if envelope is Envelope.OPENAI else error.cohere_body()
+        return Response(body, status_code=error.status, headers=headers)
     headers["x-sie-runtime-instance"] = frontend.runtime_instance
     return Response(error.body(), status_code=error.status, headers=headers)
 
 
-async def _framework_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _json({"detail": error.detail}, status=error.status_code)
+def _unknown_route(frontend: Frontend, request: Request, error: HTTPException) -> Response:
+    """The answer to a path or a method that is not served; it is counted, under a label that nobody can make up."""
+    with frontend.observer.exchange(UNKNOWN_ROUTE, "", request.headers) as exchange:
+        if error.status_code == 405:
+            refusal = errors.method_not_allowed()
+        else:
+            refusal = errors.route_not_found(request.method, request.url.path, frontend.served)
+        frontend.metrics.errors.labels(refusal.kind.value).inc()
+        headers = refusal.headers()
+        if allowed := (error.headers or {}).get("Allow"):
+            headers["allow"] = ", ".join(sorted(allowed.split(", ")))
+        exchange.status = refusal.status
+        return Response(refusal.body(), refusal.status, {**headers, **exchange.headers})
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -90,6 +90,8 @@ class Engine:
         for model_id, model in manifest.models.items():
             self._rows[model_id] = RowMaker(model, repository, request_bytes=settings.max_body_bytes)
             self._heads[model_id] = Heads(model, self._rows[model_id], repository)
+        # Ids that differ in how text is prepared share a Triton model: its runs bear the first one, the bundle's own.
+        self._labels = {model.triton_model: i for i, model in reversed(manifest.models.items())}
         self._queues = {model.triton_model: self._queue(model) for model in manifest.models.values()}
         self._models = {model.triton_model: model for model in manifest.models.values()}
         self._ready: dict[str, bool] = dict.fromkeys(self._queues, False)
@@ -112,7 +114,7 @@ class Engine:
             express=batching.express,
             padding_cost=batching.padding_cost,
             ahead=self.settings.inflight_extra,
-            observe=partial(self.metrics.observe_run, model.triton_model),
+            observe=partial(self.metrics.observe_run, self._labels[model.triton_model]),
             divisible=_may_be_one_rows,
         )
 
@@ -240,6 +242,7 @@ class Engine:
             outputs = read() if call.adapter_outputs == ("dense",) else await self._off_loop(len(rows) << 20, read)
             by_text = dict(zip(unique, range(len(unique)), strict=True))
             numbers = [by_text[text] for text in texts]
+            self.metrics.truncated.labels(model_id).inc(sum(rows[number].cut for number in numbers))
             lengths = await self._counted(model_id, model, unique, rows, call)
         return Encoded(
             items=[
@@ -274,6 +277,7 @@ class Engine:
             make_rows = late_rows if late else RowMaker.pair_rows
             rows = await self._off_loop(size, make_rows, maker, question, documents, call.options, call.instruction)
             clock.tokenized()
+            self.metrics.truncated.labels(model_id).inc(sum(row.cut for row in rows[-len(items) :]))
             names = tuple(dict.fromkeys(n for part in parts for n in heads.tensors_for(part, call.options)))
             outcome = await self._submit(model_id, model, rows, names, "scoring", places)
             clock.computed(outcome)
@@ -285,6 +289,13 @@ class Engine:
         tokens = sum(map(len, rows))
         # A query counts once with each document, whether or not the model reads it so.
         return Scored(scores, clock.timing(), Usage(tokens + len(rows[0]) * (len(items) - 1) if late else tokens))
+
+    async def cut(self, model_id: str, model: Model, texts: Sequence[str], tokens: int) -> Sequence[str]:
+        """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""
+        if tokens >= model.tokenization.max_length:
+            return texts
+        tokenizer = self._rows[model_id].tokenizer
+        return await self._off_loop(_characters(texts), lambda: [tokenizer.cut_text(text, tokens) for text in texts])
 
     # What both share
 
@@ -337,7 +348,7 @@ class Engine:
             raise self._as_wire_error(failure.cause, model_id, model, names, activity, where) from failure
         except TritonFailure as failure:
             raise self._as_wire_error(failure, model_id, model, names, activity) from failure
-        self.metrics.queue_seconds.labels(model.triton_model).observe(outcome.queue_s)
+        self.metrics.queue_seconds.labels(self._labels[model.triton_model]).observe(outcome.queue_s)
         return outcome
 
     async def _counted(

@@ -1,7 +1,8 @@
 """Every refusal the frontend can answer with: one table from kind to status, code, Retry-After and log level.
 
-The envelopes are SIE's: `{"detail": {"code", "message", ...}}` on its own routes, `{"error": {...}}` on the
-OpenAI route, and the bare `{"detail": ...}` of an HTTP framework where SIE lets its framework answer.
+The envelopes are SIE's: `{"detail": {"code", "message", ...}}` on its own routes, `{"error": {...}}` on those of
+OpenAI's shape, and the bare `{"detail": ...}` of an HTTP framework where SIE lets its framework answer. On Cohere's
+route the message stands beside OpenAI's envelope, where Cohere's clients look for it.
 Bodies are JSON whatever the client accepts.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -49,6 +50,9 @@ class ErrorRow(NamedTuple):
     openai_type: str
     openai_code: str
 
+
+# From this ratio of `difflib` on, an id is suggested for another.
+_ALIKE: Final = 0.6
 
 _CLIENT: Final = "invalid_request_error"
 _SERVER: Final = "server_error"
@@ -130,16 +134,20 @@ class WireError(Exception):
 
     def openai_body(self) -> bytes:
         """The JSON body on the OpenAI route; framework bodies (404, 405, 422, shutdown) are the same there."""
-        if self.code is None:
-            return self.body()
-        error = {
+        return self.body() if self.code is None else _dump({"error": self._openai_error()})
+
+    def cohere_body(self) -> bytes:
+        """The JSON body on Cohere's own route."""
+        return self.body() if self.code is None else _dump({"message": self.message, "error": self._openai_error()})
+
+    def _openai_error(self) -> dict[str, Any]:
+        return {
             "message": self.message,
             "type": self.row.openai_type,
             "param": self.param,
             "code": self.openai_code or self.row.openai_code,
             **self.extras,
         }
-        return _dump({"error": error})
 
 
 def _dump(body: Mapping[str, Any]) -> bytes:
@@ -161,12 +169,52 @@ def body_too_large(limit: int) -> WireError:
 
 
 def model_not_found(model_id: str, known_ids: Iterable[str]) -> WireError:
-    """404: no such id. Up to three known ids that look alike, whatever their case, are suggested."""
+    """404: no such id. Up to three known ids are suggested that look alike, whatever their case, and their owner."""
     message = f"Model '{model_id}' not found"
-    by_lowered = {known.lower(): known for known in known_ids}
-    if alike := difflib.get_close_matches(model_id.lower(), by_lowered, n=3, cutoff=0.6):
-        message += " Did you mean " + ", ".join(f"'{by_lowered[lowered]}'" for lowered in alike) + "?"
+    likeness = _likeness_to(model_id)
+    ranked = sorted(((likeness(known), known) for known in known_ids), key=lambda pair: -pair[0])
+    if alike := [f"'{known}'" for value, known in ranked[:3] if value >= _ALIKE]:
+        message += f" Did you mean {', '.join(alike)}?"
     return WireError(ErrorKind.MODEL_NOT_FOUND, message)
+
+
+def _likeness_to(model_id: str) -> Callable[[str], float]:
+    """How much another id looks like this one: 1 if it is the same but for its case or its owner, 0 for unlike ones."""
+    wanted = model_id.lower()
+    whole: difflib.SequenceMatcher[str] = difflib.SequenceMatcher(b=wanted)
+    name: difflib.SequenceMatcher[str] = difflib.SequenceMatcher(b=wanted.rpartition("/")[2])
+
+    def likeness(other: str) -> float:
+        whole.set_seq1(other.lower())
+        name.set_seq1(other.lower().rpartition("/")[2])
+        return max(map(_ratio, (whole, name)))
+
+    return likeness
+
+
+def _ratio(matcher: difflib.SequenceMatcher[str]) -> float:
+    # The bounds first: anybody may send an id of many kilobytes.
+    worth = matcher.real_quick_ratio() >= _ALIKE and matcher.quick_ratio() >= _ALIKE
+    return matcher.ratio() if worth else 0.0
+
+
+def route_not_found(method: str, path: str, served: str) -> WireError:
+    """404: no such route. `served` is a sentence that says which there are."""
+    return WireError(ErrorKind.ROUTE_NOT_FOUND, f"Not Found: {method} {path[:256]} is not served. {served}")
+
+
+def method_not_allowed() -> WireError:
+    """405: the route has other methods, which `Allow` names."""
+    return WireError(ErrorKind.METHOD_NOT_ALLOWED, "Method Not Allowed")
+
+
+def task_not_served(model_id: str, task: str, served: str, *, known: bool) -> WireError:
+    """400 for a model that is served, else 404: this server does no `task`. `served` as for `route_not_found`."""
+    if known:
+        return invalid_input(f"Model '{model_id}' does not support {task}, and no model here does. {served}")
+    return WireError(
+        ErrorKind.MODEL_NOT_FOUND, f"Model '{model_id}' not found, and no model here supports {task}. {served}"
+    )
 
 
 def model_loading(model_id: str) -> WireError:
@@ -194,7 +242,7 @@ def resource_exhausted(message: str) -> WireError:
 
 
 def inference_error(activity: str) -> WireError:
-    """500: anything unforeseen. `activity` is `encoding` or `scoring`; the cause is for the log only."""
+    """500: anything unforeseen. `activity` is `encoding`, `scoring` …; the cause is for the log only."""
     return WireError(ErrorKind.INFERENCE_ERROR, f"internal error during {activity}")
 
 

@@ -1,4 +1,7 @@
-"""`GET /v1/models`: what each routable id takes and gives, and whether it can be asked now."""
+"""`GET /v1/models`: what each routable id takes and gives, and whether it can be asked now.
+
+The list is SIE's under `models`, and OpenAI's under `object` and `data`, so that either's clients find theirs.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,22 @@ from sie_frontend.engine import Engine
 from sie_frontend.manifest import Model
 
 
-def list_models(engine: Engine, runtime_instance: str) -> dict[str, Any]:
-    """Every routable id, variants included."""
+def list_models(engine: Engine, runtime_instance: str, built: int) -> dict[str, Any]:
+    """Every routable id, variants included. `built` is when the repository was, in seconds since 1970."""
     models = engine.manifest.models.items()
-    return {"models": [model_info(engine, runtime_instance, model_id, model) for model_id, model in models]}
+    return {
+        "models": [model_info(engine, runtime_instance, model_id, model) for model_id, model in models],
+        "object": "list",
+        "data": [
+            {"id": model_id, "object": "model", "created": built, "owned_by": _owner(model_id)}
+            for model_id, _ in models
+        ],
+    }
+
+
+def _owner(model_id: str) -> str:
+    owner, slash, _ = model_id.partition("/")
+    return owner if slash else ""
 
 
 def model_info(engine: Engine, runtime_instance: str, model_id: str, model: Model) -> dict[str, Any]:

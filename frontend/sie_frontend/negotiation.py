@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from sie_frontend.errors import ErrorKind, WireError, invalid_input
+from sie_frontend.errors import ErrorKind, WireError
 
 _MSGPACK_TYPES: Final = ("application/msgpack", "application/x-msgpack")
 _JSON_TYPE: Final = "application/json"
@@ -37,17 +37,22 @@ def response_format(accept: str | None) -> WireFormat:
 def check_remote(header: str | None) -> None:
     """Refuse any `X-SIE-Remote` but `forbid` (we never answer remotely, so that one asks for nothing)."""
     if header is not None and header != "forbid":
-        raise invalid_input("X-SIE-Remote accepts only 'forbid'")
+        raise WireError(ErrorKind.INVALID_INPUT, "X-SIE-Remote accepts only 'forbid'", openai_code="INVALID_INPUT")
 
 
 def check_machine_profile(requested: str | None, identity: str | None) -> None:
-    """Refuse an `X-SIE-Machine-Profile` other than this worker's `identity` (null: it has none)."""
-    if not requested or requested == identity:
+    """Refuse an `X-SIE-Machine-Profile` other than this worker's `identity` (null: none); case does not count."""
+    if not requested or (identity and requested.strip().lower() == identity.strip().lower()):
         return
+    if identity:
+        worker = f"this worker is '{identity}'. Check where the request is routed"
+    else:
+        worker = "this worker has none: SIE_MACHINE_PROFILE is not set. Route the request to a worker of that profile"
     raise WireError(
         ErrorKind.INVALID_INPUT,
-        f"Machine profile '{requested}' was requested but this worker is '{identity}'",
+        f"Request targets machine profile '{requested}' but {worker}, or remove the X-SIE-MACHINE-PROFILE header.",
         extras={"requested_profile": requested, "worker_identity": identity},
+        openai_code="INVALID_INPUT",
     )
 
 

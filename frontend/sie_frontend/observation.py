@@ -7,7 +7,7 @@ import time
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sie_frontend.logs import REQUEST_ID, new_request_id, sane_request_id
 from sie_frontend.metrics import Metrics
@@ -15,6 +15,9 @@ from sie_frontend.responses import Timing
 from sie_frontend.tracing import Tracing, stages_ms
 
 access = logging.getLogger("sie_frontend.access")
+
+# The label of every request to a path or a method that is not served: anybody could make up others.
+UNKNOWN_ROUTE: Final = "unknown"
 
 
 @dataclass(slots=True)

@@ -6,8 +6,10 @@ The 422 bodies are those of the web framework that SIE answers with: a list of `
 from __future__ import annotations
 
 import json
+import math
+import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.message import Message
 from typing import Any, Final, Literal
@@ -17,13 +19,23 @@ from numpy.typing import NDArray
 
 from sie_frontend.errors import JSON_TYPE, ErrorKind, WireError
 from sie_frontend.options import ResolvedCall, resolve_encode
-from sie_frontend.requests import EncodeParams, check_body_size
+from sie_frontend.requests import MAX_ITEM_TEXT_BYTES, EncodeParams, check_body_size
 from sie_frontend.responses import widened
 
 EncodingFormat = Literal["float", "base64"]
 
 # A successful answer carries these and none of the stage times of an encode call.
 SUCCESS_HEADERS: Final[Mapping[str, str]] = {"x-sie-served-by": "local", "content-type": JSON_TYPE}
+
+# The vectors of a request are held until all of them are there: these bound what one request may hold.
+MAX_INPUTS: Final = 8192
+
+# So many vectors become text at a time.
+_RENDERED_AT_ONCE: Final = 256
+
+# What pydantic takes for a whole number, and how many digits of it.
+_WHOLE: Final = re.compile(r"[+-]?[0-9]+(_[0-9]+)*(\.0+)?", re.ASCII)
+_MAX_DIGITS: Final = 4300
 
 _MISSING: Final = object()
 
@@ -51,6 +63,11 @@ def parse_embeddings(body: bytes, content_type: str | None) -> EmbeddingsRequest
         raise _unprocessable(mistakes)
     if not texts:
         raise _refused("Input cannot be empty", param="input")
+    if len(texts) > MAX_INPUTS:
+        message = f"Input has {len(texts)} texts but a request may have at most {MAX_INPUTS}; split it into several"
+        raise _refused(message, param="input")
+    for index, text in enumerate(texts):
+        check_text_bytes(text, f"input[{index}]", param="input")
     return EmbeddingsRequest(model, tuple(texts), encoding_format, dimensions)
 
 
@@ -83,21 +100,28 @@ def resolve_embeddings(
 
 def embeddings_body(request: EmbeddingsRequest, vectors: Sequence[NDArray[Any]], *, input_tokens: int | None) -> bytes:
     """The body of a successful call: one vector [d] per text, and a token count estimated where it is unknown."""
-    tokens = sum(len(text) // 4 for text in request.texts) if input_tokens is None else input_tokens
-    body = {
-        "object": "list",
-        "data": [
+    return b"".join(embeddings_pieces(request, vectors, input_tokens=input_tokens))
+
+
+def embeddings_pieces(
+    request: EmbeddingsRequest, vectors: Sequence[NDArray[Any]], *, input_tokens: int | None
+) -> Iterator[bytes]:
+    """The same body piece by piece: a float takes four bytes in a vector, and five times that in the body."""
+    yield b'{"object":"list","data":['
+    for start in range(0, len(vectors), _RENDERED_AT_ONCE):
+        entries = [
             {"object": "embedding", "embedding": _rendered(vector, request.encoding_format), "index": index}
-            for index, vector in enumerate(vectors)
-        ],
-        "model": request.model,
-        "usage": {
-            "prompt_tokens": tokens,
-            "total_tokens": tokens,
-            "sie_token_source": "character_estimate" if input_tokens is None else "worker",
-        },
+            for index, vector in enumerate(vectors[start : start + _RENDERED_AT_ONCE], start)
+        ]
+        rendered = orjson.dumps(entries, option=orjson.OPT_SERIALIZE_NUMPY)
+        yield (b"," if start else b"") + rendered[1:-1]
+    tokens = sum(len(text) // 4 for text in request.texts) if input_tokens is None else input_tokens
+    usage = {
+        "prompt_tokens": tokens,
+        "total_tokens": tokens,
+        "sie_token_source": "character_estimate" if input_tokens is None else "worker",
     }
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    yield b'],"model":' + orjson.dumps(request.model) + b',"usage":' + orjson.dumps(usage) + b"}"
 
 
 def _rendered(vector: NDArray[Any], encoding_format: EncodingFormat) -> str | NDArray[Any]:
@@ -117,8 +141,8 @@ def _fields(body: bytes, content_type: str | None) -> dict[str, Any]:
 
 
 def _is_json(content_type: str | None) -> bool:
-    if content_type is None:
-        return True
+    if not content_type:
+        return False
     message = Message()
     message["content-type"] = content_type
     subtype = message.get_content_subtype()
@@ -147,13 +171,21 @@ def _text(value: object, loc: list[str | int], mistakes: list[dict[str, Any]]) -
     if not isinstance(value, str):
         mistakes.append(_mistake("string_type", loc, "Input should be a valid string", value))
         return ""
-    if not _has_utf8_form(value):
+    if not has_utf8_form(value):
         message = "Input should be a valid string, unable to parse raw data as a unicode string"
         mistakes.append(_mistake("string_unicode", loc, message, value))
     return value
 
 
-def _has_utf8_form(text: str) -> bool:
+def check_text_bytes(text: str, field: str, *, param: str, code: str | None = None) -> None:
+    """Refuse a text of more bytes than any item may have; the message names its `field`."""
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > MAX_ITEM_TEXT_BYTES:
+        message = f"Field '{field}' must hold at most {MAX_ITEM_TEXT_BYTES} bytes of UTF-8 text"
+        raise _refused(message, param=param, code=code)
+
+
+def has_utf8_form(text: str) -> bool:
     """False for a lone surrogate, which a JSON escape can spell."""
     try:
         text.encode()
@@ -191,9 +223,30 @@ def _encoding_format(value: object, mistakes: list[dict[str, Any]]) -> EncodingF
 
 
 def _dimensions(value: object, mistakes: list[dict[str, Any]]) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    mistakes.append(_mistake("int_type", ["dimensions"], "Input should be a valid integer", value))
+    """A whole number, however it is written: SIE's framework reads 32, 32.0, "32" and "32.0" alike, and true as 1."""
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str):
+        return _written_dimensions(value, mistakes)
+    kind, message = "int_type", "Input should be a valid integer"
+    if isinstance(value, float):
+        if value.is_integer():
+            return int(value)
+        kind, message = "int_from_float", f"{message}, got a number with a fractional part"
+        if not math.isfinite(value):
+            kind, message = "finite_number", "Input should be a finite number"
+    mistakes.append(_mistake(kind, ["dimensions"], message, value))
+    return None
+
+
+def _written_dimensions(value: str, mistakes: list[dict[str, Any]]) -> int | None:
+    digits = value.strip()
+    if len(digits) <= _MAX_DIGITS and _WHOLE.fullmatch(digits):
+        return int(digits.partition(".")[0])
+    message = "Input should be a valid integer, unable to parse string as an integer"
+    mistakes.append(_mistake("int_parsing", ["dimensions"], message, value))
     return None
 
 

@@ -58,7 +58,7 @@ class RowMaker:
         if self.model.request_limit:
             limit = min(limit, coerced_length(options, "max_seq_length") or limit)
             self._check_room(limit, "max_seq_length")
-        return [Row(ids, len(ids)) for ids in self.tokenizer.encode(prepared, limit)]
+        return [Row(ids, len(ids), cut=cut) for ids, cut in self.tokenizer.encode_with_cuts(prepared, limit)]
 
     def _prepared(
         self,
@@ -119,12 +119,13 @@ class RowMaker:
         marker = self.marker_id(side)
         if marker is None:
             texts = [side.marker + text for text in texts]
-            encoded = self.tokenizer.encode(texts, limit)
+            encoded = self.tokenizer.encode_with_cuts(texts, limit)
         else:
             encoded = [
-                np.concatenate((ids[:1], [marker], ids[1:])) for ids in self.tokenizer.encode(texts, max(1, limit - 1))
+                (np.concatenate((ids[:1], [marker], ids[1:])), cut)
+                for ids, cut in self.tokenizer.encode_with_cuts(texts, max(1, limit - 1))
             ]
-        return [self._expanded(ids, side, limit) for ids in encoded]
+        return [self._expanded(ids, side, limit, cut=cut) for ids, cut in encoded]
 
     def marker_id(self, side: TextSide) -> int | None:
         """The marker as one token: spelled exactly, else without the blanks around it. None: it is plain text."""
@@ -133,10 +134,10 @@ class RowMaker:
         exact = self.tokenizer.token_id(side.marker)
         return exact if exact is not None else self.tokenizer.token_id(side.marker.strip())
 
-    def _expanded(self, ids: IdArray, side: TextSide, limit: int) -> Row:
+    def _expanded(self, ids: IdArray, side: TextSide, limit: int, *, cut: bool) -> Row:
         mask = self.model.tokenization.special_ids.get("mask")
         if not side.expand or mask is None or len(ids) >= limit:
-            return Row(ids, len(ids))
+            return Row(ids, len(ids), cut=cut)
         padded = np.concatenate((ids, np.full(limit - len(ids), mask, dtype=np.int64)))
         return Row(padded, limit if side.attend_expansion else len(ids))
 
@@ -203,14 +204,16 @@ class RowMaker:
         rows = []
         for document in documents:
             ids = self.tokenizer.encode_piece(prompt.document(document))
-            if len(ids) > room:
+            cut = len(ids) > room
+            if cut:
                 if not prompt.truncates:
                     raise WireError(
                         ErrorKind.INPUT_TOO_LONG,
                         f"a pair of {len(ids) + len(before) + len(after)} tokens exceeds the limit of {limit}",
                     )
                 ids = ids[:room]
-            rows.append(Row(np.asarray([*before, *ids, *after], dtype=np.int64), len(before) + len(ids) + len(after)))
+            whole = np.asarray([*before, *ids, *after], dtype=np.int64)
+            rows.append(Row(whole, len(whole), cut=cut))
         return rows
 
 

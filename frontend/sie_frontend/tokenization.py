@@ -31,12 +31,13 @@ SLICE_CHARACTERS = 256 * 1024
 class Row:
     """The tokens of one item or pair. Positions from `attended` on are computed, but nobody attends to them.
 
-    `type_ids` tell the two texts of a pair apart, for models that want it.
+    `type_ids` tell the two texts of a pair apart, for models that want it. `cut`: the text had more tokens than fit.
     """
 
     ids: IdArray
     attended: int
     type_ids: IdArray | None = None
+    cut: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,21 +77,29 @@ class TextTokenizer:
 
         A text that tokenises to nothing becomes one pad token that is attended to: an empty row has no mean.
         """
-        tokenizer = self._tokenizer(max_length or self.spec.max_length)
-        rows: list[IdArray] = []
+        return [ids for ids, _ in self.encode_with_cuts(texts, max_length)]
+
+    def encode_with_cuts(self, texts: Sequence[str], max_length: int | None = None) -> list[tuple[IdArray, bool]]:
+        """What `encode` gives, and for each text whether tokens of it were left out."""
+        limit = max_length or self.spec.max_length
+        tokenizer = self._tokenizer(limit)
+        rows: list[tuple[IdArray, bool]] = []
         for part in _slices(texts, [len(text) for text in texts]):
-            encodings = tokenizer.encode_batch_fast(part, add_special_tokens=True)
-            rows += [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
-        return [row if row.size else self._blank for row in rows]
+            for encoding in tokenizer.encode_batch_fast(part, add_special_tokens=True):
+                ids = np.asarray(encoding.ids, dtype=np.int64)
+                rows.append((ids if ids.size else self._blank, _was_cut(encoding, limit)))
+        return rows
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], max_length: int | None = None) -> list[Row]:
         """Pairs with the tokenizer's own separators, the longer text truncated first."""
-        tokenizer = self._tokenizer(max_length or self.spec.max_length)
+        limit = max_length or self.spec.max_length
         rows = []
+        tokenizer = self._tokenizer(limit)
         for part in _slices(pairs, [len(first) + len(second) for first, second in pairs]):
             for encoding in tokenizer.encode_batch_fast(part, add_special_tokens=True):
                 ids = np.asarray(encoding.ids, dtype=np.int64)
-                rows.append(Row(ids, len(ids), np.asarray(encoding.type_ids, dtype=np.int64)))
+                types = np.asarray(encoding.type_ids, dtype=np.int64)
+                rows.append(Row(ids, len(ids), types, cut=_was_cut(encoding, limit)))
         return rows
 
     def special_count(self, *, pair: bool = False) -> int:
@@ -107,6 +116,11 @@ class TextTokenizer:
         """The spelling of a token, None for an id that is not in the vocabulary."""
         found: str | None = self._plain.id_to_token(token_id)
         return found
+
+    def cut_text(self, text: str, tokens: int) -> str:
+        """The text up to the end of its first `tokens` tokens, special ones not counted."""
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        return text if len(encoding) <= tokens else text[: encoding.offsets[tokens - 1][1]]
 
     def token_id(self, token: str) -> int | None:
         """The id of a token by its exact spelling, None if it is not in the vocabulary."""
@@ -130,6 +144,11 @@ def _slices(items: Sequence[T], sizes: Sequence[int]) -> Iterator[list[T]]:
         room -= size
     if part:
         yield part
+
+
+def _was_cut(encoding: Any, limit: int) -> bool:
+    """Whether truncation took tokens away. `overflowing` copies them, so it is asked only of a full row."""
+    return len(encoding) >= limit and bool(encoding.overflowing)
 
 
 @dataclass(frozen=True, slots=True)

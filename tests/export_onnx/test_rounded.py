@@ -55,7 +55,7 @@ def opened(tmp_path: Path, body: str, **weights: Any) -> tuple[Any, Ranges, Path
             )
     onnx.save(model, path)
     ranges = Ranges("float16")
-    return open_rounded(ranges, None, path, None), ranges, path
+    return open_rounded(ranges, None, path, None, "embedded"), ranges, path
 
 
 def run(graph: Any, ranges: Ranges, states: Any, mask: Any = None) -> Any:
@@ -122,7 +122,8 @@ def test_an_overflow_behind_a_bounded_function_is_found(bounded: str, tmp_path: 
     assert np.isfinite(served(path, loud)).all()
     run(graph, ranges, loud)
     (peak,) = [peak for peak in ranges.beyond() if peak.tensor == "large"]
-    assert (peak.graph, peak.run, peak.magnitude) == ("tiny", 1, pytest.approx(120000, rel=1e-3))
+    assert (peak.graph, peak.run) == ("tiny", 1)
+    assert peak.magnitude == pytest.approx(120000, rel=1e-3)
     assert ranges.beyond()[0] is peak
 
 

@@ -47,7 +47,7 @@ def opened(
     module = Calls(function, torch.tensor([weight, 1.0, 1.0, 1.0], dtype=dtype)).eval()
     version = folder / "tiny" / "1"
     version.mkdir(parents=True)
-    traced = torch.jit.trace(module, (torch.ones(2, 5, 4), torch.ones(2, 5).long()))
+    traced: Any = torch.jit.trace(module, (torch.ones(2, 5, 4), torch.ones(2, 5).long()))  # type: ignore[no-untyped-call]
     traced.save(str(version / "model.pt"))
     config = text_format.Parse(CONFIG, model_config_pb2().ModelConfig())
     (folder / "tiny" / "config.pbtxt").write_text(text_format.MessageToString(config))

@@ -135,7 +135,7 @@ async def test_the_first_thing_that_is_wrong_is_the_one_that_is_told(service: Se
             elsewhere,
             b"\xc1",
             {"x-sie-machine-profile": "h100", "x-sie-remote": "no"},
-            (400, "INVALID_INPUT", "Machine"),
+            (400, "INVALID_INPUT", "Request targets machine profile 'h100' but this worker has none"),
         ),
         (elsewhere, b"\xc1", {"x-sie-remote": "no"}, (400, "INVALID_INPUT", "X-SIE-Remote accepts only")),
         (elsewhere, b"\xc1", {}, (400, "INVALID_INPUT", "MessagePack data is malformed")),
@@ -179,7 +179,10 @@ async def test_the_first_thing_that_is_wrong_is_the_one_that_is_told(service: Se
         ("acme/tinny", {"'acme/tiny'", "'acme/tiny:raw'"}),
         ("ACME/TINY", {"'acme/tiny'", "'acme/tiny:raw'"}),
         ("acme/tiny:default", {"'acme/tiny'", "'acme/tiny:raw'"}),
+        ("TINY", {"'acme/tiny'", "'acme/tiny:raw'"}),
+        ("other/Tiny", {"'acme/tiny'", "'acme/tiny:raw'"}),
         ("zzz", set()),
+        ("x" * 60_000, set()),
         ("", set()),
     ],
 )
@@ -243,20 +246,61 @@ async def test_a_body_without_a_length_is_refused_while_it_still_comes(service: 
 
 
 @pytest.mark.asyncio
-async def test_framework_answers(service: Service) -> None:
+async def test_other_methods_are_told_which_there_are(service: Service) -> None:
     async with service.open() as client:
-        for method, path, status, body in (
-            ("GET", "/nowhere", 404, {"detail": "Not Found"}),
-            ("GET", "/health", 404, {"detail": "Not Found"}),
-            ("POST", "/v1/nothing/x", 404, {"detail": "Not Found"}),
-            ("GET", ENCODE, 405, {"detail": "Method Not Allowed"}),
-            ("DELETE", ENCODE, 405, {"detail": "Method Not Allowed"}),
-            ("POST", "/readyz", 405, {"detail": "Method Not Allowed"}),
-            ("POST", "/v1/models", 405, {"detail": "Method Not Allowed"}),
+        for method, path, allowed in (
+            ("GET", ENCODE, "POST"),
+            ("DELETE", ENCODE, "POST"),
+            ("PUT", "/v1/rerank", "POST"),
+            ("GET", "/v1/extract/a", "POST"),
+            ("POST", "/readyz", "GET, HEAD"),
+            ("POST", "/v1/models", "GET, HEAD"),
         ):
             response = await client.request(method, path)
-            assert (response.status_code, response.json()) == (status, body), path
+            assert (response.status_code, response.json()) == (405, {"detail": "Method Not Allowed"}), path
             assert response.headers["content-type"] == "application/json"
+            assert response.headers["allow"] == allowed
+
+
+@pytest.mark.asyncio
+async def test_unknown_routes_are_counted_and_told_what_is_served(service: Service) -> None:
+    unknown = [("GET", "/nowhere"), ("GET", "/health"), ("POST", "/v1/chat/completions"), ("POST", f"/v9/{'x' * 5000}")]
+    async with service.open() as client:
+        for method, path in unknown:
+            response = await client.request(method, path, headers={"x-request-id": "mine"})
+            assert (response.status_code, response.headers["content-type"]) == (404, "application/json")
+            assert response.headers["x-sie-request-id"] == "mine"
+            assert len(response.content) < 1000
+            told = response.json()["detail"]
+            assert told.startswith(f"Not Found: {method} {path[:200]}")
+            served = re.findall(r"(GET|POST) (/\S*?)(?=,| and |\.$)", told.partition("This server serves")[2])
+            assert ("POST", "/v1/encode/{model}") in served and ("POST", "/v2/rerank") in served
+            for verb, route in served:  # no promise is empty
+                answered = await client.request(verb, route.replace("{model}", tiny.MODEL_ID))
+                assert answered.status_code in (200, 307, 400, 422), route
+        await client.delete(ENCODE)
+        exposition = (await client.get("/metrics")).text
+    lines = dict(line.rsplit(" ", 1) for line in exposition.splitlines() if not line.startswith("#"))
+    assert float(lines['sie_frontend_requests_total{model="",route="unknown",status="404"}']) == len(unknown)
+    assert float(lines['sie_frontend_requests_total{model="",route="unknown",status="405"}']) == 1
+    assert float(lines['sie_frontend_errors_total{kind="route_not_found"}']) == len(unknown)
+    assert float(lines['sie_frontend_errors_total{kind="method_not_allowed"}']) == 1
+    assert "nowhere" not in exposition
+
+
+@pytest.mark.parametrize(("route", "task"), [("extract", "extraction"), ("generate", "generation")])
+@pytest.mark.asyncio
+async def test_tasks_that_nothing_here_does_are_answered_with_a_sentence(
+    route: str, task: str, service: Service
+) -> None:
+    async with service.open() as client:
+        for model, expected, code in ((tiny.MODEL_ID, 400, "INVALID_INPUT"), ("a/gliner", 404, "MODEL_NOT_FOUND")):
+            told = refusal(await encode(client, {"items": [{"text": "t"}]}, f"/v1/{route}/{model}"))
+            assert told[:2] == (expected, code)
+            assert told[2].startswith(f"Model '{model}' ") and task in told[2]
+            assert "This server serves POST /v1/encode/{model}, " in told[2]
+        exposition = (await client.get("/metrics")).text
+    assert f'sie_frontend_requests_total{{model="{tiny.MODEL_ID}",route="{route}",status="400"}} 1.0' in exposition
 
 
 def recording(shared: Path, name: str) -> tuple[str, dict[str, str], bytes]:
@@ -277,7 +321,6 @@ def recording(shared: Path, name: str) -> tuple[str, dict[str, str], bytes]:
 @pytest.mark.parametrize(
     ("name", "path"),
     [
-        ("get_health", "/health"),
         ("get_livez", "/livez"),
         ("get_readyz", "/readyz"),
         ("get_readyz", "/healthz"),
@@ -291,6 +334,18 @@ async def test_recorded_answers(name: str, path: str, service: Service, shared: 
         response = await client.get(path)
     assert (str(response.status_code), response.content) == (status, body)
     assert {name: response.headers[name] for name in headers} == headers
+
+
+@pytest.mark.asyncio
+async def test_a_path_that_the_reference_lacks_is_not_found_as_recorded_but_with_more_words(
+    service: Service, shared: Path
+) -> None:
+    status, headers, body = recording(shared, "get_health")
+    async with service.open() as client:
+        response = await client.get("/health")
+    assert (str(response.status_code), response.headers["content-type"]) == (status, headers["content-type"])
+    assert list(response.json()) == list(json.loads(body)) == ["detail"]
+    assert response.json()["detail"].startswith(json.loads(body)["detail"])
 
 
 @pytest.mark.asyncio
@@ -377,7 +432,7 @@ async def test_metrics_count_what_happened_and_unknown_ids_never_become_labels(s
     assert float(lines[requests % (tiny.MODEL_ID, 400)]) == 1
     assert float(lines[f'sie_frontend_items_total{{model="{tiny.MODEL_ID}"}}']) == 2
     assert float(lines['sie_frontend_errors_total{kind="model_not_found"}']) == 20
-    assert float(lines['sie_frontend_tokens_total{model="acme__tiny"}']) == 7
-    assert float(lines['sie_frontend_padded_tokens_total{model="acme__tiny"}']) == 8
+    assert float(lines[f'sie_frontend_tokens_total{{model="{tiny.MODEL_ID}"}}']) == 7
+    assert float(lines[f'sie_frontend_padded_tokens_total{{model="{tiny.MODEL_ID}"}}']) == 8
     assert float(lines["sie_frontend_ready"]) == 1
     assert float(lines["sie_frontend_pending_items"]) == 0

@@ -42,7 +42,7 @@ def test_requests_that_the_openai_client_sent(shared: Path) -> None:
         assert request.encoding_format == encoding_format
 
 
-@pytest.mark.parametrize("content_type", [None, JSON, "application/json; charset=utf-8", "application/vnd.x+json"])
+@pytest.mark.parametrize("content_type", [JSON, "application/json; charset=utf-8", "application/vnd.x+json"])
 def test_json_content_types(content_type: str | None) -> None:
     assert parse_embeddings(b'{"model":"m","input":"a"}', content_type).texts == ("a",)
 
@@ -55,7 +55,7 @@ def test_json_content_types(content_type: str | None) -> None:
         (b"{}", [("missing", ["body", "model"]), ("missing", ["body", "input"])]),
         (b'{"model":1,"input":null}', [("string_type", ["body", "model"]), ("string_type", ["body", "input"])]),
         (b'{"model":"m","input":["a",1]}', [("string_type", ["body", "input", 1])]),
-        (b'{"model":"m","input":"a","dimensions":"x"}', [("int_type", ["body", "dimensions"])]),
+        (b'{"model":"m","input":"a","dimensions":"x"}', [("int_parsing", ["body", "dimensions"])]),
         (b'{"model":"m","input":"\\ud800"}', [("string_unicode", ["body", "input"])]),
         (b'{"model"', [("json_invalid", ["body", 8])]),
     ],
@@ -67,8 +67,9 @@ def test_schema_mistakes(body: bytes, kinds: list[tuple[str, list[str | int]]]) 
 
 
 def test_other_content_types_are_not_read() -> None:
-    for body in (b'{"model":"m","input":"a"}', b"\xff"):
-        assert _mistakes(body, "application/msgpack")[0]["type"] == "model_attributes_type"
+    for content_type in ("application/msgpack", "text/plain", "", None):
+        for body in (b'{"model":"m","input":"a"}', b"\xff"):
+            assert _mistakes(body, content_type)[0]["type"] == "model_attributes_type"
 
 
 @pytest.mark.parametrize("texts", [[], [1, 2], [[1], [2, 3]], [[]]])

@@ -20,9 +20,10 @@ FAMILIES = ("bge_m3", "cross_encoder_bert_identity")
 _TESTS = Path(__file__).resolve().parent.parent
 
 
-def _drive(interpreter: str | Path, driver: str, url: str) -> dict[str, Any]:
+def drive(interpreter: str | Path, driver: str, *arguments: str) -> dict[str, Any]:
+    """What a driver prints when another interpreter runs it."""
     # `-E`: whatever PYTHONPATH says, the interpreter's own packages are the ones to be tested.
-    command = [interpreter, "-E", "-s", "-m", f"official.{driver}", url]
+    command = [interpreter, "-E", "-s", "-m", f"official.{driver}", *arguments]
     done = subprocess.run(command, cwd=_TESTS, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     outcomes: dict[str, Any] = json.loads(done.stdout)
@@ -59,16 +60,16 @@ def url(interpreter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="session")
 def theirs(interpreter: Path, url: str) -> dict[str, Any]:
     """What the official client returned and raised."""
-    return _drive(interpreter, "sie_driver", url)
+    return drive(interpreter, "sie_driver", url)
 
 
 @pytest.fixture(scope="session")
 def ours(url: str) -> dict[str, Any]:
     """What our client returned and raised."""
-    return _drive(sys.executable, "sie_driver", url)
+    return drive(sys.executable, "sie_driver", url)
 
 
 @pytest.fixture(scope="session")
 def openai(interpreter: Path, url: str) -> dict[str, Any]:
     """What OpenAI's client returned and raised."""
-    return _drive(interpreter, "openai_driver", url)
+    return drive(interpreter, "openai_driver", url)

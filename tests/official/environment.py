@@ -10,10 +10,11 @@ from pathlib import Path
 
 from environments import Unavailable, environment, version_of
 
-__all__ = ["Unavailable", "official_interpreter"]
+__all__ = ["Unavailable", "official_interpreter", "rerank_interpreter"]
 
 PYTHON = "3.12"
-REQUIREMENTS = ("sie-sdk==0.10.1", "openai")
+REQUIREMENTS = ("sie-sdk==0.10.1", "openai", "cohere==7.3.1")
+RERANK_REQUIREMENTS = ("litellm==1.110.2", "langchain-cohere==0.6.0", "langchain-community==0.4.2")
 
 
 def official_interpreter() -> Path:
@@ -22,6 +23,11 @@ def official_interpreter() -> Path:
     Raises `Unavailable` without Python 3.12, or if pip cannot install.
     """
     return environment("official-0.10.1", official_base(), REQUIREMENTS)
+
+
+def rerank_interpreter() -> Path:
+    """The interpreter that has the clients which need many packages; raises as `official_interpreter` does."""
+    return environment("rerank-clients", official_base(), RERANK_REQUIREMENTS)
 
 
 def official_base() -> Path:

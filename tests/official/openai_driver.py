@@ -46,7 +46,9 @@ def main(url: str) -> None:
         "no input": {**wanted, "input": []},
     }
     with openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as client:
-        json.dump({name: _outcome(client, arguments) for name, arguments in calls.items()}, sys.stdout)
+        outcomes = {name: _outcome(client, arguments) for name, arguments in calls.items()}
+        outcomes["models"] = {"returned": [model.id for model in client.models.list()]}
+        json.dump(outcomes, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from typing import Any
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import pytest
 from sdk_server import KINDS, Canned, Kind, StubServer, call
@@ -103,7 +104,7 @@ def test_a_proxy_that_is_not_there_is_named(
 ) -> None:
     port = free_port()
     monkeypatch.setenv(f"{scheme}_proxy", f"http://user:secret@127.0.0.1:{port}")
-    keywords = {} if len(method) == 1 else {"wait_for_capacity": False}
+    keywords: dict[str, Any] = {} if len(method) == 1 else {"wait_for_capacity": False}
     with pytest.raises(SIEConnectionError, match=f"sie.example through the proxy http://127.0.0.1:{port}") as caught:
         call(kind, f"{scheme}://sie.example", *method, **keywords)
     assert "secret" not in str(caught.value)
