@@ -65,7 +65,14 @@ class Place:
     wheels: dict[str, Path]
 
     def pip(self, *arguments: str | Path) -> None:
-        command = [self.interpreter, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
+        command: list[str | Path] = [
+            self.interpreter,
+            "-m",
+            "pip",
+            *arguments,
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
 
@@ -113,9 +120,29 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         pytest.skip(str(reason))
     folder = tmp_path_factory.mktemp("sdk-installations")
     wheels = folder / "wheels"
-    building = [tools, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", wheels]
+    building: list[str | Path] = [
+        tools,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        wheels,
+    ]
     subprocess.run([*building, ROOT / "sdk", ROOT / "sdk" / "stand-in"], check=True, capture_output=True)
-    fetching = [tools, "-m", "pip", "download", "--quiet", "--no-deps", "-d", folder / "official", OFFICIAL]
+    fetching: list[str | Path] = [
+        tools,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "-d",
+        folder / "official",
+        OFFICIAL,
+    ]
     if subprocess.run(fetching, capture_output=True, check=False).returncode:
         pytest.skip(f"pip cannot fetch {OFFICIAL}")
     subprocess.run([tools, "-m", "venv", "--without-pip", folder / "venv"], check=True, capture_output=True)
@@ -158,7 +185,7 @@ def found(place: Place) -> str:
 def test_whatever_the_order_one_of_them_works(place: Place, tmp_path: Path) -> None:
     seen: dict[State, tuple[str, ...]] = {place.state(): ()}
     place.save(tmp_path / "0")
-    waiting = [(frozenset[str](), (), tmp_path / "0")]
+    waiting: list[tuple[frozenset[str], tuple[str, ...], Path]] = [(frozenset(), (), tmp_path / "0")]
     while waiting:
         present, order, folder = waiting.pop(0)
         steps = [(place.uninstall if name in present else place.install, name) for name in ("ours", "official")]
