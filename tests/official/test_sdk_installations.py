@@ -83,7 +83,7 @@ class Place:
         self.pip("uninstall", "--yes", "sie-triton-sdk" if name == "ours" else "sie-sdk")
 
     def python(self, program: str) -> subprocess.CompletedProcess[str]:
-        command = [self.interpreter, "-I", "-c", program]
+        command: list[str | Path] = [self.interpreter, "-I", "-c", program]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
     def files(self) -> Iterator[Path]:
