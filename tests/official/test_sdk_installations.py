@@ -65,7 +65,14 @@ class Place:
     wheels: dict[str, Path]
 
     def pip(self, *arguments: str | Path) -> None:
-        command = [self.interpreter, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
+        command: list[str | Path] = [
+            self.interpreter,
+            "-m",
+            "pip",
+            *arguments,
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
 
@@ -76,7 +83,7 @@ class Place:
         self.pip("uninstall", "--yes", "sie-triton-sdk" if name == "ours" else "sie-sdk")
 
     def python(self, program: str) -> subprocess.CompletedProcess[str]:
-        command = [str(self.interpreter), "-I", "-c", program]
+        command: list[str | Path] = [self.interpreter, "-I", "-c", program]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
     def files(self) -> Iterator[Path]:
@@ -113,9 +120,29 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         pytest.skip(str(reason))
     folder = tmp_path_factory.mktemp("sdk-installations")
     wheels = folder / "wheels"
-    building = [str(tools), "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(wheels)]
-    subprocess.run([*building, str(ROOT / "sdk"), str(ROOT / "sdk" / "stand-in")], check=True, capture_output=True)
-    fetching = [str(tools), "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder / "official"), OFFICIAL]
+    building: list[str | Path] = [
+        tools,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        wheels,
+    ]
+    subprocess.run([*building, ROOT / "sdk", ROOT / "sdk" / "stand-in"], check=True, capture_output=True)
+    fetching: list[str | Path] = [
+        tools,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "-d",
+        folder / "official",
+        OFFICIAL,
+    ]
     if subprocess.run(fetching, capture_output=True, check=False).returncode:
         pytest.skip(f"pip cannot fetch {OFFICIAL}")
     subprocess.run([tools, "-m", "venv", "--without-pip", folder / "venv"], check=True, capture_output=True)
