@@ -61,7 +61,7 @@ class TorchArchive:
 def _sources(archive: zipfile.ZipFile) -> str:
     """The source text of the module's class; "" where it is not found."""
     names = {name.partition("/")[2]: name for name in archive.namelist()}
-    missing = [name for name in ("data.pkl", "constants.pkl", "version") if name not in names]
+    missing = [name for name in ("data.pkl", "constants.pkl") if name not in names]
     if missing or not any(name.startswith("code/") for name in names):
         what = f"lacks `{missing[0]}`" if missing else "has no code"
         raise TorchArchiveError(
