@@ -5,6 +5,7 @@ Prints JSON: by client, what it returned as `[[index, score], …]`, or `{"raise
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -107,7 +108,8 @@ def _outcome(call: Callable[[], Ranking]) -> Any:
 def main(url: str, names: list[str]) -> None:
     """Print the outcome of each call by client and name."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # nothing is fetched from elsewhere
-    outcomes = {f"{name} {call}": _outcome(run) for name in names for call, run in CLIENTS[name](url).items()}
+    with contextlib.redirect_stdout(sys.stderr):  # LiteLLM prints advice when it raises
+        outcomes = {f"{name} {call}": _outcome(run) for name in names for call, run in CLIENTS[name](url).items()}
     json.dump(outcomes, sys.stdout)
 
 
