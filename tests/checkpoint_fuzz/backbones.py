@@ -88,9 +88,7 @@ def _config(backbone: str, words: Vocabulary, **changes: Any) -> Any:
     if backbone in ("roberta", "xlmr", "mpnet"):
         return make(**{**_OFFSET, **options})
     if backbone == "modernbert":
-        return make(
-            **_ENCODER, **_special_ids(words), global_attn_every_n_layers=2, local_attention=8, **options
-        )
+        return make(**_ENCODER, **_special_ids(words), global_attn_every_n_layers=2, local_attention=8, **options)
     if backbone in ("qwen2", "qwen3", "gemma"):
         decoder = {k: v for k, v in _DECODER.items() if backbone != "qwen2" or k != "head_dim"}
         ends = {"pad_token_id": 0 if backbone == "gemma" else words.id_of("<|endoftext|>")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,44 +27,73 @@ MULTI = ("token_pooling",)
 """The foreign models whose bundle is a sparse or a late-interaction one; all others are dense."""
 
 
-def foreign_model(name: str | None, body: Path) -> Any:
+def _bow(_: Path) -> Any:
+    return SentenceTransformer(modules=[BoW(["river", "sea", "salt", "rain", "cell"])], device="cpu")
+
+
+def _static(body: Path) -> Any:
+    embedding = StaticEmbedding(Transformer(str(body)).tokenizer, embedding_dim=WIDTH)
+    return SentenceTransformer(modules=[embedding], device="cpu")
+
+
+def _after_tokens(body: Path, module: Any, width: int) -> Any:
+    """A module over the tokens, between the transformer and the mean."""
+    return SentenceTransformer(modules=[Transformer(str(body)), module, Pooling(width, "mean")], device="cpu")
+
+
+def _cnn(body: Path) -> Any:
+    return _after_tokens(body, CNN(WIDTH, out_channels=8), 24)
+
+
+def _lstm(body: Path) -> Any:
+    return _after_tokens(body, LSTM(WIDTH, hidden_dim=16), WIDTH)
+
+
+def _word_weights(body: Path) -> Any:
+    vocabulary = Transformer(str(body)).tokenizer.get_vocab()
+    words = sorted(vocabulary, key=lambda word: int(vocabulary[word]))
+    return _after_tokens(body, WordWeights(words, dict.fromkeys(words[::3], 0.5)), WIDTH)
+
+
+def _sparse_static(body: Path) -> Any:
+    transformer = Transformer(str(body), transformer_task="fill-mask")
+    weights = torch.rand(len(transformer.tokenizer.get_vocab()))
+    static = SparseStaticEmbedding(transformer.tokenizer, weight=weights)
+    router = Router.for_query_document(query_modules=[static], document_modules=[transformer, SpladePooling("max")])
+    return SparseEncoder(modules=[router], device="cpu")
+
+
+def _csr(body: Path) -> Any:
+    encoder = SparseAutoEncoder(WIDTH, hidden_dim=64, k=8)
+    return SparseEncoder(modules=[Transformer(str(body)), Pooling(WIDTH, "mean"), encoder], device="cpu")
+
+
+def _router(body: Path) -> Any:
+    query, document = ([Transformer(str(body)), Pooling(WIDTH, pooling)] for pooling in ("cls", "mean"))
+    router = Router.for_query_document(query_modules=query, document_modules=document)
+    return SentenceTransformer(modules=[router], device="cpu")
+
+
+def _token_pooling(body: Path) -> Any:
+    key = "token_embeddings"
+    dense = Dense(WIDTH, 16, bias=False, activation_function=torch.nn.Identity(), module_input_name=key)
+    last = [MultiVectorMask(), Normalize(module_input_name=key), HierarchicalTokenPooling(2.0)]
+    return MultiVectorEncoder(modules=[Transformer(str(body)), dense, *last], device="cpu")
+
+
+_MAKERS: Mapping[str, Callable[[Path], Any]] = {
+    "static": _static,
+    "bow": _bow,
+    "cnn": _cnn,
+    "lstm": _lstm,
+    "word_weights": _word_weights,
+    "sparse_static": _sparse_static,
+    "csr": _csr,
+    "router": _router,
+    "token_pooling": _token_pooling,
+}
+
+
+def foreign_model(name: str, body: Path) -> Any:
     """A model around the transformer saved in `body`, by the names of `recipe.FOREIGN`."""
-    if name == "bow":
-        return SentenceTransformer(modules=[BoW(["river", "sea", "salt", "rain", "cell"])], device="cpu")
-    if name == "sparse_static":
-        transformer = Transformer(str(body), transformer_task="fill-mask")
-        weights = torch.rand(len(transformer.tokenizer.get_vocab()))
-        static = SparseStaticEmbedding(transformer.tokenizer, weight=weights)
-        router = Router.for_query_document(
-            query_modules=[static], document_modules=[transformer, SpladePooling("max")]
-        )
-        return SparseEncoder(modules=[router], device="cpu")
-    transformer = Transformer(str(body))
-    pooling = Pooling(WIDTH, "mean")
-    if name == "static":
-        static_embedding = StaticEmbedding(transformer.tokenizer, embedding_dim=WIDTH)
-        return SentenceTransformer(modules=[static_embedding], device="cpu")
-    if name == "cnn":
-        cnn = CNN(WIDTH, out_channels=8)
-        return SentenceTransformer(modules=[transformer, cnn, Pooling(24, "mean")], device="cpu")
-    if name == "lstm":
-        lstm = LSTM(WIDTH, hidden_dim=16)
-        return SentenceTransformer(modules=[transformer, lstm, Pooling(WIDTH, "mean")], device="cpu")
-    if name == "word_weights":
-        words = sorted(transformer.tokenizer.get_vocab(), key=transformer.tokenizer.get_vocab().get)
-        weights = WordWeights(words, {word: 0.5 for word in words[::3]})
-        return SentenceTransformer(modules=[transformer, weights, pooling], device="cpu")
-    if name == "csr":
-        encoder = SparseAutoEncoder(WIDTH, hidden_dim=64, k=8)
-        return SparseEncoder(modules=[transformer, pooling, encoder], device="cpu")
-    if name == "router":
-        query, document = [Transformer(str(body)), Pooling(WIDTH, "cls")], [transformer, pooling]
-        router = Router.for_query_document(query_modules=query, document_modules=document)
-        return SentenceTransformer(modules=[router], device="cpu")
-    if name == "token_pooling":
-        key = "token_embeddings"
-        dense = Dense(WIDTH, 16, bias=False, activation_function=torch.nn.Identity(), module_input_name=key)
-        pool = HierarchicalTokenPooling(2.0)
-        modules = [transformer, dense, MultiVectorMask(), Normalize(module_input_name=key), pool]
-        return MultiVectorEncoder(modules=modules, device="cpu")
-    raise ValueError(f"no foreign model is called `{name}`")
+    return _MAKERS[name](body)

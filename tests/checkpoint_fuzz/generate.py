@@ -1,4 +1,4 @@
-"""A recipe becomes a folder: assembled with sentence-transformers' own classes and saved by its own `save_pretrained`."""
+"""A recipe becomes a folder: sentence-transformers' own classes, saved by its own `save_pretrained`."""
 
 from __future__ import annotations
 

@@ -28,7 +28,8 @@ from .recipe import POSITIONS, WIDTH, Recipe
 from .reference import Reference, output_kind
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
-Outcome = Literal["right", "refused", "different", "crashed", "unjudged"]
+Outcome = Literal["right", "told", "refused", "different", "crashed", "unjudged"]
+"""`told`: transformers rebuilds the tokenizer and loses what its file says; the build follows the file, and says so."""
 
 TOLERANCE = 1e-5
 """The largest difference of a component, relative to the largest component where that is above 1."""
@@ -36,7 +37,7 @@ MODEL = "fuzz/checkpoint"
 QUERY = "Which part of the CELL gives it energy?"
 _LONG = (
     "Rivers carry sand to the sea, the sea carries salt to the wind, and the wind carries rain to the hills. "
-    "In 1969 two people walked on the moon; in 1972 the last of twelve came home with 110 kilograms of stone. "
+    "In 1969 two people walked on the moon; in 1972 the last of twelve came home with 110 kilograms of stone."
 )
 TEXTS = (
     "The mitochondrion is the powerhouse of the cell.",
@@ -47,9 +48,10 @@ TEXTS = (
     "near <extra> the KeyWord  of seas <left> x <right>  y cel cell sea",
     "[unused0] wind [MASK] <mask> [Q] salt [D] and </s> rain [SEP]",
     _LONG,
-    _LONG * 4,
+    " ".join([_LONG] * 4),
+    "  white space\taround it \n",
 )
-"""Short, empty, in many scripts, with upper case, with each added token, and longer than each limit."""
+"""Short, empty, in many scripts, with upper case, with each added token, longer than each limit, in white space."""
 
 _WORD = re.compile(r"[\w.]{3,}")
 _FILE = re.compile(r"[\w.-]+\.(?:json|safetensors|txt|model)\b")
@@ -95,47 +97,64 @@ def judge(recipe: Recipe, work: Path | None = None, graphs: Format = "torchscrip
         with tempfile.TemporaryDirectory(prefix="checkpoint-fuzz-") as temporary:
             found = _judge(recipe, Path(temporary), graphs)
     seconds = round(time.monotonic() - started, 2)
-    return Verdict(recipe.seed, recipe.kind, seconds=seconds, traits={"backbone": recipe.backbone, **recipe.traits()}, **found)
+    return Verdict(
+        recipe.seed, recipe.kind, seconds=seconds, traits={"backbone": recipe.backbone, **recipe.traits()}, **found
+    )
 
 
 def _judge(recipe: Recipe, work: Path, graphs: Format) -> dict[str, Any]:
     folder, repository = work / "checkpoint", work / "repository"
     try:
         generate(recipe, folder)
-    except Exception:  # noqa: BLE001 - sentence-transformers refuses to make it: nothing to judge
+    except Exception:  # sentence-transformers refuses to make it: nothing to judge
         return {"outcome": "unjudged", "detail": "not made: " + traceback.format_exc(limit=-3)}
     reference, problem = _reference(recipe, folder)
     bundle = work / "bundle.yaml"
     bundle.write_text(yaml.safe_dump(bundle_of(recipe, folder, reference)), encoding="utf-8")
     try:
-        _build(bundle, repository, graphs)
+        said = _build(bundle, repository, graphs)
     except DiagnosticError as error:
         return _refusal(error, folder)
-    except Exception:  # noqa: BLE001 - a traceback is an outcome of its own, whatever it is
+    except Exception:  # a traceback is an outcome of its own, whatever it is
         return {"outcome": "crashed", "detail": "build: " + traceback.format_exc(limit=-3)}
     if reference is None:
         return {"outcome": "different", "detail": f"built, but sentence-transformers does not load it: {problem}"}
-    worst, detail, compared = serving.run(_compare(recipe, reference, repository))
+    return _compared(recipe, reference, folder, repository, said)
+
+
+def _compared(
+    recipe: Recipe, reference: Reference, folder: Path, repository: Path, said: Sequence[str]
+) -> dict[str, Any]:
+    worst, detail, compared = serving.run(compare(recipe, reference, repository))
     if not compared:
         return {"outcome": "unjudged", "detail": "sentence-transformers computes none of the texts"}
-    right = worst <= TOLERANCE
-    return {"outcome": "right" if right else "different", "difference": worst, "detail": "" if right else detail}
+    if worst <= TOLERANCE:
+        return {"outcome": "right", "difference": worst}
+    rule = next((line for line in said if "`tokenizer.json` decides" in line), None)
+    if rule is not None:
+        reference.read_file(folder / "tokenizer.json")
+        worst, detail, _ = serving.run(compare(recipe, reference, repository))
+    outcome: Outcome = "told" if worst <= TOLERANCE else "different"
+    return {"outcome": outcome, "difference": worst, "detail": rule if outcome == "told" else detail}
 
 
 def _reference(recipe: Recipe, folder: Path) -> tuple[Reference | None, str]:
     try:
         return Reference(recipe, folder), ""
-    except Exception as error:  # noqa: BLE001 - whatever the other side raises, it does not load the folder
+    except Exception as error:  # whatever the other side raises, it does not load the folder
         return None, f"{type(error).__name__}: {str(error)[:300]}"
 
 
-def _build(bundle_path: Path, repository: Path, graphs: Format) -> None:
+def _build(bundle_path: Path, repository: Path, graphs: Format) -> list[str]:
+    """What the build says while it works, and where the contract decides against the checkpoint."""
+    said: list[str] = []
     bundle, problems = load_bundle(bundle_path)
     if bundle is None:
         raise DiagnosticError(problems)
     chosen = GraphOptions(format=graphs, devices=("cpu",), packing=False)
-    options = BuildOptions(repository=repository, graphs=chosen, cores=1)
+    options = BuildOptions(repository=repository, graphs=chosen, cores=1, announce=said.append)
     compile_models([select(bundle, [bundle.resolve("default")])], options)
+    return said
 
 
 def _refusal(error: DiagnosticError, folder: Path) -> dict[str, Any]:
@@ -163,7 +182,7 @@ def bundle_of(recipe: Recipe, folder: Path, reference: Reference | None) -> dict
     width = reference.width if reference is not None else WIDTH
     adapter, loadtime, runtime = _ADAPTERS.get(kind, ""), {}, {}
     if kind == "dense":
-        runtime["normalize"] = recipe.normalize
+        runtime["normalize"] = recipe.asks_normalized
     elif kind == "cross":
         adapter = _ADAPTERS[recipe.adapter]
     elif kind == "multi":
@@ -210,7 +229,7 @@ def _late_options(recipe: Recipe, width: int) -> dict[str, Any]:
     return options
 
 
-async def _compare(recipe: Recipe, reference: Reference, repository: Path) -> tuple[float, str, int]:
+async def compare(recipe: Recipe, reference: Reference, repository: Path) -> tuple[float, str, int]:
     """The largest difference over all texts, where it is, and how many texts were compared."""
     kind = output_kind(recipe)
     worst, where, compared = 0.0, "", 0

@@ -72,6 +72,12 @@ class Recipe:
             if f.name not in ("seed", "kind") and getattr(self, f.name) != f.default
         }
 
+    @property
+    def asks_normalized(self) -> bool:
+        """The bundle's `normalize`. To ask for raw vectors of what normalises them itself is the user's mistake."""
+        last = next((module for module in reversed(self.modules) if module != "dropout"), "")
+        return self.normalize or (last == "normalize" and self.truncate_dim is None)
+
     def simpler(self) -> list[Recipe]:
         """The recipes with one trait less: a field at its default, one module or one edit left out."""
         found = []
@@ -128,9 +134,7 @@ NOT_LATE = ("no_modules_json", "st5_limit", "text_max_length")
 def draw(seed: int) -> Recipe:
     """The recipe of a seed. Equal seeds give equal recipes, whatever ran before."""
     rng = random.Random(seed)
-    kind: Kind = rng.choices(
-        ("dense", "sparse", "cross", "multi", "foreign"), weights=(52, 17, 15, 11, 5)
-    )[0]  # type: ignore[assignment]
+    kind: Kind = rng.choices(("dense", "sparse", "cross", "multi", "foreign"), weights=(52, 17, 15, 11, 5))[0]  # type: ignore[assignment]
     make = {"dense": _dense, "sparse": _sparse, "cross": _cross, "multi": _multi, "foreign": _foreign}[kind]
     recipe = make(rng, seed)
     if kind == "foreign":

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
+from transformers import PreTrainedTokenizerFast
 
 from .foreign import MULTI, SPARSE
 from .recipe import Kind, Recipe
@@ -46,15 +47,15 @@ class Reference:
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.kind = output_kind(recipe)
-        self._normalize = recipe.normalize
+        self._normalize = recipe.asks_normalized
         options = {"device": "cpu", "local_files_only": True, "model_kwargs": {"dtype": torch.float32}}
         self.model: Any = _CLASSES[self.kind](str(folder), **options)
         self.model.float().eval()
         if recipe.bundle_limit and self.kind in ("dense", "sparse"):
             self.model.max_seq_length = recipe.bundle_limit
+        self.width = self._width()
 
-    @property
-    def width(self) -> int:
+    def _width(self) -> int:
         """How long its vectors are."""
         if self.kind == "cross":
             return 1
@@ -62,6 +63,21 @@ class Reference:
             return int(self.model.encode_document("salt").shape[-1])
         # A dimension that is named wrongly would mislead: ask for a vector.
         return int(np.asarray(self.model.encode("salt", show_progress_bar=False)).shape[-1])
+
+    def read_file(self, path: Path) -> None:
+        """Tokenise as `tokenizer.json` says, where transformers rebuilds the tokenizer and loses some of it."""
+        before = self.model.tokenizer
+        names = ("pad_token", "mask_token", "unk_token", "cls_token", "sep_token", "bos_token", "eos_token")
+        special = {name: getattr(before, name) for name in names if getattr(before, name, None)}
+        after = PreTrainedTokenizerFast(
+            tokenizer_file=str(path),
+            truncation_side=before.truncation_side,
+            padding_side=before.padding_side,
+            model_input_names=before.model_input_names,
+            **special,
+        )
+        after.model_max_length = before.model_max_length
+        self.model[0].processor = after
 
     def encode(self, texts: Sequence[str], *, is_query: bool) -> list[Array | None]:
         """One array per text; None where sentence-transformers fails or gives numbers that are not finite."""
