@@ -86,10 +86,13 @@ class Recipe:
                 continue
             default = next(f.default for f in fields(self) if f.name == name)
             if name in ("modules", "edits", "prompts", "added", "skiplist") and len(value) > 1:
-                found += [dataclasses.replace(self, **{name: value[:i] + value[i + 1 :]}) for i in range(len(value))]
+                found += [self._having({name: value[:i] + value[i + 1 :]}) for i in range(len(value))]
             elif name != "modules":
-                found.append(dataclasses.replace(self, **{name: default}))
+                found.append(self._having({name: default}))
         return [recipe for recipe in found if recipe.sound()]
+
+    def _having(self, changes: dict[str, Any]) -> Recipe:
+        return dataclasses.replace(self, **changes)
 
     def sound(self) -> bool:
         """Whether the modules can follow one another: a dense encoder pools before anything else."""
@@ -134,7 +137,7 @@ NOT_LATE = ("no_modules_json", "st5_limit", "text_max_length")
 def draw(seed: int) -> Recipe:
     """The recipe of a seed. Equal seeds give equal recipes, whatever ran before."""
     rng = random.Random(seed)
-    kind: Kind = rng.choices(("dense", "sparse", "cross", "multi", "foreign"), weights=(52, 17, 15, 11, 5))[0]  # type: ignore[assignment]
+    kind: Kind = rng.choices(("dense", "sparse", "cross", "multi", "foreign"), weights=(52, 17, 15, 11, 5))[0]
     make = {"dense": _dense, "sparse": _sparse, "cross": _cross, "multi": _multi, "foreign": _foreign}[kind]
     recipe = make(rng, seed)
     if kind == "foreign":
