@@ -51,7 +51,7 @@ RIGHT: Mapping[str, Recipe] = {
     "tokens beside the tokenizer's file": Recipe(
         4,
         "dense",
-        "xlmr",
+        "bert",
         ("pool:weightedmean", "normalize"),
         prompts=(("query", "Search: "), ("passage", "Text: ")),
         default_prompt="passage",
