@@ -201,13 +201,13 @@ class Supervisor:
         if attempt >= starts:
             message = f"tritonserver could not be started in {starts} attempts; the last time: {cause.message}"
             raise DiagnosticError(
-                [Diagnostic("SIE712", message, hint="it fails on a busy machine: start fewer models, or wait")]
+                [Diagnostic("SIE715", message, hint="it fails on a busy machine: start fewer models, or wait")]
             )
         message = (
             f"start {attempt} of at most {starts} ended in a lock that failed between tritonserver and the processes "
             f"of its models, as happens on a busy machine; it is tried again. {cause.message}"
         )
-        return Diagnostic("SIE712", message, hint=cause.hint)
+        return Diagnostic("SIE715", message, hint=cause.hint)
 
     def _given_up(self, cause: Diagnostic) -> Diagnostic:
         policy = self._policy

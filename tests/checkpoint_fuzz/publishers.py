@@ -84,7 +84,7 @@ def sharded(folder: Path) -> None:
     tensors = load_file(path)
     names = sorted(tensors)
     parts = (names[: len(names) // 2], names[len(names) // 2 :])
-    places = {}
+    places: dict[str, str] = {}
     for number, part in enumerate(parts, 1):
         file = f"model-{number:05}-of-00002.safetensors"
         save_file({name: tensors[name] for name in part}, folder / file, metadata={"format": "pt"})

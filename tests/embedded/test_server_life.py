@@ -363,7 +363,7 @@ def test_a_start_that_a_lock_ended_is_tried_again(spec: ServerSpec) -> None:
     assert recorder.states == [*again, *again, State.STARTING, State.READY, State.STOPPED]
     told = recorder.seen[1].diagnostic
     assert told
-    assert told.code == "SIE712"
+    assert told.code == "SIE715"
     assert "start 1 of at most 3" in told.message
     assert "lock_exception" in Path(f"{spec.log_path}.2").read_text()
 
@@ -373,7 +373,7 @@ def test_starts_that_locks_end_are_not_tried_for_ever(spec: ServerSpec) -> None:
     recorder, supervisor = abort_starts(spec, 3)
     (diagnostic,) = diagnostics(lambda: supervisor.wait_ready(30))
     supervisor.stop(1)
-    assert diagnostic.code == "SIE712"
+    assert diagnostic.code == "SIE715"
     assert "in 3 attempts" in diagnostic.message
     assert recorder.states == [
         State.STARTING,
