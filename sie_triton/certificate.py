@@ -73,7 +73,11 @@ def take_reference(
 
 def certify(reference: StoredReference, testimony: Testimony, warnings: Sequence[str]) -> Certificate:
     """The certificate of a build whose graphs came as close to the reference as they must."""
-    passed_over = (f"texts of which no token is left: {len(testimony.skipped)}",) if testimony.skipped else ()
+    passed_over = (
+        (f"texts of which no token is left, or one without an embedding: {len(testimony.skipped)}",)
+        if testimony.skipped
+        else ()
+    )
     return Certificate(
         implementation=testimony.implementation,
         texts=texts_digest(reference.cases),

@@ -37,6 +37,9 @@ QUERIES = (
 )
 # Beyond this many tokens the edges of single buckets are left to the maximum: each text there costs seconds.
 LONG = 512
+# How many of a checkpoint's added tokens are put into texts: some vocabularies have thousands.
+ADDED_TOKENS = 16
+ADDED_TOKENS_A_TEXT = 4
 
 
 def reference_texts(specials: int, max_length: int, buckets: Sequence[int]) -> tuple[str, ...]:
@@ -49,6 +52,15 @@ def reference_texts(specials: int, max_length: int, buckets: Sequence[int]) -> t
     if max_length <= 4 * LONG:
         lengths.update(n - specials for n in (max_length - 1, max_length, max_length + 1, max_length + 40))
     return (*(_words(n) for n in sorted(lengths) if n > 0), *UNICODE_TEXTS)
+
+
+def added_token_texts(tokens: Sequence[str]) -> tuple[str, ...]:
+    """Texts with each of the checkpoint's own added tokens, beside words and within them; of many, the last ones."""
+    shown = tokens[-ADDED_TOKENS:]
+    return tuple(
+        " ".join(f"near {token} the x{token}y" for token in shown[start : start + ADDED_TOKENS_A_TEXT])
+        for start in range(0, len(shown), ADDED_TOKENS_A_TEXT)
+    )
 
 
 def reference_pairs(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -32,7 +32,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.formats import Precision
 from sie_triton.lint import lint_repository
 from sie_triton.model_runner import ModelRunner, read_model_config
-from sie_triton.reference_texts import QUERIES, reference_pairs, reference_texts
+from sie_triton.reference_texts import QUERIES, added_token_texts, reference_pairs, reference_texts
 from sie_triton.repository import MANIFEST_DIGEST_NAME, file_digest, manifest_digest_line
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -112,7 +112,8 @@ def make_cases(maker: RowMaker, specials: int) -> tuple[Case, ...]:
 
     Cases that the model refuses (a pair too long for a reranker that never truncates) are left out.
     """
-    return tuple(case for case in _all_cases(maker.model, specials) if _accepted(maker, case))
+    own = added_token_texts(maker.tokenizer.added_tokens())
+    return tuple(case for case in _all_cases(maker.model, specials, own) if _accepted(maker, case))
 
 
 def _accepted(maker: RowMaker, case: Case) -> bool:
@@ -123,9 +124,9 @@ def _accepted(maker: RowMaker, case: Case) -> bool:
     return True
 
 
-def _all_cases(model: Model, specials: int) -> tuple[Case, ...]:
+def _all_cases(model: Model, specials: int, own: Sequence[str]) -> tuple[Case, ...]:
     spec = model.tokenization
-    texts = reference_texts(specials, spec.max_length, spec.buckets)
+    texts = (*reference_texts(specials, spec.max_length, spec.buckets), *own)
     if isinstance(model.heads.get("score"), CrossEncoderHead | CausalHead):
         return tuple(Case(document, query) for query, document in reference_pairs(texts))
     return (*(Case(text) for text in texts), *(Case(None, query) for query in QUERIES if _reads_sides(model)))

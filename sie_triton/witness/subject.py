@@ -49,7 +49,7 @@ class Testimony:
     """What the witness said: outputs per tensor and case, and what they are worth.
 
     `vocabulary` is how many token ids the model has an embedding for; `skipped` are the places of cases that it could
-    not be asked, since it reads no token of their text.
+    not be asked, since no token of their text is left, or one has no embedding.
     """
 
     implementation: str
