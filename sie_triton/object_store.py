@@ -40,6 +40,9 @@ def stored_manifest(url: str) -> Manifest:
         raise _failed(str(error)) from None
 
 
+_CACHE = "free some space, or name another cache folder with `XDG_CACHE_HOME`"
+
+
 def fetch_repository(url: str, announce: Announce, cache: Path | None = None) -> Path:
     """The folder with the whole repository of `url`, fetched as far as the cache does not hold it already.
 
@@ -57,7 +60,12 @@ def fetch_repository(url: str, announce: Announce, cache: Path | None = None) ->
                 _fetch(store, url, target, content, wanted, announce)
                 break
             except DiagnosticError as error:
-                if {diagnostic.code for diagnostic in error.diagnostics} != {"SIE602"}:
+                codes = {diagnostic.code for diagnostic in error.diagnostics}
+                if codes == {"SIE612"}:
+                    raise _failed(
+                        f"`{url}` cannot be copied to the cache: {error.diagnostics[0].message}", _CACHE
+                    ) from None
+                if codes != {"SIE602"}:
                     raise
                 if not waited:
                     announce(f"another process is fetching {url}; waiting for it")
@@ -67,8 +75,7 @@ def fetch_repository(url: str, announce: Announce, cache: Path | None = None) ->
         raise _failed(str(error)) from None
     except (OSError, RuntimeError) as error:
         # RuntimeError: the user has no home folder.
-        hint = "free some space, or name another cache folder with `XDG_CACHE_HOME`"
-        raise _failed(f"`{url}` cannot be copied to the cache: {error}", hint) from None
+        raise _failed(f"`{url}` cannot be copied to the cache: {error}", _CACHE) from None
     return target
 
 

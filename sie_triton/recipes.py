@@ -450,14 +450,16 @@ def _followed_need(facts: CheckpointFacts | None) -> _DenseNeed:
     width = chain.width(facts.hidden_size)
     keep = facts.settings.truncate_dim
     keep = keep if keep and (width is None or keep < width) else None
+    unit = chain.normalizes and keep is None
     return _DenseNeed(
         own=chain.pooling,
         poolings=(chain.pooling,),
-        layers=chain.layers,
+        # A graph gives every vector at unit length and as pooled: so profiles that do not normalise share it.
+        layers=chain.before_normalizing if unit else chain.layers,
         dim=keep or width or "hidden",
         token_layers=chain.token_layers,
         keep=keep,
-        unit=chain.normalizes and keep is None,
+        unit=unit,
     )
 
 

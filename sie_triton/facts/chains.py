@@ -37,6 +37,14 @@ class DenseChain:
         """Whether the vector has unit length when it leaves the chain."""
         return bool(self.layers) and isinstance(self.layers[-1], NormalizeLayer)
 
+    @property
+    def before_normalizing(self) -> tuple[Layer, ...]:
+        """The layers on the pooled vector without the Normalize modules at their end."""
+        kept = list(self.layers)
+        while kept and isinstance(kept[-1], NormalizeLayer):
+            kept.pop()
+        return tuple(kept)
+
     def width(self, hidden: int | None) -> int | None:
         """Numbers in a vector, where that can be told."""
         for layer in reversed(self.layers):

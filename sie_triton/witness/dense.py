@@ -63,10 +63,21 @@ class SentenceWitness(Witness):
         return prompt + text
 
     def outputs(self, case: Case, row: Row) -> Outputs:
-        """The vector at unit length and as it leaves the model."""
+        """The vector at unit length, and as it leaves the model; before its last Normalize, where that ends it."""
         text, call = self._call(case)
-        raw = np.asarray(self._model.encode([text], batch_size=1, **call), dtype=np.float32)[0]
-        return dict(zip(self._names, (unit(raw), raw), strict=True))
+        vector = np.asarray(self._model.encode([text], batch_size=1, **call), dtype=np.float32)[0]
+        raw = vector if self._model.truncate_dim else self._before_normalizing(case)
+        return dict(zip(self._names, (unit(vector), raw), strict=True))
+
+    def _before_normalizing(self, case: Case) -> Array:
+        modules = list(self._model)
+        while type(modules[-1]).__name__ in ("Normalize", "Dropout"):
+            modules.pop()
+        features = self._model.preprocess([self.text(case)])
+        for module in modules:
+            features = module(features)
+        found: Array = features["sentence_embedding"][0].float().numpy()
+        return found
 
 
 class PooledWitness(Witness):

@@ -90,7 +90,10 @@ def playback(built: Path, monkeypatch: pytest.MonkeyPatch) -> Playback:
 
     recording = Playback()
     reference = read_reference(built / tiny.TRITON_NAME / "1" / REFERENCE_NAME)
-    certificate = read_manifest(built).built[tiny.TRITON_NAME].certificate
+    manifest = read_manifest(built)
+    certificate = manifest.built[tiny.TRITON_NAME].certificate
+    vocabulary = manifest.models[tiny.MODEL_ID].tokenization.vocabulary
+    assert vocabulary is not None
 
     class Recorded(Exporter):
         def write_tokenizer(self, path: Path, *, lowercase: bool = False) -> int:
@@ -111,7 +114,7 @@ def playback(built: Path, monkeypatch: pytest.MonkeyPatch) -> Playback:
         if recording.asks:
             return testify(subject)
         said = (certificate.compared, certificate.not_compared, certificate.departures)
-        return Testimony(reference.origin, dict(reference.outputs), *said, vocabulary=1 << 20)
+        return Testimony(reference.origin, dict(reference.outputs), *said, vocabulary=vocabulary)
 
     monkeypatch.setattr(sie_triton.witness, "testify", played)
     monkeypatch.setattr(sie_triton.export, "Exporter", Recorded)

@@ -160,7 +160,7 @@ def test_layers_that_are_not_understood_are_refused(config: dict[str, Any], name
         ("sentence_transformers.models.LSTM", "a `LSTM` module: recurrent layers"),
         (
             "sentence_transformers.models.HierarchicalTokenPooling",
-            "`HierarchicalTokenPooling` module, which is not known",
+            "`HierarchicalTokenPooling` module: token vectors",
         ),
         ("custom_st.Pooling", "the module `custom_st.Pooling`, which is the checkpoint's own code"),
         ("sentence_transformers.sparse_encoder.modules.SpladePooling", "0 Pooling modules"),
@@ -247,6 +247,17 @@ def test_settings_that_would_change_vectors_are_refused(file: str, content: Any,
     assert f"{file}.json" in message or "modules.json" in message
 
 
+def test_without_the_list_of_modules_nothing_else_is_read(tmp_path: Path) -> None:
+    """sentence-transformers then makes its default pipeline and looks at none of the other files."""
+    files = {
+        "config_sentence_transformers.json": {"prompts": {"query": "find "}, "truncate_dim": 4, "odd": 1},
+        "sentence_bert_config.json": {"max_seq_length": 7, "odd": 1},
+    }
+    facts = read_facts(write_folder(tmp_path, files))
+    assert (facts.problems, facts.settings.prompts, facts.settings.truncate_dim) == ((), {}, None)
+    assert (facts.sentence_limit, facts.unread) == (512, tuple(files))
+
+
 def test_adapters_that_do_not_follow_the_files_do_not_mind_them(tmp_path: Path) -> None:
     lstm = {**POOLING, "type": "sentence_transformers.models.LSTM"}
     assert facts_of(tmp_path, TRANSFORMER, lstm).problems
@@ -282,12 +293,12 @@ def test_the_side_of_truncation(config: Any, tokenizer: Any, side: str, tmp_path
     ],
 )
 def test_the_function_behind_a_score(settings: Any, config: Any, named: str, tmp_path: Path) -> None:
-    files = {"config_sentence_transformers.json": settings, "config.json": config}
+    files = {"modules.json": [TRANSFORMER], "config_sentence_transformers.json": settings, "config.json": config}
     assert activation(read_facts(write_folder(tmp_path, files))) == named
 
 
 def test_a_function_that_is_nobodys_is_refused(tmp_path: Path) -> None:
-    files = {"config_sentence_transformers.json": {"activation_fn": "acme.Steep"}}
+    files = {"modules.json": [TRANSFORMER], "config_sentence_transformers.json": {"activation_fn": "acme.Steep"}}
     with pytest.raises(DiagnosticError, match=r"`acme\.Steep` of a score"):
         activation(read_facts(write_folder(tmp_path, files)))
 

@@ -298,7 +298,7 @@ def test_a_file_system_without_exchange(
         build(target, m="2")
         assert content(target) == {"m": "2"}
     else:
-        with pytest.raises(PermissionError):
+        with pytest.raises(DiagnosticError, match="SIE612"):
             build(target, m="2")
         assert content(target) == {"m": "1"}
     assert litter(target) == set()
