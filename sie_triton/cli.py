@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,6 +22,9 @@ from rich.console import Console
 from sie_triton import __version__
 from sie_triton.codes import is_usage
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
+
+if TYPE_CHECKING:
+    from sie_frontend.manifest import Certificate
 
 app = typer.Typer(
     name="sie-triton",
@@ -326,6 +329,7 @@ def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
     for name, built in manifest.built.items():
         for line in _parity_lines(built.parity):
             out.print(f"{name} {line}")
+        _print_certificate(name, built.certificate)
     err.print(f"[green]verified[/] {repository}: {len(manifest.triton_models)} Triton models, all files intact")
 
 
@@ -763,6 +767,19 @@ def _served(repository: str, *, embedded: bool) -> tuple[str | Path, Any]:
     return folder, _manifest(folder)
 
 
+def _print_certificate(name: str, certificate: Certificate) -> None:
+    """What a model's numbers were compared with, and what that is worth."""
+    said = [
+        f"compared with {certificate.implementation}: {', '.join(certificate.compared)}",
+        f"{certificate.cases} texts, sha256 {certificate.texts}",
+        *(f"not compared: {text}" for text in certificate.not_compared),
+        *certificate.departures,
+        *(f"warning: {text}" for text in certificate.warnings),
+    ]
+    for line in said:
+        out.print(f"{name} {line}", markup=False)
+
+
 def _plan_json(made: Any) -> dict[str, Any]:
     content = asdict(made)
     content["served"] = [served.profile.model_id for served in made.served]
@@ -780,6 +797,8 @@ def _print_plan(made: Any) -> None:
         _print_signature(graph, " + ".join(map(_described, modules)))
     if made.steps:
         _print_signature(made, "ensemble of the above")
+    for text in made.warnings:
+        out.print(f"  warning: {text}", markup=False)
 
 
 def _described(module: Any) -> str:

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -358,9 +359,12 @@ def _check_remote_code(target: Target, checkpoint: Checkpoint, options: BuildOpt
 def _exporter(checkpoint: Checkpoint, options: BuildOptions) -> Exporter:
     """torch and transformers are imported here and not before."""
     try:
+        import_module("sentence_transformers")
         from sie_triton.export import Exporter
     except ModuleNotFoundError as error:
-        message = f"`build` needs torch, transformers, onnx and onnxscript, and {error.name} is not installed"
+        message = (
+            f"`build` needs torch, transformers, sentence-transformers and onnx, and {error.name} is not installed"
+        )
         raise DiagnosticError([Diagnostic("SIE401", message, hint="`pip install 'sie-triton[export,cpu]'`")]) from None
     return Exporter(checkpoint.folder, options.announce, trust_remote_code=options.trust_remote_code)
 

@@ -25,7 +25,7 @@ from sie_frontend.bulk import in_parts, total_timing
 from sie_frontend.drain import Drain, DrainMiddleware, Phase
 from sie_frontend.engine import Encoded, Engine, Scored
 from sie_frontend.errors import WireError
-from sie_frontend.listing import list_models, model_info
+from sie_frontend.listing import list_models, one_model
 from sie_frontend.manifest import MANIFEST_NAME, Model
 from sie_frontend.metrics import CONTENT_TYPE, Metrics
 from sie_frontend.negotiation import check_machine_profile, check_remote, response_format
@@ -290,11 +290,11 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
     async def models(_: Request) -> Response:
         return _json(list_models(frontend.engine, frontend.runtime_instance, frontend.built))
 
-    async def one_model(request: Request) -> Response:
+    async def model_detail(request: Request) -> Response:
         model_id = request.path_params["model"]
         try:
             model = frontend.model(model_id)
-            return _json(model_info(frontend.engine, frontend.runtime_instance, model_id, model))
+            return _json(one_model(frontend.engine, frontend.runtime_instance, model_id, model))
         except WireError as error:
             return _refusal(frontend, error)
 
@@ -311,7 +311,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
         post("/v1/rerank", "rerank", rerank, Envelope.OPENAI),
         post("/v2/rerank", "rerank", rerank_v2, Envelope.COHERE),
         Route("/v1/models", models),
-        Route("/v1/models/{model:path}", one_model),
+        Route("/v1/models/{model:path}", model_detail),
         Route("/livez", livez),
         Route("/healthz", readyz),
         Route("/readyz", readyz),

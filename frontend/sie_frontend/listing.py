@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sie_frontend.engine import Engine
-from sie_frontend.manifest import Model
+from sie_frontend.manifest import Built, Model
 
 
 def list_models(engine: Engine, runtime_instance: str, built: int) -> dict[str, Any]:
@@ -27,6 +27,34 @@ def list_models(engine: Engine, runtime_instance: str, built: int) -> dict[str, 
 def _owner(model_id: str) -> str:
     owner, slash, _ = model_id.partition("/")
     return owner if slash else ""
+
+
+def one_model(engine: Engine, runtime_instance: str, model_id: str, model: Model) -> dict[str, Any]:
+    """One entry with what SIE does not say: what the model's vectors were compared with when it was built."""
+    info = model_info(engine, runtime_instance, model_id, model)
+    built = engine.manifest.built.get(model.triton_model)
+    return {**info, "certificate": None if built is None else certificate_info(built)}
+
+
+def certificate_info(built: Built) -> dict[str, Any]:
+    """A build's certificate in short, with the worst distances of each precision by output."""
+    certificate = built.certificate
+    return {
+        "implementation": certificate.implementation,
+        "texts_sha256": certificate.texts,
+        "cases": certificate.cases,
+        "compared": certificate.compared,
+        "not_compared": certificate.not_compared,
+        "departures": certificate.departures,
+        "warnings": certificate.warnings,
+        "distances": {
+            precision: {
+                output: {"min_cosine": distance.min_cosine, "max_abs": distance.max_abs}
+                for output, distance in outputs.items()
+            }
+            for precision, outputs in built.parity.items()
+        },
+    }
 
 
 def model_info(engine: Engine, runtime_instance: str, model_id: str, model: Model) -> dict[str, Any]:

@@ -32,6 +32,8 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
     "--no-deps": "pip",
     "--linearity": "python -m benchmarks.run",
     "--rounds": "python -m benchmarks.run",
+    "--keep": "python -m checkpoint_fuzz",
+    "--onnx-every": "python -m checkpoint_fuzz",
     "--report": "python -m checkpoint_fuzz",
     "--scale": "python -m benchmarks.run",
     "--seeds": "python -m checkpoint_fuzz",
