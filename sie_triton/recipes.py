@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from sie_frontend.manifest import (
     BgeM3Score,
@@ -73,6 +73,8 @@ QUERY_WEIGHTS_NAME = "query_weights.npy"
 BGE_M3_FILES = ("colbert_linear.pt", "sparse_linear.pt")
 # ColBERT checkpoints keep their projection under one of these names, if it is not a module of its own.
 PROJECTION_NAMES = ("colbert_linear", "linear", "projection", "dense")
+# The last layer of a classification head, by the names that transformers' architectures give it.
+CLASSIFIER_WEIGHTS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")
 # Recipes whose adapters run the checkpoint with sentence-transformers, so that its own settings hold.
 FOLLOWS_MODULES = frozenset({"sentence_transformer_dense", "sentence_transformer_sparse", "cross_encoder"})
 # zerank scores a pair by the logit of this token.
@@ -614,8 +616,8 @@ def _token_vectors(
 
 def _cross_encoder(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
     config = facts.config if facts else {}
-    labels = _label_count(config)
-    if labels != 1 and facts:
+    labels = _label_count(facts) if facts else 1
+    if labels != 1:
         raise _mistake(
             "SIE214",
             f"`{profile.model_id}` has {labels} labels; a score needs exactly one",
@@ -632,11 +634,15 @@ def _cross_encoder(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, fac
     )
 
 
-def _label_count(config: Mapping[str, Any]) -> int:
+def _label_count(facts: CheckpointFacts) -> int:
+    """How many scores the head gives: what the configuration says, else the rows of its last layer."""
+    config = facts.config
     if isinstance(config.get("num_labels"), int):
         return int(config["num_labels"])
-    labels = config.get("id2label")
-    return len(labels) if labels else 1
+    if labels := config.get("id2label"):
+        return len(labels)
+    shapes = (facts.weight_shapes.get(name, ()) for name in CLASSIFIER_WEIGHTS)
+    return next((shape[0] for shape in shapes if len(shape) == 2), 1)
 
 
 def _activation(recipe: Recipe, facts: CheckpointFacts | None) -> str:

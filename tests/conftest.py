@@ -24,6 +24,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden files anew; read the difference")
 
 
+# Folders whose tests share what takes minutes to make stay in one process; every other folder is a group of its own.
+GROUPS = {"recipes": "families", "oldest": "families", "e2e": "real", "docs": "real"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: one group a folder."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group(GROUPS.get(folder, folder)))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The contract's recordings beside the checkout; tests that read them skip where they are absent."""
