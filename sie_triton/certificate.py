@@ -24,13 +24,14 @@ def take_reference(
     maker: RowMaker,
     folder: Path,
     token_id: Callable[[str], int],
+    added_tokens: Sequence[str],
     *,
     trust_remote_code: bool,
 ) -> tuple[StoredReference, Testimony]:
     """What the witness says of every reference text, to be stored beside the graphs.
 
-    `token_id` gives a token's id by its spelling. Raises `DiagnosticError` if there is no witness, or if it reads the
-    texts otherwise than we do.
+    `token_id` gives a token's id by its spelling; `added_tokens` are put into texts. Raises `DiagnosticError` if there
+    is no witness, or if it reads the texts otherwise than we do.
     """
     from sie_triton.witness import Subject, testify
 
@@ -45,7 +46,7 @@ def take_reference(
     def bare_ids(text: str) -> list[int]:
         return list(map(int, maker.tokenizer.encode([text])[0]))
 
-    cases = make_cases(maker, len(bare_ids("")))
+    cases = make_cases(maker, len(bare_ids("")), added_tokens)
     rows = case_rows(maker, cases)
     testimony = testify(
         Subject(

@@ -245,7 +245,12 @@ def _compile_plan(
     model = next(iter(models.values()))
     options.announce(f"{plan.name}: asking an implementation that reads the checkpoint itself")
     reference, testimony = take_reference(
-        plan, RowMaker(model, staging), exporter.folder, exporter.token_id, trust_remote_code=options.trust_remote_code
+        plan,
+        RowMaker(model, staging),
+        exporter.folder,
+        exporter.token_id,
+        exporter.added_tokens,
+        trust_remote_code=options.trust_remote_code,
     )
     write_reference(home / REFERENCE_NAME, reference)
     vocabulary = replace(vocabulary, embedding_rows=testimony.vocabulary)

@@ -107,12 +107,13 @@ def read_reference(path: Path) -> StoredReference:
     return StoredReference(header["origin"], tuple(Case(*case) for case in header["cases"]), tuple(ids), outputs)
 
 
-def make_cases(maker: RowMaker, specials: int) -> tuple[Case, ...]:
+def make_cases(maker: RowMaker, specials: int, added_tokens: Sequence[str]) -> tuple[Case, ...]:
     """What a model is compared on: pairs for rerankers, documents and, where they are read differently, queries.
 
+    `added_tokens` are the checkpoint's own, as transformers reads them.
     Cases that the model refuses (a pair too long for a reranker that never truncates) are left out.
     """
-    own = added_token_texts(maker.tokenizer.added_tokens())
+    own = added_token_texts(added_tokens)
     return tuple(case for case in _all_cases(maker.model, specials, own) if _accepted(maker, case))
 
 

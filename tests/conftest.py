@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 GROUPS = {"recipes": "families", "oldest": "families", "e2e": "real", "docs": "real"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before the marks are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `--dist loadgroup`: one group a folder."""
     for item in items:

@@ -127,10 +127,6 @@ class TextTokenizer:
         found: int | None = self._plain.token_to_id(token)
         return found
 
-    def added_tokens(self) -> list[str]:
-        """Tokens that stand in a text as they are spelled, special ones among them, by their ids."""
-        return [token.content for _, token in sorted(self._plain.get_added_tokens_decoder().items())]
-
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, as `encode` would make them."""
         return [len(row) for row in self.encode(texts)]

@@ -56,6 +56,12 @@ class Exporter:
         """Every special id."""
         return tuple(sorted(set(self._tokenizer.all_special_ids)))
 
+    @property
+    def added_tokens(self) -> list[str]:
+        """The tokens that transformers finds added to the vocabulary, special ones among them, by their ids."""
+        found: dict[str, int] = self._tokenizer.get_added_vocab()
+        return sorted(found, key=lambda token: found[token])
+
     def token_id(self, token: str) -> int:
         """The one id of a token, as vocabulary entry or as text that is a single token."""
         known = self._tokenizer.get_vocab().get(token)

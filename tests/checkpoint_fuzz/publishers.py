@@ -160,6 +160,11 @@ def text_max_length(folder: Path) -> None:
     _edit(folder / "sentence_bert_config.json", processing_kwargs={"text": {"max_length": 14}})
 
 
+def left_truncation(folder: Path) -> None:
+    """Long texts lose their beginning; transformers 5 reads the key and no longer writes it."""
+    _edit(folder / "tokenizer_config.json", truncation_side="left")
+
+
 EDITS: Mapping[str, Callable[[Path], None]] = {
     edit.__name__: edit
     for edit in (
@@ -176,6 +181,7 @@ EDITS: Mapping[str, Callable[[Path], None]] = {
         no_model_max_length,
         pickled_beside,
         text_max_length,
+        left_truncation,
     )
 }
 """By the names that recipes use."""

@@ -130,8 +130,9 @@ EDITS = (
     "no_model_max_length",
     "pickled_beside",
     "text_max_length",
+    "left_truncation",
 )
-NOT_LATE = ("no_modules_json", "st5_limit", "text_max_length")
+NOT_LATE = ("no_modules_json", "st5_limit", "text_max_length", "left_truncation")
 
 
 def draw(seed: int) -> Recipe:

@@ -43,7 +43,7 @@ RIGHT: Mapping[str, Recipe] = {
         padding_side="left",
         max_length=24,
         added=("special", "lstrip"),
-        edits=("st5_pooling",),
+        edits=("st5_pooling", "left_truncation"),
     ),
     "tokens beyond the embedding, that no other text pays for": Recipe(
         3, "dense", "mpnet", ("pool:mean", "dense:24:Mish:1:0"), added=("special",), resize=False
