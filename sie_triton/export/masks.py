@@ -28,8 +28,10 @@ def masks_with_room(precision: Precision) -> Iterator[None]:
     if precision == "float32":
         yield
         return
-    ALL_MASK_ATTENTION_FUNCTIONS.register("eager", _roomy_mask)
+    # Set on the object, as the TorchScript exporter does: what is registered for the class lies beneath that.
+    before = ALL_MASK_ATTENTION_FUNCTIONS["eager"]
+    ALL_MASK_ATTENTION_FUNCTIONS["eager"] = _roomy_mask
     try:
         yield
     finally:
-        ALL_MASK_ATTENTION_FUNCTIONS.register("eager", eager_mask)
+        ALL_MASK_ATTENTION_FUNCTIONS["eager"] = before

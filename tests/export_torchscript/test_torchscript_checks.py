@@ -118,3 +118,17 @@ def test_warnings_are_silenced_inside_only(tmp_path: Path) -> None:
         assert heard == []
         warnings.warn("still heard", DeprecationWarning, stacklevel=1)
         assert [str(warning.message) for warning in heard] == ["still heard"]
+
+
+def test_masks_have_room_after_another_graph_was_written() -> None:
+    """Both exporters change transformers' eager masks for a while, and neither may leave its own behind."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+
+    from sie_triton.export.masks import _roomy_mask, masks_with_room
+    from sie_triton.export.to_torchscript import _broadcast_masks
+
+    with _broadcast_masks():
+        pass
+    with masks_with_room("float16"):
+        assert ALL_MASK_ATTENTION_FUNCTIONS["eager"] is _roomy_mask
+    assert ALL_MASK_ATTENTION_FUNCTIONS["eager"] is eager_mask
