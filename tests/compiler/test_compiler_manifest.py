@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sie_frontend.listing import certificate_info
 from sie_frontend.manifest import MANIFEST_NAME, Manifest, ManifestError, dump_manifest, read_manifest
 
 from compiler import tiny
 from sie_triton import manifest as manifests
+from sie_triton.certificate import texts_digest
 from sie_triton.repository import current_manifest, empty_manifest
+from sie_triton.verify import REFERENCE_NAME, read_reference
 
 
 def write(folder: Path, content: bytes) -> Path:
@@ -128,3 +132,16 @@ def test_an_id_moves_to_the_model_that_serves_it_now(built: Path) -> None:
     assert merged.models["acme/tiny:raw"].triton_model == "acme__tiny__raw"
     assert merged.models["acme/tiny"].triton_model == tiny.TRITON_NAME
     assert set(merged.built) == {tiny.TRITON_NAME, "acme__tiny__raw"}
+
+
+def test_the_certificate_names_its_witness_and_is_told_in_short(built: Path) -> None:
+    (record,) = read_manifest(built).built.values()
+    reference = read_reference(built / tiny.TRITON_NAME / "1" / REFERENCE_NAME)
+    told = certificate_info(record)
+    assert told["implementation"].startswith(f"sentence-transformers {version('sentence-transformers')} ")
+    assert told["implementation"] == reference.origin
+    assert (told["cases"], told["texts_sha256"]) == (len(reference.cases), texts_digest(reference.cases))
+    assert "vectors" in told["compared"]
+    assert told["not_compared"]
+    assert told["warnings"] == ()
+    assert told["distances"]["float32"]["dense"]["min_cosine"] > 0.99999
