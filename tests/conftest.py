@@ -35,7 +35,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFolder(LoadScopeScheduling):
+    class ByFolder(LoadScopeScheduling):  # type: ignore[misc] # the package has no types
         def _split_scope(self, nodeid: str) -> str:
             folder = nodeid.removeprefix("tests/").partition("/")[0]
             return GROUPS.get(folder, folder)

@@ -96,22 +96,30 @@ def loading(trust_remote_code: bool) -> dict[str, Any]:
     }
 
 
-def transformer(folder: Path, trust_remote_code: bool, task: str = "feature-extraction", **config: bool) -> Any:
-    """sentence-transformers' own transformer module on the checkpoint, whatever its `modules.json` says."""
+def transformer(
+    folder: Path, trust_remote_code: bool, task: str = "feature-extraction", *, bidirectional: bool = False
+) -> Any:
+    """sentence-transformers' own transformer module on the checkpoint, whatever its `modules.json` says.
+
+    `bidirectional` lets a decoder attend to both sides, by transformers' own setting for it.
+    """
     from sentence_transformers.base.modules import Transformer
 
     hub = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     # SDPA goes by the module's own causality where no mask is needed, whatever the configuration says.
-    attention = {"attn_implementation": "eager"} if config else {}
-    return Transformer(
+    attention = {"attn_implementation": "eager"} if bidirectional else {}
+    made = Transformer(
         str(folder),
         transformer_task=task,
         model_kwargs={**hub, "dtype": torch.float32, **attention},
         processor_kwargs=dict(hub),
-        config_kwargs={**hub, **config},
+        config_kwargs=dict(hub),
         modality_config={"text": {"method": "forward", "method_output_name": _OUTPUT[task]}},
         module_output_name="token_embeddings",
     ).eval()
+    if bidirectional:
+        made.model.config.is_causal = False
+    return made
 
 
 @contextlib.contextmanager

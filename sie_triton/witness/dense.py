@@ -95,8 +95,8 @@ class PooledWitness(Witness):
         self.departures = _unapplied_modules(subject)
         self._prepared = subject.prepared
         self._names = subject.names
-        both_sides = {"is_causal": False} if subject.plan.encoder.bidirectional else {}
-        self.body = transformer(subject.folder, subject.trust_remote_code, "feature-extraction", **both_sides)
+        both_sides = subject.plan.encoder.bidirectional
+        self.body = transformer(subject.folder, subject.trust_remote_code, bidirectional=both_sides)
         width = self.body.get_embedding_dimension()
         self._poolings = [Pooling(width, MODES[mode]) for mode in head.poolings]
         self._layer = None

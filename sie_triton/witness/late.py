@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from sie_frontend.tokenization import Row
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from sie_triton.plan import DensePooling, TokenVectors, TokenWeights
 from sie_triton.verify import Case
@@ -42,6 +43,10 @@ class LateWitness(Witness):
 
             model = MultiVectorEncoder(str(subject.folder), **loading(subject.trust_remote_code)).eval()
             self._modules = [m for m in model if type(m).__name__ != "MultiVectorMask"]
+            # It registers markers as tokens when it loads; SIE inserts their ids and reads the text as it is.
+            self._modules[0].processor = AutoTokenizer.from_pretrained(
+                subject.folder, local_files_only=True, trust_remote_code=subject.trust_remote_code
+            )
             self.implementation = implementation("MultiVectorEncoder")
             self.compared = ("text to tokens", "transformer", "projection", "token vectors")
             self.not_compared = (_ROWS_ARE_OURS,)
