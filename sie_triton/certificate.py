@@ -75,7 +75,7 @@ def take_reference(
 def certify(reference: StoredReference, testimony: Testimony, warnings: Sequence[str]) -> Certificate:
     """The certificate of a build whose graphs came as close to the reference as they must."""
     passed_over = (
-        (f"texts of which no token is left, or one without an embedding: {len(testimony.skipped)}",)
+        (f"texts without a token, with one that has no embedding, or without finite numbers: {len(testimony.skipped)}",)
         if testimony.skipped
         else ()
     )

@@ -49,7 +49,7 @@ class Testimony:
     """What the witness said: outputs per tensor and case, and what they are worth.
 
     `vocabulary` is how many token ids the model has an embedding for; `skipped` are the places of cases that it could
-    not be asked, since no token of their text is left, or one has no embedding.
+    not be asked, since no token of their text is left, one has no embedding, or the numbers are not finite.
     """
 
     implementation: str

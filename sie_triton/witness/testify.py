@@ -8,10 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.reference_texts import ADDED_TOKENS, ADDED_TOKENS_A_TEXT
 from sie_triton.verify import Case
 
 from .base import Text, Witness, asking
@@ -35,6 +37,8 @@ WITNESSES: Mapping[str, Callable[[Subject], Witness | CausalWitness]] = {
     "causal_cross_encoder": CausalWitness,
     "native_causal_cross_encoder": CausalWitness,
 }
+# A token that was never trained may spoil the texts that hold it: as many as those of a checkpoint's added tokens.
+MAX_NOT_FINITE = ADDED_TOKENS // ADDED_TOKENS_A_TEXT
 # Special tokens that stand around a text.
 MAX_LOST = 2
 # What SentencePiece itself does to a text; transformers 5 drops some of it when it rebuilds a tokenizer.
@@ -58,17 +62,24 @@ def testify(subject: Subject) -> Testimony:
     if isinstance(witness, Witness):
         with asking(subject.folder, "tokenise"):
             departures += _agree_on_limit(witness, subject)
-            found, skipped = _agree_on_tokens(witness, subject)
-            departures += found
+            told, skipped = _agree_on_tokens(witness, subject)
+            departures += told
     # Nobody can compute a token that the model has no embedding for; it is refused when it is sent.
     skipped |= {place for place, row in enumerate(subject.rows) if row.ids.max(initial=0) >= vocabulary}
     outputs: dict[str, list[Array]] = {name: [] for name in subject.names}
+    not_finite: list[int] = []
     with asking(subject.folder, "run the checkpoint"):
         for place, (case, row) in enumerate(zip(subject.cases, subject.rows, strict=True)):
             if place in skipped:
                 continue
-            for name, array in witness.outputs(case, row).items():
+            found = witness.outputs(case, row)
+            if not all(np.isfinite(array).all() for array in found.values()):
+                not_finite.append(place)
+                continue
+            for name, array in found.items():
                 outputs[name].append(array)
+    if len(not_finite) > MAX_NOT_FINITE:
+        raise DiagnosticError([_not_finite(subject, witness.implementation, len(not_finite))])
     return Testimony(
         implementation=witness.implementation,
         outputs={name: tuple(arrays) for name, arrays in outputs.items()},
@@ -76,7 +87,17 @@ def testify(subject: Subject) -> Testimony:
         not_compared=witness.not_compared,
         departures=tuple(departures),
         vocabulary=vocabulary,
-        skipped=skipped,
+        skipped=skipped | set(not_finite),
+    )
+
+
+def _not_finite(subject: Subject, implementation: str, count: int) -> Diagnostic:
+    return Diagnostic(
+        "SIE507",
+        f"on {count} of {len(subject.cases)} texts the checkpoint itself gives numbers that are not finite, says "
+        f"{implementation}",
+        Where(subject.folder),
+        "its weights are damaged, or were never trained; fetch the checkpoint again",
     )
 
 

@@ -11,6 +11,7 @@ from recipes.made import made
 from torch import Tensor, nn
 
 from sie_triton.bundle import expand, load_bundle
+from sie_triton.checkpoint import resolve_checkpoint
 from sie_triton.compiler import select
 from sie_triton.export import Exporter
 from sie_triton.export.modules import build_module, load_model
@@ -28,15 +29,17 @@ def graphs(family: str, precision: Precision = "float32") -> Iterator[tuple[Grap
     bundle, mistakes = load_bundle(checkpoint.bundle_path)
     assert bundle is not None, mistakes
     target = select(bundle, expand(bundle))
-    exporter = Exporter(checkpoint.folder, lambda _: None)
+    # As a build opens it: architectures under their authors' names are seen through a view.
+    folder = resolve_checkpoint(None, None, weights=checkpoint.folder).folder
+    exporter = Exporter(folder, lambda _: None)
     # Each graph alone; the matrix of recipes and formats serves the fused ones.
     options = GraphOptions(format="torchscript", layout="ensemble")
-    for plan in make_plans(target.bundle, target.profiles, read_facts(checkpoint.folder), options):
+    for plan in make_plans(target.bundle, target.profiles, read_facts(folder), options):
         model = load_model(
-            checkpoint.folder, plan.encoder.model_class, attention="eager", trust_remote_code=False, precision=precision
+            folder, plan.encoder.model_class, attention="eager", trust_remote_code=False, precision=precision
         )
         for graph in plan.graphs:
-            module = build_module(graph.module, checkpoint.folder, model, exporter.token_id, precision)
+            module = build_module(graph.module, folder, model, exporter.token_id, precision)
             yield graph, module, plan.max_length
 
 
