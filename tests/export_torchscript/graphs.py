@@ -30,7 +30,7 @@ def graphs(family: str, precision: Precision = "float32") -> Iterator[tuple[Grap
     assert bundle is not None, mistakes
     target = select(bundle, expand(bundle))
     # As a build opens it: architectures under their authors' names are seen through a view.
-    folder = resolve_checkpoint(None, None, weights=checkpoint.folder).folder
+    folder = resolve_checkpoint(None, None, weights=checkpoint.folder, bundle_weights_path=None).folder
     exporter = Exporter(folder, lambda _: None)
     # Each graph alone; the matrix of recipes and formats serves the fused ones.
     options = GraphOptions(format="torchscript", layout="ensemble")
