@@ -16,6 +16,7 @@ from compiler import tiny
 from sie_frontend.manifest import dump_manifest, read_manifest
 
 from e2e.processes import Serving, descendants, sie_triton
+from sie_triton.manifest import redigest
 
 pytestmark = pytest.mark.e2e
 
@@ -68,7 +69,8 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     for model_id, model in manifest.models.items():
         unaware = msgspec.structs.replace(model.tokenization, vocabulary=None)
         manifest.models[model_id] = msgspec.structs.replace(model, tokenization=unaware)
-    (repository / "manifest.json").write_bytes(dump_manifest(manifest))
+    changed = redigest(manifest, repository, [tiny.TRITON_NAME])
+    (repository / "manifest.json").write_bytes(dump_manifest(changed))
     server = Serving(repository, folder / "serving")
     server.wait_ready()
     yield server
