@@ -9,7 +9,7 @@ WEIGHTS ?=
 
 # Two processes: quick tests by files, slow ones by folders, whose tests share what takes minutes to make.
 QUICK_PARALLEL ?= -n 2 --dist loadfile
-SLOW_PARALLEL ?= -n 2 --dist loadscope
+SLOW_PARALLEL ?= -n 2 --dist loadscope --no-loadscope-reorder
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed

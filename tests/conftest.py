@@ -28,6 +28,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 GROUPS = {"recipes": "families", "oldest": "families", "e2e": "real", "docs": "real"}
 
 
+def _group(path: str) -> str:
+    folder = path.removeprefix("tests/").partition("/")[0]
+    return GROUPS.get(folder, folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The groups that take longest come first, so that no process is left with one of them at the end."""
+    longest = list(dict.fromkeys(GROUPS.values()))
+    items.sort(key=lambda item: longest.index(group) if (group := _group(item.nodeid)) in longest else len(longest))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """For `--dist loadscope`: a scope is a group of folders."""
@@ -37,8 +48,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFolder(LoadScopeScheduling):  # type: ignore[misc] # the package has no types
         def _split_scope(self, nodeid: str) -> str:
-            folder = nodeid.removeprefix("tests/").partition("/")[0]
-            return GROUPS.get(folder, folder)
+            return _group(nodeid)
 
     return ByFolder(config, log)
 
