@@ -79,9 +79,14 @@ def test_a_fresh_build_verifies(repository: Path) -> None:
     done = sie_triton("verify", "-r", repository)
     assert done.code == 0
     assert "verified" in done.stderr
-    lines = done.stdout.splitlines()
-    assert [line.split()[1:4] for line in lines] == [[t, "in", "float32:"] for t in read_parity(repository)]
-    assert all("min cosine 1.000000" in line or "min cosine 0.99999" in line for line in lines)
+    parity, lines = read_parity(repository), done.stdout.splitlines()
+    measured, told = lines[: len(parity)], lines[len(parity) :]
+    assert [line.split()[1:4] for line in measured] == [[tensor, "in", "float32:"] for tensor in parity]
+    assert all("min cosine 1.000000" in line or "min cosine 0.99999" in line for line in measured)
+    certificate = read_manifest(repository).built[tiny.TRITON_NAME].certificate
+    assert told[0].startswith(f"{tiny.TRITON_NAME} compared with {certificate.implementation}: text to tokens, ")
+    assert told[1] == f"{tiny.TRITON_NAME} {certificate.cases} texts, sha256 {certificate.texts}"
+    assert told[2].startswith(f"{tiny.TRITON_NAME} not compared: ")
 
 
 def read_parity(repository: Path) -> dict[str, Distance]:
