@@ -273,7 +273,7 @@ def _infer(url: str, model: str, output: str, arrays: dict[str, np.ndarray]) -> 
 # which count ids that are not the pad token.
 @pytest.mark.parametrize("side", ["right", "left", "both"])
 @pytest.mark.parametrize(
-    ("family", "pooling"), [("qwen3", "last"), ("modernbert", "cls"), ("gte", "cls"), ("xlm_roberta", "mean")]
+    ("family", "pooling"), [("qwen3", "last"), ("modernbert", "cls"), ("gte_original", "cls"), ("xlm_roberta", "mean")]
 )
 def test_rows_may_be_padded_on_either_side(family: str, pooling: str, side: str, groups: Groups) -> None:
     folder, (tokenizer, pad) = made(family).folder, _tokenizer(family)
