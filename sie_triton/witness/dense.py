@@ -66,7 +66,9 @@ class SentenceWitness(Witness):
         """The vector at unit length, and as it leaves the model; before its last Normalize, where that ends it."""
         text, call = self._call(case)
         vector = np.asarray(self._model.encode([text], batch_size=1, **call), dtype=np.float32)[0]
-        raw = vector if self._model.truncate_dim else self._before_normalizing(case)
+        before = self._before_normalizing(case)
+        # A vector that is truncated behind its Normalize has no length of its own any more.
+        raw = before if before.shape == vector.shape else vector
         return dict(zip(self._names, (unit(vector), raw), strict=True))
 
     def _before_normalizing(self, case: Case) -> Array:
