@@ -58,8 +58,8 @@ def read_outputs(
     """The wanted outputs of each row, in the output dtype of the call."""
     tensors = [dict(zip(names, arrays, strict=True)) for arrays in results]
     dense: Sequence[Array | None] = [None] * len(rows)
-    sparse: Sequence[SparseVector | None] = dense  # type: ignore[assignment]
-    tokens: Sequence[Array | None] = dense
+    sparse: Sequence[SparseVector | None] = [None] * len(rows)
+    tokens: Sequence[Array | None] = [None] * len(rows)
     vectors = []
     if "multivector" in call.adapter_outputs:
         vectors = [

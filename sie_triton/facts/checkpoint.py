@@ -11,7 +11,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 from .files import read_json, read_object, unreadable, weight_shapes
 from .known_keys import FILES, check_keys
-from .pipeline import ACTIVATIONS, TRANSFORMER_SETTINGS, Pipeline, read_pipeline, unsupported
+from .pipeline import TRANSFORMER_SETTINGS, Pipeline, activation_class, read_pipeline, unsupported
 
 # Models that count positions from `padding_idx + 1` lose that many of `max_position_embeddings`.
 OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "roberta-prelayernorm"})
@@ -233,7 +233,7 @@ def activation(facts: CheckpointFacts) -> str:
     )
     if named is None:
         return "Sigmoid"
-    short = str(named).rpartition(".")[2]
-    if not str(named).startswith("torch.") or short not in ACTIVATIONS:
+    found = activation_class(named)
+    if found is None:
         raise DiagnosticError([unsupported(facts.folder / SETTINGS_NAME, f"the activation `{named}` of a score")])
-    return short
+    return found

@@ -295,18 +295,23 @@ def _dense(config: Mapping[str, Any], path: str, class_path: str) -> LayerStep:
         in_features=_width(config, "in_features"),
         out_features=_width(config, "out_features"),
         bias=bool(config.get("bias", True)),
-        activation=activation_name(named),
+        activation=_compiled_activation(named),
         residual=bool(config.get("use_residual", False)),
     )
     return LayerStep(layer, _level(config, "token_embeddings" if pylate else "sentence_embedding"))
 
 
-def activation_name(named: object) -> str:
-    """The class of `torch.nn` behind a dotted path; raises `_Odd` for any that is not compiled."""
-    short = named.rpartition(".")[2] if isinstance(named, str) else ""
-    if not isinstance(named, str) or not named.startswith("torch.") or short not in ACTIVATIONS:
+def activation_class(named: object) -> str | None:
+    """The class of `torch.nn` that a dotted path names; None for any that is not compiled."""
+    short = named.rpartition(".")[2] if isinstance(named, str) and named.startswith("torch.") else ""
+    return short if short in ACTIVATIONS else None
+
+
+def _compiled_activation(named: object) -> str:
+    found = activation_class(named)
+    if found is None:
         raise _Odd(f"the activation `{named}`")
-    return short
+    return found
 
 
 def _normalize(config: Mapping[str, Any], path: str, class_path: str) -> LayerStep:
