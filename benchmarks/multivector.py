@@ -22,9 +22,10 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 from sie_frontend.manifest import Tokenization
-from sie_frontend.scheduler import RunQueue, RunRecord
-from sie_frontend.tokenization import Row, make_batch
-from sie_frontend.triton_client import TritonClient
+from sie_frontend.serving.scheduler import RunQueue
+from sie_frontend.text.tokenization import Row, make_batch
+from sie_frontend.triton.client import TritonClient
+from sie_frontend.watch.metrics import RunRecord
 
 from benchmarks.corpora import MAX_TOKENS, PROFILES
 from benchmarks.measure import cpu_seconds

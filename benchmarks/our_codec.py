@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sie_frontend.negotiation import WireFormat
-from sie_frontend.responses import ItemOutputs, Timing, Usage, encode_body
+from sie_frontend.contract.negotiation import WireFormat
+from sie_frontend.contract.responses import ItemOutputs, Timing, Usage, encode_body
 
 _TIMING = Timing(total_ms=1.0, queue_ms=0.0, tokenization_ms=0.0, inference_ms=1.0)
 

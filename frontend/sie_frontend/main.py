@@ -8,11 +8,12 @@ import sys
 
 import uvicorn
 
-from sie_frontend import __version__, logs
-from sie_frontend.app import create_app
-from sie_frontend.drain import DrainingServer
+from sie_frontend import __version__
+from sie_frontend.http.app import create_app
+from sie_frontend.http.drain import DrainingServer
 from sie_frontend.manifest import ManifestError
 from sie_frontend.settings import Settings, SettingsError, add_arguments
+from sie_frontend.watch import logs
 
 
 def make_server(settings: Settings) -> uvicorn.Server:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from sie_frontend.requests import MAX_BODY_BYTES, MAX_ITEMS
+from sie_frontend.contract.requests import MAX_BODY_BYTES, MAX_ITEMS
 
 _METADATA: Final = "setting"
 _ENDPOINT = re.compile(

@@ -11,12 +11,12 @@ from sie_triton.checkpoint.files import SINGLE, names_in, parts_of
 from sie_triton.checkpoint.found import Checkpoint, checkpoint_at
 from sie_triton.checkpoint.hub import find_cached, from_hub
 from sie_triton.checkpoint.hub_failures import HubFailure, is_offline
+from sie_triton.checkpoint.packaged import TABLE as PACKAGES
+from sie_triton.checkpoint.packaged import Announce, find_or_install
 from sie_triton.checkpoint.problems import find_problems
 from sie_triton.checkpoint.progress import Progress, no_progress
 from sie_triton.checkpoint.request import Request
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.packaged_weights import TABLE as PACKAGES
-from sie_triton.packaged_weights import Announce, find_or_install
 
 
 def resolve_checkpoint(

@@ -14,7 +14,7 @@ from sie_triton.deploy.kubernetes import render_kubernetes
 from sie_triton.deploy.options import DeployOptions, Kind
 from sie_triton.deploy.sizing import measure
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.repository import check_whole
+from sie_triton.repository.publish import check_whole
 
 HEADER = "# Rendered by `sie-triton deploy`: change the options and render again.\n"
 _FILES = (

@@ -22,7 +22,7 @@ from sie_triton.export.tokenizer import load_tokenizer, pad_id, tokenizer_json
 from sie_triton.facts.checkpoint import TOKENIZER_SETTINGS_NAME
 from sie_triton.facts.files import read_object
 from sie_triton.formats import Format, Precision
-from sie_triton.plan import Encoder, Fused, TritonPlan
+from sie_triton.planning.plan import Encoder, Fused, TritonPlan
 
 Announce = Callable[[str], None]
 WRITERS: dict[Format, Callable[..., float | None]] = {"onnx": export_onnx, "torchscript": export_torchscript}

@@ -25,7 +25,7 @@ from sie_triton.checkpoint import load_tensors, weight_paths
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import DenseLayer, Layer, LayerNormLayer
 from sie_triton.formats import Precision
-from sie_triton.plan import (
+from sie_triton.planning.plan import (
     Classifier,
     DensePooling,
     Encoder,

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from sie_triton.export.packing import pack
-from sie_triton.plan import ATTENTION_MASK, INPUT_IDS, SPARSE_IDS, SPARSE_WEIGHTS, GraphPlan, SparseMax, Tensor
+from sie_triton.planning.plan import ATTENTION_MASK, INPUT_IDS, SPARSE_IDS, SPARSE_WEIGHTS, GraphPlan, SparseMax, Tensor
 
 Message: TypeAlias = Any  # a NodeProto or a TensorProto: protobuf's classes carry no types
 

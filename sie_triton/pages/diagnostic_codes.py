@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sie_triton.codes import AREAS, known_codes
+from sie_triton.diagnostics.codes import AREAS, known_codes
 from sie_triton.pages.markdown import code, table
 
 _HEAD = """\

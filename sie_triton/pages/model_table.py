@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sie_triton.bundle import Bundle, load_bundles
-from sie_triton.catalog import Row, catalogue_table
 from sie_triton.checkpoint import DECLARE_CODE, FAMILIES
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.pages.markdown import code, listed, table
+from sie_triton.planning.catalogue import Row, catalogue_table
 
 _HEAD = """\
 # Models

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from sie_frontend.tokenization import Row
+from sie_frontend.text.tokenization import Row
 
-from sie_triton.plan import DensePooling
-from sie_triton.verify import Case
+from sie_triton.planning.plan import DensePooling
+from sie_triton.verify.reference import Case
 
 from .base import Witness, implementation, loading, transformer
 from .subject import Array, Outputs, Subject

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sie_frontend.tokenization import Row
+from sie_frontend.text.tokenization import Row
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from sie_triton.plan import DensePooling, TokenVectors, TokenWeights
-from sie_triton.verify import Case
+from sie_triton.planning.plan import DensePooling, TokenVectors, TokenWeights
+from sie_triton.verify.reference import Case
 
 from .base import Witness, implementation, loading, transformer
 from .dense import unit

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from sie_frontend.tokenization import Row
+from sie_frontend.text.tokenization import Row
 from torch import Tensor
 
-from sie_triton.plan import LastTokenLogits
-from sie_triton.verify import Case
+from sie_triton.planning.plan import LastTokenLogits
+from sie_triton.verify.reference import Case
 
 from .base import Text, Witness, implementation, loading
 from .subject import Outputs, Subject

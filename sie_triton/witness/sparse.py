@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sie_frontend.tokenization import Row
+from sie_frontend.text.tokenization import Row
 
-from sie_triton.plan import SparseMax
-from sie_triton.verify import Case
+from sie_triton.planning.plan import SparseMax
+from sie_triton.verify.reference import Case
 
 from .base import Witness, implementation, loading, transformer
 from .subject import Outputs, Subject

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from sie_frontend.tokenization import Row
+from sie_frontend.text.tokenization import Row
 
-from sie_triton.plan import ServedPlan, TritonPlan
-from sie_triton.verify import Case
+from sie_triton.planning.plan import ServedPlan, TritonPlan
+from sie_triton.verify.reference import Case
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 # Arrays by output tensor; one row's, without the batch axis and without padding.

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.reference_texts import ADDED_TOKENS, ADDED_TOKENS_A_TEXT
-from sie_triton.verify import Case
+from sie_triton.verify.reference import Case
+from sie_triton.verify.reference_texts import ADDED_TOKENS, ADDED_TOKENS_A_TEXT
 
 from .base import Text, Witness, asking
 from .dense import PooledWitness, SentenceWitness

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sie_triton.bundle import Bundle, expand
-from sie_triton.catalog import CATALOGUE, Recipe, Refusal, catalogue_table, lookup, verdict
+from sie_triton.planning.catalogue import CATALOGUE, Recipe, Refusal, catalogue_table, lookup, verdict
 
 from .conftest import Make
 
@@ -301,6 +301,8 @@ def test_a_candle_profile_with_unknown_heads_is_refused(make: Make) -> None:
 
 def test_judging_a_bundle_imports_no_framework() -> None:
     heavy = "{'torch', 'transformers', 'onnx', 'onnxruntime', 'numpy', 'huggingface_hub'}"
-    program = f"import sys, sie_triton.bundle, sie_triton.catalog; print(sorted({heavy} & sys.modules.keys()))"
+    program = (
+        f"import sys, sie_triton.bundle, sie_triton.planning.catalogue; print(sorted({heavy} & sys.modules.keys()))"
+    )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

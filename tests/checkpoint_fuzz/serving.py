@@ -15,10 +15,10 @@ from unittest import mock
 
 import httpx
 import numpy as np
-from sie_frontend.app import create_app
+from sie_frontend.http.app import create_app
 from sie_frontend.settings import Settings
 
-from sie_triton.model_runner import ModelRunner
+from sie_triton.verify.model_runner import ModelRunner
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
@@ -57,7 +57,7 @@ class _Runners:
 async def opened(repository: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the running application."""
     runners = type("Runners", (_Runners,), {"repository": repository})
-    with mock.patch("sie_frontend.engine.ReplicaSet", runners):
+    with mock.patch("sie_frontend.serving.engine.ReplicaSet", runners):
         app = create_app(Settings(repository=repository, triton_url="127.0.0.1:1"))
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with (

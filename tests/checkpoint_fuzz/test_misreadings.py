@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sie_triton import recipes
 from sie_triton.export import tokenizer
 from sie_triton.facts import CheckpointFacts, NormalizeLayer, dense_chain, read_facts, sparse_chain, token_chain
+from sie_triton.planning import recipes
 
 from .judge import judge
 from .recipe import Recipe
@@ -30,7 +30,7 @@ def chain(change: Callable[[Any], Any]) -> Patch:
 
 def facts(change: Callable[[CheckpointFacts], CheckpointFacts]) -> Patch:
     def apply(patch: pytest.MonkeyPatch) -> None:
-        from sie_triton import compiler
+        from sie_triton.compiler import build as compiler
 
         patch.setattr(compiler, "read_facts", lambda *args: change(read_facts(*args)))
 

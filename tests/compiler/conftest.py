@@ -13,11 +13,11 @@ from sie_frontend.manifest import read_manifest
 from compiler import tiny
 from compiler.golden_files import Golden
 from sie_triton.bundle import expand, load_bundles
-from sie_triton.compiler import BuildOptions, Target, compile_models, select
-from sie_triton.config import available_cores
+from sie_triton.compiler.build import BuildOptions, Target, compile_models, select
 from sie_triton.formats import Precision
-from sie_triton.plan import GraphOptions, TritonPlan
-from sie_triton.verify import REFERENCE_NAME, read_reference
+from sie_triton.planning.plan import GraphOptions, TritonPlan
+from sie_triton.repository.config import available_cores
+from sie_triton.verify.reference import REFERENCE_NAME, read_reference
 
 # The most files and the least time: what other choices give is tested in test_compiler_machines.py.
 ENSEMBLE = GraphOptions(layout="ensemble", devices=("cpu",))

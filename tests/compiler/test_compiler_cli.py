@@ -17,7 +17,7 @@ from compiler.conftest import Playback, Tiny
 from compiler.folders import minilm_facts
 from compiler.test_compiler_stages import ENCODER
 from compiler.test_compiler_verify import change_weights, noise
-from sie_triton.repository import tree_digests
+from sie_triton.repository.publish import tree_digests
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 COMMANDS = ("plan", "build", "verify", "serve", "up")

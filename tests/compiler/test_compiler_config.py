@@ -15,8 +15,11 @@ from compiler.folders import bge_small_facts, minilm_facts
 from compiler.golden_files import Golden
 from sie_triton.bundle import expand, load_bundles
 from sie_triton.cli import shipped_bundles
-from sie_triton.compiler import BuildOptions, plan_models, select
-from sie_triton.config import (
+from sie_triton.compiler.build import BuildOptions, plan_models, select
+from sie_triton.lint import lint_model_config, lint_repository
+from sie_triton.lint.config import model_config_pb2
+from sie_triton.planning.plan import GraphOptions, bucket_lengths
+from sie_triton.repository.config import (
     CPU_RUN_TOKENS,
     INSTANCE_WEIGHT_BYTES,
     MAX_INSTANCES,
@@ -30,10 +33,7 @@ from sie_triton.config import (
     multiplies_bfloat16,
     triton_configs,
 )
-from sie_triton.lint import lint_model_config, lint_repository
-from sie_triton.lint.config import model_config_pb2
-from sie_triton.plan import GraphOptions, bucket_lengths
-from sie_triton.render import quote_pbtxt, render
+from sie_triton.repository.render import quote_pbtxt, render
 
 GRAPHS = (GraphOptions(), GraphOptions(layout="ensemble"), GraphOptions(format="torchscript"))
 MINILM = ("sentence-transformers/all-MiniLM-L6-v2", minilm_facts)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.repository import current_manifest, disk_mistakes, staged_repository
+from sie_triton.repository.publish import current_manifest, disk_mistakes, staged_repository
 
 from .tiny import MODEL_ID, write_bundle, write_checkpoint
 
@@ -39,7 +39,7 @@ def test_a_full_disk_is_said_whoever_writes(tmp_path: Path, kind: str) -> None:
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
         "from sie_triton.diagnostics import DiagnosticError\n"
-        "from sie_triton.repository import staged_repository\n"
+        "from sie_triton.repository.publish import staged_repository\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "target = Path(sys.argv[1])\n"

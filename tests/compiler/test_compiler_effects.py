@@ -11,11 +11,11 @@ import yaml
 from compiler import tiny
 from compiler.folders import NORMALIZE, POOLING, TRANSFORMER, write_folder
 from sie_triton.bundle import expand, load_bundle, load_bundles
-from sie_triton.compiler import select
+from sie_triton.compiler.build import select
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.facts import read_facts
-from sie_triton.plan import TritonPlan
-from sie_triton.recipes import make_plans
+from sie_triton.planning.plan import TritonPlan
+from sie_triton.planning.recipes import make_plans
 
 FLASH = "sie_server.adapters.bert_flash:BertFlashAdapter"
 FOLLOWS = "sie_server.adapters.sentence_transformer:SentenceTransformerDenseAdapter"

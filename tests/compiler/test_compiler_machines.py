@@ -19,15 +19,15 @@ from compiler import tiny
 from compiler.command import sie_triton
 from compiler.conftest import Tiny
 from sie_triton.bundle import ResolvedProfile
-from sie_triton.compiler import compile_models
+from sie_triton.compiler.build import compile_models
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.ports import free_port
 from sie_triton.formats import FORMATS
 from sie_triton.lint import lint_repository
-from sie_triton.plan import GraphOptions
-from sie_triton.recipes import precisions_for
-from sie_triton.serving import RUNTIMES, check_runtimes, choose_machine, config_name, remote_machine
-from sie_triton.verify import verify_repository
+from sie_triton.planning.plan import GraphOptions
+from sie_triton.planning.recipes import precisions_for
+from sie_triton.serving.serve import RUNTIMES, check_runtimes, choose_machine, config_name, remote_machine
+from sie_triton.verify.checks import verify_repository
 
 
 def profile(precision: str | None) -> ResolvedProfile:

@@ -8,14 +8,14 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sie_frontend.listing import certificate_info
+from sie_frontend.http.listing import certificate_info
 from sie_frontend.manifest import MANIFEST_NAME, Manifest, ManifestError, dump_manifest, read_manifest
 
 from compiler import tiny
-from sie_triton import manifest as manifests
-from sie_triton.certificate import texts_digest
-from sie_triton.repository import current_manifest, empty_manifest
-from sie_triton.verify import REFERENCE_NAME, read_reference
+from sie_triton.compiler.certificate import texts_digest
+from sie_triton.repository import record as manifests
+from sie_triton.repository.publish import current_manifest, empty_manifest
+from sie_triton.verify.reference import REFERENCE_NAME, read_reference
 
 
 def write(folder: Path, content: bytes) -> Path:

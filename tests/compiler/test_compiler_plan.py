@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sie_frontend.tokenization import bucket_of
+from sie_frontend.text.tokenization import bucket_of
 
 from compiler import tiny
 from compiler.command import Outcome, sie_triton
 from compiler.folders import BERT, bge_small_facts, minilm_facts, write_folder
 from compiler.golden_files import Golden
-from sie_triton.plan import bucket_lengths, triton_model_name
+from sie_triton.planning.plan import bucket_lengths, triton_model_name
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BGE = "BAAI/bge-small-en-v1.5"

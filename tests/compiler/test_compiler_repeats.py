@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sie_triton.compiler import compile_models
-from sie_triton.repository import tree_digests
+from sie_triton.compiler.build import compile_models
+from sie_triton.repository.publish import tree_digests
 
 from .conftest import Tiny
 

@@ -14,9 +14,9 @@ import msgspec
 import pytest
 from sie_frontend.manifest import MANIFEST_NAME
 
-from sie_triton import repository as repositories
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.repository import (
+from sie_triton.repository import publish as repositories
+from sie_triton.repository.publish import (
     MANIFEST_DIGEST_NAME,
     clear_leftovers,
     empty_manifest,
@@ -166,7 +166,7 @@ def test_another_process_is_refused_too(target: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from sie_triton.diagnostics import DiagnosticError\n"
-        "from sie_triton.repository import staged_repository\n"
+        "from sie_triton.repository.publish import staged_repository\n"
         "try:\n"
         "    with staged_repository(Path(sys.argv[1])): pass\n"
         "except DiagnosticError as error: print(error.diagnostics[0].code)\n"

@@ -11,10 +11,10 @@ from sie_frontend.manifest import read_manifest
 from compiler import tiny
 from compiler.conftest import Playback, Tiny
 from compiler.test_compiler_verify import change_weights, noise
-from sie_triton.compiler import compile_models
-from sie_triton.config import available_cores
+from sie_triton.compiler.build import compile_models
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.repository import tree_digests
+from sie_triton.repository.config import available_cores
+from sie_triton.repository.publish import tree_digests
 
 ENCODER = Path("acme__tiny.encoder") / "1" / "model.onnx"
 
@@ -140,7 +140,7 @@ SECOND = tiny.BUNDLE.replace("acme/tiny", "acme/other")
 def both(tiny_model: Tiny, folder: Path) -> list[Any]:
     """The tiny bundle and one like it under another id."""
     from sie_triton.bundle import expand, load_bundles
-    from sie_triton.compiler import select
+    from sie_triton.compiler.build import select
 
     tiny.write_bundle(folder)
     (folder / "other.yaml").write_text(SECOND)

@@ -16,12 +16,12 @@ from sie_frontend.manifest import read_manifest
 
 from compiler import tiny
 from compiler.command import sie_triton
-from sie_triton.config import INSTANCE_WEIGHT_BYTES
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.model_runner import TimedServer, read_model_config
-from sie_triton.repository import tree_digests, write_manifest
-from sie_triton.tune import BUDGETS, Setting, candidates, choose, measure_speeds, sample_rows, tune_repository
-from sie_triton.verify import served_by, verify_repository
+from sie_triton.repository.config import INSTANCE_WEIGHT_BYTES
+from sie_triton.repository.publish import tree_digests, write_manifest
+from sie_triton.serving.tune import BUDGETS, Setting, candidates, choose, measure_speeds, sample_rows, tune_repository
+from sie_triton.verify.checks import served_by, verify_repository
+from sie_triton.verify.model_runner import TimedServer, read_model_config
 
 
 @given(st.integers(1, 64), st.integers(0, 1 << 33))
@@ -90,7 +90,7 @@ def test_a_build_in_between_is_not_lost(repository: Path, monkeypatch: pytest.Mo
         write_manifest(repository, msgspec.structs.replace(manifest, built=newer))
         return {Setting(128, 1, 1): 1.0}
 
-    monkeypatch.setattr("sie_triton.tune.measure_speeds", rebuild)
+    monkeypatch.setattr("sie_triton.serving.tune.measure_speeds", rebuild)
     with pytest.raises(DiagnosticError, match="SIE609"):
         tune_repository(repository, manifest, cores=1, seconds=0.1, rounds=1, announce=lambda _: None)
     assert read_manifest(repository).built[tiny.TRITON_NAME].key == "another build"

@@ -27,19 +27,11 @@ from sie_frontend.manifest import (
 
 from compiler import tiny
 from compiler.command import sie_triton
-from sie_triton.compare import cosine, max_abs, min_cosine
-from sie_triton.repository import MANIFEST_DIGEST_NAME, tree_digests, write_manifest
-from sie_triton.verify import (
-    REFERENCE_NAME,
-    Case,
-    StoredReference,
-    _mixed_order,
-    check_files,
-    check_parity,
-    read_reference,
-    verify_repository,
-    write_reference,
-)
+from sie_triton.repository.publish import MANIFEST_DIGEST_NAME, tree_digests, write_manifest
+from sie_triton.verify.checks import check_files, verify_repository
+from sie_triton.verify.compare import cosine, max_abs, min_cosine
+from sie_triton.verify.parity import _mixed_order, check_parity
+from sie_triton.verify.reference import REFERENCE_NAME, Case, StoredReference, read_reference, write_reference
 
 FILES = (
     "acme__tiny/1/reference.npz",
@@ -376,7 +368,7 @@ def test_without_torch_torchscript_graphs_name_the_cure(tmp_path: Path) -> None:
     (tmp_path / "m" / "config.pbtxt").write_text(config, encoding="utf-8")
     program = (
         "import sys; sys.modules['torch'] = None\nfrom pathlib import Path\n"
-        "from sie_triton.model_runner import ModelRunner; ModelRunner(Path(sys.argv[1]), 'm')"
+        "from sie_triton.verify.model_runner import ModelRunner; ModelRunner(Path(sys.argv[1]), 'm')"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "DiagnosticError: SIE530: checking parity needs torch" in done.stderr

@@ -15,10 +15,10 @@ from tokenizers import Tokenizer
 from transformers import AutoModel
 
 from sie_triton.bundle import expand, load_bundle
-from sie_triton.compiler import BuildOptions, BuiltModel, compile_models, select
+from sie_triton.compiler.build import BuildOptions, BuiltModel, compile_models, select
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.plan import GraphOptions
-from sie_triton.verify import verify_repository
+from sie_triton.planning.plan import GraphOptions
+from sie_triton.verify.checks import verify_repository
 
 pytestmark = pytest.mark.export
 

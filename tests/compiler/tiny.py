@@ -52,7 +52,7 @@ def write_checkpoint(
 
     folder.mkdir(parents=True, exist_ok=True)
     if tokenizer_from is None:
-        from sie_triton.reference_texts import SENTENCE
+        from sie_triton.verify.reference_texts import SENTENCE
 
         # Every word of the reference's sentence is one token, as in a real vocabulary: only then do its lengths meet
         # the edges of the buckets.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from sie_frontend.metrics import Metrics
+from sie_frontend.watch.metrics import Metrics
 
 from deploy.conftest import ROOT
 from deploy.metric_names import TRITON_METRICS, exposed_labels, exposed_names

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 from sie_frontend.manifest import read_manifest
-from sie_frontend.metrics import Metrics
 from sie_frontend.settings import Settings
+from sie_frontend.watch.metrics import Metrics
 
 from deploy.metric_names import TRITON_METRICS, exposed_names
 from sie_triton.deploy import DeployOptions, write_manifests

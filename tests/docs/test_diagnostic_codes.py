@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sie_triton.codes import AREAS, TABLE, known_codes
+from sie_triton.diagnostics.codes import AREAS, TABLE, known_codes
 from sie_triton.pages import diagnostic_codes
 from sie_triton.pages.__main__ import FOLDER
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from deploy.metric_names import TRITON_METRICS, exposed_names
-from sie_frontend.errors import ERROR_TABLE
-from sie_frontend.metrics import Metrics
+from sie_frontend.contract.errors import ERROR_TABLE
+from sie_frontend.watch.metrics import Metrics
 
 from sie_triton.deploy import DeployOptions
 from sie_triton.pages import frontend_settings, model_table

@@ -14,8 +14,8 @@ from sie_frontend.manifest import MANIFEST_NAME, read_manifest
 
 from e2e.conftest import BGE, MINILM, TinyBuild
 from e2e.processes import COMMAND, eventually, sie_triton
-from sie_triton.repository import tree_digests
-from sie_triton.verify import verify_repository
+from sie_triton.repository.publish import tree_digests
+from sie_triton.verify.checks import verify_repository
 
 pytestmark = pytest.mark.e2e
 

@@ -16,7 +16,7 @@ from compiler import tiny
 from sie_frontend.manifest import dump_manifest, read_manifest
 
 from e2e.processes import Serving, descendants, sie_triton
-from sie_triton.manifest import redigest
+from sie_triton.repository.record import redigest
 
 pytestmark = pytest.mark.e2e
 

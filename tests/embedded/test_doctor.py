@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
-from sie_triton import gpus
 from sie_triton.cli import app
-from sie_triton.config import available_cores, multiplies_bfloat16
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.doctor import examine
 from sie_triton.embedded.ports import free_port
-from sie_triton.serving import check_embedded_device
+from sie_triton.repository.config import available_cores, multiplies_bfloat16
+from sie_triton.serving import gpus
+from sie_triton.serving.doctor import examine
+from sie_triton.serving.serve import check_embedded_device
 
 
 def test_a_machine_that_can_serve_has_no_problems() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sie_frontend.triton_client import FailureKind, TritonClient, TritonFailure
+from sie_frontend.triton.client import FailureKind, TritonClient, TritonFailure
 
 from sie_triton.embedded.server import TritonServer
 

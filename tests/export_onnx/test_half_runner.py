@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from sie_triton.half_precision import HalfRunner, out_of_range
-from sie_triton.verify import REFERENCE_NAME, Case, StoredReference, write_reference
+from sie_triton.half_precision.measure import HalfRunner, out_of_range
+from sie_triton.verify.reference import REFERENCE_NAME, Case, StoredReference, write_reference
 
 pytestmark = pytest.mark.export
 

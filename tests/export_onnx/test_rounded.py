@@ -13,8 +13,8 @@ import pytest
 import torch
 from onnx import numpy_helper, parser
 
-from sie_triton.ranges import Peak, Ranges
-from sie_triton.rounded_onnx import open_rounded
+from sie_triton.half_precision.ranges import Peak, Ranges
+from sie_triton.half_precision.rounded_onnx import open_rounded
 
 pytestmark = pytest.mark.export
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from sie_triton.bundle import expand, load_bundle
 from sie_triton.checkpoint import resolve_checkpoint
-from sie_triton.compiler import select
+from sie_triton.compiler.build import select
 from sie_triton.export import Exporter
 from sie_triton.export.modules import build_module, load_model
 from sie_triton.facts import read_facts
 from sie_triton.formats import Precision
-from sie_triton.plan import GraphOptions, GraphPlan
-from sie_triton.recipes import make_plans
+from sie_triton.planning.plan import GraphOptions, GraphPlan
+from sie_triton.planning.recipes import make_plans
 
 IDS = 300
 

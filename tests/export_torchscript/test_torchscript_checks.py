@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from sie_triton.export.to_onnx import ExportError
 from sie_triton.export.to_torchscript import export_torchscript
-from sie_triton.plan import GraphPlan, Module, SparseMax, TokenVectors
-from sie_triton.plan import Tensor as Planned
+from sie_triton.planning.plan import GraphPlan, Module, SparseMax, TokenVectors
+from sie_triton.planning.plan import Tensor as Planned
 
 from .graphs import load, run
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sie_triton.embedded.server import ServerSpec, TritonServer
 from sie_triton.export.to_torchscript import export_torchscript
-from sie_triton.plan import GraphPlan, SparseMax
+from sie_triton.planning.plan import GraphPlan, SparseMax
 
 from .graphs import graphs, make_inputs, run
 

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from torch import Tensor, nn
 
 from sie_triton.formats import Precision
-from sie_triton.half_precision import HalfRunner
+from sie_triton.half_precision.measure import HalfRunner
 from sie_triton.lint.config import model_config_pb2
 
 pytestmark = pytest.mark.export

@@ -15,14 +15,14 @@ import msgspec
 import pytest
 import uvloop
 from compiler import tiny
-from sie_frontend.app import create_app
+from sie_frontend.http.app import create_app
 from sie_frontend.manifest import TritonModel, dump_manifest, read_manifest
 from sie_frontend.settings import Settings
 from starlette.applications import Starlette
 
 from frontend.fake_triton import FakeTriton
 from frontend.repository import write_repository
-from sie_triton.repository import tree_digests
+from sie_triton.repository.publish import tree_digests
 
 
 def pytest_asyncio_loop_factories(

@@ -9,10 +9,10 @@ from compiler.folders import EMPTY_SAFETENSORS, write_folder
 from sie_frontend.manifest import SCHEMA_VERSION, Manifest, dump_manifest
 from tokenizers import Tokenizer
 
-from sie_triton import manifest as manifests
 from sie_triton.bundle import expand, load_bundles
-from sie_triton.compiler import BuildOptions, plan_models, select
-from sie_triton.config import CpuShape
+from sie_triton.compiler.build import BuildOptions, plan_models, select
+from sie_triton.repository import record as manifests
+from sie_triton.repository.config import CpuShape
 
 WORDS = ["the", "cell", "is", "a", "power", "house", "of", "mitochondria", "and", "search", "answers", "embed", "text"]
 """Words of the toy vocabulary that are one token each."""

@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sie_frontend.scheduler import RUN_OVERHEAD, RunQueue
+from sie_frontend.serving.scheduler import RUN_OVERHEAD, RunQueue
 
 T = TypeVar("T")
 RUN_TOKENS = 512

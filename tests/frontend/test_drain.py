@@ -14,7 +14,7 @@ import httpx
 import msgpack
 import pytest
 from aiohttp import web
-from sie_frontend.app import create_app
+from sie_frontend.http.app import create_app
 from sie_frontend.settings import Settings
 
 from frontend.conftest import until_ready

@@ -14,8 +14,8 @@ from compiler import tiny
 from sie_frontend.manifest import TritonModel, dump_manifest, parse_manifest, read_manifest
 
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.object_store import fetch_repository, stored_manifest
-from sie_triton.repository import MANIFEST_DIGEST_NAME, manifest_digest_line, tree_digests
+from sie_triton.repository.object_store import fetch_repository, stored_manifest
+from sie_triton.repository.publish import MANIFEST_DIGEST_NAME, manifest_digest_line, tree_digests
 
 GRAPH = f"{tiny.TRITON_NAME}/1/model.onnx"
 

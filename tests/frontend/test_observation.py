@@ -28,11 +28,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from sie_frontend import logs
-from sie_frontend.app import create_app
-from sie_frontend.logs import sane_request_id
+from sie_frontend.http.app import create_app
 from sie_frontend.settings import Settings
-from sie_frontend.tracing import NoTracing, OpenTelemetry, make_tracing
+from sie_frontend.watch import logs
+from sie_frontend.watch.logs import sane_request_id
+from sie_frontend.watch.tracing import NoTracing, OpenTelemetry, make_tracing
 
 from frontend.conftest import Service, until_ready
 from frontend.fake_triton import FakeTriton, Run, failure, tensors
@@ -369,7 +369,7 @@ def test_without_the_extra_it_is_off_and_says_so(endpoint: str | None) -> None:
     program = (
         "import sys, logging; sys.modules['opentelemetry'] = None; logging.basicConfig()\n"
         "import sie_frontend.main\n"
-        "from sie_frontend.tracing import NoTracing, make_tracing\n"
+        "from sie_frontend.watch.tracing import NoTracing, make_tracing\n"
         f"assert isinstance(make_tracing({ {'OTEL_EXPORTER_OTLP_ENDPOINT': endpoint} if endpoint else {} }), NoTracing)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)

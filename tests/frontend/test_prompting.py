@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sie_frontend.errors import WireError
+from sie_frontend.contract.errors import WireError
 from sie_frontend.manifest import Prompting
-from sie_frontend.prompting import prepare_texts
+from sie_frontend.text.prompting import prepare_texts
 
 QUERY, DOC = "Q: {text}", "D: {text}"
 TASK = "I[{instruction}] {text}"

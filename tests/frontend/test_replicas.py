@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from aiohttp import web
 from compiler import tiny
-from sie_frontend import replicas as replicas_module
-from sie_frontend.metrics import Metrics
-from sie_frontend.replicas import ReplicaSet
 from sie_frontend.settings import Settings
-from sie_frontend.tracing import NoTracing
-from sie_frontend.triton_client import FailureKind, TritonFailure
+from sie_frontend.triton import replicas as replicas_module
+from sie_frontend.triton.client import FailureKind, TritonFailure
+from sie_frontend.triton.replicas import ReplicaSet
+from sie_frontend.watch.metrics import Metrics
+from sie_frontend.watch.tracing import NoTracing
 
 from frontend.conftest import Service, until_ready
 from frontend.fake_triton import FakeTriton, Run, compute, expected, failure, tensors

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sie_frontend.scheduler import PADDING_SHARE, RUN_OVERHEAD, RunQueue, RunRecord
-from sie_frontend.tokenization import bucket_of
+from sie_frontend.serving.scheduler import PADDING_SHARE, RUN_OVERHEAD, RunQueue
+from sie_frontend.text.tokenization import bucket_of
+from sie_frontend.watch.metrics import RunRecord
 
 BUCKETS = (16, 32, 64, 128)
 Row = tuple[str, int, int]  # request, number, tokens

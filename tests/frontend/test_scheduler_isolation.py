@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sie_frontend.scheduler import RowFailure, RunQueue
+from sie_frontend.serving.scheduler import RowFailure, RunQueue
 
 
 class Indivisible(Exception):

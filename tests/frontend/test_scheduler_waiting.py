@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 import pytest
-from sie_frontend.scheduler import QUIET_S, RUN_OVERHEAD, SMALL_SHARE
+from sie_frontend.serving.scheduler import QUIET_S, RUN_OVERHEAD, SMALL_SHARE
 
 from frontend.simulation import FULL_RUN, POSITION_S, RUN_TOKENS, Machine, percentile, queue_of, simulate, timed
 

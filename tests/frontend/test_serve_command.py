@@ -23,7 +23,7 @@ from frontend.process import until
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.ports import free_port
 from sie_triton.pages.command_line import commands, parameters
-from sie_triton.repository import check_whole
+from sie_triton.repository.publish import check_whole
 
 TOKENIZER = f"{tiny.TRITON_NAME}/1/tokenizer.json"
 TOLD = {"SIE_TRITON_REPOSITORY", "SIE_TRITON_TRITON_URL", "SIE_TRITON_HOST", "SIE_TRITON_PORT", "SIE_TRITON_DEVICE"}
@@ -211,7 +211,7 @@ def test_what_is_no_repository_is_told(command: str, manifest: str | None, said:
 
 
 def test_a_log_folder_that_is_a_file_is_told(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sie_triton.serving.choose_machine", lambda *_: "cpu")
+    monkeypatch.setattr("sie_triton.serving.serve.choose_machine", lambda *_: "cpu")
     (tmp_path / "file").touch()
     for command in ("serve --port", "triton --http-port"):
         done = sie_triton(*command.split(), str(free_port()), "-r", copy, "--log-dir", tmp_path / "file")

@@ -15,7 +15,7 @@ from sie_frontend.manifest import Built, Certificate, read_manifest
 from sie_frontend.settings import Settings, SettingsError, add_arguments, known_settings
 
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.serving import serve_repository
+from sie_triton.serving.serve import serve_repository
 
 # Another value than the default, as text and as the field holds it.
 OTHER: dict[str, tuple[str, Any]] = {

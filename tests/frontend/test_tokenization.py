@@ -10,7 +10,7 @@ from compiler import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from sie_frontend.manifest import Tokenization, read_manifest
-from sie_frontend.tokenization import Row, TextTokenizer, bucket_of, make_batch
+from sie_frontend.text.tokenization import Row, TextTokenizer, bucket_of, make_batch
 
 from frontend.repository import token_ids
 

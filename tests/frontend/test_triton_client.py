@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
-from sie_frontend.triton_client import FailureKind, TritonClient, TritonFailure, parse_url
+from sie_frontend.triton.client import FailureKind, TritonClient, TritonFailure, parse_url
 
 DATATYPES = {
     "bool": "BOOL",

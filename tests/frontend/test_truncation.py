@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from sie_frontend.manifest import read_manifest
-from sie_frontend.tokenization import TextTokenizer
+from sie_frontend.text.tokenization import TextTokenizer
 from tokenizers import Tokenizer
 
 from frontend.conftest import Service

@@ -16,12 +16,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from recordings import CATALOGUE, SCORE_CATALOGUE, Exchange, FakeModel
-from sie_frontend import openai
-from sie_frontend.errors import WireError, model_not_found, scoring_unsupported
-from sie_frontend.negotiation import check_machine_profile, check_remote, response_format
-from sie_frontend.options import OutputType, ResolvedCall, resolve_encode, resolve_score
-from sie_frontend.requests import EncodeRequest, check_item_count, parse_encode, parse_score
-from sie_frontend.responses import (
+from sie_frontend.contract import openai
+from sie_frontend.contract.errors import WireError, model_not_found, scoring_unsupported
+from sie_frontend.contract.negotiation import check_machine_profile, check_remote, response_format
+from sie_frontend.contract.options import OutputType, ResolvedCall, resolve_encode, resolve_score
+from sie_frontend.contract.requests import EncodeRequest, check_item_count, parse_encode, parse_score
+from sie_frontend.contract.responses import (
     ItemOutputs,
     SparseVector,
     Timing,

@@ -18,14 +18,14 @@ from compiler import tiny
 from frontend.conftest import Service
 from frontend.fake_triton import FakeTriton
 from frontend.repository import token_ids, write_repository
-from sie_frontend import scoring
-from sie_frontend.errors import WireError
-from sie_frontend.heads import Heads
+from sie_frontend.contract.errors import WireError
+from sie_frontend.contract.requests import parse_encode
 from sie_frontend.manifest import Model, Pooled, read_manifest
-from sie_frontend.reading import refuse_lora
-from sie_frontend.requests import parse_encode
-from sie_frontend.rows import RowMaker, coerced_length
+from sie_frontend.outputs import scoring
+from sie_frontend.outputs.heads import Heads
+from sie_frontend.outputs.reading import refuse_lora
 from sie_frontend.settings import Settings
+from sie_frontend.text.rows import RowMaker, coerced_length
 from tokenizers import Tokenizer
 
 _ENCODE = """\

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sie_frontend.errors import (
+from sie_frontend.contract.errors import (
     ERROR_TABLE,
     ErrorKind,
     WireError,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sie_frontend import muvera, smve
-from sie_frontend.muvera import MuveraConfig
-from sie_frontend.smve import SmveConfig
+from sie_frontend.outputs import muvera, smve
+from sie_frontend.outputs.muvera import MuveraConfig
+from sie_frontend.outputs.smve import SmveConfig
 
 CASES = ("paper_small", "ams8_nofinal", "center_ams8", "identity_nofinal_norm", "final_ignored")
 

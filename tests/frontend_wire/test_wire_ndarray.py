@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sie_frontend.ndarray import DTYPES, ArrayDecodeError, is_array, pack_array, unpack_array
+from sie_frontend.contract.ndarray import DTYPES, ArrayDecodeError, is_array, pack_array, unpack_array
 
 
 def _packed(array: NDArray[Any]) -> bytes:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from sie_frontend.errors import WireError
-from sie_frontend.negotiation import (
+from sie_frontend.contract.errors import WireError
+from sie_frontend.contract.negotiation import (
     WireFormat,
     check_machine_profile,
     check_remote,

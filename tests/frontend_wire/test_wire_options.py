@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from sie_frontend.errors import WireError
-from sie_frontend.options import ResolvedCall, resolve_encode, resolve_score
-from sie_frontend.requests import EncodeParams, Item, ScoreRequest
+from sie_frontend.contract.errors import WireError
+from sie_frontend.contract.options import ResolvedCall, resolve_encode, resolve_score
+from sie_frontend.contract.requests import EncodeParams, Item, ScoreRequest
 
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "default": {"normalize": True, "instruction": "from the profile"},

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from recordings import Exchange, load, names
 from replay import Reply, replay_embeddings, replay_encode, replay_score
-from sie_frontend.errors import WireError, model_load_failed, model_loading
-from sie_frontend.requests import MAX_BODY_BYTES, check_body_size
+from sie_frontend.contract.errors import WireError, model_load_failed, model_loading
+from sie_frontend.contract.requests import MAX_BODY_BYTES, check_body_size
 
 # The recordings below need more than the wire layer; the application's tests replay them over HTTP.
 NEEDS_THE_APPLICATION = (

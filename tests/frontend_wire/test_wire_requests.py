@@ -10,9 +10,9 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sie_frontend.errors import WireError
-from sie_frontend.openai import EmbeddingsRequest, parse_embeddings
-from sie_frontend.requests import (
+from sie_frontend.contract.errors import WireError
+from sie_frontend.contract.openai import EmbeddingsRequest, parse_embeddings
+from sie_frontend.contract.requests import (
     MAX_CANDIDATES,
     MAX_ITEM_TEXT_BYTES,
     MAX_ITEMS,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sie_frontend.errors import WireError
-from sie_frontend.rerank import Dialect, RerankRequest, dialect_of, parse_rerank
+from sie_frontend.contract.errors import WireError
+from sie_frontend.contract.rerank import Dialect, RerankRequest, dialect_of, parse_rerank
 
 GOOD: dict[str, Any] = {"model": "m", "query": "q", "documents": ["a", "b"]}
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from replay import array
-from sie_frontend.errors import WireError
-from sie_frontend.negotiation import WireFormat
-from sie_frontend.responses import (
+from sie_frontend.contract.errors import WireError
+from sie_frontend.contract.negotiation import WireFormat
+from sie_frontend.contract.responses import (
     ItemOutputs,
     ScoreEntry,
     SparseVector,

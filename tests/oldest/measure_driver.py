@@ -14,7 +14,8 @@ from pathlib import Path
 import onnxruntime
 from sie_frontend.manifest import read_manifest
 
-from sie_triton.verify import check_parity, measure, served_by
+from sie_triton.verify.checks import served_by
+from sie_triton.verify.parity import check_parity, measure
 
 
 def main(repository: Path) -> dict[str, object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sie_triton.repository import tree_digests
+from sie_triton.repository.publish import tree_digests
 
 from .made import made
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer
 
 from sie_triton.bundle import expand, load_bundle
-from sie_triton.catalog import Recipe, verdict
+from sie_triton.planning.catalogue import Recipe, verdict
 
 from .corpus import LONG_TEXT, QUERY, TEXTS
 from .factory import FAMILIES, make

@@ -1,0 +1,1 @@
+"""The ASGI application: routes, middleware and rendering. No logic of its own."""

@@ -1,0 +1,85 @@
+"""`GET /v1/models`: what each routable id takes and gives, and whether it can be asked now.
+
+The list is SIE's under `models`, and OpenAI's under `object` and `data`, so that either's clients find theirs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sie_frontend.manifest import Built, Model
+from sie_frontend.serving.engine import Engine
+
+
+def list_models(engine: Engine, runtime_instance: str, built: int) -> dict[str, Any]:
+    """Every routable id, variants included. `built` is when the repository was, in seconds since 1970."""
+    models = engine.manifest.models.items()
+    return {
+        "models": [model_info(engine, runtime_instance, model_id, model) for model_id, model in models],
+        "object": "list",
+        "data": [
+            {"id": model_id, "object": "model", "created": built, "owned_by": _owner(model_id)}
+            for model_id, _ in models
+        ],
+    }
+
+
+def _owner(model_id: str) -> str:
+    owner, slash, _ = model_id.partition("/")
+    return owner if slash else ""
+
+
+def one_model(engine: Engine, runtime_instance: str, model_id: str, model: Model) -> dict[str, Any]:
+    """One entry with what SIE does not say: what the model's vectors were compared with when it was built."""
+    info = model_info(engine, runtime_instance, model_id, model)
+    built = engine.manifest.built.get(model.triton_model)
+    return {**info, "certificate": None if built is None else certificate_info(built)}
+
+
+def certificate_info(built: Built) -> dict[str, Any]:
+    """A build's certificate in short, with the worst distances of each precision by output."""
+    certificate = built.certificate
+    return {
+        "implementation": certificate.implementation,
+        "texts_sha256": certificate.texts,
+        "cases": certificate.cases,
+        "compared": certificate.compared,
+        "not_compared": certificate.not_compared,
+        "departures": certificate.departures,
+        "warnings": certificate.warnings,
+        "distances": {
+            precision: {
+                output: {"min_cosine": distance.min_cosine, "max_abs": distance.max_abs}
+                for output, distance in outputs.items()
+            }
+            for precision, outputs in built.parity.items()
+        },
+    }
+
+
+def model_info(engine: Engine, runtime_instance: str, model_id: str, model: Model) -> dict[str, Any]:
+    """One entry, its keys in the contract's order. Reading it never loads anything."""
+    loaded = engine.model_ready(model)
+    return {
+        "name": model_id,
+        "inputs": model.inputs,
+        "outputs": model.outputs,
+        "dims": {output: dim for output, dim in model.dims.items() if dim is not None},
+        "loaded": loaded,
+        "state": "loaded" if loaded else "loading",
+        "last_error": None,
+        "max_sequence_length": model.max_sequence_length,
+        "profiles": {
+            name: {
+                "is_default": name == "default",
+                "identity": None,
+                "remote_contract_sha256": None,
+                "remote_execution_sha256": None,
+                "runtime_instance_id": runtime_instance,
+            }
+            for name in model.profiles
+        },
+        "revision": model.revision,
+        "capabilities": None,
+        "routing": {"policy": None, "upstream_kind": None},
+    }

@@ -1,0 +1,220 @@
+"""The only module that speaks to Triton: KServe's protocol, version 2, over HTTP with binary tensors.
+
+Its failures become `TritonFailure`s at this boundary, of five kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from math import prod
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote, urlsplit
+
+import msgspec
+import numpy as np
+import orjson
+
+from sie_frontend.triton.connections import Answer, ConnectionPool, ExchangeError
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
+PROBE_TIMEOUT_S = 5.0
+
+# What Triton answers when a queue policy rejects a request.
+_QUEUE_MARKS = ("Exceeds maximum queue size", "Request timeout expired", "exceeds maximum queue size")
+# A model that is being loaded, unloaded or was never there.
+_ABSENT_MARKS = ("is not found", "is not ready", "has no available versions", "unknown model")
+# A Python-based backend whose process died.
+_BROKEN_MARKS = ("is not healthy",)
+_MEMORY_MARKS = ("out of memory", "Failed to allocate memory", "bad_alloc", "CUDA error")
+
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    "BOOL": np.dtype("?"),
+    **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+    **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
+}
+_DATATYPES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+class FailureKind(Enum):
+    """Why a call to Triton failed, by what the caller can do about it."""
+
+    UNREACHABLE = "unreachable"  # no connection, or lost in flight: it may be starting again
+    OVERLOADED = "overloaded"  # a queue policy refused it
+    NOT_READY = "not ready"  # the server runs, the model does not
+    BROKEN = "broken"  # the model does not run although Triton goes on to call it ready
+    OUT_OF_MEMORY = "out of memory"
+    REJECTED = "rejected"  # anything else that Triton says
+
+
+class TritonFailure(Exception):
+    """A call to Triton that gave no tensors. The message is Triton's own, or the transport's."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class _Parameters(msgspec.Struct):
+    binary_data_size: int | None = None
+
+
+class _Output(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: _Parameters = msgspec.field(default_factory=_Parameters)
+
+
+class _Head(msgspec.Struct):
+    outputs: list[_Output]
+
+
+_READ_HEAD = msgspec.json.Decoder(_Head)
+
+
+class TritonClient:
+    """Asynchronous Triton client with kept connections. Made inside a running loop.
+
+    `url` is `host:port`, with or without `http://` before it and a path behind it. As many connections are open as
+    calls are under way; up to `connections` stay open between calls. Raises `ValueError` for a URL of another kind.
+    """
+
+    def __init__(self, url: str, *, connections: int = 64, timeout_s: float = 120.0) -> None:
+        host, port, self._path = parse_url(url)
+        self.url = url
+        self._timeout_s = timeout_s
+        self._pool = ConnectionPool(host, port, kept=connections)
+        self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def close(self) -> None:
+        """Close the kept connections."""
+        self._pool.close()
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Array]:
+        """Run `model` on arrays of shape `[rows, …]`; returns the named outputs, read-only. Raises `TritonFailure`.
+
+        `headers` join the request's own, for tracing.
+        """
+        arrays = [np.asarray(array, order="C") for array in inputs.values()]
+        head = orjson.dumps(
+            {
+                "inputs": [
+                    {
+                        "name": name,
+                        "datatype": _DATATYPES[array.dtype],
+                        "shape": array.shape,
+                        "parameters": {"binary_data_size": array.nbytes},
+                    }
+                    for name, array in zip(inputs, arrays, strict=True)
+                ],
+                "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
+            }
+        )
+        length = len(head) + sum(array.nbytes for array in arrays)
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items()) if headers else ""
+        lines = (
+            f"POST {self._path}/v2/models/{quote(model)}/infer HTTP/1.1\r\nHost: {self._host}\r\n"
+            "Content-Type: application/octet-stream\r\n"
+            f"Inference-Header-Content-Length: {len(head)}\r\nContent-Length: {length}\r\n"
+            f"{more}\r\n"
+        )
+        # The bytes of every array, whatever its type and shape; this is the only copy.
+        parts: list[Any] = [lines.encode("ascii"), head, *(array.reshape(-1).view(np.uint8) for array in arrays)]
+        try:
+            answer = await self._pool.exchange(b"".join(parts), timeout_s or self._timeout_s)
+        except ExchangeError as error:
+            raise TritonFailure(FailureKind.UNREACHABLE, str(error)) from error
+        if answer.status != 200:
+            raise _refusal(answer)
+        try:
+            found = _tensors(answer)
+        except ValueError as error:  # msgspec's errors are ValueErrors too
+            raise TritonFailure(
+                FailureKind.REJECTED, f"Triton's answer for `{model}` cannot be read: {error}"
+            ) from error
+        for name in outputs:
+            if name not in found:
+                raise TritonFailure(FailureKind.REJECTED, f"Triton returned no tensor `{name}` for `{model}`")
+        return {name: found[name] for name in outputs}
+
+    async def server_ready(self) -> bool:
+        """Whether the server answers that it and the models it loaded at start are ready."""
+        return await self._probe("/v2/health/ready")
+
+    async def model_ready(self, model: str) -> bool:
+        """Whether one Triton model answers that it is ready."""
+        return await self._probe(f"/v2/models/{quote(model)}/ready")
+
+    async def _probe(self, path: str) -> bool:
+        request = f"GET {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n"
+        try:
+            return (await self._pool.exchange(request.encode("ascii"), PROBE_TIMEOUT_S)).status == 200
+        except ExchangeError:
+            return False
+
+
+def parse_url(url: str) -> tuple[str, int, str]:
+    """Host without brackets, port (80 if there is none) and path of Triton's URL. Raises `ValueError`."""
+    wrong = f"Triton's address must be `host:port`, with or without `http://` before it, not {url!r}"
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(wrong) from None
+    if parts.scheme != "http" or not host or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError(wrong)
+    return host, port or 80, quote(parts.path.rstrip("/"))
+
+
+def _tensors(answer: Answer) -> dict[str, Array]:
+    """The named arrays of an answer: views of its body. Raises `ValueError` for one that contradicts itself."""
+    length = answer.headers.get(b"inference-header-content-length")
+    if length is None:  # it is all JSON: none of its tensors has any bytes
+        head, body = answer.body, b""
+    elif length.isdigit():
+        head, body = answer.split(int(length))
+    else:
+        raise ValueError(f"its header is said to have {length!r} bytes")
+    arrays: dict[str, Array] = {}
+    offset = 0
+    for output in _READ_HEAD.decode(head).outputs:
+        size = output.parameters.binary_data_size
+        dtype = _DTYPES.get(output.datatype)
+        if size is None or dtype is None:
+            raise ValueError(f"`{output.name}` is not a binary tensor of numbers")
+        if min(output.shape, default=0) < 0 or prod(output.shape) * dtype.itemsize != size:
+            raise ValueError(f"`{output.name}` is {output.datatype} {output.shape} in {size} bytes")
+        if offset + size > len(body):
+            raise ValueError(f"it ends in the middle of `{output.name}`")
+        arrays[output.name] = np.frombuffer(body, dtype, prod(output.shape), offset).reshape(output.shape)
+        offset += size
+    if offset != len(body):
+        raise ValueError(f"{len(body) - offset} bytes are left over")
+    return arrays
+
+
+def _refusal(answer: Answer) -> TritonFailure:
+    try:
+        message = str(orjson.loads(answer.body)["error"])
+    except (ValueError, KeyError, TypeError):
+        message = f"HTTP {answer.status}: {answer.body[:300].decode(errors='replace')}"
+    for marks, kind in (
+        (_QUEUE_MARKS, FailureKind.OVERLOADED),
+        (_ABSENT_MARKS, FailureKind.NOT_READY),
+        (_BROKEN_MARKS, FailureKind.BROKEN),
+        (_MEMORY_MARKS, FailureKind.OUT_OF_MEMORY),
+    ):
+        if any(mark in message for mark in marks):
+            return TritonFailure(kind, message)
+    return TritonFailure(FailureKind.OVERLOADED if answer.status == 503 else FailureKind.REJECTED, message)

@@ -1,0 +1,1 @@
+"""The commands that start, tune and examine servers. Nothing here compiles."""

@@ -1,0 +1,353 @@
+"""`sie-triton serve`: a supervised tritonserver as a child and, in this process, the frontend."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import importlib.util
+import json
+import logging
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from sie_frontend.main import make_server
+from sie_frontend.manifest import Manifest, ManifestError
+from sie_frontend.settings import Settings, SettingsError
+from sie_frontend.storage import is_url
+from sie_frontend.watch import logs
+
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.embedded.cuda_options import accelerators
+from sie_triton.embedded.installation import find_installation
+from sie_triton.embedded.ports import listener
+from sie_triton.embedded.server import ServerSpec
+from sie_triton.embedded.supervisor import State, Supervisor, Transition
+from sie_triton.repository.publish import check_whole
+from sie_triton.serving.gpus import gpu_obstacle
+
+Announce = Callable[[str], None]
+
+log = logging.getLogger("sie_triton")
+
+# Starting the embedded server takes a few seconds; who waits longer wants to know for what.
+PATIENCE_S = 10.0
+LOG_NAME = "tritonserver.log"
+RUNTIMES = {"onnx": ("onnxruntime", "cpu"), "torchscript": ("torch", "export")}
+"""Format -> the package that computes it in the embedded server, and the extra that has it."""
+_PORT_CURES = {
+    errno.EADDRINUSE: "stop the process that holds it, or choose another with `--port`",
+    errno.EACCES: "ports below 1024 need rights that this user has not: choose another with `--port`",
+}
+SNIPPET = """\
+from sie_sdk import SIEClient
+from sie_sdk.types import Item
+
+client = SIEClient("{url}")
+result = client.encode("{model}", Item(text="The mitochondrion is the powerhouse of the cell."))
+print(result["dense"].shape)"""
+
+
+def check_places(log_dir: Path) -> None:
+    """Make the folder of the logs. Raise `DiagnosticError` (`SIE713`) if it or a temporary file cannot be written."""
+    try:
+        log_dir.mkdir(parents=True, exist_ok=True)
+        with (log_dir / LOG_NAME).open("ab"):
+            pass
+    except OSError as error:
+        raise _unusable(
+            f"the log cannot be written to `{log_dir}`", error, "name another folder with `--log-dir`"
+        ) from None
+    try:
+        with tempfile.TemporaryFile():
+            pass
+    except OSError as error:
+        raise _unusable("no temporary file can be written", error, "free some space, or set `TMPDIR`") from None
+
+
+def _unusable(what: str, error: OSError, hint: str) -> DiagnosticError:
+    return DiagnosticError([Diagnostic("SIE713", f"{what}: {(error.strerror or str(error)).lower()}", hint=hint)])
+
+
+def check_prerequisites(host: str, port: int, *, embedded: bool = True) -> None:
+    """Raise `DiagnosticError` for what would stop `serve` later: a port that is taken, a missing tritonserver."""
+    if embedded:
+        find_installation()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise DiagnosticError(
+                [
+                    Diagnostic(
+                        "SIE705",
+                        f"the frontend cannot listen on {host}:{port}: {_cause(error, port)}",
+                        hint=_PORT_CURES.get(error.errno or 0, "choose another address with `--host`"),
+                    )
+                ]
+            ) from None
+
+
+def _empty(repository: str | Path) -> Diagnostic:
+    return Diagnostic("SIE604", f"`{repository}` holds no model", hint="`sie-triton build -m ID`")
+
+
+def _cause(error: OSError, port: int) -> str:
+    holder = listener(port) if error.errno == errno.EADDRINUSE else None
+    return f"it is held by {holder}" if holder else (error.strerror or str(error)).lower()
+
+
+def serve_repository(
+    repository: str | Path,
+    manifest: Manifest,
+    *,
+    host: str,
+    port: int,
+    device: str,
+    triton_url: str | None,
+    log_dir: Path,
+    announce: Announce,
+) -> None:
+    """Serve until SIGINT or SIGTERM, then leave nothing running.
+
+    `repository` is a folder; with `triton_url`, it may be an object store's URL.
+    Raises `DiagnosticError` if tritonserver cannot be started or is not worth restarting any more.
+    """
+    if not manifest.models:
+        raise DiagnosticError([_empty(repository)])
+    check_prerequisites(host, port, embedded=triton_url is None)
+    if not is_url(repository):
+        check_whole(Path(repository), manifest, graphs=triton_url is None)
+    machine = choose_machine(manifest, device, repository, triton_url)
+    begun = time.monotonic()
+    # Until uvicorn takes over, and again after it, a SIGTERM must run the `finally` below.
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    supervisor = None
+    failure: list[Diagnostic] = []
+    server: uvicorn.Server | None = None
+
+    def changed(transition: Transition) -> None:
+        if transition.state is State.WAITING:
+            cause = transition.diagnostic.message if transition.diagnostic else ""
+            announce(f"{cause}; starting it again in {transition.delay:.1f} s")
+        if transition.state is State.FAILED:
+            failure.extend([transition.diagnostic] if transition.diagnostic else [])
+            if server is not None:
+                server.should_exit = True
+
+    try:
+        if triton_url is None:
+            check_places(log_dir)
+            spec = ServerSpec(
+                Path(repository),
+                log_dir / LOG_NAME,
+                config_name=config_name(manifest, machine),
+                gpu=machine != "cpu",
+            )
+            supervisor = Supervisor(spec, on_change=changed)
+        server = _make_server(
+            repository=repository,
+            triton_url=supervisor.url if supervisor else triton_url,
+            host=host,
+            port=port,
+            device=machine,
+        )
+        if supervisor is not None:
+            supervisor.start()
+        threading.Thread(
+            target=_announce_ready, args=(server, manifest, begun, announce), name="announce-ready", daemon=True
+        ).start()
+        server.run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if supervisor is not None:
+            # A second Ctrl-C must not leave a server behind.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            supervisor.stop()
+    if failure:
+        raise DiagnosticError(failure)
+
+
+def _make_server(**given: Any) -> uvicorn.Server:
+    """The frontend with the settings of the environment and what is given."""
+    try:
+        settings = Settings.from_environment(**given)
+        if settings.access_log or settings.log_format != "text":
+            # Asked for by name: it must not need `--verbose` besides.
+            logs.configure(settings.log_format)
+        return make_server(settings)
+    except SettingsError as error:
+        hint = "change the variable or the option; docs/configuration.md has them all"
+        raise DiagnosticError([Diagnostic("SIE712", str(error), hint=hint)]) from None
+    except ManifestError as error:
+        raise DiagnosticError([Diagnostic("SIE603", str(error))]) from None
+
+
+def choose_machine(manifest: Manifest, device: str, repository: str | Path, triton_url: str | None = None) -> str:
+    """`cpu`, `cuda` or `cuda-tensorrt`: what was asked for, or what computes: the embedded server's CPU, or what the
+    Triton at `triton_url` says of its models.
+
+    Raises `DiagnosticError` if not every model of the repository is built for it, or if the embedded server cannot.
+    """
+    built = [set(entry.configs) for entry in manifest.built.values()]
+    # A repository that no build of ours recorded has one configuration, and the CPU is what it can be asked for.
+    common = set.intersection(*built) if built else {"cpu"}
+    if device == "auto":
+        device = "cpu" if triton_url is None else remote_machine(manifest, triton_url)
+    if device not in common:
+        offered = ", ".join(sorted(common)) or "nothing in common"
+        raise DiagnosticError(
+            [
+                Diagnostic(
+                    "SIE605",
+                    f"`{repository}` is not built for {device}; its models are for {offered}",
+                    hint="build it with `--device cpu --device cuda`",
+                )
+            ]
+        )
+    if triton_url is None:
+        formats = {built.format for built in manifest.built.values()}
+        check_embedded_device(device, formats)
+        check_runtimes(formats)
+    return device
+
+
+def check_runtimes(formats: Collection[str]) -> None:
+    """Raise `DiagnosticError` (`SIE714`) if the package is missing with which the embedded server computes a format."""
+    for graph_format in formats:
+        package, cure = RUNTIMES[graph_format]
+        if importlib.util.find_spec(package) is None:
+            message = f"the embedded server computes {graph_format} graphs with {package}, which is not installed"
+            raise DiagnosticError([Diagnostic("SIE714", message, hint=f"`pip install 'sie-triton[{cure}]'`")])
+
+
+def check_embedded_device(device: str, formats: Collection[str]) -> None:
+    """Raise `DiagnosticError` if the embedded server cannot compute graphs of `formats` on a device here."""
+    if device in ("auto", "cpu") or (obstacle := gpu_obstacle(device, formats)) is None:
+        return
+    hint = (
+        f"serve the repository with NVIDIA's Triton image, started with `--model-config-name={device}`, and point "
+        "`--triton-url` at it"
+    )
+    raise DiagnosticError(
+        [Diagnostic("SIE606", f"the embedded server cannot compute on {device}: {obstacle}", hint=hint)]
+    )
+
+
+def remote_machine(manifest: Manifest, triton_url: str) -> str:
+    """What a running Triton computes on, by the configuration of a model with instances; `cpu` if it does not say.
+
+    One that cannot be asked now is not asked again: the frontend starts before its Triton may be there.
+    """
+    first = triton_url.split(",", maxsplit=1)[0].strip().removeprefix("http://").removeprefix("dns://").rstrip("/")
+    # As the frontend's own connections to it, this one goes through no proxy.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for name in manifest.triton_models:
+        try:
+            with direct.open(f"http://{first}/v2/models/{name}/config", timeout=5) as answer:
+                config = json.load(answer)
+        except urllib.error.HTTPError:
+            continue  # it answers, and does not have this model
+        except (OSError, ValueError, http.client.HTTPException):
+            break
+        kinds = {group.get("kind") for group in config.get("instance_group", ())}
+        if "KIND_GPU" in kinds:
+            return "cuda-tensorrt" if "tensorrt" in accelerators(config) else "cuda"
+        if kinds:
+            break
+    return "cpu"
+
+
+def config_name(manifest: Manifest, machine: str) -> str | None:
+    """The `--model-config-name` of a kind of machine; None if `config.pbtxt` is meant for every model.
+
+    A model whose default is meant has no file of that name, and Triton falls back on its `config.pbtxt`.
+    """
+    return machine if any(entry.configs.get(machine) for entry in manifest.built.values()) else None
+
+
+def serve_triton(
+    repository: Path,
+    manifest: Manifest,
+    *,
+    host: str,
+    http_port: int,
+    metrics_port: int,
+    device: str,
+    log_dir: Path,
+    announce: Announce,
+) -> None:
+    """Run the embedded tritonserver alone until SIGINT or SIGTERM. Raises `DiagnosticError` as `serve_repository`."""
+    if not manifest.models:
+        raise DiagnosticError([_empty(repository)])
+    check_whole(repository, manifest, graphs=True)
+    machine = choose_machine(manifest, device, repository)
+    ended = threading.Event()
+    failure: list[Diagnostic] = []
+
+    def changed(transition: Transition) -> None:
+        if transition.state is State.READY:
+            announce(f"tritonserver is ready: http://{host}:{http_port}")
+        if transition.state is State.WAITING:
+            cause = transition.diagnostic.message if transition.diagnostic else ""
+            announce(f"{cause}; starting it again in {transition.delay:.1f} s")
+        if transition.state is State.FAILED:
+            failure.extend([transition.diagnostic] if transition.diagnostic else [])
+            ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    check_places(log_dir)
+    spec = ServerSpec(
+        repository,
+        log_dir / LOG_NAME,
+        host=host,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        config_name=config_name(manifest, machine),
+        gpu=machine != "cpu",
+    )
+    supervisor = Supervisor(spec, on_change=changed)
+    supervisor.start()
+    try:
+        ended.wait()
+    finally:
+        supervisor.stop()
+    if failure:
+        raise DiagnosticError(failure)
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _announce_ready(server: uvicorn.Server, manifest: Manifest, begun: float, announce: Announce) -> None:
+    """Wait until the models answer, then say where, how long it took, and what to paste."""
+    frontend = server.config.app.state.frontend  # type: ignore[union-attr]
+    patient_until = time.monotonic() + PATIENCE_S
+    while not (server.started and frontend.ready):
+        if server.should_exit:
+            return
+        if time.monotonic() >= patient_until:
+            announce(
+                f"waiting for Triton at {frontend.settings.triton_url} to serve {', '.join(manifest.triton_models)}"
+            )
+            patient_until = float("inf")
+        time.sleep(0.05)
+    url = f"http://{server.config.host}:{server.config.port}"
+    announce(f"ready after {time.monotonic() - begun:.1f} s: {url} serves {', '.join(manifest.models)}")
+    snippet = SNIPPET.format(url=url, model=next(iter(manifest.models)))
+    announce("try it in another terminal:\n\n" + "\n".join(f"    {line}" for line in snippet.splitlines()) + "\n")

@@ -1,0 +1,262 @@
+"""`sie-triton tune`: how much a run should hold and how the cores are best used, measured on this machine.
+
+Every setting runs the same rows through the frontend's own scheduler, with the graphs in this process: several
+one-threaded streams over one session behave as the server's instances do. Settings take turns, so that a busy machine
+disturbs all alike, and the median of the rounds counts.
+
+Sessions are those of the server that will serve: idle threads of the embedded one sleep, those of NVIDIA's spin, which
+costs streams of several threads each other's cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from google.protobuf import text_format
+from sie_frontend.manifest import Batching, Manifest, Measured, Model
+from sie_frontend.serving.scheduler import RunQueue
+from sie_frontend.text.rows import RowMaker
+from sie_frontend.text.tokenization import Row, make_batch
+
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.repository.config import INSTANCE_WEIGHT_BYTES, MAX_INSTANCES
+from sie_triton.repository.publish import current_manifest, publish, staged_repository, write_manifest
+from sie_triton.repository.record import redigest
+from sie_triton.verify.checks import check_structure, served_by
+from sie_triton.verify.model_runner import ModelRunner, TimedServer, config_path, read_model_config
+from sie_triton.verify.reference_texts import SENTENCE
+
+Announce = Callable[[str], None]
+
+BUDGETS = (128, 256, 512, 1024, 2048)
+ROWS_PER_REQUEST = 64
+REQUESTS_AT_ONCE = 4
+# Lengths as texts have them: half below 55 tokens, one in twenty above 250, none beyond what a run of any budget holds.
+MEDIAN_LENGTH, SPREAD, LONGEST = 55, 0.9, 512
+# Settings closer than this cannot be told apart; of those the one with the shortest runs lets queries through soonest.
+RESOLUTION = 0.03
+_SERVERS: Mapping[TimedServer, str] = {"embedded": "the embedded server", "nvidia": "NVIDIA's server"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a run may cost in tokens, runs side by side, and threads in each."""
+
+    run_tokens: int
+    streams: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What was measured for one public Triton model, tokens a second by setting, and which setting was chosen."""
+
+    triton_model: str
+    speeds: Mapping[Setting, float]
+    chosen: Setting
+    server: TimedServer = "embedded"
+
+
+def tune_repository(
+    repository: Path,
+    manifest: Manifest,
+    *,
+    cores: int,
+    seconds: float,
+    rounds: int,
+    announce: Announce,
+    server: TimedServer = "embedded",
+) -> list[Tuned]:
+    """Measure every public model that has a configuration for CPUs, write what was chosen, publish.
+
+    Raises `DiagnosticError` if there is none, or if one computes in a format whose threads cannot be told apart.
+    """
+    names = [name for name, built in manifest.built.items() if "cpu" in built.configs]
+    if not names:
+        raise DiagnosticError([Diagnostic("SIE607", "no model is built for CPUs: nothing to tune", Where(repository))])
+    tuned = []
+    for name in names:
+        if manifest.built[name].format != "onnx":
+            message = f"`{name}` is {manifest.built[name].format}: torch has one number of threads for all streams"
+            raise DiagnosticError([Diagnostic("SIE608", message, Where(repository), "tune an ONNX build")])
+        weights = _weight_bytes(repository, manifest, name)
+        settings = list(candidates(cores, weights))
+        announce(f"{name}: {len(settings)} settings, {rounds} rounds of {seconds:g} s each")
+        speeds = measure_speeds(repository, manifest, name, settings, seconds=seconds, rounds=rounds, server=server)
+        tuned.append(Tuned(name, speeds, choose(speeds), server))
+    with staged_repository(repository) as staging:
+        # Measuring took minutes, and only now is the repository locked: a build may have published in between.
+        current = current_manifest(staging) or manifest
+        for result in tuned:
+            built = current.built.get(result.triton_model)
+            if built is None or built.key != manifest.built[result.triton_model].key:
+                message = f"`{result.triton_model}` was built again while it was measured; nothing was changed"
+                raise DiagnosticError([Diagnostic("SIE609", message, Where(repository), "run `sie-triton tune` again")])
+            current = _apply(staging, current, result)
+        write_manifest(staging, current)
+        if problems := list(check_structure(staging, current)):
+            raise DiagnosticError(problems)
+        publish(staging, repository)
+    return tuned
+
+
+def candidates(cores: int, weight_bytes: int) -> Iterator[Setting]:
+    """Every budget with every way to fill the cores that does not copy large weights."""
+    affordable = min(cores, MAX_INSTANCES, max(1, INSTANCE_WEIGHT_BYTES // max(1, weight_bytes)))
+    shapes = sorted({(streams, cores // streams) for streams in {1, 2, affordable} if streams <= affordable})
+    for run_tokens in BUDGETS:
+        for streams, threads in shapes:
+            yield Setting(run_tokens, streams, threads)
+
+
+def choose(speeds: Mapping[Setting, float]) -> Setting:
+    """The shortest runs, and of those the most streams, among what is as fast as the fastest."""
+    best = max(speeds.values())
+    good = [setting for setting, speed in speeds.items() if speed >= best * (1 - RESOLUTION)]
+    return min(good, key=lambda setting: (setting.run_tokens, -setting.streams))
+
+
+def measure_speeds(
+    repository: Path,
+    manifest: Manifest,
+    name: str,
+    settings: Sequence[Setting],
+    *,
+    seconds: float,
+    rounds: int,
+    server: TimedServer = "embedded",
+) -> dict[Setting, float]:
+    """Median tokens a second of each setting."""
+    model = served_by(manifest, name)
+    rows = sample_rows(model, repository)
+    outputs = tuple(tensor.name for tensor in manifest.triton_models[name].outputs)
+    config_name = manifest.built[name].configs["cpu"]
+    runners = {
+        threads: ModelRunner(repository, name, config_name, threads=threads, server=server)
+        for threads in {setting.threads for setting in settings}
+    }
+    found: dict[Setting, list[float]] = {setting: [] for setting in settings}
+    for _ in range(rounds):
+        for setting, speeds in found.items():
+            speeds.append(asyncio.run(_speed(runners[setting.threads], model, rows, outputs, setting, seconds)))
+    return {setting: statistics.median(speeds) for setting, speeds in found.items()}
+
+
+def sample_rows(model: Model, repository: Path, count: int = REQUESTS_AT_ONCE * ROWS_PER_REQUEST) -> list[Row]:
+    """The same rows every time: an English sentence over and over, cut at lengths as texts have them."""
+    limit = min(LONGEST, model.tokenization.max_length)
+    (ids,) = RowMaker(model, repository).tokenizer.encode([SENTENCE * (limit // 4 + 1)], limit)
+    random_lengths = random.Random(count)
+    lengths = [
+        max(1, min(len(ids), round(random_lengths.lognormvariate(np.log(MEDIAN_LENGTH), SPREAD)))) for _ in range(count)
+    ]
+    return [Row(ids[:length], length) for length in lengths]
+
+
+async def _speed(
+    runner: ModelRunner, model: Model, rows: Sequence[Row], outputs: tuple[str, ...], setting: Setting, seconds: float
+) -> float:
+    loop = asyncio.get_running_loop()
+    spec = model.tokenization
+    lengths = range(1, spec.max_length + 1)
+    with ThreadPoolExecutor(setting.streams) as threads:
+        done = 0
+
+        async def run(batch: Sequence[Row], names: tuple[str, ...]) -> Sequence[Any]:
+            nonlocal done
+            await loop.run_in_executor(threads, runner.run, make_batch(batch, spec, lengths).arrays, names)
+            done += sum(map(len, batch))
+            return [None] * len(batch)
+
+        queue: RunQueue[Row] = RunQueue(
+            run,
+            length=len,
+            buckets=lengths,
+            run_tokens=setting.run_tokens,
+            max_rows=ROWS_PER_REQUEST,
+            streams=setting.streams,
+            padding_cost=model.batching["cpu"].padding_cost,
+        )
+
+        async def client(number: int) -> None:
+            while True:
+                await queue.submit(rows[number::REQUESTS_AT_ONCE], outputs)
+
+        begun = time.perf_counter()
+        clients = [loop.create_task(client(number)) for number in range(REQUESTS_AT_ONCE)]
+        await asyncio.wait(clients, timeout=seconds)
+        for task in clients:
+            task.cancel()
+        # What is under way still counts, and so does the time that it takes.
+        await queue.drain()
+        finished = time.perf_counter()
+        failures = [e for e in await asyncio.gather(*clients, return_exceptions=True) if isinstance(e, Exception)]
+        if failures:
+            raise failures[0]
+        return done / (finished - begun)
+
+
+def _weight_bytes(repository: Path, manifest: Manifest, name: str) -> int:
+    built = manifest.built[name]
+    heavy, *_ = built.triton_models
+    filename = read_model_config(config_path(repository / heavy, built.configs["cpu"])).default_model_filename
+    # Beyond protobuf's limit the weights lie beside the graph, in `NAME.data`.
+    return sum(path.stat().st_size for path in (repository / heavy / "1").glob(f"{filename}*"))
+
+
+def _apply(staging: Path, manifest: Manifest, tuned: Tuned) -> Manifest:
+    """The chosen setting in the staged configurations and in the manifest, with everything that was measured."""
+    setting = tuned.chosen
+    old = served_by(manifest, tuned.triton_model)
+    rows = max(old.batching["cpu"].max_batch_size, setting.run_tokens // old.tokenization.buckets[0])
+    express = old.batching["cpu"].express
+    batching = Batching(
+        rows, setting.run_tokens, setting.streams, express, old.batching["cpu"].padding_cost, _measured(tuned)
+    )
+    models = {
+        model_id: msgspec.structs.replace(model, batching={**model.batching, "cpu": batching})
+        if model.triton_model == tuned.triton_model
+        else model
+        for model_id, model in manifest.models.items()
+    }
+    built = manifest.built[tuned.triton_model]
+    # The first graph is the one with the transformer; the small ones behind it stay as they are.
+    heavy, *_ = built.triton_models
+    for part in built.triton_models:
+        path = config_path(staging / part, built.configs["cpu"])
+        _rewrite(path, setting, batching, computes=part == heavy)
+    return redigest(msgspec.structs.replace(manifest, models=models), staging, built.triton_models)
+
+
+def _rewrite(path: Path, setting: Setting, batching: Batching, *, computes: bool) -> None:
+    config = read_model_config(path)
+    config.max_batch_size = batching.max_batch_size
+    if computes:
+        (group,) = config.instance_group
+        group.count = setting.streams + batching.express
+        config.parameters["intra_op_thread_count"].string_value = str(setting.threads)
+    # The file may be a hard link into the published repository: it is replaced, never written into.
+    path.unlink()
+    path.write_text(text_format.MessageToString(config), encoding="utf-8")
+
+
+def _measured(tuned: Tuned) -> Measured:
+    return Measured(
+        machine=f"{platform.processor() or platform.machine()}, {platform.system()} {platform.release()}, "
+        f"with sessions as on {_SERVERS[tuned.server]}",
+        tokens_per_second={
+            f"{setting.run_tokens} tokens, {setting.streams} x {setting.threads} threads": round(speed)
+            for setting, speed in tuned.speeds.items()
+        },
+    )

@@ -1,0 +1,193 @@
+"""Numeric parity: a public model run over its stored reference, alone and in mixed batches, and how close is close."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sie_frontend.manifest import (
+    Distance,
+    Model,
+)
+from sie_frontend.text.rows import RowMaker
+from sie_frontend.text.tokenization import Row, make_batch
+
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.formats import Precision
+from sie_triton.verify.compare import max_abs, min_cosine
+from sie_triton.verify.model_runner import ModelRunner
+from sie_triton.verify.reference import (
+    REFERENCE_NAME,
+    case_rows,
+    read_reference,
+)
+
+Array = np.ndarray[Any, np.dtype[Any]]
+BATCH_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """The largest accepted distances: cosine, absolute (for scores and token weights), alone against batched."""
+
+    min_cosine: float
+    max_abs: float
+    batch_max_abs: float
+
+
+# Reduced precision keeps the promise that nobody has to re-embed: a cosine of 0.999. What it rounds depends on the
+# shape of a batch, since that decides the order of sums.
+TOLERANCES: Mapping[Precision, Tolerance] = {
+    "float32": Tolerance(min_cosine=0.99999, max_abs=1e-4, batch_max_abs=1e-5),
+    "float16": Tolerance(min_cosine=0.999, max_abs=2e-2, batch_max_abs=1e-2),
+    "bfloat16": Tolerance(min_cosine=0.999, max_abs=1e-1, batch_max_abs=5e-2),
+}
+
+
+def measure(
+    repository: Path, model: Model, config_name: str = "", runner: ModelRunner | None = None
+) -> dict[str, Distance]:
+    """Run a public model over its stored reference: each case alone in its bucket, then in mixed batches.
+
+    `config_name` chooses the graphs, as `--model-config-name` does; they run on this machine's CPU in any case.
+    `runner` has opened the model in another way; it sees the cases alone, in their order, before it sees batches.
+    Returns one `Distance` per output. Raises `DiagnosticError` if the repository's tokenizer does not make the
+    reference's token ids: then nothing can be compared.
+    """
+    reference = read_reference(repository / model.triton_model / "1" / REFERENCE_NAME)
+    rows = case_rows(RowMaker(model, repository), reference.cases)
+    if not all(np.array_equal(row.ids, ids) for row, ids in zip(rows, reference.token_ids, strict=True)):
+        where = Where(repository / model.tokenization.path)
+        raise DiagnosticError([tokenizes_differently(model.triton_model, reference.origin, where)])
+    runner = runner or ModelRunner(repository, model.triton_model, config_name)
+    names = list(reference.outputs)
+    alone = [_run(runner, model, [row], names)[0] for row in rows]
+    order = _mixed_order(len(rows))
+    batched: list[dict[str, Array]] = [{} for _ in rows]
+    for start in range(0, len(rows), BATCH_ROWS):
+        chunk = order[start : start + BATCH_ROWS]
+        for index, outputs in zip(chunk, _run(runner, model, [rows[i] for i in chunk], names), strict=True):
+            batched[index] = outputs
+    expected = [{name: reference.outputs[name][i] for name in names} for i in range(len(rows))]
+    distances = {}
+    for name in _comparable(names):
+        ours, theirs, together = (
+            [_canonical(outputs, name, row) for outputs, row in zip(side, rows, strict=True)]
+            for side in (alone, expected, batched)
+        )
+        ours, together = _equally_wide(ours, theirs), _equally_wide(together, theirs)
+        scale = max(1.0, *(float(np.max(np.abs(array), initial=0.0)) for array in theirs))
+        distances[name] = Distance(
+            reference=reference.origin,
+            cases=len(rows),
+            min_cosine=None if name in SCALARS else min_cosine(ours, theirs),
+            max_abs=max_abs(ours, theirs),
+            batch_max_abs=max_abs(ours, together) / scale,
+            largest=scale,
+        )
+    return distances
+
+
+# Outputs that are numbers and not directions: judged by their absolute difference alone.
+SCALARS = frozenset({"score", "token_weights"})
+
+
+def _comparable(names: Sequence[str]) -> list[str]:
+    """What is compared: the two tensors of a sparse vector are one thing."""
+    return list(dict.fromkeys("sparse" if n.startswith("sparse_") else n for n in names))
+
+
+def _canonical(outputs: Mapping[str, Array], name: str, row: Row) -> Array:
+    """One case's output without padding; a sparse vector spread over the vocabulary."""
+    if name == "sparse":
+        # Behind a row's own weights are zeros, whose ids are whatever the runtime chose.
+        positive = outputs["sparse_weights"] > 0
+        ids = outputs["sparse_ids"][positive]
+        spread = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.float32)
+        spread[ids] = outputs["sparse_weights"][positive]
+        return spread
+    array = outputs[name]
+    return array[: len(row)] if name in ("multivector", "token_weights") else array
+
+
+def _equally_wide(ours: list[Array], theirs: list[Array]) -> list[Array]:
+    """Spread sparse vectors end at their largest id: lengthen both sides of a pair to the same."""
+    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if a.ndim == b.ndim == 1 and a.shape != b.shape:
+            width = max(a.size, b.size)
+            ours[index] = np.pad(a, (0, width - a.size))
+            theirs[index] = np.pad(b, (0, width - b.size))
+    return ours
+
+
+def _mixed_order(count: int) -> list[int]:
+    """Short texts next to long ones: the worst case for padding."""
+    half = (count + 1) // 2
+    return [i for pair in zip(range(half), reversed(range(half, count)), strict=False) for i in pair] + (
+        [half - 1] if count % 2 else []
+    )
+
+
+def _run(runner: ModelRunner, model: Model, rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Array]]:
+    arrays = runner.run(make_batch(rows, model.tokenization, model.tokenization.buckets).arrays, names)
+    return [{name: array[index] for name, array in arrays.items()} for index in range(len(rows))]
+
+
+def check_parity(
+    repository: Path, name: str, measured: Mapping[str, Distance], precision: Precision = "float32"
+) -> Iterator[Diagnostic]:
+    """The comparisons are written so that NaN fails."""
+    where, tolerance = Where(repository / name), TOLERANCES[precision]
+    hint = "nothing was published; report the checkpoint, or try another version of torch or transformers"
+    for tensor, distance in measured.items():
+        if distance.max_abs == float("inf"):
+            yield Diagnostic(
+                "SIE501",
+                f"`{tensor}` of `{name}` in {precision} has another shape than the reference, or an infinite number",
+                where,
+                hint,
+            )
+            continue
+        if distance.min_cosine is not None and not distance.min_cosine >= tolerance.min_cosine:
+            yield Diagnostic(
+                "SIE501",
+                f"`{tensor}` of `{name}` in {precision} misses the reference: worst cosine {distance.min_cosine:.7f} "
+                f"over {distance.cases} texts, {tolerance.min_cosine} is required; worst difference "
+                f"{distance.max_abs:.2e}",
+                where,
+                hint,
+            )
+        # In float32 numbers must agree one by one, so that a vector that is not normalised has the right length too;
+        # with less, the direction of a vector is the promise.
+        absolute = tensor in SCALARS or precision == "float32"
+        allowed = tolerance.max_abs * (1.0 if tensor in SCALARS or tensor == "sparse" else distance.largest)
+        if absolute and not distance.max_abs <= allowed:
+            yield Diagnostic(
+                "SIE501",
+                f"`{tensor}` of `{name}` in {precision} misses the reference by {distance.max_abs:.2e} over "
+                f"{distance.cases} texts, {allowed:.0e} is allowed",
+                where,
+                hint,
+            )
+        if not distance.batch_max_abs <= tolerance.batch_max_abs:
+            yield Diagnostic(
+                "SIE503",
+                f"`{tensor}` of `{name}` in {precision} depends on its batch: alone and batched differ by "
+                f"{distance.batch_max_abs:.2e}, {tolerance.batch_max_abs:.0e} is allowed",
+                where,
+                "nothing was published; report the checkpoint",
+            )
+
+
+def tokenizes_differently(name: str, reference: str, where: Where) -> Diagnostic:
+    """The repository's tokenizer does not make the token ids of the reference that lies beside it."""
+    return Diagnostic(
+        "SIE502",
+        f"`{name}` tokenises differently from when it was built and compared with {reference}",
+        where,
+        "rebuild with `sie-triton build --force`; if that does not help, another version of `tokenizers` reads the "
+        "file differently",
+    )
