@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import uvloop
 from numpy.typing import NDArray
-from sie_frontend.manifest import Tokenization
+from sie_frontend.rows import stack
 from sie_frontend.serving.scheduler import RunQueue
-from sie_frontend.text.tokenization import Row, make_batch
+from sie_frontend.text.tokenization import TextRow
 from sie_frontend.triton.client import TritonClient
 from sie_frontend.watch.metrics import RunRecord
 
@@ -32,7 +32,8 @@ from benchmarks.measure import cpu_seconds
 from benchmarks.zeros import answering
 
 _CLIENTS, _TEXTS = 4, 2048
-_SPEC = Tokenization("unused", 512, 0, ("input_ids", "attention_mask"), ())
+_LIMIT = 512
+_FILLS = {"input_ids": 0, "attention_mask": 0}
 
 
 def lengths_of(corpus: str) -> list[int]:
@@ -45,18 +46,18 @@ async def carry(url: str, lengths: Sequence[int], texts_per_request: int, dim: i
     """Send everything once; returns tokens and positions."""
     client = TritonClient(url)
     records: list[RunRecord] = []
-    buckets = range(1, _SPEC.max_length + 1)
+    buckets = range(1, _LIMIT + 1)
 
-    async def run(rows: Sequence[Row], outputs: tuple[str, ...]) -> list[NDArray[Any]]:
-        batch = make_batch(rows, _SPEC, buckets)
-        array = (await client.infer("model", batch.arrays, outputs))[outputs[0]]
+    async def run(rows: Sequence[TextRow], outputs: tuple[str, ...]) -> list[NDArray[Any]]:
+        batch = stack(rows, max(map(len, rows)), _FILLS)
+        array = (await client.infer("model", batch, outputs))[outputs[0]]
         assert np.isfinite(array).all()
         return [vectors[: len(row)] for vectors, row in zip(array, rows, strict=True)]
 
-    queue: RunQueue[Row] = RunQueue(
-        run, length=len, buckets=buckets, run_tokens=512, max_rows=64, streams=2, observe=records.append
+    queue: RunQueue[TextRow] = RunQueue(
+        run, widths=buckets, run_tokens=512, max_rows=64, streams=2, observe=records.append
     )
-    rows = [Row(np.ones(length, np.int64), length) for length in lengths]
+    rows = [TextRow(np.ones(length, np.int64), length) for length in lengths]
     requests = [rows[start : start + texts_per_request] for start in range(0, len(rows), texts_per_request)]
 
     async def ask() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from sie_frontend.contract.negotiation import WireFormat
-from sie_frontend.contract.responses import ItemOutputs, Timing, Usage, encode_body
+from sie_frontend.contract.responses import Timing, Usage
+from sie_frontend.outputs.response import ItemOutputs, encode_body
 
 _TIMING = Timing(total_ms=1.0, queue_ms=0.0, tokenization_ms=0.0, inference_ms=1.0)
 
@@ -23,7 +24,7 @@ def write_json(array: NDArray[np.float32]) -> bytes:
 def _write(array: NDArray[np.float32], wire_format: WireFormat) -> bytes:
     return encode_body(
         "model",
-        [ItemOutputs(id=None, dense=row) for row in array],
+        [ItemOutputs(values={"dense": row}) for row in array],
         declared_dims={"dense": array.shape[1]},
         timing=_TIMING,
         usage=Usage(input_tokens=1),

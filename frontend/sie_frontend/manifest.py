@@ -7,25 +7,16 @@ depends on is in it or beside it in the repository: no hub, no bundle and no tor
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import msgspec
 
-SCHEMA_VERSION = 3
-MANIFEST_NAME = "manifest.json"
+from sie_frontend.modalities import MODALITIES
+from sie_frontend.outputs.table import Head, OutputType
+from sie_frontend.text.entry import TextInput
 
-OutputType = Literal["dense", "sparse", "multivector", "score"]
-PromptStyle = Literal[
-    "template",
-    "sentence_transformer",
-    "sentence_transformer_sparse",
-    "pytorch_embedding",
-    "instruction_prefix",
-    "colbert",
-    "cross_encoder",
-    "causal_cross_encoder",
-    "native_causal_cross_encoder",
-]
+SCHEMA_VERSION = 4
+MANIFEST_NAME = "manifest.json"
 
 
 class ManifestError(Exception):
@@ -38,151 +29,6 @@ class TensorSpec(msgspec.Struct, frozen=True):
     name: str
     datatype: str
     dims: tuple[int, ...]
-
-
-class Tokenization(msgspec.Struct, frozen=True):
-    """How text becomes token ids, right-padded with `pad_id` to a bucket length.
-
-    `path` is relative to the repository. `max_length` counts special tokens. `inputs` are the tensors that the
-    Triton model takes, in order; `attention_mask` is derived from lengths, never from `ids != pad_id`.
-    `special_ids` maps roles (`cls`, `sep`, `pad`, `mask`, `unk`, `bos`, `eos`) to ids; `all_special_ids` lists every
-    special id, roles or not. `truncation_side` is where a text that is too long loses tokens. `vocabulary` is the
-    number of rows of the checkpoint's embedding, where the compiler said it: a tokenizer may give ids beyond.
-    """
-
-    path: str
-    max_length: int
-    pad_id: int
-    inputs: tuple[str, ...]
-    buckets: tuple[int, ...]
-    special_ids: dict[str, int] = {}
-    all_special_ids: tuple[int, ...] = ()
-    truncation_side: Literal["left", "right"] = "right"
-    vocabulary: int | None = None
-
-
-class Prompting(msgspec.Struct, frozen=True):
-    """Which rule turns an item's text into the text that is tokenised, and what the rule falls back on.
-
-    `suffix` follows every text: an end-of-sequence token that the tokenizer does not add by itself.
-    """
-
-    style: PromptStyle
-    query_template: str | None = None
-    doc_template: str | None = None
-    prompts: dict[str, str] = {}
-    default_prompt: str | None = None
-    suffix: str = ""
-
-
-class Pooled(msgspec.Struct, frozen=True):
-    """The two outputs of a dense head: L2-normalised, and as pooled."""
-
-    normalized: str
-    raw: str
-
-
-class DenseHead(msgspec.Struct, frozen=True, tag="dense", tag_field="kind"):
-    """One vector per item. `pooling` is the profile's own.
-
-    `poolings` maps each pooling that a request may choose to its output tensors; `pooling_names` maps the spellings of
-    `options.pooling` to them, "*" standing for any other spelling and for null. It is empty where the adapter ignores
-    the option. `unsaid` is the pooling of a call whose options do not name one, if it is not `pooling`.
-    `blank_is_zero`: blank text gives a zero vector without running the model.
-    """
-
-    pooling: str
-    pooling_names: dict[str, str]
-    poolings: dict[str, Pooled]
-    normalize: bool
-    honours_normalize: bool = True
-    blank_is_zero: bool = False
-    unsaid: str | None = None
-
-
-class SparseHead(msgspec.Struct, frozen=True, tag="sparse", tag_field="kind"):
-    """Vocabulary weights, compact: `ids` and `weights` are `[rows, k]`, positive weights first, zeros behind them.
-
-    `drop_special` removes special tokens. `query_weights` is the path, relative to the repository, of a table of token
-    weights that takes the model's place for queries (inference-free retrieval).
-    """
-
-    ids: str
-    weights: str
-    drop_special: bool = False
-    query_weights: str | None = None
-
-
-class TokenWeightsHead(msgspec.Struct, frozen=True, tag="token_weights", tag_field="kind"):
-    """One weight per input token, `[rows, sequence]`: the maximum per id counts, `drop` names roles without weight."""
-
-    tensor: str
-    drop: tuple[str, ...]
-
-
-class TextSide(msgspec.Struct, frozen=True):
-    """How a late-interaction model reads queries, or documents.
-
-    `marker` goes in front of the text; as one token behind the first if `marker_is_token`. `expand` pads with the mask
-    token to `max_length`; `attend_expansion` says whether the model attends to that padding.
-    """
-
-    max_length: int
-    marker: str = ""
-    marker_is_token: bool = False
-    expand: bool = False
-    attend_expansion: bool = False
-    drop: tuple[str, ...] = ()
-    drop_punctuation: bool = False
-
-
-class MultiVectorHead(msgspec.Struct, frozen=True, tag="multivector", tag_field="kind"):
-    """One vector per kept token: `[rows, sequence, dim]`. The first `skip_first` tokens never leave.
-
-    `normalize`: the tensor is as projected, and the frontend gives each vector length 1, unless the adapter
-    `honours_normalize` and the call says otherwise.
-    """
-
-    tensor: str
-    skip_first: int = 0
-    normalize: bool = False
-    honours_normalize: bool = False
-    query: TextSide | None = None
-    document: TextSide | None = None
-
-
-class CrossEncoderHead(msgspec.Struct, frozen=True, tag="cross_encoder", tag_field="kind"):
-    """`[rows, 1]`: one score per (query, document) pair, the activation applied."""
-
-    tensor: str
-
-
-class CausalHead(msgspec.Struct, frozen=True, tag="causal", tag_field="kind"):
-    """`[rows, 1]`: one score per prompt; `prompt` names the published prompt that the checkpoint was trained on."""
-
-    tensor: str
-    prompt: Literal["mxbai", "qwen3", "zerank"]
-    default_instruction: str | None = None
-
-
-class MaxSimScore(msgspec.Struct, frozen=True, tag="maxsim", tag_field="kind"):
-    """Scores from the model's own multivectors: the sum over query tokens of the best document token."""
-
-
-class BgeM3Score(msgspec.Struct, frozen=True, tag="bge_m3", tag_field="kind"):
-    """Scores from the three outputs of BGE-M3, by `options.score_mode`."""
-
-
-Head: TypeAlias = (
-    DenseHead
-    | SparseHead
-    | TokenWeightsHead
-    | MultiVectorHead
-    | CrossEncoderHead
-    | CausalHead
-    | MaxSimScore
-    | BgeM3Score
-)
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -209,29 +55,46 @@ class Batching(msgspec.Struct, frozen=True):
     measured: Measured | None = None
 
 
-class Model(msgspec.Struct, frozen=True):
-    """One routable model id and everything the frontend must know to serve it.
+class ModelInput(msgspec.Struct, frozen=True):
+    """One way into a model: a modality, and the public Triton model that computes its rows, with a queue of its own.
 
-    `request_limit`: whether a request's `options.max_seq_length` may lower the truncation length. `usage`: whether the
-    tokens that are billed are those processed, or those of the bare text.
+    `reads` is the modality's entry: how items become rows.
     """
 
     triton_model: str
+    reads: Any
+    batching: dict[str, Batching]
+
+
+class Model(msgspec.Struct, frozen=True):
+    """One routable model id and everything the frontend must know to serve it.
+
+    `inputs` has an entry for each modality that is served, and a request item uses one of them; they all give the
+    tensors that `heads` name. `declared_inputs` is what the bundle says of its model.
+    """
+
     adapter: str
-    requires_text: str
-    inputs: tuple[str, ...]
+    declared_inputs: tuple[str, ...]
     outputs: tuple[OutputType, ...]
     dims: dict[str, int | None]
     max_sequence_length: int | None
     revision: str | None
     profiles: dict[str, dict[str, Any]]
-    prompting: Prompting
-    tokenization: Tokenization
+    inputs: dict[str, ModelInput]
     heads: dict[OutputType, Head]
-    batching: dict[str, Batching]
     loadtime: dict[str, Any] = {}
-    request_limit: bool = False
-    usage: Literal["processed", "raw"] = "processed"
+
+    @property
+    def triton_models(self) -> tuple[str, ...]:
+        """The public Triton models that serve it, the one of its first input in front."""
+        return tuple(entry.triton_model for entry in self.inputs.values())
+
+    @property
+    def text(self) -> TextInput:
+        """How its text becomes rows; raises `KeyError` for a model that takes no text."""
+        found = self.inputs["text"].reads
+        assert isinstance(found, TextInput)
+        return found
 
 
 class TritonModel(msgspec.Struct, frozen=True):
@@ -306,7 +169,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def read_manifest(repository: Path) -> Manifest:
-    """Read `repository/manifest.json`; raises `ManifestError` with the cause and the cure."""
+    """Read `repository/manifest.json`; raises `ManifestError` with the cause and what to do."""
     path = repository / MANIFEST_NAME
     try:
         data = path.read_bytes()
@@ -318,7 +181,7 @@ def read_manifest(repository: Path) -> Manifest:
 
 
 def parse_manifest(data: bytes, origin: str) -> Manifest:
-    """The manifest in `data`, which was read from `origin`; raises `ManifestError` with the cause and the cure."""
+    """The manifest in `data`, which was read from `origin`; raises `ManifestError` with the cause and what to do."""
     try:
         version = msgspec.json.decode(data, type=dict[str, Any]).get("schema_version")
         if version != SCHEMA_VERSION:
@@ -326,11 +189,28 @@ def parse_manifest(data: bytes, origin: str) -> Manifest:
                 f"`{origin}` has schema version {version!r}, this program reads {SCHEMA_VERSION}; "
                 "rebuild with `sie-triton build --force -m ID`"
             )
-        return msgspec.json.decode(data, type=Manifest)
+        return _with_entries(msgspec.json.decode(data, type=Manifest))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(
             f"`{origin}` is not a valid manifest: {error}; rebuild with `sie-triton build --force -m ID`"
         ) from None
+
+
+def _with_entries(manifest: Manifest) -> Manifest:
+    """The manifest with the entry of each input in its modality's own type. Raises `msgspec.ValidationError`."""
+    return msgspec.structs.replace(
+        manifest,
+        models={
+            model_id: msgspec.structs.replace(model, inputs={name: _typed(name, i) for name, i in model.inputs.items()})
+            for model_id, model in manifest.models.items()
+        },
+    )
+
+
+def _typed(name: str, entry: ModelInput) -> ModelInput:
+    if name not in MODALITIES:
+        raise msgspec.ValidationError(f"it has an input of the unknown modality `{name}`")
+    return msgspec.structs.replace(entry, reads=msgspec.convert(entry.reads, MODALITIES[name].entry))
 
 
 def dump_manifest(manifest: Manifest) -> bytes:

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from sie_frontend.manifest import MANIFEST_NAME, Manifest, ManifestError, SparseHead, parse_manifest, read_manifest
+from sie_frontend.manifest import MANIFEST_NAME, Manifest, ManifestError, parse_manifest, read_manifest
+from sie_frontend.modalities import MODALITIES
 from sie_frontend.settings import SettingsError
 
 T = TypeVar("T")
@@ -119,10 +120,9 @@ def served_files(manifest: Manifest) -> list[str]:
     """
     found: dict[str, None] = {}
     for model_id, model in manifest.models.items():
-        tables = [head.query_weights for head in model.heads.values() if isinstance(head, SparseHead)]
-        for path in (model.tokenization.path, *tables):
-            if path is None:
-                continue
+        tables = (path for head in model.heads.values() for path in head.files)
+        files = (path for name, entry in model.inputs.items() for path in MODALITIES[name].files(entry.reads))
+        for path in (*files, *tables):
             if not is_inside(path):
                 raise ManifestError(f"the manifest's model `{model_id}` names `{path}`, which is not in the repository")
             found[PurePosixPath(path).as_posix()] = None

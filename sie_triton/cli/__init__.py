@@ -691,7 +691,7 @@ def _graph_options(
 
 
 def _options(repository: Path, weights: Sequence[str], models: Sequence[str], graphs: Any) -> Any:
-    from sie_triton.compiler.build import BuildOptions
+    from sie_triton.compiler.options import BuildOptions
 
     by_id: dict[str, Path] = {}
     default = None
@@ -714,7 +714,7 @@ def _options(repository: Path, weights: Sequence[str], models: Sequence[str], gr
 def _targets(models: Sequence[str], folder: Path | None) -> list[Any]:
     """The bundles of the wanted ids with the profiles to build: all of a bundle for its bare id, else the one named."""
     from sie_triton.bundle import expand, find_model, load_bundles
-    from sie_triton.compiler.build import select
+    from sie_triton.compiler.options import select
 
     bundles, mistakes = load_bundles(folder or shipped_bundles())
     if mistakes:

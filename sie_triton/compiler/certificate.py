@@ -1,72 +1,32 @@
-"""The certificate of a build: which texts were compared with which other implementation, and what that is worth."""
+"""The certificate of a build: which cases were compared with which other implementation, and what that is worth."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from sie_frontend.manifest import Certificate
-from sie_frontend.text.prompting import prepare_texts
-from sie_frontend.text.rows import RowMaker
 
-from sie_triton.planning.plan import TritonPlan
-from sie_triton.verify.reference import Case, StoredReference, case_rows, make_cases
-
-if TYPE_CHECKING:
-    from sie_triton.witness import Testimony
+from sie_triton.compiler.workbench import WrittenInput
+from sie_triton.verify.public_model import PublicModel
+from sie_triton.verify.reference import Case, StoredReference, fingerprint
+from sie_triton.verify.testimony import Testimony
 
 
-def take_reference(
-    plan: TritonPlan,
-    maker: RowMaker,
-    folder: Path,
-    token_id: Callable[[str], int],
-    added_tokens: Sequence[str],
-    *,
-    trust_remote_code: bool,
-) -> tuple[StoredReference, Testimony]:
-    """What the witness says of every reference text, to be stored beside the graphs.
+def take_reference(written: WrittenInput, model: PublicModel) -> tuple[StoredReference, Testimony]:
+    """What another implementation says of every case, to be stored beside the graphs.
 
-    `token_id` gives a token's id by its spelling; `added_tokens` are put into texts. Raises `DiagnosticError` if there
-    is no witness, or if it reads the texts otherwise than we do.
+    Raises `DiagnosticError` if there is none, or if it reads the cases otherwise than we do.
     """
-    from sie_triton.witness import Subject, testify
-
-    model = maker.model
-    options = model.profiles["default"]
-
-    def prepared(case: Case) -> str:
-        query = case.document is None
-        text = (case.query if query else case.document) or ""
-        return prepare_texts([text], model.prompting, options=options, instruction=None, is_query=query)[0]
-
-    def bare_ids(text: str) -> list[int]:
-        return list(map(int, maker.tokenizer.encode([text])[0]))
-
-    cases = make_cases(maker, len(bare_ids("")), added_tokens)
-    rows = case_rows(maker, cases)
-    testimony = testify(
-        Subject(
-            folder=folder,
-            plan=plan,
-            served=plan.served[0],
-            cases=cases,
-            rows=rows,
-            prepared=prepared,
-            bare_ids=bare_ids,
-            token_id=token_id,
-            truncation_side=plan.truncation_side,
-            trust_remote_code=trust_remote_code,
-        )
-    )
+    cases = written.cases(model)
+    rows = model.rows(cases)
+    testimony = written.testify(model, cases, rows)
     kept = [place for place in range(len(cases)) if place not in testimony.skipped]
     reference = StoredReference(
         origin=testimony.implementation,
         cases=tuple(cases[place] for place in kept),
-        token_ids=tuple(rows[place].ids for place in kept),
+        fingerprints=tuple(fingerprint(rows[place]) for place in kept),
         outputs=dict(testimony.outputs),
     )
     return reference, testimony
@@ -91,16 +51,6 @@ def certify(reference: StoredReference, testimony: Testimony, warnings: Sequence
 
 
 def texts_digest(cases: Sequence[Case]) -> str:
-    """SHA-256 of what was compared, text by text."""
+    """SHA-256 of what was compared, case by case."""
     written = json.dumps([[case.document, case.query] for case in cases], ensure_ascii=True)
     return hashlib.sha256(written.encode()).hexdigest()
-
-
-def tokens_without_rows(largest_id: int, rows: int) -> tuple[str, ...]:
-    """Tokens that the tokenizer can make and the model has no embedding for."""
-    if largest_id < rows:
-        return ()
-    return (
-        f"the tokenizer makes ids up to {largest_id}, the embedding has {rows} rows: a text with a token beyond them "
-        "is refused when it is sent",
-    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sie_frontend.manifest import Manifest
+from sie_frontend.modalities import MODALITIES
 
 from sie_triton.deploy.options import Deployment, Device
 from sie_triton.lint.pbtxt import FieldLines
@@ -88,7 +89,12 @@ def measure(repository: Path, manifest: Manifest, device: Device) -> RepositoryS
                 express=min(instances - 1, _express(manifest, name, device)),
             )
         )
-    tokenizers = {model.tokenization.path for model in manifest.models.values()}
+    tokenizers = {
+        path
+        for model in manifest.models.values()
+        for name, entry in model.inputs.items()
+        for path in MODALITIES[name].files(entry.reads)
+    }
     return RepositorySize(
         tuple(models),
         repository_bytes=sum(path.stat().st_size for path in repository.rglob("*") if path.is_file()),
@@ -105,9 +111,10 @@ def _graph_bytes(folder: Path, filename: str) -> int:
 def _express(manifest: Manifest, triton_model: str, device: Device) -> int:
     """How many of a graph's instances are there for small runs."""
     for model in manifest.models.values():
-        served = (model.triton_model, *manifest.triton_models[model.triton_model].depends_on)
-        if triton_model in served and device in model.batching:
-            return model.batching[device].express
+        for entry in model.inputs.values():
+            served = (entry.triton_model, *manifest.triton_models[entry.triton_model].depends_on)
+            if triton_model in served and device in entry.batching:
+                return entry.batching[device].express
     return 0
 
 

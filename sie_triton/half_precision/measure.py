@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from sie_frontend.manifest import Distance, Model
+from sie_frontend.manifest import Distance
 
 from sie_triton.diagnostics import Diagnostic, Where
 from sie_triton.formats import Precision
 from sie_triton.half_precision.ranges import LARGEST, Peak, Ranges
 from sie_triton.verify.model_runner import Array, ModelRunner
 from sie_triton.verify.parity import check_parity, measure
+from sie_triton.verify.public_model import PublicModel
 from sie_triton.verify.reference import REFERENCE_NAME, Case, read_reference
 
 OVERFLOW = "SIE506"
@@ -44,20 +45,20 @@ class HalfRunner(ModelRunner):
 
 
 def measure_half(
-    repository: Path, model: Model, config_name: str, precision: Precision
+    repository: Path, model: PublicModel, config_name: str, precision: Precision
 ) -> tuple[dict[str, Distance], list[Diagnostic]]:
     """`verify.measure` with every half-precision tensor rounded; then what speaks against publishing.
 
     Numbers that leave the type's range come first, since they are the cause of whatever else is wrong. The graph as it
     is served on a CPU has to hold as well.
     """
-    runner = HalfRunner(repository, model.triton_model, config_name, precision)
+    runner = HalfRunner(repository, model.name, config_name, precision)
     measured = measure(repository, model, config_name, runner)
-    problems = out_of_range(repository, model.triton_model, runner.ranges)
-    problems += check_parity(repository, model.triton_model, measured, precision)
+    problems = out_of_range(repository, model.name, runner.ranges)
+    problems += check_parity(repository, model, measured, precision)
     if not problems and runner.config.backend != "pytorch":
         served = measure(repository, model, config_name)
-        problems += check_parity(repository, model.triton_model, served, precision)
+        problems += check_parity(repository, model, served, precision)
     return measured, problems
 
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from sie_frontend.manifest import Head, OutputType, Prompting
+from sie_frontend.outputs.table import Head, OutputType
+from sie_frontend.text.entry import Prompting
 
 from sie_triton.bundle import ResolvedProfile
 from sie_triton.facts import Layer, Pooling
@@ -203,7 +204,7 @@ class TritonPlan:
     of device; graphs that agree are one file. `query_weights`: the checkpoint's files of token weights that stand in
     for the model on queries; the first that can be read counts. `packing`: whether graphs for CPUs may be packed.
     `truncation_side`: where a text that is too long loses tokens; `lowercase`: whether text is lowercased first.
-    `warnings`: what the bundle asks for without effect.
+    `warnings`: what the bundle asks for without effect. `modality`: what the items are made of that it computes.
     """
 
     name: str
@@ -223,6 +224,7 @@ class TritonPlan:
     truncation_side: Literal["left", "right"] = "right"
     lowercase: bool = False
     warnings: tuple[str, ...] = ()
+    modality: str = "text"
 
     @property
     def encoder(self) -> Encoder:

@@ -6,21 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sie_frontend.manifest import (
-    BgeM3Score,
-    CausalHead,
-    CrossEncoderHead,
-    DenseHead,
-    Head,
-    MaxSimScore,
-    MultiVectorHead,
-    OutputType,
-    Pooled,
-    Prompting,
-    SparseHead,
-    TextSide,
-    TokenWeightsHead,
-)
+from sie_frontend.outputs.bge_m3 import BgeM3Score
+from sie_frontend.outputs.dense import DenseHead, Pooled
+from sie_frontend.outputs.late_score import MaxSimScore
+from sie_frontend.outputs.multivector import MultiVectorHead
+from sie_frontend.outputs.pair_score import CausalHead, CrossEncoderHead
+from sie_frontend.outputs.sparse import SparseHead, TokenWeightsHead
+from sie_frontend.outputs.table import Head, OutputType
+from sie_frontend.text.entry import CausalPrompt, Prompting, Sides, TextSide
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
@@ -114,6 +107,8 @@ class _Need:
     heads: dict[OutputType, Head]
     max_length: int
     warnings: tuple[str, ...] = ()
+    sides: Sides | None = None
+    causal: CausalPrompt | None = None
 
     def shared(self, options: GraphOptions) -> object:
         """What must be equal for two profiles to share their graphs."""
@@ -220,8 +215,7 @@ def _plan(members: Sequence[_Need], facts: CheckpointFacts | None, options: Grap
 
 def _reads_padding(need: _Need) -> bool:
     """Whether outputs count at positions that the mask hides: a ColBERT query is expanded with such tokens."""
-    heads = [head for head in need.heads.values() if isinstance(head, MultiVectorHead)]
-    sides = [side for head in heads for side in (head.query, head.document) if side is not None]
+    sides = (need.sides.query, need.sides.document) if need.sides else ()
     return any(side.expand and not side.attend_expansion for side in sides)
 
 
@@ -341,6 +335,8 @@ def _prompting(need: _Need, facts: CheckpointFacts | None) -> Prompting:
         prompts=dict(followed.settings.prompts) if followed else {},
         default_prompt=followed.settings.default_prompt if followed else None,
         suffix=_end_of_sequence(facts) if recipe.append_eos else "",
+        sides=need.sides,
+        causal=need.causal,
     )
 
 
@@ -564,17 +560,15 @@ def _colbert(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Ch
             drop_punctuation=punctuation,
         )
 
-    heads: dict[OutputType, Head] = {
-        "multivector": MultiVectorHead(
-            "multivector",
-            query=side("query", int(loadtime.get("query_max_length", 32)), expand=expand),
-            document=side(
-                "doc",
-                int(loadtime.get("doc_max_length", limit)),
-                punctuation=bool(loadtime.get("doc_punctuation_skiplist", not modern)),
-            ),
-        )
-    }
+    sides = Sides(
+        query=side("query", int(loadtime.get("query_max_length", 32)), expand=expand),
+        document=side(
+            "doc",
+            int(loadtime.get("doc_max_length", limit)),
+            punctuation=bool(loadtime.get("doc_punctuation_skiplist", not modern)),
+        ),
+    )
+    heads: dict[OutputType, Head] = {"multivector": MultiVectorHead("multivector")}
     if "score" in bundle.outputs:
         heads["score"] = MaxSimScore()
     return _Need(
@@ -585,6 +579,7 @@ def _colbert(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Ch
         others=(_token_vectors(bundle, profile, recipe, facts),),
         heads=heads,
         max_length=limit,
+        sides=sides,
     )
 
 
@@ -663,13 +658,13 @@ def _activation(recipe: Recipe, facts: CheckpointFacts | None) -> str:
 def _causal(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: CheckpointFacts | None) -> _Need:
     loadtime = profile.loadtime
     if recipe.name == "native_causal_cross_encoder":
-        head, module = CausalHead("score", "zerank"), LastTokenLogits(ZERANK_TOKEN, None, "logit")
+        causal, module = CausalPrompt("zerank"), LastTokenLogits(ZERANK_TOKEN, None, "logit")
     else:
         prompt: Literal["qwen3", "mxbai"] = "qwen3" if loadtime.get("input_format") == "qwen3" else "mxbai"
         mode: Literal["probability", "difference"] = (
             "probability" if loadtime.get("score_mode") == "log_softmax" else "difference"
         )
-        head = CausalHead("score", prompt, loadtime.get("default_instruction"))
+        causal = CausalPrompt(prompt, loadtime.get("default_instruction"))
         module = LastTokenLogits(str(loadtime.get("yes_token", "1")), str(loadtime.get("no_token", "0")), mode)
     return _Need(
         profile=profile,
@@ -677,8 +672,9 @@ def _causal(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, facts: Che
         encoder=Encoder("causal_lm"),
         dense=None,
         others=(module,),
-        heads={"score": head},
+        heads={"score": CausalHead("score")},
         max_length=token_limit(profile, recipe, facts),
+        causal=causal,
     )
 
 

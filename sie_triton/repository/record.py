@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,11 +17,11 @@ from sie_frontend.manifest import (
     Distance,
     Manifest,
     Model,
-    OutputType,
+    ModelInput,
     TensorSpec,
-    Tokenization,
     TritonModel,
 )
+from sie_frontend.outputs.table import OUTPUT_TYPES
 
 from sie_triton import __version__
 from sie_triton.bundle import Bundle, ResolvedProfile
@@ -31,8 +31,6 @@ from sie_triton.repository.config import CpuShape, Machine, TritonModelConfig, d
 from sie_triton.repository.publish import tree_digests
 
 TOOLS = ("torch", "transformers", "sentence-transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
-TOKENIZER_NAME = "tokenizer.json"
-OUTPUT_TYPES: tuple[OutputType, ...] = ("dense", "sparse", "multivector", "score")
 
 
 def tool_versions() -> dict[str, str]:
@@ -47,38 +45,33 @@ def tool_versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """What only the loaded tokenizer knows, and the number of rows of the embedding that its ids are looked up in."""
+class Record:
+    """What the manifest says of one public Triton model."""
 
-    pad_id: int
-    special_ids: dict[str, int]
-    all_special_ids: tuple[int, ...]
-    embedding_rows: int | None = None
+    name: str
+    models: dict[str, Model]
+    triton_models: dict[str, TritonModel]
+    built: Built
+
+
+ReadsOf: TypeAlias = "Callable[[ServedPlan], Any]"
+"""A served id -> its modality's entry: how its items become rows."""
 
 
 def model_entries(
     bundle: Bundle,
     plan: TritonPlan,
     cpu: CpuShape,
-    vocabulary: Vocabulary,
+    reads_of: ReadsOf,
     revision: str | None,
     padding_cost: float | None = None,
 ) -> dict[str, Model]:
     """One entry per model id that the plan serves. `padding_cost`: of packed graphs for CPUs."""
-    tokenization = Tokenization(
-        path=f"{plan.name}/1/{TOKENIZER_NAME}",
-        max_length=plan.max_length,
-        pad_id=vocabulary.pad_id,
-        inputs=tuple(tensor.name for tensor in plan.inputs),
-        buckets=plan.buckets,
-        special_ids=vocabulary.special_ids,
-        all_special_ids=vocabulary.all_special_ids,
-        truncation_side=plan.truncation_side,
-        vocabulary=vocabulary.embedding_rows,
-    )
     batching = {str(machine): _batching(plan, machine, cpu, padding_cost) for machine in machines(plan)}
     return {
-        served.profile.model_id: _model(bundle, plan, served, tokenization, batching, revision)
+        served.profile.model_id: _model(
+            bundle, served, {plan.modality: ModelInput(plan.name, reads_of(served), batching)}, revision
+        )
         for served in plan.served
     }
 
@@ -93,32 +86,19 @@ def _batching(plan: TritonPlan, machine: Machine, cpu: CpuShape, padding_cost: f
     )
 
 
-def _model(
-    bundle: Bundle,
-    plan: TritonPlan,
-    served: ServedPlan,
-    tokenization: Tokenization,
-    batching: dict[str, Batching],
-    revision: str | None,
-) -> Model:
-    profile, recipe = served.profile, served.recipe
+def _model(bundle: Bundle, served: ServedPlan, inputs: dict[str, ModelInput], revision: str | None) -> Model:
+    profile = served.profile
     return Model(
-        triton_model=plan.name,
         adapter=profile.adapter_class,
-        requires_text=recipe.requires_text_message,
-        inputs=bundle.inputs,
+        declared_inputs=bundle.inputs,
         outputs=tuple(output for output in OUTPUT_TYPES if output in bundle.outputs),
         dims=dict(bundle.dims),
         max_sequence_length=profile.max_sequence_length,
         revision=revision,
         profiles=_request_profiles(bundle, profile),
-        prompting=served.prompting,
-        tokenization=tokenization,
+        inputs=inputs,
         heads=served.heads,
-        batching=batching,
         loadtime=dict(profile.loadtime),
-        request_limit=recipe.request_limit,
-        usage=recipe.usage_counts,
     )
 
 
@@ -170,26 +150,41 @@ def redigest(manifest: Manifest, staging: Path, names: Iterable[str]) -> Manifes
     return msgspec.structs.replace(manifest, triton_models={**manifest.triton_models, **changed})
 
 
-def merge(old: Manifest, name: str, models: dict[str, Model], triton: dict[str, TritonModel], built: Built) -> Manifest:
+def merge(old: Manifest, record: Record) -> Manifest:
     """`old` with a public Triton model added or replaced; ids that it served before and no longer does go."""
-    without = remove(old, name)
-    # An id served by another Triton model until now moves to the new one.
-    kept = {model_id: model for model_id, model in without.models.items() if model_id not in models}
+    without = remove(old, record.name)
+    models = {i: _joined(without, without.models.get(i), model, record.built.key) for i, model in record.models.items()}
     return Manifest(
         SCHEMA_VERSION,
-        dict(sorted({**kept, **models}.items())),
-        dict(sorted({**without.triton_models, **triton}.items())),
-        dict(sorted({**without.built, name: built}.items())),
+        dict(sorted({**without.models, **models}.items())),
+        dict(sorted({**without.triton_models, **record.triton_models}.items())),
+        dict(sorted({**without.built, record.name: record.built}.items())),
     )
+
+
+def _joined(manifest: Manifest, old: Model | None, new: Model, key: str) -> Model:
+    """An id's inputs of one build are all its own; what another build served moves to the new one."""
+    kept = {
+        name: entry
+        for name, entry in (old.inputs if old else {}).items()
+        if manifest.built[entry.triton_model].key == key
+    }
+    return msgspec.structs.replace(new, inputs={**kept, **new.inputs})
 
 
 def remove(old: Manifest, name: str) -> Manifest:
     """`old` without a public Triton model and everything that only it needs."""
     built = old.built.get(name)
     gone = set(built.triton_models) if built else set()
+    left = {
+        model_id: msgspec.structs.replace(
+            model, inputs={i: entry for i, entry in model.inputs.items() if entry.triton_model != name}
+        )
+        for model_id, model in old.models.items()
+    }
     return Manifest(
         SCHEMA_VERSION,
-        {model_id: model for model_id, model in old.models.items() if model.triton_model != name},
+        {model_id: model for model_id, model in left.items() if model.inputs},
         {n: model for n, model in old.triton_models.items() if n not in gone},
         {n: b for n, b in old.built.items() if n != name},
     )

@@ -25,16 +25,18 @@ import msgspec
 import numpy as np
 from google.protobuf import text_format
 from sie_frontend.manifest import Batching, Manifest, Measured, Model
+from sie_frontend.rows import Reader
 from sie_frontend.serving.scheduler import RunQueue
-from sie_frontend.text.rows import RowMaker
-from sie_frontend.text.tokenization import Row, make_batch
+from sie_frontend.text.reader import TextReader
+from sie_frontend.text.tokenization import TOKEN_TYPE_IDS, TextRow
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.repository.config import INSTANCE_WEIGHT_BYTES, MAX_INSTANCES
 from sie_triton.repository.publish import current_manifest, publish, staged_repository, write_manifest
 from sie_triton.repository.record import redigest
-from sie_triton.verify.checks import check_structure, served_by
+from sie_triton.verify.checks import check_structure
 from sie_triton.verify.model_runner import ModelRunner, TimedServer, config_path, read_model_config
+from sie_triton.verify.public_model import PublicModel, input_of, public_model, served_by
 from sie_triton.verify.reference_texts import SENTENCE
 
 Announce = Callable[[str], None]
@@ -138,8 +140,10 @@ def measure_speeds(
     server: TimedServer = "embedded",
 ) -> dict[Setting, float]:
     """Median tokens a second of each setting."""
-    model = served_by(manifest, name)
-    rows = sample_rows(model, repository)
+    model = public_model(repository, manifest, name)
+    _, entry = input_of(next(iter(served_by(manifest, name).values())), name)
+    padding_cost = entry.batching["cpu"].padding_cost
+    rows = sample_rows(model)
     outputs = tuple(tensor.name for tensor in manifest.triton_models[name].outputs)
     config_name = manifest.built[name].configs["cpu"]
     runners = {
@@ -149,44 +153,56 @@ def measure_speeds(
     found: dict[Setting, list[float]] = {setting: [] for setting in settings}
     for _ in range(rounds):
         for setting, speeds in found.items():
-            speeds.append(asyncio.run(_speed(runners[setting.threads], model, rows, outputs, setting, seconds)))
+            speeds.append(
+                asyncio.run(
+                    _speed(runners[setting.threads], model.reader, rows, outputs, setting, seconds, padding_cost)
+                )
+            )
     return {setting: statistics.median(speeds) for setting, speeds in found.items()}
 
 
-def sample_rows(model: Model, repository: Path, count: int = REQUESTS_AT_ONCE * ROWS_PER_REQUEST) -> list[Row]:
+def sample_rows(model: PublicModel, count: int = REQUESTS_AT_ONCE * ROWS_PER_REQUEST) -> list[TextRow]:
     """The same rows every time: an English sentence over and over, cut at lengths as texts have them."""
-    limit = min(LONGEST, model.tokenization.max_length)
-    (ids,) = RowMaker(model, repository).tokenizer.encode([SENTENCE * (limit // 4 + 1)], limit)
+    reader = model.reader
+    assert isinstance(reader, TextReader)
+    limit = min(LONGEST, reader.spec.max_length)
+    (ids,) = reader.tokenizer.encode([SENTENCE * (limit // 4 + 1)], limit)
     random_lengths = random.Random(count)
     lengths = [
         max(1, min(len(ids), round(random_lengths.lognormvariate(np.log(MEDIAN_LENGTH), SPREAD)))) for _ in range(count)
     ]
-    return [Row(ids[:length], length) for length in lengths]
+    types = np.zeros_like(ids) if TOKEN_TYPE_IDS in reader.spec.inputs else None
+    return [TextRow(ids[:n], n, None if types is None else types[:n]) for n in lengths]
 
 
 async def _speed(
-    runner: ModelRunner, model: Model, rows: Sequence[Row], outputs: tuple[str, ...], setting: Setting, seconds: float
+    runner: ModelRunner,
+    reader: Reader,
+    rows: Sequence[TextRow],
+    outputs: tuple[str, ...],
+    setting: Setting,
+    seconds: float,
+    padding_cost: float | None,
 ) -> float:
     loop = asyncio.get_running_loop()
-    spec = model.tokenization
-    lengths = range(1, spec.max_length + 1)
+    widths = reader.widths(exact=True)
     with ThreadPoolExecutor(setting.streams) as threads:
         done = 0
 
-        async def run(batch: Sequence[Row], names: tuple[str, ...]) -> Sequence[Any]:
+        async def run(batch: Sequence[TextRow], names: tuple[str, ...]) -> Sequence[Any]:
             nonlocal done
-            await loop.run_in_executor(threads, runner.run, make_batch(batch, spec, lengths).arrays, names)
-            done += sum(map(len, batch))
+            costs = [row.cost for row in batch]
+            await loop.run_in_executor(threads, runner.run, reader.batch(batch, max(costs)), names)
+            done += sum(costs)
             return [None] * len(batch)
 
-        queue: RunQueue[Row] = RunQueue(
+        queue: RunQueue[TextRow] = RunQueue(
             run,
-            length=len,
-            buckets=lengths,
+            widths=widths,
             run_tokens=setting.run_tokens,
             max_rows=ROWS_PER_REQUEST,
             streams=setting.streams,
-            padding_cost=model.batching["cpu"].padding_cost,
+            padding_cost=padding_cost,
         )
 
         async def client(number: int) -> None:
@@ -218,17 +234,15 @@ def _weight_bytes(repository: Path, manifest: Manifest, name: str) -> int:
 def _apply(staging: Path, manifest: Manifest, tuned: Tuned) -> Manifest:
     """The chosen setting in the staged configurations and in the manifest, with everything that was measured."""
     setting = tuned.chosen
-    old = served_by(manifest, tuned.triton_model)
-    rows = max(old.batching["cpu"].max_batch_size, setting.run_tokens // old.tokenization.buckets[0])
-    express = old.batching["cpu"].express
-    batching = Batching(
-        rows, setting.run_tokens, setting.streams, express, old.batching["cpu"].padding_cost, _measured(tuned)
-    )
+    served = served_by(manifest, tuned.triton_model)
+    model = public_model(staging, manifest, tuned.triton_model)
+    name, entry = input_of(next(iter(served.values())), tuned.triton_model)
+    old = entry.batching["cpu"]
+    rows = max(old.max_batch_size, setting.run_tokens // model.reader.widths(exact=False)[0])
+    batching = Batching(rows, setting.run_tokens, setting.streams, old.express, old.padding_cost, _measured(tuned))
     models = {
-        model_id: msgspec.structs.replace(model, batching={**model.batching, "cpu": batching})
-        if model.triton_model == tuned.triton_model
-        else model
-        for model_id, model in manifest.models.items()
+        **manifest.models,
+        **{model_id: _batched(model, name, batching) for model_id, model in served.items()},
     }
     built = manifest.built[tuned.triton_model]
     # The first graph is the one with the transformer; the small ones behind it stay as they are.
@@ -237,6 +251,12 @@ def _apply(staging: Path, manifest: Manifest, tuned: Tuned) -> Manifest:
         path = config_path(staging / part, built.configs["cpu"])
         _rewrite(path, setting, batching, computes=part == heavy)
     return redigest(msgspec.structs.replace(manifest, models=models), staging, built.triton_models)
+
+
+def _batched(model: Model, name: str, batching: Batching) -> Model:
+    """A model whose input `name` is batched so on CPUs."""
+    entry = msgspec.structs.replace(model.inputs[name], batching={**model.inputs[name].batching, "cpu": batching})
+    return msgspec.structs.replace(model, inputs={**model.inputs, name: entry})
 
 
 def _rewrite(path: Path, setting: Setting, batching: Batching, *, computes: bool) -> None:

@@ -14,7 +14,6 @@ from sie_frontend.manifest import (
     MANIFEST_NAME,
     Built,
     Manifest,
-    Model,
 )
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
@@ -23,6 +22,7 @@ from sie_triton.lint import lint_repository
 from sie_triton.repository.publish import MANIFEST_DIGEST_NAME, file_digest, manifest_digest_line
 from sie_triton.verify.model_runner import read_model_config
 from sie_triton.verify.parity import check_parity, measure
+from sie_triton.verify.public_model import public_model
 
 
 def verify_repository(repository: Path, manifest: Manifest) -> list[Diagnostic]:
@@ -31,13 +31,14 @@ def verify_repository(repository: Path, manifest: Manifest) -> list[Diagnostic]:
     if problems:
         return problems
     for name, built in manifest.built.items():
+        model = public_model(repository, manifest, name)
         for precision, config_name in configs_by_precision(built).items():
             try:
-                measured = measure(repository, served_by(manifest, name), config_name)
+                measured = measure(repository, model, config_name)
             except DiagnosticError as error:
                 problems += error.diagnostics
                 continue
-            problems += check_parity(repository, name, measured, precision)
+            problems += check_parity(repository, model, measured, precision)
             for tensor, distance in measured.items():
                 recorded = built.parity.get(precision, {}).get(tensor)
                 if recorded is None or recorded.cases != distance.cases:
@@ -57,11 +58,6 @@ def configs_by_precision(built: Built) -> dict[Precision, str]:
     for device, precision in built.precisions.items():
         found.setdefault(precision, built.configs[device])
     return found
-
-
-def served_by(manifest: Manifest, triton_model: str) -> Model:
-    """Any of the models that a public Triton model serves: they share its tokenizer and graphs."""
-    return next(model for model in manifest.models.values() if model.triton_model == triton_model)
 
 
 def check_files(repository: Path, manifest: Manifest) -> Iterator[Diagnostic]:

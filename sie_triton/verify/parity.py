@@ -8,22 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sie_frontend.manifest import (
-    Distance,
-    Model,
-)
-from sie_frontend.text.rows import RowMaker
-from sie_frontend.text.tokenization import Row, make_batch
+from sie_frontend.manifest import Distance
+from sie_frontend.outputs.kind import Comparable, Shape
+from sie_frontend.rows import Row, padded_width
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.formats import Precision
 from sie_triton.verify.compare import max_abs, min_cosine
 from sie_triton.verify.model_runner import ModelRunner
-from sie_triton.verify.reference import (
-    REFERENCE_NAME,
-    case_rows,
-    read_reference,
-)
+from sie_triton.verify.public_model import PublicModel
+from sie_triton.verify.reference import REFERENCE_NAME, fingerprint, read_reference
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BATCH_ROWS = 8
@@ -48,42 +42,39 @@ TOLERANCES: Mapping[Precision, Tolerance] = {
 
 
 def measure(
-    repository: Path, model: Model, config_name: str = "", runner: ModelRunner | None = None
+    repository: Path, model: PublicModel, config_name: str = "", runner: ModelRunner | None = None
 ) -> dict[str, Distance]:
     """Run a public model over its stored reference: each case alone in its bucket, then in mixed batches.
 
     `config_name` chooses the graphs, as `--model-config-name` does; they run on this machine's CPU in any case.
     `runner` has opened the model in another way; it sees the cases alone, in their order, before it sees batches.
-    Returns one `Distance` per output. Raises `DiagnosticError` if the repository's tokenizer does not make the
-    reference's token ids: then nothing can be compared.
+    Returns one `Distance` per output. Raises `DiagnosticError` if the repository does not make the reference's rows:
+    then nothing can be compared.
     """
-    reference = read_reference(repository / model.triton_model / "1" / REFERENCE_NAME)
-    rows = case_rows(RowMaker(model, repository), reference.cases)
-    if not all(np.array_equal(row.ids, ids) for row, ids in zip(rows, reference.token_ids, strict=True)):
-        where = Where(repository / model.tokenization.path)
-        raise DiagnosticError([tokenizes_differently(model.triton_model, reference.origin, where)])
-    runner = runner or ModelRunner(repository, model.triton_model, config_name)
+    reference = read_reference(repository / model.name / "1" / REFERENCE_NAME)
+    rows = model.rows(reference.cases)
+    if not all(np.array_equal(fingerprint(row), f) for row, f in zip(rows, reference.fingerprints, strict=True)):
+        raise DiagnosticError([reads_differently(model.name, reference.origin, Where(repository / model.name))])
+    runner = runner or ModelRunner(repository, model.name, config_name)
     names = list(reference.outputs)
     alone = [_run(runner, model, [row], names)[0] for row in rows]
-    order = _mixed_order(len(rows))
     batched: list[dict[str, Array]] = [{} for _ in rows]
-    for start in range(0, len(rows), BATCH_ROWS):
-        chunk = order[start : start + BATCH_ROWS]
+    for chunk in _mixed_batches(rows):
         for index, outputs in zip(chunk, _run(runner, model, [rows[i] for i in chunk], names), strict=True):
             batched[index] = outputs
     expected = [{name: reference.outputs[name][i] for name in names} for i in range(len(rows))]
     distances = {}
-    for name in _comparable(names):
+    for compared in model.comparables:
         ours, theirs, together = (
-            [_canonical(outputs, name, row) for outputs, row in zip(side, rows, strict=True)]
+            [_canonical(outputs, compared, row) for outputs, row in zip(side, rows, strict=True)]
             for side in (alone, expected, batched)
         )
         ours, together = _equally_wide(ours, theirs), _equally_wide(together, theirs)
         scale = max(1.0, *(float(np.max(np.abs(array), initial=0.0)) for array in theirs))
-        distances[name] = Distance(
+        distances[compared.name] = Distance(
             reference=reference.origin,
             cases=len(rows),
-            min_cosine=None if name in SCALARS else min_cosine(ours, theirs),
+            min_cosine=None if compared.shape in SCALARS else min_cosine(ours, theirs),
             max_abs=max_abs(ours, theirs),
             batch_max_abs=max_abs(ours, together) / scale,
             largest=scale,
@@ -91,26 +82,27 @@ def measure(
     return distances
 
 
-# Outputs that are numbers and not directions: judged by their absolute difference alone.
-SCALARS = frozenset({"score", "token_weights"})
+# Numbers and not directions: judged by their absolute difference alone.
+SCALARS = frozenset({Shape.NUMBER, Shape.NUMBERS})
+# Directions with a length, so that what is a small difference depends on their size.
+VECTORS = frozenset({Shape.VECTOR, Shape.VECTORS})
 
 
-def _comparable(names: Sequence[str]) -> list[str]:
-    """What is compared: the two tensors of a sparse vector are one thing."""
-    return list(dict.fromkeys("sparse" if n.startswith("sparse_") else n for n in names))
-
-
-def _canonical(outputs: Mapping[str, Array], name: str, row: Row) -> Array:
+def _canonical(outputs: Mapping[str, Array], compared: Comparable, row: Row) -> Array:
     """One case's output without padding; a sparse vector spread over the vocabulary."""
-    if name == "sparse":
-        # Behind a row's own weights are zeros, whose ids are whatever the runtime chose.
-        positive = outputs["sparse_weights"] > 0
-        ids = outputs["sparse_ids"][positive]
-        spread = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.float32)
-        spread[ids] = outputs["sparse_weights"][positive]
-        return spread
-    array = outputs[name]
-    return array[: len(row)] if name in ("multivector", "token_weights") else array
+    first = outputs[compared.tensors[0]]
+    match compared.shape:
+        case Shape.VECTOR | Shape.NUMBER:
+            return first
+        case Shape.VECTORS | Shape.NUMBERS:
+            return first[: row.cost]
+        case Shape.WEIGHTS:
+            # Behind a row's own weights are zeros, whose ids are whatever the runtime chose.
+            weights = outputs[compared.tensors[1]]
+            ids = first[weights > 0]
+            spread = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.float32)
+            spread[ids] = weights[weights > 0]
+            return spread
 
 
 def _equally_wide(ours: list[Array], theirs: list[Array]) -> list[Array]:
@@ -123,6 +115,16 @@ def _equally_wide(ours: list[Array], theirs: list[Array]) -> list[Array]:
     return ours
 
 
+def _mixed_batches(rows: Sequence[Row]) -> Iterator[list[int]]:
+    """The numbers of rows that are run together: all rows, those of each shape by themselves."""
+    alike: dict[object, list[int]] = {}
+    for index, row in enumerate(rows):
+        alike.setdefault(row.shape_key, []).append(index)
+    for numbers in alike.values():
+        order = [numbers[place] for place in _mixed_order(len(numbers))]
+        yield from (order[start : start + BATCH_ROWS] for start in range(0, len(order), BATCH_ROWS))
+
+
 def _mixed_order(count: int) -> list[int]:
     """Short texts next to long ones: the worst case for padding."""
     half = (count + 1) // 2
@@ -131,15 +133,17 @@ def _mixed_order(count: int) -> list[int]:
     )
 
 
-def _run(runner: ModelRunner, model: Model, rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Array]]:
-    arrays = runner.run(make_batch(rows, model.tokenization, model.tokenization.buckets).arrays, names)
+def _run(runner: ModelRunner, model: PublicModel, rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Array]]:
+    width = padded_width(max(row.cost for row in rows), model.reader.widths(exact=False))
+    arrays = runner.run(model.reader.batch(rows, width), names)
     return [{name: array[index] for name, array in arrays.items()} for index in range(len(rows))]
 
 
 def check_parity(
-    repository: Path, name: str, measured: Mapping[str, Distance], precision: Precision = "float32"
+    repository: Path, model: PublicModel, measured: Mapping[str, Distance], precision: Precision = "float32"
 ) -> Iterator[Diagnostic]:
-    """The comparisons are written so that NaN fails."""
+    """What of the measured distances is too far. The comparisons are written so that NaN fails."""
+    name, shapes = model.name, {compared.name: compared.shape for compared in model.comparables}
     where, tolerance = Where(repository / name), TOLERANCES[precision]
     hint = "nothing was published; report the checkpoint, or try another version of torch or transformers"
     for tensor, distance in measured.items():
@@ -162,8 +166,8 @@ def check_parity(
             )
         # In float32 numbers must agree one by one, so that a vector that is not normalised has the right length too;
         # with less, the direction of a vector is the promise.
-        absolute = tensor in SCALARS or precision == "float32"
-        allowed = tolerance.max_abs * (1.0 if tensor in SCALARS or tensor == "sparse" else distance.largest)
+        absolute = shapes[tensor] in SCALARS or precision == "float32"
+        allowed = tolerance.max_abs * (distance.largest if shapes[tensor] in VECTORS else 1.0)
         if absolute and not distance.max_abs <= allowed:
             yield Diagnostic(
                 "SIE501",
@@ -182,8 +186,8 @@ def check_parity(
             )
 
 
-def tokenizes_differently(name: str, reference: str, where: Where) -> Diagnostic:
-    """The repository's tokenizer does not make the token ids of the reference that lies beside it."""
+def reads_differently(name: str, reference: str, where: Where) -> Diagnostic:
+    """The repository does not make the rows of the reference that lies in it."""
     return Diagnostic(
         "SIE502",
         f"`{name}` tokenises differently from when it was built and compared with {reference}",

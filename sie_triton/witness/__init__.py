@@ -7,7 +7,7 @@ plan, which names the outputs, and what SIE's contract says about text: template
 
 from __future__ import annotations
 
-from .subject import Subject, Testimony
+from .subject import Subject
 from .testify import testify
 
-__all__ = ["Subject", "Testimony", "testify"]
+__all__ = ["Subject", "testify"]

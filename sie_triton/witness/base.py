@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from sie_frontend.text.tokenization import Row
+from sie_frontend.text.tokenization import TextRow
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.verify.reference import Case
@@ -74,7 +74,7 @@ class Witness(ABC):
         """What it tokenises for a case: a text with its prompt, or a pair."""
 
     @abstractmethod
-    def outputs(self, case: Case, row: Row) -> Outputs:
+    def outputs(self, case: Case, row: TextRow) -> Outputs:
         """What comes out for one case, whose row we made."""
 
 

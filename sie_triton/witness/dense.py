@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sie_frontend.text.tokenization import Row
+from sie_frontend.text.tokenization import TextRow
 
 from sie_triton.planning.plan import DensePooling
 from sie_triton.verify.reference import Case
@@ -62,7 +62,7 @@ class SentenceWitness(Witness):
         prompt: str = self._model.prompts.get(call.get("prompt_name") or self._model.default_prompt_name) or ""
         return prompt + text
 
-    def outputs(self, case: Case, row: Row) -> Outputs:
+    def outputs(self, case: Case, row: TextRow) -> Outputs:
         """The vector at unit length, and as it leaves the model; before its last Normalize, where that ends it."""
         text, call = self._call(case)
         vector = np.asarray(self._model.encode([text], batch_size=1, **call), dtype=np.float32)[0]
@@ -110,7 +110,7 @@ class PooledWitness(Witness):
         """The prepared text."""
         return self._prepared(case)
 
-    def outputs(self, case: Case, row: Row) -> Outputs:
+    def outputs(self, case: Case, row: TextRow) -> Outputs:
         """Each pooling's vector at unit length and as pooled."""
         features = self.body(self.body.preprocess([self.text(case)]))
         arrays: list[Array] = []

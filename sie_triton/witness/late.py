@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sie_frontend.text.tokenization import Row
+from sie_frontend.text.tokenization import TextRow
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -22,7 +22,7 @@ from .subject import Array, Outputs, Subject
 _ROWS_ARE_OURS = "markers, lengths and expansion of queries and documents: SIE's contract decides them"
 
 
-def _features(row: Row) -> dict[str, Any]:
+def _features(row: TextRow) -> dict[str, Any]:
     """One row as sentence-transformers' modules take it."""
     mask = (torch.arange(len(row)) < row.attended).long()[None]
     return {"input_ids": torch.from_numpy(row.ids)[None], "attention_mask": mask}
@@ -62,7 +62,7 @@ class LateWitness(Witness):
         """The text without a marker."""
         return self._prepared(case)
 
-    def outputs(self, case: Case, row: Row) -> Outputs:
+    def outputs(self, case: Case, row: TextRow) -> Outputs:
         """`[tokens, dim]`, cut and normalised as SIE does behind the checkpoint's own chain."""
         features = _features(row)
         for module in self._modules:
@@ -136,7 +136,7 @@ class BgeM3Witness(Witness):
         """The text behind its instruction."""
         return self._prepared(case)
 
-    def outputs(self, case: Case, row: Row) -> Outputs:
+    def outputs(self, case: Case, row: TextRow) -> Outputs:
         """Every head's arrays, in the order of the plan."""
         states: Tensor = self.body(_features(row))["token_embeddings"][0].double()
         arrays: list[Array] = []

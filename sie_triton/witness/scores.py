@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sie_frontend.text.tokenization import Row
+from sie_frontend.text.tokenization import TextRow
 from torch import Tensor
 
 from sie_triton.planning.plan import LastTokenLogits
@@ -41,7 +41,7 @@ class CrossEncoderWitness(Witness):
         """The pair."""
         return case.query or "", case.document or ""
 
-    def outputs(self, case: Case, row: Row) -> Outputs:
+    def outputs(self, case: Case, row: TextRow) -> Outputs:
         """The score, `[1]`."""
         found = self._model.predict([self.text(case)], batch_size=1, activation_fn=self._activation)
         return {self._name: np.asarray(found, dtype=np.float32).reshape(1)}
@@ -75,7 +75,7 @@ class CausalWitness:
         self._name = subject.names[0]
         self._answers = [subject.token_id(token) for token in (self._head.yes, self._head.no) if token]
 
-    def outputs(self, case: Case, row: Row) -> Outputs:
+    def outputs(self, case: Case, row: TextRow) -> Outputs:
         """The score, `[1]`."""
         logits: Tensor = self.model(input_ids=torch.from_numpy(row.ids)[None]).logits[0, -1, self._answers].double()
         if self._head.mode == "logit":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sie_frontend.text.tokenization import Row
+from sie_frontend.text.tokenization import TextRow
 
 from sie_triton.planning.plan import SparseMax
 from sie_triton.verify.reference import Case
@@ -61,7 +61,7 @@ class SparseWitness(Witness):
         text, prompt = self._call(case)
         return prompt + text
 
-    def outputs(self, case: Case, row: Row) -> Outputs:
+    def outputs(self, case: Case, row: TextRow) -> Outputs:
         """Ids and weights above zero, ids ascending."""
         text, prompt = self._call(case)
         found = self._model.encode([text], prompt=prompt, batch_size=1, convert_to_sparse_tensor=False)

@@ -1,14 +1,14 @@
-"""What a witness is asked, and what it answers."""
+"""What a witness is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from sie_frontend.text.tokenization import Row
+from sie_frontend.text.tokenization import TextRow
 
 from sie_triton.planning.plan import ServedPlan, TritonPlan
 from sie_triton.verify.reference import Case
@@ -31,7 +31,7 @@ class Subject:
     plan: TritonPlan
     served: ServedPlan
     cases: Sequence[Case]
-    rows: Sequence[Row]
+    rows: Sequence[TextRow]
     prepared: Callable[[Case], str]
     bare_ids: Callable[[str], list[int]]
     token_id: Callable[[str], int]
@@ -42,20 +42,3 @@ class Subject:
     def names(self) -> list[str]:
         """The public output tensors, in the order of the heads."""
         return [tensor.name for tensor in self.plan.outputs]
-
-
-@dataclass(frozen=True, slots=True)
-class Testimony:
-    """What the witness said: outputs per tensor and case, and what they are worth.
-
-    `vocabulary` is how many token ids the model has an embedding for; `skipped` are the places of cases that it could
-    not be asked, since no token of their text is left, one has no embedding, or the numbers are not finite.
-    """
-
-    implementation: str
-    outputs: Mapping[str, tuple[Array, ...]]
-    compared: tuple[str, ...]
-    not_compared: tuple[str, ...]
-    departures: tuple[str, ...]
-    vocabulary: int
-    skipped: frozenset[int] = field(default_factory=frozenset)

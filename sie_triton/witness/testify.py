@@ -15,13 +15,14 @@ from transformers import PreTrainedTokenizerFast
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.verify.reference import Case
 from sie_triton.verify.reference_texts import ADDED_TOKENS, ADDED_TOKENS_A_TEXT
+from sie_triton.verify.testimony import Testimony
 
 from .base import Text, Witness, asking
 from .dense import PooledWitness, SentenceWitness
 from .late import BgeM3Witness, LateWitness
 from .scores import CausalWitness, CrossEncoderWitness
 from .sparse import SparseWitness
-from .subject import Array, Subject, Testimony
+from .subject import Array, Subject
 
 WITNESSES: Mapping[str, Callable[[Subject], Witness | CausalWitness]] = {
     "dense": PooledWitness,

@@ -17,7 +17,8 @@ import numpy as np
 import yaml
 
 from sie_triton.bundle import load_bundle
-from sie_triton.compiler.build import BuildOptions, compile_models, select
+from sie_triton.compiler.build import compile_models
+from sie_triton.compiler.options import BuildOptions, select
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.formats import Format
 from sie_triton.planning.plan import GraphOptions

@@ -13,7 +13,8 @@ from sie_frontend.manifest import read_manifest
 from compiler import tiny
 from compiler.golden_files import Golden
 from sie_triton.bundle import expand, load_bundles
-from sie_triton.compiler.build import BuildOptions, Target, compile_models, select
+from sie_triton.compiler.build import compile_models
+from sie_triton.compiler.options import BuildOptions, Target, select
 from sie_triton.formats import Precision
 from sie_triton.planning.plan import GraphOptions, TritonPlan
 from sie_triton.repository.config import available_cores
@@ -86,13 +87,14 @@ def playback(built: Path, monkeypatch: pytest.MonkeyPatch) -> Playback:
     import sie_triton.export
     import sie_triton.witness
     from sie_triton.export import Exporter
-    from sie_triton.witness import Subject, Testimony, testify
+    from sie_triton.verify.testimony import Testimony
+    from sie_triton.witness import Subject, testify
 
     recording = Playback()
     reference = read_reference(built / tiny.TRITON_NAME / "1" / REFERENCE_NAME)
     manifest = read_manifest(built)
     certificate = manifest.built[tiny.TRITON_NAME].certificate
-    vocabulary = manifest.models[tiny.MODEL_ID].tokenization.vocabulary
+    vocabulary = manifest.models[tiny.MODEL_ID].text.tokenization.vocabulary
     assert vocabulary is not None
 
     class Recorded(Exporter):
@@ -107,7 +109,7 @@ def playback(built: Path, monkeypatch: pytest.MonkeyPatch) -> Playback:
                 file = f"{graph.triton_model}/1/{plan.graph_format.filename(precision)}"
                 shutil.copy(built / file.replace(plan.name, tiny.TRITON_NAME), staging / file)
             recording.graphs(staging)
-            batching = next(iter(read_manifest(built).models.values())).batching["cpu"]
+            batching = next(iter(read_manifest(built).models.values())).inputs["text"].batching["cpu"]
             return batching.padding_cost if plan.packs(precision) else None
 
     def played(subject: Subject) -> Testimony:

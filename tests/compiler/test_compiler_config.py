@@ -15,7 +15,8 @@ from compiler.folders import bge_small_facts, minilm_facts
 from compiler.golden_files import Golden
 from sie_triton.bundle import expand, load_bundles
 from sie_triton.cli import shipped_bundles
-from sie_triton.compiler.build import BuildOptions, plan_models, select
+from sie_triton.compiler.build import plan_models
+from sie_triton.compiler.options import BuildOptions, select
 from sie_triton.lint import lint_model_config, lint_repository
 from sie_triton.lint.config import model_config_pb2
 from sie_triton.planning.plan import GraphOptions, bucket_lengths

@@ -11,7 +11,7 @@ import yaml
 from compiler import tiny
 from compiler.folders import NORMALIZE, POOLING, TRANSFORMER, write_folder
 from sie_triton.bundle import expand, load_bundle, load_bundles
-from sie_triton.compiler.build import select
+from sie_triton.compiler.options import select
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.facts import read_facts
 from sie_triton.planning.plan import TritonPlan

@@ -116,7 +116,7 @@ def test_one_head_is_one_graph_for_every_machine(everything: Path) -> None:
 def packed(repository: Path, graph: str = "model.onnx") -> bool:
     """Whether a graph finds its real tokens by itself; the manifest must say the same of the CPU's."""
     nodes = {node.op_type for node in onnx.load(str(repository / tiny.TRITON_NAME / "1" / graph)).graph.node}
-    costs = {model.batching["cpu"].padding_cost for model in read_manifest(repository).models.values()}
+    costs = {model.inputs["text"].batching["cpu"].padding_cost for model in read_manifest(repository).models.values()}
     if graph == "model.onnx":
         assert ("NonZero" in nodes) == (costs != {None})
     return "NonZero" in nodes
@@ -126,7 +126,7 @@ def packed(repository: Path, graph: str = "model.onnx") -> bool:
 def test_only_graphs_that_no_gpu_uses_are_packed(everything: Path, tiny_model: Tiny, tmp_path: Path) -> None:
     assert packed(everything)
     assert not packed(everything, "model.float16.onnx")
-    batching = next(iter(read_manifest(everything).models.values())).batching
+    batching = next(iter(read_manifest(everything).models.values())).inputs["text"].batching
     assert {machine: numbers.padding_cost is not None for machine, numbers in batching.items()} == {
         "cpu": True,
         "cuda": False,

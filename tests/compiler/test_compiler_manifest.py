@@ -15,6 +15,7 @@ from compiler import tiny
 from sie_triton.compiler.certificate import texts_digest
 from sie_triton.repository import record as manifests
 from sie_triton.repository.publish import current_manifest, empty_manifest
+from sie_triton.repository.record import Record
 from sie_triton.verify.reference import REFERENCE_NAME, read_reference
 
 
@@ -56,7 +57,7 @@ def test_the_tiny_manifest_says_what_was_built(built: Path) -> None:
     assert set(record.parity["float32"]) == {t.name for t in manifest.triton_models["acme__tiny"].outputs}
     assert {"torch", "transformers", "onnx", "sie-triton"} <= set(record.tools)
     default, raw = manifest.models["acme/tiny"], manifest.models["acme/tiny:raw"]
-    assert default.tokenization == raw.tokenization
+    assert default.text.tokenization == raw.text.tokenization
     assert set(default.profiles) == {"default", "raw"}
     assert set(raw.profiles) == {"default"}
     assert raw.profiles["default"] == default.profiles["raw"]
@@ -117,20 +118,23 @@ def test_merging_replaces_a_model_and_everything_of_it(built: Path) -> None:
     assert manifests.remove(emptied, tiny.TRITON_NAME) == emptied
     one = {"acme/tiny": manifest.models["acme/tiny"]}
     record = manifest.built[tiny.TRITON_NAME]
-    merged = manifests.merge(manifest, tiny.TRITON_NAME, one, manifest.triton_models, record)
+    merged = manifests.merge(manifest, Record(tiny.TRITON_NAME, one, manifest.triton_models, record))
     assert set(merged.models) == {"acme/tiny"}
     assert merged.triton_models == manifest.triton_models
 
 
 def test_an_id_moves_to_the_model_that_serves_it_now(built: Path) -> None:
     manifest = read_manifest(built)
-    moved = msgspec.structs.replace(manifest.models["acme/tiny:raw"], triton_model="acme__tiny__raw")
-    record = msgspec.structs.replace(manifest.built[tiny.TRITON_NAME], triton_models=("acme__tiny__raw",))
+    model = manifest.models["acme/tiny:raw"]
+    entry = msgspec.structs.replace(model.inputs["text"], triton_model="acme__tiny__raw")
+    moved = msgspec.structs.replace(model, inputs={"text": entry})
+    built_again = {"key": "another", "triton_models": ("acme__tiny__raw",)}
+    record = msgspec.structs.replace(manifest.built[tiny.TRITON_NAME], **built_again)
     triton = {"acme__tiny__raw": manifest.triton_models[tiny.TRITON_NAME]}
-    merged = manifests.merge(manifest, "acme__tiny__raw", {"acme/tiny:raw": moved}, triton, record)
+    merged = manifests.merge(manifest, Record("acme__tiny__raw", {"acme/tiny:raw": moved}, triton, record))
     assert isinstance(merged, Manifest)
-    assert merged.models["acme/tiny:raw"].triton_model == "acme__tiny__raw"
-    assert merged.models["acme/tiny"].triton_model == tiny.TRITON_NAME
+    assert merged.models["acme/tiny:raw"].triton_models == ("acme__tiny__raw",)
+    assert merged.models["acme/tiny"].triton_models == (tiny.TRITON_NAME,)
     assert set(merged.built) == {tiny.TRITON_NAME, "acme__tiny__raw"}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sie_frontend.text.tokenization import bucket_of
+from sie_frontend.rows import padded_width
 
 from compiler import tiny
 from compiler.command import Outcome, sie_triton
@@ -139,7 +139,7 @@ def test_buckets_ascend_to_the_limit(max_length: int) -> None:
 @given(st.integers(1, 40_000).flatmap(lambda limit: st.tuples(st.just(limit), st.integers(1, limit))))
 def test_padding_to_a_bucket_is_bounded(case: tuple[int, int]) -> None:
     max_length, length = case
-    padding = bucket_of(length, bucket_lengths(max_length)) - length
+    padding = padded_width(length, bucket_lengths(max_length)) - length
     assert 0 <= padding <= 15 if length <= 128 else padding < length / 4
 
 

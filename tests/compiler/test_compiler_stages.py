@@ -140,7 +140,7 @@ SECOND = tiny.BUNDLE.replace("acme/tiny", "acme/other")
 def both(tiny_model: Tiny, folder: Path) -> list[Any]:
     """The tiny bundle and one like it under another id."""
     from sie_triton.bundle import expand, load_bundles
-    from sie_triton.compiler.build import select
+    from sie_triton.compiler.options import select
 
     tiny.write_bundle(folder)
     (folder / "other.yaml").write_text(SECOND)

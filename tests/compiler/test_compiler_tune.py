@@ -20,8 +20,9 @@ from sie_triton.diagnostics import DiagnosticError
 from sie_triton.repository.config import INSTANCE_WEIGHT_BYTES
 from sie_triton.repository.publish import tree_digests, write_manifest
 from sie_triton.serving.tune import BUDGETS, Setting, candidates, choose, measure_speeds, sample_rows, tune_repository
-from sie_triton.verify.checks import served_by, verify_repository
+from sie_triton.verify.checks import verify_repository
 from sie_triton.verify.model_runner import TimedServer, read_model_config
+from sie_triton.verify.public_model import public_model
 
 
 @given(st.integers(1, 64), st.integers(0, 1 << 33))
@@ -46,11 +47,12 @@ def test_among_equals_the_shortest_runs_and_the_most_streams_win() -> None:
 
 
 def test_rows_are_the_same_every_time_and_within_the_limit(repository: Path) -> None:
-    model = served_by(read_manifest(repository), tiny.TRITON_NAME)
-    first, second = sample_rows(model, repository), sample_rows(model, repository)
+    manifest = read_manifest(repository)
+    model = public_model(repository, manifest, tiny.TRITON_NAME)
+    first, second = sample_rows(model), sample_rows(model)
     assert [row.ids.tolist() for row in first] == [row.ids.tolist() for row in second]
     lengths = [len(row) for row in first]
-    assert 1 <= min(lengths) < max(lengths) == model.tokenization.max_length
+    assert 1 <= min(lengths) < max(lengths) == manifest.models[tiny.MODEL_ID].text.tokenization.max_length
 
 
 def test_what_was_chosen_is_written_and_nothing_else_changes(repository: Path, tmp_path: Path) -> None:
@@ -62,14 +64,14 @@ def test_what_was_chosen_is_written_and_nothing_else_changes(repository: Path, t
     manifest = read_manifest(repository)
     assert verify_repository(repository, manifest) == []
     for model in manifest.models.values():
-        batching = model.batching["cpu"]
+        batching = model.inputs["text"].batching["cpu"]
         assert (batching.run_tokens, batching.streams) == (tuned.chosen.run_tokens, tuned.chosen.streams)
-        assert batching.max_batch_size >= tuned.chosen.run_tokens // model.tokenization.buckets[0]
+        assert batching.max_batch_size >= tuned.chosen.run_tokens // model.text.tokenization.buckets[0]
         assert batching.measured is not None
         assert len(batching.measured.tokens_per_second) == len(tuned.speeds) == len(list(candidates(2, 0)))
         assert all(speed > 0 for speed in batching.measured.tokens_per_second.values())
     encoder = read_model_config(repository / f"{tiny.TRITON_NAME}.encoder" / "config.pbtxt")
-    express = next(iter(manifest.models.values())).batching["cpu"].express
+    express = next(iter(manifest.models.values())).inputs["text"].batching["cpu"].express
     assert encoder.instance_group[0].count == tuned.chosen.streams + express
     assert encoder.parameters["intra_op_thread_count"].string_value == str(tuned.chosen.threads)
     head = read_model_config(repository / f"{tiny.TRITON_NAME}.dense" / "config.pbtxt")
@@ -167,6 +169,6 @@ def test_sessions_are_those_of_the_server_that_will_serve(
 def test_what_is_written_tells_whose_sessions_were_measured(repository: Path) -> None:
     command = ["tune", "-r", str(repository), "--cores", "2", "--seconds", "0.1", "--rounds", "1", "--server", "nvidia"]
     assert sie_triton(*command).code == 0
-    measured = served_by(read_manifest(repository), tiny.TRITON_NAME).batching["cpu"].measured
+    measured = read_manifest(repository).models[tiny.MODEL_ID].inputs["text"].batching["cpu"].measured
     assert measured
     assert measured.machine.endswith("NVIDIA's server")

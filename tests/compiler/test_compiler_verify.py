@@ -24,6 +24,7 @@ from sie_frontend.manifest import (
     dump_manifest,
     read_manifest,
 )
+from sie_frontend.outputs.kind import Comparable, Shape
 
 from compiler import tiny
 from compiler.command import sie_triton
@@ -31,6 +32,7 @@ from sie_triton.repository.publish import MANIFEST_DIGEST_NAME, tree_digests, wr
 from sie_triton.verify.checks import check_files, verify_repository
 from sie_triton.verify.compare import cosine, max_abs, min_cosine
 from sie_triton.verify.parity import _mixed_order, check_parity
+from sie_triton.verify.public_model import PublicModel
 from sie_triton.verify.reference import REFERENCE_NAME, Case, StoredReference, read_reference, write_reference
 
 FILES = (
@@ -319,6 +321,12 @@ def test_parity_that_was_never_measured_is_noticed(repository: Path) -> None:
     assert codes(repository) == ["SIE505", "SIE505"]
 
 
+SHAPES = {
+    "dense": Shape.VECTOR,
+    "dense_unnormalized": Shape.VECTOR,
+    "score": Shape.NUMBER,
+    "token_weights": Shape.NUMBERS,
+}
 DISTANCE = Distance(reference="transformers", cases=3, min_cosine=1.0, max_abs=0.0, batch_max_abs=0.0)
 
 
@@ -347,7 +355,8 @@ def test_the_tolerances_are_these(
     tensor: str, changes: dict[str, float | None], expected: list[str], tmp_path: Path
 ) -> None:
     measured = {tensor: msgspec.structs.replace(DISTANCE, **changes)}
-    assert [d.code for d in check_parity(tmp_path, "m", measured)] == expected
+    model = PublicModel("m", None, {}, (Comparable(tensor, (tensor,), SHAPES[tensor]),))  # type: ignore[arg-type]
+    assert [d.code for d in check_parity(tmp_path, model, measured)] == expected
 
 
 def test_without_onnxruntime_the_cure_is_named(repository: Path) -> None:
@@ -397,7 +406,7 @@ def test_a_reference_survives_the_disk(tmp_path: Path) -> None:
     write_reference(tmp_path / "1" / REFERENCE_NAME, reference)
     read = read_reference(tmp_path / "1" / REFERENCE_NAME)
     assert (read.origin, read.cases) == (reference.origin, reference.cases)
-    for before, after in zip(reference.token_ids, read.token_ids, strict=True):
+    for before, after in zip(reference.fingerprints, read.fingerprints, strict=True):
         np.testing.assert_array_equal(before, after)
     for before, after in zip(reference.outputs["dense"], read.outputs["dense"], strict=True):
         np.testing.assert_array_equal(before, after)
@@ -413,11 +422,11 @@ def test_a_reference_with_pickles_is_not_opened(repository: Path, tmp_path: Path
 def test_the_reference_covers_lengths_and_truncation(built: Path) -> None:
     reference = read_reference(built / "acme__tiny" / "1" / REFERENCE_NAME)
     model = read_manifest(built).models[tiny.MODEL_ID]
-    lengths = {len(ids) for ids in reference.token_ids}
-    limit = model.tokenization.max_length
+    lengths = {len(ids) for ids in reference.fingerprints}
+    limit = model.text.tokenization.max_length
     assert {limit - 1, limit} <= lengths
     assert max(lengths) == limit
-    for bucket in model.tokenization.buckets[:-1]:
+    for bucket in model.text.tokenization.buckets[:-1]:
         assert {bucket - 1, bucket, bucket + 1} <= lengths
 
 

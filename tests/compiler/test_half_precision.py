@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModel
 
 from sie_triton.bundle import expand, load_bundle
-from sie_triton.compiler.build import BuildOptions, BuiltModel, compile_models, select
+from sie_triton.compiler.build import compile_models
+from sie_triton.compiler.options import BuildOptions, BuiltModel, select
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.planning.plan import GraphOptions
 from sie_triton.verify.checks import verify_repository

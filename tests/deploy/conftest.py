@@ -10,16 +10,15 @@ from sie_frontend.manifest import (
     Batching,
     Built,
     Certificate,
-    DenseHead,
     Manifest,
     Model,
-    Pooled,
-    Prompting,
+    ModelInput,
     TensorSpec,
-    Tokenization,
     TritonModel,
     dump_manifest,
 )
+from sie_frontend.outputs.dense import DenseHead, Pooled
+from sie_frontend.text.entry import Prompting, TextInput, Tokenization
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -40,20 +39,19 @@ parameters {{ key: "intra_op_thread_count" value: {{ string_value: "{threads}" }
 """
 
 
-def dense_model(name: str, tokenizer: str, **changes: object) -> Model:
+def dense_model(name: str, tokenizer: str, *, limit: int = 256, **changes: object) -> Model:
     """A dense text model's entry in the manifest."""
+    tokenization = Tokenization(tokenizer, limit, 0, ("input_ids", "attention_mask"), tuple(sorted({16, limit})))
+    reads = TextInput(tokenization, Prompting("sentence_transformer"), "")
     fields: dict[str, object] = {
-        "triton_model": name,
         "adapter": "SentenceTransformerDenseAdapter",
-        "requires_text": "",
-        "inputs": ("text",),
+        "declared_inputs": ("text",),
         "outputs": ("dense",),
         "dims": {"dense": 384},
         "max_sequence_length": 256,
         "revision": None,
         "profiles": {"default": {}},
-        "prompting": Prompting("sentence_transformer"),
-        "tokenization": Tokenization(tokenizer, 256, 0, ("input_ids", "attention_mask"), (16, 256)),
+        "inputs": {"text": ModelInput(name, reads, {"cpu": Batching(64, 512, 2)})},
         "heads": {
             "dense": DenseHead(
                 pooling="mean",
@@ -62,7 +60,6 @@ def dense_model(name: str, tokenizer: str, **changes: object) -> Model:
                 normalize=True,
             ),
         },
-        "batching": {"cpu": Batching(64, 512, 2)},
     }
     return Model(**{**fields, **changes})  # type: ignore[arg-type]
 

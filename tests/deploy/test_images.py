@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from sie_frontend import __version__
-from sie_frontend.manifest import SCHEMA_VERSION, Manifest, TensorSpec, Tokenization, TritonModel, dump_manifest
+from sie_frontend.manifest import SCHEMA_VERSION, Manifest, TensorSpec, TritonModel, dump_manifest
 
 from deploy.conftest import MODEL_ID, dense_model
 from deploy.dockerfile import Machine, last
@@ -251,8 +251,8 @@ dynamic_batching { }
     entry_ = dense_model(
         "sum",
         "sum/1/tokenizer.json",
+        limit=16,
         dims={"dense": 4},
-        tokenization=Tokenization("sum/1/tokenizer.json", 16, 0, ("input_ids", "attention_mask"), (16,)),
     )
     manifest = Manifest(SCHEMA_VERSION, {MODEL_ID: entry_}, {"sum": TritonModel(inputs, outputs, {})}, {})
     (repository / "manifest.json").write_bytes(dump_manifest(manifest))

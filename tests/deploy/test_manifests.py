@@ -178,6 +178,8 @@ def _selectors(files: dict[str, list[Object]]) -> Iterator[dict[str, str]]:
                 yield spec["selector"]["matchLabels"]
             case "NetworkPolicy":
                 yield spec["podSelector"]["matchLabels"]
+            case _:
+                pass
                 for rule in [*spec["ingress"], *spec["egress"]]:
                     for peer in [*rule.get("from", ()), *rule.get("to", ())]:
                         if "podSelector" in peer:

@@ -47,8 +47,10 @@ def test_a_graph_of_another_precision_weighs_nothing(repository: Path) -> None:
 def test_express_instances_ask_for_no_cores_of_their_own(repository: Path) -> None:
     manifest = read_manifest(repository)
     (model,) = manifest.models.values()
-    express = msgspec.structs.replace(model.batching["cpu"], express=1)
-    model = msgspec.structs.replace(model, batching={"cpu": express})
+    entry = model.inputs["text"]
+    express = msgspec.structs.replace(entry.batching["cpu"], express=1)
+    entry = msgspec.structs.replace(entry, batching={"cpu": express})
+    model = msgspec.structs.replace(model, inputs={"text": entry})
     size = measure(repository, msgspec.structs.replace(manifest, models={"m": model}), "cpu")
     [encoder] = [graph for graph in size.models if graph.name.endswith(".encoder")]
     assert (encoder.instances, encoder.express) == (2, 1)

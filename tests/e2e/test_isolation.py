@@ -65,10 +65,12 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     done = sie_triton("build", "-m", tiny.MODEL_ID, "--bundles", bundles, "--weights", checkpoint, "-r", repository)
     assert done.returncode == 0, done.stderr
     manifest = read_manifest(repository)
-    add_tokens(repository / manifest.models[tiny.MODEL_ID].tokenization.path, BEYOND)
+    add_tokens(repository / manifest.models[tiny.MODEL_ID].text.tokenization.path, BEYOND)
     for model_id, model in manifest.models.items():
-        unaware = msgspec.structs.replace(model.tokenization, vocabulary=None)
-        manifest.models[model_id] = msgspec.structs.replace(model, tokenization=unaware)
+        entry = model.inputs["text"]
+        unaware = msgspec.structs.replace(model.text.tokenization, vocabulary=None)
+        entry = msgspec.structs.replace(entry, reads=msgspec.structs.replace(model.text, tokenization=unaware))
+        manifest.models[model_id] = msgspec.structs.replace(model, inputs={"text": entry})
     changed = redigest(manifest, repository, [tiny.TRITON_NAME])
     (repository / "manifest.json").write_bytes(dump_manifest(changed))
     server = Serving(repository, folder / "serving")

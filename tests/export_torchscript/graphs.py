@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sie_triton.bundle import expand, load_bundle
 from sie_triton.checkpoint import resolve_checkpoint
-from sie_triton.compiler.build import select
+from sie_triton.compiler.options import select
 from sie_triton.export import Exporter
 from sie_triton.export.modules import build_module, load_model
 from sie_triton.facts import read_facts

@@ -14,7 +14,8 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sie_frontend.serving.scheduler import RUN_OVERHEAD, RunQueue
+from sie_frontend.serving.runs import RUN_OVERHEAD
+from sie_frontend.serving.scheduler import RunQueue
 
 T = TypeVar("T")
 RUN_TOKENS = 512
@@ -105,12 +106,23 @@ class Machine:
         self._plan()
 
 
-def queue_of(machine: Machine, *, streams: int = 2, express: int = 0, ahead: int = 0) -> RunQueue[int]:
+class Length(int):
+    """A row that is nothing but its length."""
+
+    @property
+    def cost(self) -> int:
+        return self
+
+    @property
+    def shape_key(self) -> None:
+        return None
+
+
+def queue_of(machine: Machine, *, streams: int = 2, express: int = 0, ahead: int = 0) -> RunQueue[Length]:
     """The scheduler in front of a machine; a row is its length."""
     return RunQueue(
         machine,
-        length=int,
-        buckets=range(1, 513),
+        widths=range(1, 513),
         run_tokens=RUN_TOKENS,
         max_rows=64,
         streams=streams,
@@ -120,11 +132,11 @@ def queue_of(machine: Machine, *, streams: int = 2, express: int = 0, ahead: int
     )
 
 
-async def timed(queue: RunQueue[int], rows: Sequence[int]) -> float:
+async def timed(queue: RunQueue[Length], rows: Sequence[int]) -> float:
     """How long a request takes, in positions."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    outcome = await queue.submit(rows, ("dense",))
+    outcome = await queue.submit(list(map(Length, rows)), ("dense",))
     assert outcome.results == list(rows)
     return (loop.time() - begun) / POSITION_S
 

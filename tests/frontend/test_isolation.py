@@ -18,7 +18,7 @@ from sie_frontend.settings import Settings
 
 from frontend.conftest import Service
 from frontend.fake_triton import Answer, FakeTriton, Run, expected, tensors
-from frontend.repository import token_ids, write_repository
+from frontend.repository import retokenized, token_ids, write_repository
 from frontend.wire import dense, encode, refusal, texts
 
 POISON = "mitochondria"
@@ -125,12 +125,7 @@ async def test_a_token_beyond_the_embedding_is_refused_before_a_run(tmp_path: Pa
     folder = write_repository(tmp_path / "repository")
     poison = token_ids(folder, POISON)[1]
     manifest = read_manifest(folder)
-    models = {
-        model_id: msgspec.structs.replace(
-            model, tokenization=msgspec.structs.replace(model.tokenization, vocabulary=poison)
-        )
-        for model_id, model in manifest.models.items()
-    }
+    models = {model_id: retokenized(model, vocabulary=poison) for model_id, model in manifest.models.items()}
     (folder / "manifest.json").write_bytes(dump_manifest(msgspec.structs.replace(manifest, models=models)))
     async with Service(Settings(repository=folder, triton_url=triton.url)).open() as client:
         response = await encode(client, texts("the cell", "the cell", f"a {POISON} of a cell", POISON))

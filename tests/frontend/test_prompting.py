@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sie_frontend.contract.errors import WireError
-from sie_frontend.manifest import Prompting
+from sie_frontend.text.entry import Prompting
 from sie_frontend.text.prompting import prepare_texts
 
 QUERY, DOC = "Q: {text}", "D: {text}"

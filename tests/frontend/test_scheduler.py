@@ -3,16 +3,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sie_frontend.serving.scheduler import PADDING_SHARE, RUN_OVERHEAD, RunQueue
-from sie_frontend.text.tokenization import bucket_of
+from sie_frontend.rows import padded_width
+from sie_frontend.serving.runs import PADDING_SHARE, RUN_OVERHEAD
+from sie_frontend.serving.scheduler import RunQueue
 from sie_frontend.watch.metrics import RunRecord
 
 BUCKETS = (16, 32, 64, 128)
-Row = tuple[str, int, int]  # request, number, tokens
+
+
+class Row(NamedTuple):
+    """A number of a request, and its tokens."""
+
+    request: str
+    number: int
+    tokens: int
+
+    @property
+    def cost(self) -> int:
+        return self.tokens
+
+    @property
+    def shape_key(self) -> None:
+        return None
 
 
 @dataclass
@@ -49,8 +66,7 @@ def queue(
 ) -> RunQueue[Row]:
     return RunQueue(
         device,
-        length=lambda row: row[2],
-        buckets=BUCKETS,
+        widths=BUCKETS,
         run_tokens=run_tokens,
         max_rows=max_rows,
         streams=streams,
@@ -61,7 +77,7 @@ def queue(
 
 
 def rows_of(request: str, lengths: Sequence[int]) -> list[Row]:
-    return [(request, number, length) for number, length in enumerate(lengths)]
+    return [Row(request, number, length) for number, length in enumerate(lengths)]
 
 
 def check_runs(
@@ -70,7 +86,7 @@ def check_runs(
     """What holds for every run, whatever was submitted."""
     assert device.most <= streams
     for rows, _ in device.runs:
-        widths = [bucket_of(length, BUCKETS) for _, _, length in rows]
+        widths = [padded_width(length, BUCKETS) for _, _, length in rows]
         assert len(rows) <= max_rows
         # Padding costs less than its share of the tokens, or than a run of its own.
         price = 1 if padding_cost is None else min(1, padding_cost * max(widths))
@@ -310,7 +326,7 @@ def test_leaving_early_withdraws_what_is_not_running() -> None:
 
 def test_a_failing_run_fails_its_own_requests_only() -> None:
     async def main() -> None:
-        device = Device(poisoned={("bad", 1, 20)})
+        device = Device(poisoned={Row("bad", 1, 20)})
         scheduler = queue(device, run_tokens=64, streams=1)
         first = asyncio.create_task(scheduler.submit(rows_of("first", [64]), ("a",)))
         await asyncio.sleep(0)
@@ -332,7 +348,7 @@ def test_a_failing_run_fails_its_own_requests_only() -> None:
 
 def test_requests_that_share_a_failing_run_fail_together() -> None:
     async def main() -> None:
-        device = Device(poisoned={("bad", 0, 20)})
+        device = Device(poisoned={Row("bad", 0, 20)})
         scheduler = queue(device, run_tokens=256, streams=1)
         first = asyncio.create_task(scheduler.submit(rows_of("first", [3]), ("x",)))
         await asyncio.sleep(0)
@@ -370,8 +386,7 @@ def test_runs_are_observed() -> None:
         device.gate.set()
         scheduler: RunQueue[Row] = RunQueue(
             device,
-            length=lambda row: row[2],
-            buckets=BUCKETS,
+            widths=BUCKETS,
             run_tokens=128,
             max_rows=8,
             streams=1,

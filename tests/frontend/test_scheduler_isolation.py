@@ -10,11 +10,24 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sie_frontend.serving.scheduler import RowFailure, RunQueue
+from sie_frontend.serving.runs import RowFailure
+from sie_frontend.serving.scheduler import RunQueue
 
 
 class Indivisible(Exception):
     """Fails everybody."""
+
+
+class Number(int):
+    """A row that costs one position."""
+
+    @property
+    def cost(self) -> int:
+        return 1
+
+    @property
+    def shape_key(self) -> None:
+        return None
 
 
 @dataclass
@@ -35,18 +48,17 @@ class Machine:
 
 async def outcomes(machine: Machine, requests: Sequence[Sequence[int]], max_rows: int = 64) -> list[object]:
     """What each request got: its results or what was raised. The first run is a blocker, so that the others share."""
-    queue: RunQueue[int] = RunQueue(
+    queue: RunQueue[Number] = RunQueue(
         machine,
-        length=lambda _: 1,
-        buckets=range(1, 2),
+        widths=range(1, 2),
         run_tokens=1024,
         max_rows=max_rows,
         streams=1,
         divisible=lambda error: not isinstance(error, Indivisible),
     )
-    blocker = asyncio.create_task(queue.submit([0], ("a",)))
+    blocker = asyncio.create_task(queue.submit([Number(0)], ("a",)))
     await asyncio.sleep(0)
-    tasks = [asyncio.create_task(queue.submit(list(rows), ("a",))) for rows in requests]
+    tasks = [asyncio.create_task(queue.submit(list(map(Number, rows)), ("a",))) for rows in requests]
     await blocker
     got = await asyncio.gather(*tasks, return_exceptions=True)
     await queue.drain()

@@ -7,7 +7,8 @@ import random
 from dataclasses import dataclass
 
 import pytest
-from sie_frontend.serving.scheduler import QUIET_S, RUN_OVERHEAD, SMALL_SHARE
+from sie_frontend.serving.runs import RUN_OVERHEAD
+from sie_frontend.serving.scheduler import QUIET_S, SMALL_SHARE
 
 from frontend.simulation import FULL_RUN, POSITION_S, RUN_TOKENS, Machine, percentile, queue_of, simulate, timed
 

@@ -193,7 +193,7 @@ def test_both_frontends_name_a_tokenizer_that_is_not_whole(
         (None, "no `manifest.json`"),
         ("[1]", "not a valid manifest"),
         ('{"schema_version": 99}', "has schema version 99"),
-        ('{"schema_version": 3, "models": {}, "triton_models": {}, "built": {}}', "SIE604"),
+        ('{"schema_version": 4, "models": {}, "triton_models": {}, "built": {}}', "SIE604"),
         ("\0\0", "not a valid manifest"),
     ],
 )

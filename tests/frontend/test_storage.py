@@ -15,22 +15,15 @@ import msgspec
 import numpy as np
 import pytest
 from compiler import tiny
-from sie_frontend.manifest import (
-    Manifest,
-    ManifestError,
-    SparseHead,
-    TritonModel,
-    dump_manifest,
-    parse_manifest,
-    read_manifest,
-)
+from sie_frontend.manifest import Manifest, ManifestError, TritonModel, dump_manifest, parse_manifest, read_manifest
+from sie_frontend.outputs.sparse import SparseHead
 from sie_frontend.settings import Settings, SettingsError
 from sie_frontend.storage import is_url, open_repository, served_files
 
 from frontend.conftest import Service
 from frontend.fake_triton import FakeTriton, expected
 from frontend.process import FrontendProcess
-from frontend.repository import token_ids
+from frontend.repository import retokenized, token_ids
 from frontend.wire import dense, encode, texts
 
 TOKENIZER = f"{tiny.TRITON_NAME}/1/tokenizer.json"
@@ -141,7 +134,7 @@ def test_a_file_without_a_digest_is_refused(memory: str) -> None:
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "manifest.json", "a\\b/c", "a/\0"])
 def test_a_path_out_of_the_repository_is_refused(path: str, memory: str, stored: Path) -> None:
     model = read_manifest(stored).models[tiny.MODEL_ID]
-    model = msgspec.structs.replace(model, tokenization=msgspec.structs.replace(model.tokenization, path=path))
+    model = retokenized(model, path=path)
     with pytest.raises(ManifestError, match="which is not in the repository"):
         served_files(Manifest(1, {"x": model}, {}, {}))
     change(memory, models={"x": model})

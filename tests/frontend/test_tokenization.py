@@ -9,22 +9,24 @@ import pytest
 from compiler import tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from sie_frontend.manifest import Tokenization, read_manifest
-from sie_frontend.text.tokenization import Row, TextTokenizer, bucket_of, make_batch
+from sie_frontend.manifest import read_manifest
+from sie_frontend.rows import padded_width, stack
+from sie_frontend.text.entry import Tokenization
+from sie_frontend.text.tokenization import TextRow, TextTokenizer
 
 from frontend.repository import token_ids
 
 BUCKETS = (16, 32, 48)
-SPEC = Tokenization("unused", 48, 7, ("input_ids", "attention_mask"), BUCKETS)
+FILLS = {"input_ids": 7, "attention_mask": 0}
 
 
 @pytest.fixture(scope="module")
 def spec(repository: Path) -> Tokenization:
-    return read_manifest(repository).models[tiny.MODEL_ID].tokenization
+    return read_manifest(repository).models[tiny.MODEL_ID].text.tokenization
 
 
-def rows_of(*rows: list[int]) -> list[Row]:
-    return [Row(np.asarray(row, dtype=np.int64), len(row)) for row in rows]
+def rows_of(*rows: list[int]) -> list[TextRow]:
+    return [TextRow(np.asarray(row, dtype=np.int64), len(row)) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -73,9 +75,9 @@ def test_a_text_of_no_tokens_becomes_one_that_is_attended_to(
 @given(st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=48), min_size=1, max_size=12))
 def test_a_batch_holds_every_row_and_nothing_else(rows: list[list[int]]) -> None:
     """Ids include the pad id, 7: only lengths may decide what is attended to."""
-    batch = make_batch(rows_of(*rows), SPEC, BUCKETS)
-    ids, mask = batch.arrays["input_ids"], batch.arrays["attention_mask"]
-    assert ids.shape == mask.shape == (len(rows), bucket_of(max(map(len, rows)), BUCKETS))
+    batch = stack(rows_of(*rows), padded_width(max(map(len, rows)), BUCKETS), FILLS)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    assert ids.shape == mask.shape == (len(rows), padded_width(max(map(len, rows)), BUCKETS))
     for row, row_ids, row_mask in zip(rows, ids, mask, strict=True):
         assert row_ids.tolist() == row + [7] * (ids.shape[1] - len(row))
         assert row_mask.tolist() == [1] * len(row) + [0] * (ids.shape[1] - len(row))
@@ -85,7 +87,7 @@ def test_a_batch_holds_every_row_and_nothing_else(rows: list[list[int]]) -> None
 def test_the_bucket_is_the_shortest_that_holds_it(length: int) -> None:
     fitting = [bucket for bucket in BUCKETS if bucket >= length]
     if fitting:
-        assert bucket_of(length, BUCKETS) == min(fitting)
+        assert padded_width(length, BUCKETS) == min(fitting)
     else:
-        with pytest.raises(ValueError, match="exceed the longest bucket, 48"):
-            bucket_of(length, BUCKETS)
+        with pytest.raises(ValueError, match="exceed the widest shape, 48"):
+            padded_width(length, BUCKETS)

@@ -59,7 +59,7 @@ async def test_one_spelling_of_a_model_in_every_metric(service: Service) -> None
 @pytest.fixture(scope="module")
 def tokenizers(repository: Path) -> tuple[TextTokenizer, Tokenizer]:
     """Ours, and the library's own on the same file, which truncates nothing."""
-    spec = read_manifest(repository).models[tiny.MODEL_ID].tokenization
+    spec = read_manifest(repository).models[tiny.MODEL_ID].text.tokenization
     whole = Tokenizer.from_file(str(repository / spec.path))
     whole.no_truncation()
     return TextTokenizer(spec, repository), whole

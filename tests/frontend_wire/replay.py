@@ -16,21 +16,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from recordings import CATALOGUE, SCORE_CATALOGUE, Exchange, FakeModel
-from sie_frontend.contract import openai
 from sie_frontend.contract.errors import WireError, model_not_found, scoring_unsupported
 from sie_frontend.contract.negotiation import check_machine_profile, check_remote, response_format
-from sie_frontend.contract.options import OutputType, ResolvedCall, resolve_encode, resolve_score
 from sie_frontend.contract.requests import EncodeRequest, check_item_count, parse_encode, parse_score
-from sie_frontend.contract.responses import (
-    ItemOutputs,
-    SparseVector,
-    Timing,
-    Usage,
-    encode_body,
-    rank_scores,
-    score_body,
-    success_headers,
-)
+from sie_frontend.contract.responses import Timing, Usage, rank_scores, score_body, success_headers
+from sie_frontend.http import openai
+from sie_frontend.outputs.options import ResolvedCall, resolve_encode, resolve_score
+from sie_frontend.outputs.response import ItemOutputs, encode_body
+from sie_frontend.outputs.sparse import SparseVector
+from sie_frontend.outputs.table import EncodedType
 
 
 @dataclass(frozen=True)
@@ -147,8 +141,8 @@ def _item_outputs(recorded: list[dict[str, Any]], request: EncodeRequest, call: 
     """The recorded vectors of the outputs that *we* resolved, under the ids that we read."""
     assert len(recorded) == len(request.items)
     return [
-        ItemOutputs(
-            id=item.id,
+        item_outputs(
+            item.id,
             dense=_values(entry, "dense", call),
             sparse=_sparse(entry, call),
             multivector=_values(entry, "multivector", call),
@@ -157,10 +151,22 @@ def _item_outputs(recorded: list[dict[str, Any]], request: EncodeRequest, call: 
     ]
 
 
+def item_outputs(
+    id: str | None = None,
+    *,
+    dense: NDArray[Any] | None = None,
+    sparse: SparseVector | None = None,
+    multivector: NDArray[Any] | None = None,
+) -> ItemOutputs:
+    """An item's outputs without those that are None."""
+    values: dict[EncodedType, Any] = {"dense": dense, "sparse": sparse, "multivector": multivector}
+    return ItemOutputs(id, {output: value for output, value in values.items() if value is not None})
+
+
 _STORED_AS = {"int8": "|i1", "uint8": "|u1", "binary": "|u1", "ubinary": "|u1", "float16": "<f2", "float32": "<f4"}
 
 
-def _values(entry: dict[str, Any], output: OutputType, call: ResolvedCall) -> NDArray[Any] | None:
+def _values(entry: dict[str, Any], output: EncodedType, call: ResolvedCall) -> NDArray[Any] | None:
     if output not in call.output_types:
         return None
     values = array(entry[output]["values"])

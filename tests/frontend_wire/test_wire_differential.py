@@ -20,13 +20,18 @@ from frontend.fake_triton import FakeTriton
 from frontend.repository import token_ids, write_repository
 from sie_frontend.contract.errors import WireError
 from sie_frontend.contract.requests import parse_encode
-from sie_frontend.manifest import Model, Pooled, read_manifest
-from sie_frontend.outputs import scoring
+from sie_frontend.manifest import Model, read_manifest
+from sie_frontend.outputs.bge_m3 import outputs_for
+from sie_frontend.outputs.dense import Pooled
 from sie_frontend.outputs.heads import Heads
-from sie_frontend.outputs.reading import refuse_lora
+from sie_frontend.outputs.sparse import weigh_query
+from sie_frontend.serving.lora import refuse_lora
 from sie_frontend.settings import Settings
-from sie_frontend.text.rows import RowMaker, coerced_length
+from sie_frontend.text.lengths import coerced_length
+from sie_frontend.text.reader import TextReader
 from tokenizers import Tokenizer
+
+from sie_triton.verify.public_model import CaseCall
 
 _ENCODE = """\
 sie_id: acme/tiny
@@ -79,7 +84,7 @@ def told(error: WireError) -> tuple[int, str | None, str]:
 
 def built(
     folder: Path, adapter: str, output: str = "dense", *, loadtime: Any = None, runtime: Any = None, **config: object
-) -> tuple[Model, RowMaker, Path]:
+) -> tuple[Model, TextReader, Path]:
     """The tiny model, behind an adapter."""
     text = _SCORE if output == "score" else _ENCODE
     bundle = text.format(
@@ -87,7 +92,7 @@ def built(
     )
     repository = write_repository(folder / "repository", bundle, **config)
     model = read_manifest(repository).models[tiny.MODEL_ID]
-    return model, RowMaker(model, repository), repository
+    return model, TextReader(model.text, repository, profiles=model.profiles), repository
 
 
 # 2: LoRA
@@ -122,13 +127,13 @@ def test_5a_a_template_is_switched_off_by_null(tmp_path: Path) -> None:
     profile = model.profiles["default"]
     for is_query, name, word in ((True, "query_template", "search"), (False, "doc_template", "embed")):
         plain, off = (
-            maker.text_rows(["cell"], {**profile, **options}, None, is_query=is_query)[0].ids.tolist()
+            maker.rows(["cell"], CaseCall({**profile, **options}), is_query=is_query)[0].ids.tolist()
             for options in ({}, {name: None})
         )
         assert plain == token_ids(repository, f"{word} cell")
         assert off == token_ids(repository, "cell")
         # Another profile's options do not have this one's template.
-        assert maker.text_rows(["cell"], {}, None, is_query=is_query)[0].ids.tolist() == token_ids(repository, "cell")
+        assert maker.rows(["cell"], CaseCall({}), is_query=is_query)[0].ids.tolist() == token_ids(repository, "cell")
 
 
 @pytest.mark.parametrize(
@@ -141,12 +146,12 @@ def test_5a_a_template_is_switched_off_by_null(tmp_path: Path) -> None:
     ],
 )
 def test_5c_pooling_null_is_another_spelling(adapter: str, own: str, null: str, unsaid: str, tmp_path: Path) -> None:
-    model, maker, repository = built(tmp_path, adapter, runtime={"pooling": own})
-    heads = Heads(model, maker, repository)
+    model, _, repository = built(tmp_path, adapter, runtime={"pooling": own})
+    head = Heads(model.heads, repository).encoded("dense")
     pooled: dict[str, Pooled] = model.heads["dense"].poolings  # type: ignore[union-attr]
     for options, pooling in (({"pooling": None}, null), ({}, unsaid), ({"pooling": "anything"}, null)):
-        assert heads.tensors_for("dense", options) == (pooled[pooling].normalized,)
-    assert heads.tensors_for("dense", {"pooling": own, "normalize": False})[0].endswith("_unnormalized")
+        assert head.tensors(CaseCall(options), is_query=False) == (pooled[pooling].normalized,)
+    assert head.tensors(CaseCall({"pooling": own, "normalize": False}), is_query=False)[0].endswith("_unnormalized")
 
 
 # 7: token limits
@@ -181,7 +186,7 @@ def test_7_and_the_text_is_cut_there(adapter: str, output: str, tmp_path: Path) 
     _, maker, _ = built(tmp_path, adapter, output, loadtime=COLBERT if output == "multivector" else {})
 
     def tokens(asked: object) -> int:
-        return len(maker.text_rows(["the cell " * 40], {"max_seq_length": asked}, None, is_query=False)[0])
+        return len(maker.rows(["the cell " * 40], CaseCall({"max_seq_length": asked}), is_query=False)[0])
 
     assert [tokens(asked) for asked in (0, "12", 12.7, None, 1000)] == [48, 12, 12, 48, 48]
     for below in (1, "1", True):
@@ -193,32 +198,32 @@ def test_7_and_the_text_is_cut_there(adapter: str, output: str, tmp_path: Path) 
 
 def test_a_limit_of_queries_is_coerced_too(tmp_path: Path) -> None:
     _, maker, _ = built(tmp_path, "ColBERTModernBERTFlashAdapter", "multivector", loadtime=COLBERT)
-    rows = maker.text_rows(["the cell " * 40], {"query_max_length": "12"}, None, is_query=True)
+    rows = maker.rows(["the cell " * 40], CaseCall({"query_max_length": "12"}), is_query=True)
     assert len(rows[0]) == 12
     with pytest.raises(WireError, match=r"'options\.query_max_length' is 1"):
-        maker.text_rows(["x"], {"query_max_length": 1}, None, is_query=True)
+        maker.rows(["x"], CaseCall({"query_max_length": 1}), is_query=True)
 
 
 def test_pairs_obey_a_limit_but_for_the_adapter_that_ignores_it(tmp_path: Path) -> None:
     long = "the cell " * 40
     _, maker, _ = built(tmp_path / "flash", "BertFlashCrossEncoderAdapter", "score", num_labels=1)
-    assert len(maker.pair_rows(long, [long], {"max_seq_length": 12}, None)[0]) == 12
+    assert len(maker.pairs(long, [long], CaseCall({"max_seq_length": 12}))[0]) == 12
     with pytest.raises(WireError, match="is 2, and the special tokens alone take 3"):
-        maker.pair_rows(long, [long], {"max_seq_length": 2}, None)
+        maker.pairs(long, [long], CaseCall({"max_seq_length": 2}))
     with pytest.raises(WireError, match="must be a positive integer"):
-        maker.pair_rows(long, [long], {"max_seq_length": "12"}, None)
+        maker.pairs(long, [long], CaseCall({"max_seq_length": "12"}))
     _, plain, _ = built(tmp_path / "plain", "CrossEncoderAdapter", "score", num_labels=1)
     wrong: list[object] = [1, 12, "12", "many", []]
     for asked in wrong:
-        assert len(plain.pair_rows(long, [long], {"max_seq_length": asked}, None)[0]) == 48
+        assert len(plain.pairs(long, [long], CaseCall({"max_seq_length": asked}))[0]) == 48
 
 
 def test_pairs_that_multiply_a_query_are_refused(tmp_path: Path) -> None:
     _, maker, _ = built(tmp_path, "BertFlashCrossEncoderAdapter", "score", num_labels=1)
     with pytest.raises(WireError, match="The texts of one request must hold at most 35651584 bytes"):
-        maker.pair_rows("q " * 50_000, ["x"] * 512, {}, None)
+        maker.pairs("q " * 50_000, ["x"] * 512, CaseCall({}))
     with pytest.raises(WireError, match="Field 'query' must hold at most 2097152 bytes"):
-        maker.pair_rows("q" * 1_500_000, ["x"], {}, "y" * 1_500_000)
+        maker.pairs("q" * 1_500_000, ["x"], CaseCall({}, "y" * 1_500_000))
 
 
 # 8: score options of BGE-M3
@@ -235,18 +240,18 @@ def test_pairs_that_multiply_a_query_are_refused(tmp_path: Path) -> None:
 )
 def test_8_score_options_are_refused_as_recorded(entry: str, options: dict[str, Any], answers: dict[str, str]) -> None:
     with pytest.raises(WireError) as caught:
-        scoring.bge_m3_outputs(options)
+        outputs_for(options)
     assert told(caught.value) == upstream(answers, entry)
 
 
 @pytest.mark.parametrize("value", [True, "1", None, float("nan"), float("inf"), -0.5, [1]])
 def test_a_weight_is_a_number_from_zero_up(value: object) -> None:
     with pytest.raises(WireError, match=r"score_weights\['sparse'\] must be a non-negative number, got"):
-        scoring.bge_m3_outputs({"score_mode": "hybrid", "score_weights": {"sparse": value}})
+        outputs_for({"score_mode": "hybrid", "score_weights": {"sparse": value}})
 
 
 def test_weights_of_another_mode_are_not_read() -> None:
-    assert scoring.bge_m3_outputs({"score_mode": "sparse", "score_weights": [1]}) == ("sparse",)
+    assert outputs_for({"score_mode": "sparse", "score_weights": [1]}) == ("sparse",)
 
 
 # 9, 16: shapes
@@ -302,7 +307,7 @@ def test_16_every_medium_is_checked(field: str) -> None:
 )
 def test_10a_usage_of_late_interaction(adapter: str, counts: str, tmp_path: Path) -> None:
     model, _, _ = built(tmp_path, adapter, "multivector", loadtime=COLBERT)
-    assert model.usage == counts
+    assert model.text.usage == counts
 
 
 # 18: punctuation
@@ -311,15 +316,15 @@ def test_10a_usage_of_late_interaction(adapter: str, counts: str, tmp_path: Path
 def test_18_punctuation_is_what_the_vocabulary_spells_so(tmp_path: Path) -> None:
     """Characters without an entry of their own do not stand for the unknown token."""
     model, maker, repository = built(tmp_path, "ColBERTAdapter", "multivector", loadtime=COLBERT)
-    tokenizer = Tokenizer.from_file(str(repository / model.tokenization.path))
+    tokenizer = Tokenizer.from_file(str(repository / model.text.tokenization.path))
     vocabulary = tokenizer.get_vocab()
     ascii_punctuation = [chr(c) for c in range(33, 127) if not chr(c).isalnum()]
     assert "~" not in vocabulary
     assert maker.punctuation_ids.tolist() == sorted(vocabulary[c] for c in ascii_punctuation if c in vocabulary)
-    heads = Heads(model, maker, repository)
-    [row] = maker.text_rows(["cell ~ \u0e2a, body."], {}, None, is_query=False)
+    heads = Heads(model.heads, repository)
+    [row] = maker.rows(["cell ~ \u0e2a, body."], CaseCall({}), is_query=False)
     vectors = np.arange(len(row) * 32, dtype=np.float32).reshape(len(row), 32)
-    kept = heads.multivector({"multivector": vectors}, row, {}, is_query=False)
+    kept = heads.encoded("multivector").read({"multivector": vectors}, row, CaseCall({}), heads, is_query=False)
     dropped = [token for token in row.ids.tolist() if token in {vocabulary[","], vocabulary["."]}]
     assert len(dropped) == 2
     assert len(kept) == len(row) - 2
@@ -327,11 +332,9 @@ def test_18_punctuation_is_what_the_vocabulary_spells_so(tmp_path: Path) -> None
 
 
 def test_an_id_that_a_weight_table_lacks_has_no_weight(tmp_path: Path) -> None:
-    model, maker, repository = built(tmp_path, "SPLADEFlashAdapter", "sparse")
-    heads = Heads(model, maker, repository)
-    heads.__dict__["query_weights"] = np.arange(8, dtype=np.float32)
-    [row] = maker.text_rows(["the cell"], {}, None, is_query=True)
+    _, maker, _ = built(tmp_path, "SPLADEFlashAdapter", "sparse")
+    [row] = maker.rows(["the cell"], CaseCall({}), is_query=True)
     assert max(row.ids) > 8
-    vector = heads.weigh_query(row)
+    vector = weigh_query(row, np.arange(8, dtype=np.float32))
     assert vector.indices.tolist() == [2, 3]
     assert vector.values.tolist() == [2.0, 3.0]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sie_frontend.contract.errors import WireError
-from sie_frontend.contract.openai import EmbeddingsRequest, embeddings_body, parse_embeddings, resolve_embeddings
+from sie_frontend.http.openai import EmbeddingsRequest, embeddings_body, parse_embeddings, resolve_embeddings
 
 JSON = "application/json"
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from sie_frontend.contract.errors import WireError
-from sie_frontend.contract.options import ResolvedCall, resolve_encode, resolve_score
 from sie_frontend.contract.requests import EncodeParams, Item, ScoreRequest
+from sie_frontend.outputs.options import ResolvedCall, resolve_encode, resolve_score
 
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "default": {"normalize": True, "instruction": "from the profile"},

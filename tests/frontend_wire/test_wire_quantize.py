@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from recordings import load
 from replay import array, decoded_answer
-from sie_frontend.contract.quantize import OUTPUT_DTYPES, OutputDtype, quantize_vectors, quantize_weights
+from sie_frontend.contract.dtypes import OUTPUT_DTYPES, OutputDtype, quantize_vectors, quantize_weights
 
 NARROW: tuple[OutputDtype, ...] = ("float16", "int8", "uint8", "binary", "ubinary")
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sie_frontend.contract.errors import WireError
-from sie_frontend.contract.openai import EmbeddingsRequest, parse_embeddings
 from sie_frontend.contract.requests import (
     MAX_CANDIDATES,
     MAX_ITEM_TEXT_BYTES,
@@ -24,6 +23,7 @@ from sie_frontend.contract.requests import (
     parse_encode,
     parse_score,
 )
+from sie_frontend.http.openai import EmbeddingsRequest, parse_embeddings
 
 MSGPACK = "application/msgpack"
 

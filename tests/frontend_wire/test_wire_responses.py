@@ -8,21 +8,13 @@ import msgpack
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from replay import array
+from replay import array, item_outputs
+from sie_frontend.contract.dtypes import dtype_label
 from sie_frontend.contract.errors import WireError
 from sie_frontend.contract.negotiation import WireFormat
-from sie_frontend.contract.responses import (
-    ItemOutputs,
-    ScoreEntry,
-    SparseVector,
-    Timing,
-    Usage,
-    dtype_label,
-    encode_body,
-    rank_scores,
-    score_body,
-    success_headers,
-)
+from sie_frontend.contract.responses import ScoreEntry, Timing, Usage, rank_scores, score_body, success_headers
+from sie_frontend.outputs.response import ItemOutputs, encode_body
+from sie_frontend.outputs.sparse import SparseVector
 
 TIMING = Timing(4.25, 0.5, 0.1, 3.0)
 CANNED = (
@@ -56,11 +48,11 @@ def test_bodies_that_the_sdk_accepted(shared: Path, name: str) -> None:
             if output in entry and entry[output][key] is not None:
                 dims[output] = entry[output][key]
         items.append(
-            ItemOutputs(
+            item_outputs(
                 entry.get("id"),
-                array(entry["dense"]["values"]) if "dense" in entry else None,
-                SparseVector(array(sparse["indices"]), array(sparse["values"])) if sparse else None,
-                array(entry["multivector"]["values"]) if "multivector" in entry else None,
+                dense=array(entry["dense"]["values"]) if "dense" in entry else None,
+                sparse=SparseVector(array(sparse["indices"]), array(sparse["values"])) if sparse else None,
+                multivector=array(entry["multivector"]["values"]) if "multivector" in entry else None,
             )
         )
     rebuilt = encode_body(
@@ -93,7 +85,7 @@ def test_bodies_that_the_sdk_accepted(shared: Path, name: str) -> None:
 def test_labels_and_dims(dtype: str, length: int, declared: int | None, label: str, dims: int) -> None:
     values: NDArray[Any] = np.zeros(length, dtype=dtype)
     declared_dims = {} if declared is None else {"dense": declared, "multivector": declared}
-    items = [ItemOutputs(dense=values, multivector=np.stack([values] * 3))]
+    items = [item_outputs(dense=values, multivector=np.stack([values] * 3))]
     assert dtype_label(values, declared) == label
     for wire_format in WireFormat:
         body = _body(items, declared_dims, wire_format)
@@ -107,21 +99,21 @@ def test_labels_and_dims(dtype: str, length: int, declared: int | None, label: s
 def test_a_sparse_vector_that_is_not_declared_has_null_dims() -> None:
     sparse = SparseVector(np.array([3], dtype=np.int32), np.array([0.5], dtype=np.float32))
     for wire_format in WireFormat:
-        body = _body([ItemOutputs(sparse=sparse)], {"multivector": 4}, wire_format)
+        body = _body([item_outputs(sparse=sparse)], {"multivector": 4}, wire_format)
         decoded = msgpack.unpackb(body) if wire_format is WireFormat.MSGPACK else json.loads(body)
         assert decoded["items"][0]["sparse"]["dims"] is None
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 65535, 65536])
 def test_any_number_of_items(count: int) -> None:
-    decoded = msgpack.unpackb(_body([ItemOutputs(id="x")] * count, {}))
+    decoded = msgpack.unpackb(_body([item_outputs(id="x")] * count, {}))
     assert list(decoded) == ["model", "items", "timing"]
     assert len(decoded["items"]) == count
 
 
 def test_json_prints_every_digit_and_nests_rows() -> None:
     values = np.array([[0.1, 1 / 3], [1.0, 2.0]], dtype=np.float32)
-    body = _body([ItemOutputs("i", dense=values[0], multivector=values[:, ::-1])], {}, WireFormat.JSON)
+    body = _body([item_outputs("i", dense=values[0], multivector=values[:, ::-1])], {}, WireFormat.JSON)
     item = json.loads(body)["items"][0]
     assert b"0.10000000149011612" in body
     assert item["dense"]["values"] == [float(value) for value in values[0]]
@@ -137,7 +129,7 @@ def test_json_prints_every_digit_and_nests_rows() -> None:
 
 
 def test_narrow_values_are_json_numbers_too() -> None:
-    items = [ItemOutputs(dense=np.array([-127, 127], dtype=np.int8)), ItemOutputs(dense=np.array([0.5], dtype="f2"))]
+    items = [item_outputs(dense=np.array([-127, 127], dtype=np.int8)), item_outputs(dense=np.array([0.5], dtype="f2"))]
     decoded = json.loads(_body(items, {}, WireFormat.JSON))
     assert [item["dense"]["values"] for item in decoded["items"]] == [[-127, 127], [0.5]]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import onnxruntime
 from sie_frontend.manifest import read_manifest
 
-from sie_triton.verify.checks import served_by
 from sie_triton.verify.parity import check_parity, measure
+from sie_triton.verify.public_model import public_model
 
 
 def main(repository: Path) -> dict[str, object]:
@@ -24,8 +24,9 @@ def main(repository: Path) -> dict[str, object]:
     outcomes: dict[str, list[str]] = {}
     distances: dict[str, dict[str, float | None]] = {}
     for name in manifest.built:
-        measured = measure(repository, served_by(manifest, name))
-        outcomes[name] = [problem.message for problem in check_parity(repository, name, measured)]
+        model = public_model(repository, manifest, name)
+        measured = measure(repository, model)
+        outcomes[name] = [problem.message for problem in check_parity(repository, model, measured)]
         for tensor, distance in measured.items():
             distances[f"{name} {tensor}"] = {"min_cosine": distance.min_cosine, "max_abs": distance.max_abs}
     graphs = {path.relative_to(repository).as_posix(): _opening(path) for path in sorted(repository.rglob("*.onnx"))}

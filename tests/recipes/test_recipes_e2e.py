@@ -23,7 +23,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from sie_triton.bundle import expand, load_bundle
-from sie_triton.compiler.build import BuildOptions, compile_models, select
+from sie_triton.compiler.build import compile_models
+from sie_triton.compiler.options import BuildOptions, select
 from sie_triton.diagnostics import DiagnosticError
 
 from .bodies import load_body

@@ -93,3 +93,8 @@ def _bin_header(size: int) -> bytes:
     if size < 1 << 16:
         return b"\xc5" + size.to_bytes(2, "big")
     return b"\xc6" + size.to_bytes(4, "big")
+
+
+def map_fields(pairs: Mapping[str, Any]) -> bytes:
+    """The pairs of a short map without its header, for a map that goes on behind them."""
+    return msgspec.msgpack.encode(pairs)[1:]

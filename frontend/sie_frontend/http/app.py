@@ -23,16 +23,18 @@ from starlette.routing import BaseRoute, Route
 from sie_frontend.contract import errors
 from sie_frontend.contract.errors import WireError
 from sie_frontend.contract.negotiation import check_machine_profile, check_remote, response_format
-from sie_frontend.contract.openai import (
+from sie_frontend.contract.requests import Item, check_body_size, parse_encode, parse_score
+from sie_frontend.contract.responses import ScoreEntry, Usage, rank_scores, score_body, success_headers
+from sie_frontend.http.drain import Drain, DrainMiddleware, Phase
+from sie_frontend.http.listing import list_models, one_model
+from sie_frontend.http.openai import (
     SUCCESS_HEADERS,
     embeddings_body,
     embeddings_pieces,
     parse_embeddings,
     resolve_embeddings,
 )
-from sie_frontend.contract.options import resolve_encode, resolve_score
-from sie_frontend.contract.requests import Item, check_body_size, parse_encode, parse_score
-from sie_frontend.contract.rerank import (
+from sie_frontend.http.rerank import (
     Dialect,
     RerankRequest,
     dialect_of,
@@ -41,10 +43,9 @@ from sie_frontend.contract.rerank import (
     rerank_v2_body,
     reranking_unsupported,
 )
-from sie_frontend.contract.responses import ScoreEntry, Usage, encode_body, rank_scores, score_body, success_headers
-from sie_frontend.http.drain import Drain, DrainMiddleware, Phase
-from sie_frontend.http.listing import list_models, one_model
 from sie_frontend.manifest import MANIFEST_NAME, Model
+from sie_frontend.outputs.options import resolve_encode, resolve_score
+from sie_frontend.outputs.response import encode_body
 from sie_frontend.serving.bulk import in_parts, total_timing
 from sie_frontend.serving.engine import Encoded, Engine, Scored
 from sie_frontend.settings import Settings, SettingsError
@@ -200,7 +201,7 @@ async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -
     encoded = await in_parts(parsed.texts, frontend.settings.max_items, part, request.is_disconnected)
     tokens = sum(one.usage.input_tokens for one in encoded)
     exchange.computed(len(parsed.texts), tokens, total_timing([one.timing for one in encoded]))
-    vectors = [item.dense for one in encoded for item in one.items if item.dense is not None]
+    vectors = [item.values["dense"] for one in encoded for item in one.items]
     if len(encoded) > 1:
         pieces = embeddings_pieces(parsed, vectors, input_tokens=tokens)
         return StreamingResponse(pieces, headers=SUCCESS_HEADERS)
@@ -233,7 +234,7 @@ async def _ranked(
     call = resolve_score(asked, profiles=model.profiles)
     texts = parsed.texts
     if parsed.max_tokens is not None:
-        texts = await frontend.engine.cut(model_id, model, texts, parsed.max_tokens)
+        texts = await frontend.engine.cut(model_id, texts, parsed.max_tokens)
 
     async def part(documents: Sequence[str]) -> Scored:
         items = [Item(text=document) for document in documents]

@@ -32,8 +32,11 @@ def _owner(model_id: str) -> str:
 def one_model(engine: Engine, runtime_instance: str, model_id: str, model: Model) -> dict[str, Any]:
     """One entry with what SIE does not say: what the model's vectors were compared with when it was built."""
     info = model_info(engine, runtime_instance, model_id, model)
-    built = engine.manifest.built.get(model.triton_model)
-    return {**info, "certificate": None if built is None else certificate_info(built)}
+    found = {name: engine.manifest.built.get(entry.triton_model) for name, entry in model.inputs.items()}
+    certificates = {name: None if built is None else certificate_info(built) for name, built in found.items()}
+    # One certificate as long as there is one input; then one by each input's name.
+    [first, *others] = certificates.values()
+    return {**info, "certificate": certificates if others else first}
 
 
 def certificate_info(built: Built) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def model_info(engine: Engine, runtime_instance: str, model_id: str, model: Mode
     loaded = engine.model_ready(model)
     return {
         "name": model_id,
-        "inputs": model.inputs,
+        "inputs": model.declared_inputs,
         "outputs": model.outputs,
         "dims": {output: dim for output, dim in model.dims.items() if dim is not None},
         "loaded": loaded,

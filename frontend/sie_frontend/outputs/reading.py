@@ -1,135 +1,53 @@
-"""What stands between a call and its heads: its texts, and the answer out of its rows' tensors. No I/O."""
+"""A call's answer out of its rows' tensors: read, derived, narrowed. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
-import numpy as np
-
-from sie_frontend.contract import errors
-from sie_frontend.contract.options import ResolvedCall, ResolvedScore
-from sie_frontend.contract.requests import Item
-from sie_frontend.contract.responses import ItemOutputs, SparseVector
-from sie_frontend.manifest import BgeM3Score, DenseHead, MaxSimScore, Model
-from sie_frontend.outputs import scoring
-from sie_frontend.outputs.heads import Heads, narrow, narrow_sparse
-from sie_frontend.text.rows import RowMaker
-from sie_frontend.text.tokenization import Row
-
-Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
-
-# Adapters of SIE that load a LoRA when a call names one.
-LORA_ADAPTERS = frozenset({"BGEM3Adapter", "BGEM3FlashAdapter", "PyTorchEmbeddingAdapter", "SGLangEmbeddingAdapter"})
+from sie_frontend.outputs import muvera, smve
+from sie_frontend.outputs.heads import Heads
+from sie_frontend.outputs.kind import Tensors
+from sie_frontend.outputs.options import ResolvedCall
+from sie_frontend.outputs.response import ItemOutputs
+from sie_frontend.outputs.sparse import SparseVector
+from sie_frontend.outputs.table import FORMS, EncodedType
+from sie_frontend.rows import Row
 
 
-def refuse_lora(model_id: str, model: Model, options: Mapping[str, Any]) -> None:
-    """LoRA by option, or by a profile's: a graph has one set of weights. Final, so that no client tries again."""
-    lora = options.get("lora_id")
-    if lora is None or lora == "":
-        return
-    if model.adapter not in LORA_ADAPTERS:
-        raise errors.invalid_input(f"Model '{model_id}' does not support LoRA")
-    raise errors.invalid_input(
-        f"Model '{model_id}' does not support LoRA here: it was built without {lora!r}, and a graph has one set of "
-        "weights; merge the adapter into a checkpoint of its own and build that"
-    )
+class OutputReader:
+    """Reads the outputs of one model's encode calls."""
 
+    def __init__(self, heads: Heads) -> None:
+        self.heads = heads
+        self._muvera = muvera.MuveraConfig.from_mapping(heads.loadtime.get("muvera_config"))
+        self._smve = smve.SmveConfig.from_mapping(heads.loadtime.get("smve_config"))
 
-def texts_of(items: Sequence[Item], message: str) -> list[str]:
-    """Every item's text; raises `WireError` (400) with `message` where there is none."""
-    texts = []
-    for item in items:
-        if item.text is None:
-            raise errors.invalid_input(message)
-        texts.append(item.text)
-    return texts
+    def tensors(self, call: ResolvedCall) -> tuple[str, ...]:
+        """The Triton outputs that a call needs. Raises `WireError` (400) for an output that was not built."""
+        heads = [self.heads.encoded(output) for output in call.adapter_outputs]
+        return tuple(dict.fromkeys(n for head in heads for n in head.tensors(call, is_query=call.is_query)))
 
-
-def read_outputs(
-    heads: Heads,
-    rows: Sequence[Row],
-    results: Sequence[tuple[Array, ...]],
-    names: Sequence[str],
-    texts: Sequence[str],
-    call: ResolvedCall,
-    *,
-    from_table: bool,
-) -> list[ItemOutputs]:
-    """The wanted outputs of each row, in the output dtype of the call."""
-    tensors = [dict(zip(names, arrays, strict=True)) for arrays in results]
-    dense: Sequence[Array | None] = [None] * len(rows)
-    sparse: Sequence[SparseVector | None] = [None] * len(rows)
-    tokens: Sequence[Array | None] = [None] * len(rows)
-    vectors = []
-    if "multivector" in call.adapter_outputs:
-        vectors = [
-            heads.multivector(t, row, call.options, is_query=call.is_query)
-            for t, row in zip(tensors, rows, strict=True)
-        ]
-    if "dense" in call.output_types:
+    def read(self, tensors: Sequence[Tensors], rows: Sequence[Row], call: ResolvedCall) -> list[ItemOutputs]:
+        """The wanted outputs of each row, in the output dtype of the call."""
+        found: dict[EncodedType, Sequence[Any]] = {}
+        for output in call.adapter_outputs:
+            head = self.heads.encoded(output)
+            found[output] = [
+                head.read(tensor, row, call, self.heads, is_query=call.is_query)
+                for tensor, row in zip(tensors, rows, strict=True)
+            ]
+        # MUVERA and SMVE make one vector out of a multivector, dense the one and sparse the other.
         if call.muvera:
-            full = [heads.as_fixed(vector, is_query=call.is_query) for vector in vectors]
-        else:
-            full = [heads.dense(t, call.options) for t in tensors]
-            head = heads.model.heads["dense"]
-            if isinstance(head, DenseHead) and head.blank_is_zero:
-                full = [v if text.strip() else np.zeros_like(v) for v, text in zip(full, texts, strict=True)]
-        dense = narrow(full, call)
-    if "sparse" in call.output_types:
+            fixed = partial(muvera.encode_tokens, config=self._muvera, is_query=call.is_query)
+            found["dense"] = [fixed(vectors) for vectors in found["multivector"]]
         if call.smve:
-            found = [heads.as_sparse(vector, is_query=call.is_query) for vector in vectors]
-        elif from_table:
-            found = [heads.weigh_query(row) for row in rows]
-        else:
-            found = [heads.sparse(t, row) for t, row in zip(tensors, rows, strict=True)]
-        sparse = [narrow_sparse(vector, call) for vector in found]
-    if "multivector" in call.output_types:
-        tokens = narrow(vectors, call)
-    return [ItemOutputs(None, d, s, m) for d, s, m in zip(dense, sparse, tokens, strict=True)]
+            spread = partial(smve.encode_tokens, config=self._smve, is_query=call.is_query)
+            found["sparse"] = [SparseVector(*spread(vectors)) for vectors in found["multivector"]]
+        narrowed = {output: FORMS[output].narrowed(found[output], call.output_dtype) for output in call.output_types}
+        return [ItemOutputs(None, _at(narrowed, index)) for index in range(len(rows))]
 
 
-def score_parts(model: Model, call: ResolvedScore) -> tuple[str, ...]:
-    """The heads whose tensors a score needs."""
-    head = model.heads["score"]
-    if isinstance(head, BgeM3Score):
-        return scoring.bge_m3_outputs(call.options)
-    return ("multivector",) if isinstance(head, MaxSimScore) else ("score",)
-
-
-def late_rows(
-    maker: RowMaker, query: str, documents: Sequence[str], options: Mapping[str, Any], instruction: str | None
-) -> list[Row]:
-    """The query's row and each document's. BGE-M3 reads the instruction with both, late interaction with the query."""
-    for_documents = instruction if isinstance(maker.model.heads["score"], BgeM3Score) else None
-    return [
-        *maker.text_rows([query], options, instruction, is_query=True, places=("query",)),
-        *maker.text_rows(documents, options, for_documents, is_query=False),
-    ]
-
-
-def late_scores(
-    heads: Heads, rows: Sequence[Row], tensors: Sequence[dict[str, Array]], parts: Sequence[str], call: ResolvedScore
-) -> Array:
-    """Scores out of the query's outputs, which come first, and the documents'."""
-    encoded = [
-        scoring.Encoded(
-            dense=heads.dense(t, call.options) if "dense" in parts else None,
-            sparse=heads.sparse(t, row) if "sparse" in parts else None,
-            multivector=(
-                heads.multivector(t, row, call.options, is_query=index == 0) if "multivector" in parts else None
-            ),
-        )
-        for index, (t, row) in enumerate(zip(tensors, rows, strict=True))
-    ]
-    query, documents = encoded[0], encoded[1:]
-    if isinstance(heads.model.heads["score"], BgeM3Score):
-        scores = scoring.bge_m3_scores(query, documents, call.options)
-    else:
-        assert query.multivector is not None
-        scores = [
-            scoring.maxsim(query.multivector, document.multivector)
-            for document in documents
-            if document.multivector is not None
-        ]
-    return np.asarray(scores, dtype=np.float32)
+def _at(values: Mapping[EncodedType, Sequence[Any]], index: int) -> dict[EncodedType, Any]:
+    return {output: of_rows[index] for output, of_rows in values.items()}

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 
 from sie_frontend.contract.responses import Timing
-from sie_frontend.serving.scheduler import Outcome
+from sie_frontend.serving.runs import Outcome
 
 
 class Clock:
-    """Where one call's time goes."""
+    """Started when it is made; of a call with several parts, each stage ends with its last part."""
 
     def __init__(self) -> None:
-        self._begun = self._tokenized = self._computed = time.perf_counter()
+        self._begun = self._read = self._computed = time.perf_counter()
         self._queue_s = 0.0
 
-    def tokenized(self) -> None:
+    def read(self) -> None:
         """The rows are made."""
-        self._tokenized = time.perf_counter()
+        self._read = time.perf_counter()
 
     def computed(self, outcome: Outcome) -> None:
         """Triton has answered."""
@@ -28,6 +28,6 @@ class Clock:
         return Timing(
             total_ms=(time.perf_counter() - self._begun) * 1e3,
             queue_ms=self._queue_s * 1e3,
-            tokenization_ms=(self._tokenized - self._begun) * 1e3,
-            inference_ms=max(0.0, self._computed - self._tokenized - self._queue_s) * 1e3,
+            tokenization_ms=(self._read - self._begun) * 1e3,
+            inference_ms=max(0.0, self._computed - self._read - self._queue_s) * 1e3,
         )

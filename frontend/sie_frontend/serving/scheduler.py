@@ -27,72 +27,23 @@ at most `2 n` further runs, and a run with one bad row about `2 log n`.
 from __future__ import annotations
 
 import asyncio
-import bisect
 import contextvars
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias
 
-from sie_frontend.text.tokenization import bucket_of
+from sie_frontend.rows import AnyRow, padded_width
+from sie_frontend.serving.runs import Job, Outcome, Place, RowFailure, Run
 from sie_frontend.watch.metrics import RunRecord
 
-# Rows join a run as long as its padding stays below this share of its tokens, or below what a run of its own costs:
-# measured on MiniLM with one thread, starting a run takes as long as computing about 20 positions.
-PADDING_SHARE = 0.12
-RUN_OVERHEAD = 20
 # Four runs of a quarter cost 11 % more than one, by the same measure, and end a wait after a quarter of the time.
 SMALL_SHARE = 0.25
 QUIET_S = 10.0
 
-Row = TypeVar("Row")
-
-
-@dataclass(slots=True, eq=False)
-class _Job(Generic[Row]):
-    """One request's rows for one set of outputs.
-
-    `order` holds the numbers of the rows that wait, the longest last, where they are popped; `tokens` is their length.
-    """
-
-    outputs: tuple[str, ...]
-    rows: Sequence[Row]
-    widths: Sequence[int]
-    order: list[int]
-    tokens: int
-    small: bool
-    virtual: float
-    future: asyncio.Future[list[Any]]
-    results: list[Any]
-    left: int
-    submitted: float
-    context: contextvars.Context
-    started: float = 0.0
-    compute: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a submitted request got: one result per row in order, and where its time went, in seconds."""
-
-    results: list[Any]
-    queue_s: float
-    compute_s: float
-
-
-class RowFailure(Exception):
-    """The row of a number, counted in its own request, cannot be computed; `cause` says why."""
-
-    def __init__(self, row: int, cause: Exception) -> None:
-        super().__init__(f"row {row}: {cause}")
-        self.row = row
-        self.cause = cause
-
-
-_Place: TypeAlias = "tuple[_Job[Row], int]"
-RunFunction: TypeAlias = "Callable[[Sequence[Row], tuple[str, ...]], Awaitable[Sequence[Any]]]"
+RunFunction: TypeAlias = "Callable[[Sequence[AnyRow], tuple[str, ...]], Awaitable[Sequence[Any]]]"
 
 
 class _Lane(IntEnum):
@@ -110,51 +61,7 @@ class _UnderWay:
     small_tokens: int
 
 
-class _Run(Generic[Row]):
-    """Rows gathered for one run, all padded to `width`; what they cost is told in tokens."""
-
-    def __init__(self, width: int, run_tokens: int, max_rows: int, padding_price: float) -> None:
-        self.width = width
-        self.picked: list[_Place[Row]] = []
-        self._run_tokens = run_tokens
-        self._max_rows = max_rows
-        self._padding_price = padding_price
-        self._tokens = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether no further row fits."""
-        return len(self.picked) >= self._max_rows or self.cost + 1 > self._run_tokens
-
-    @property
-    def cost(self) -> float:
-        """Its tokens and what its padding costs."""
-        return self._tokens + self._padding_price * (len(self.picked) * self.width - self._tokens)
-
-    def take(self, job: _Job[Row]) -> float:
-        """Move rows of `job` here, the longest that fit first; returns what they cost."""
-        before = self.cost
-        # `order` ascends by width: everything from here on is too wide for this run.
-        start = bisect.bisect_right(job.order, self.width, key=job.widths.__getitem__)
-        end = start
-        while end and len(self.picked) < self._max_rows and self._worth(job.widths[job.order[end - 1]]):
-            end -= 1
-            row = job.order[end]
-            self.picked.append((job, row))
-            self._tokens += job.widths[row]
-            job.tokens -= job.widths[row]
-        del job.order[end:start]
-        return self.cost - before
-
-    def _worth(self, width: int) -> bool:
-        """Whether one more row of `width` fits and its padding costs little; the first one always goes."""
-        tokens = self._tokens + width
-        padding = self._padding_price * ((len(self.picked) + 1) * self.width - tokens)
-        fits = not self.picked or tokens + padding <= self._run_tokens
-        return fits and padding <= max(RUN_OVERHEAD, PADDING_SHARE * tokens)
-
-
-class RunQueue(Generic[Row]):
+class RunQueue(Generic[AnyRow]):
     """The rows waiting for one Triton model, and the runs that are under way.
 
     At most `streams` runs at once and replica are for anybody, `express` more for small requests. `ahead` further ones
@@ -164,16 +71,15 @@ class RunQueue(Generic[Row]):
     `run(rows, outputs)` computes named outputs of rows and returns one result per row, or the exception that is this
     row's own. What it raises fails all its rows, unless `divisible` says that a smaller run may fare better.
 
-    `length` gives a row's tokens. A padded position costs `padding_cost` of a token for each position of its row, and
-    never more than a token.
+    `widths` are the costs that rows are padded to. A padded position costs `padding_cost` of a token for each position
+    of its row, and never more than a token.
     """
 
     def __init__(
         self,
-        run: RunFunction[Row],
+        run: RunFunction[AnyRow],
         *,
-        length: Callable[[Row], int],
-        buckets: Sequence[int],
+        widths: Sequence[int],
         run_tokens: int,
         max_rows: int,
         streams: int,
@@ -184,8 +90,7 @@ class RunQueue(Generic[Row]):
         divisible: Callable[[Exception], bool] = lambda _: False,
     ) -> None:
         self._run = run
-        self._length = length
-        self._buckets = buckets
+        self._widths = widths
         self._run_tokens = run_tokens
         self._small_tokens = max(1, int(run_tokens * SMALL_SHARE))
         self._max_rows = max_rows
@@ -196,7 +101,7 @@ class RunQueue(Generic[Row]):
         self._ahead = ahead
         self._observe = observe
         self._divisible = divisible
-        self._jobs: dict[_Job[Row], None] = {}
+        self._jobs: dict[Job[AnyRow], None] = {}
         self._virtual_now = 0.0
         self._last_small = -math.inf
         self._running: dict[asyncio.Task[None], _UnderWay] = {}
@@ -207,19 +112,49 @@ class RunQueue(Generic[Row]):
         """Rows that wait for a run."""
         return sum(len(job.order) for job in self._jobs)
 
-    async def submit(self, rows: Sequence[Row], outputs: tuple[str, ...]) -> Outcome:
+    async def submit(self, rows: Sequence[AnyRow], outputs: tuple[str, ...]) -> Outcome:
         """Compute every row. Leaving early (cancellation) withdraws what is not running.
 
         Raises what the run raised, as `RowFailure` where it is known whose it is.
         """
+        places: dict[Hashable, list[int]] = {}
+        for index, row in enumerate(rows):
+            places.setdefault(row.shape_key, []).append(index)
+        if len(places) <= 1:
+            return await self._submit_alike(rows, outputs)
+        return await self._submit_groups(rows, outputs, list(places.values()))
+
+    async def _submit_groups(
+        self, rows: Sequence[AnyRow], outputs: tuple[str, ...], groups: Sequence[Sequence[int]]
+    ) -> Outcome:
+        """Rows of several shapes, each shape in runs of its own; the slowest one's times are the request's."""
+        tasks = [asyncio.ensure_future(self._submit_alike([rows[i] for i in group], outputs)) for group in groups]
+        results: list[Any] = [None] * len(rows)
+        try:
+            outcomes = await asyncio.gather(*tasks)
+        except RowFailure as failure:
+            group = next(
+                g for g, task in zip(groups, tasks, strict=True) if task.done() and task.exception() is failure
+            )
+            raise RowFailure(group[failure.row], failure.cause) from failure
+        finally:
+            for task in tasks:
+                task.cancel()
+        for group, outcome in zip(groups, outcomes, strict=True):
+            for index, result in zip(group, outcome.results, strict=True):
+                results[index] = result
+        return Outcome(results, max(o.queue_s for o in outcomes), max(o.compute_s for o in outcomes))
+
+    async def _submit_alike(self, rows: Sequence[AnyRow], outputs: tuple[str, ...]) -> Outcome:
         loop = asyncio.get_running_loop()
-        lengths = [self._length(row) for row in rows]
-        widths = [bucket_of(length, self._buckets) for length in lengths]
-        job: _Job[Row] = _Job(
+        costs = [row.cost for row in rows]
+        widths = [padded_width(cost, self._widths) for cost in costs]
+        job: Job[AnyRow] = Job(
             outputs=outputs,
+            key=rows[0].shape_key if rows else None,
             rows=rows,
             widths=widths,
-            order=sorted(range(len(rows)), key=lengths.__getitem__),
+            order=sorted(range(len(rows)), key=costs.__getitem__),
             tokens=sum(widths),
             small=len(rows) <= self._max_rows and len(rows) * max(widths, default=0) <= self._small_tokens,
             virtual=self._virtual_now,
@@ -275,11 +210,11 @@ class RunQueue(Generic[Row]):
         self._under_way[self._running.pop(task).lane] -= 1
         self._dispatch()
 
-    def _virtual_end(self, job: _Job[Row]) -> float:
+    def _virtual_end(self, job: Job[AnyRow]) -> float:
         """When the next run of a request would end, in virtual time; a small one's takes none, so first comes first."""
         return job.virtual if job.small else job.virtual + min(job.tokens, self._run_tokens)
 
-    def _room_for(self, first: _Job[Row]) -> int:
+    def _room_for(self, first: Job[AnyRow]) -> int:
         """How many tokens a run led by `first` may hold in a stream."""
         if first.small:
             return max(self._small_tokens, min(self._run_tokens, self._even_share()))
@@ -294,14 +229,15 @@ class RunQueue(Generic[Row]):
         tokens += sum(run.small_tokens for run in self._running.values())
         return math.ceil(tokens / ((self._streams + self._express) * self.replicas + 1))
 
-    def _pick(self, first: _Job[Row], room: int) -> list[_Place[Row]]:
+    def _pick(self, first: Job[AnyRow], room: int) -> list[Place[AnyRow]]:
         """The next run: rows of `first`, then of others of its kind, as far as they pad little."""
         self._virtual_now = max(self._virtual_now, first.virtual)
         sharing = len(self._jobs)
         width = first.widths[first.order[-1]]
-        run: _Run[Row] = _Run(width, room, self._max_rows, min(1.0, self._padding_cost * width))
+        run: Run[AnyRow] = Run(width, room, self._max_rows, min(1.0, self._padding_cost * width))
         first.virtual += run.take(first)
-        others = [j for j in self._jobs if j is not first and j.small == first.small and j.outputs == first.outputs]
+        alike = (first.small, first.outputs, first.key)
+        others = [j for j in self._jobs if j is not first and (j.small, j.outputs, j.key) == alike]
         for job in sorted(others, key=self._virtual_end):
             if run.full:
                 break
@@ -314,9 +250,9 @@ class RunQueue(Generic[Row]):
                 del self._jobs[job]
         return run.picked
 
-    async def _execute(self, picked: list[_Place[Row]]) -> None:
+    async def _execute(self, picked: list[Place[AnyRow]]) -> None:
         begun = time.perf_counter()
-        failures: dict[_Job[Row], Exception] = {}
+        failures: dict[Job[AnyRow], Exception] = {}
         results = await self._compute(picked, failures)
         for job, error in failures.items():
             self._fail(job, error)
@@ -325,7 +261,7 @@ class RunQueue(Generic[Row]):
         seconds = time.perf_counter() - begun
         if self._observe:
             width = max(job.widths[row] for job, row in picked)
-            tokens = sum(self._length(job.rows[row]) for job, row in picked)
+            tokens = sum(job.rows[row].cost for job, row in picked)
             self._observe(RunRecord(len(picked), tokens, width * len(picked), seconds))
         for job in {job for job, _ in picked}:
             job.compute += seconds
@@ -335,15 +271,15 @@ class RunQueue(Generic[Row]):
             if not job.left and not job.future.done():
                 job.future.set_result(job.results)
 
-    def _fail(self, job: _Job[Row], error: Exception) -> None:
+    def _fail(self, job: Job[AnyRow], error: Exception) -> None:
         job.order.clear()
         self._jobs.pop(job, None)
         if not job.future.done():
             job.future.set_exception(error)
 
     async def _compute(
-        self, picked: Sequence[_Place[Row]], failures: dict[_Job[Row], Exception]
-    ) -> list[tuple[_Place[Row], Any]]:
+        self, picked: Sequence[Place[AnyRow]], failures: dict[Job[AnyRow], Exception]
+    ) -> list[tuple[Place[AnyRow], Any]]:
         """What rows gave, by halves if the run fails for one of them; `failures` gains the requests that must fail."""
         picked = [place for place in picked if place[0] not in failures and not place[0].future.done()]
         if not picked:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sie_frontend.contract.errors import invalid_input
 from sie_frontend.contract.requests import MAX_BODY_BYTES, MAX_ITEM_TEXT_BYTES, utf8_size
-from sie_frontend.manifest import Prompting
+from sie_frontend.text.entry import Prompting
 
 _FIELDS = ("text", "instruction")
 # Longer templates are not kept in the cache, and not shown whole.

@@ -1,18 +1,18 @@
-"""Text -> token ids -> a padded `TokenBatch`. Fast tokenizers only; nothing here blocks on I/O."""
+"""Text -> token ids -> rows. Fast tokenizers only; nothing here blocks on I/O."""
 
 from __future__ import annotations
 
-import bisect
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sie_frontend.manifest import Tokenization
+from sie_frontend.text.entry import Tokenization
 
 T = TypeVar("T")
 IdArray: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
@@ -28,19 +28,42 @@ SLICE_CHARACTERS = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class TextRow:
     """The tokens of one item or pair. Positions from `attended` on are computed, but nobody attends to them.
 
     `type_ids` tell the two texts of a pair apart, for models that want it. `cut`: the text had more tokens than fit.
+    `kept` says which positions leave as token vectors; None: all.
     """
 
     ids: IdArray
     attended: int
     type_ids: IdArray | None = None
     cut: bool = False
+    blank: bool = False
+    kept: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def cost(self) -> int:
+        """Its tokens."""
+        return len(self.ids)
+
+    @property
+    def shape_key(self) -> None:
+        """Padding makes all texts alike."""
+
+    @property
+    def arrays(self) -> Mapping[str, IdArray]:
+        """`input_ids`, the mask, and `token_type_ids` where the model tells texts apart, `[tokens]` each.
+
+        The mask comes from the length, never from the pad token: a user may write that.
+        """
+        mask = np.ones(len(self.ids), dtype=np.int64)
+        mask[self.attended :] = 0
+        arrays = {INPUT_IDS: self.ids, ATTENTION_MASK: mask}
+        return arrays if self.type_ids is None else {**arrays, TOKEN_TYPE_IDS: self.type_ids}
 
 
 class TextTokenizer:
@@ -90,7 +113,7 @@ class TextTokenizer:
                 rows.append((ids if ids.size else self._blank, _was_cut(encoding, limit)))
         return rows
 
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]], max_length: int | None = None) -> list[Row]:
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]], max_length: int | None = None) -> list[TextRow]:
         """Pairs with the tokenizer's own separators, the longer text truncated first."""
         limit = max_length or self.spec.max_length
         rows = []
@@ -99,7 +122,7 @@ class TextTokenizer:
             for encoding in tokenizer.encode_batch_fast(part, add_special_tokens=True):
                 ids = np.asarray(encoding.ids, dtype=np.int64)
                 types = np.asarray(encoding.type_ids, dtype=np.int64)
-                rows.append(Row(ids, len(ids), types, cut=_was_cut(encoding, limit)))
+                rows.append(TextRow(ids, len(ids), types, cut=_was_cut(encoding, limit)))
         return rows
 
     def special_count(self, *, pair: bool = False) -> int:
@@ -149,39 +172,3 @@ def _slices(items: Sequence[T], sizes: Sequence[int]) -> Iterator[list[T]]:
 def _was_cut(encoding: Any, limit: int) -> bool:
     """Whether truncation took tokens away. `overflowing` copies them, so it is asked only of a full row."""
     return len(encoding) >= limit and bool(encoding.overflowing)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenBatch:
-    """Rows ready for Triton: named int64 arrays of shape `[rows, length]`, right-padded."""
-
-    arrays: dict[str, IdArray]
-    lengths: tuple[int, ...]
-
-
-def bucket_of(length: int, buckets: Sequence[int]) -> int:
-    """The shortest bucket that holds `length` tokens. `buckets` ascend and end at the model's limit."""
-    index = bisect.bisect_left(buckets, length)
-    if index == len(buckets):
-        raise ValueError(f"{length} tokens exceed the longest bucket, {buckets[-1]}")
-    return buckets[index]
-
-
-def make_batch(rows: Sequence[Row], spec: Tokenization, buckets: Sequence[int]) -> TokenBatch:
-    """Pad rows to the bucket of the longest. The mask comes from lengths: a user may write the pad token."""
-    lengths = tuple(len(row) for row in rows)
-    width = bucket_of(max(lengths), buckets)
-    # Nobody attends to padding, but it is looked up: a pad token beyond the embedding would fail the whole run.
-    pad_id = spec.pad_id if spec.vocabulary is None or spec.pad_id < spec.vocabulary else 0
-    input_ids = np.full((len(rows), width), pad_id, dtype=np.int64)
-    for index, row in enumerate(rows):
-        input_ids[index, : len(row)] = row.ids
-    attended = np.asarray([row.attended for row in rows])
-    arrays = {INPUT_IDS: input_ids, ATTENTION_MASK: (np.arange(width) < attended[:, None]).astype(np.int64)}
-    if TOKEN_TYPE_IDS in spec.inputs:
-        types = np.zeros_like(input_ids)
-        for index, row in enumerate(rows):
-            if row.type_ids is not None:
-                types[index, : len(row)] = row.type_ids
-        arrays[TOKEN_TYPE_IDS] = types
-    return TokenBatch(arrays, lengths)

@@ -1,25 +1,29 @@
-"""Scores from what an encoder gives: late interaction, and BGE-M3's modes."""
+"""BGE-M3's scores: out of its dense, sparse and token vectors, by `options.score_mode`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from sie_frontend.contract.errors import invalid_input
-from sie_frontend.contract.responses import SparseVector
+from sie_frontend.outputs.kind import Entry, Tensors
+from sie_frontend.outputs.late_score import at_unit_length, maxsim, query_and_documents
+from sie_frontend.outputs.sparse import SparseVector
+from sie_frontend.rows import Array, Call, Reader, Row
 
-Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+if TYPE_CHECKING:
+    from sie_frontend.outputs.heads import Heads
 
 MODES = ("dense", "sparse", "colbert", "hybrid")
 DEFAULT_WEIGHTS = {"dense": 0.4, "sparse": 0.2, "colbert": 0.4}
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class TextOutputs:
     """One text's outputs, as far as the score needs them."""
 
     dense: Array | None = None
@@ -27,17 +31,35 @@ class Encoded:
     multivector: Array | None = None
 
 
-def maxsim(query: Array, document: Array) -> float:
-    """Sum over query tokens of the largest dot product with a document token; -inf for a document without tokens.
+class BgeM3Score(Entry, frozen=True, tag="bge_m3", tag_field="kind"):
+    """Scores from the three outputs of BGE-M3, by `options.score_mode`."""
 
-    Khattab and Zaharia, "ColBERT", 2020. Shapes `[q, d]` and `[n, d]`.
-    """
-    if document.shape[0] == 0:
-        return float("-inf")
-    return float((query @ document.T).max(axis=1).sum())
+    output_type: ClassVar[str] = "score"
+    pairs: ClassVar[bool] = False
+
+    def rows(self, reader: Reader, query: Any, given: Sequence[Any], call: Call) -> Sequence[Row]:
+        """The query's row, then each document's; the instruction is read with both."""
+        return query_and_documents(reader, query, given, call, instruct_documents=True)
+
+    def tensors(self, call: Call, heads: Heads) -> tuple[str, ...]:
+        """Those of the outputs that the mode needs; raises `WireError` (400) for an unknown mode."""
+        unit = at_unit_length(call)
+        parts = outputs_for(call.options)
+        return tuple(name for part in parts for name in heads.encoded(part).tensors(unit, is_query=False))
+
+    def scores(self, tensors: Sequence[Tensors], rows: Sequence[Row], call: Call, heads: Heads) -> Array:
+        """One score a document."""
+        unit, parts = at_unit_length(call), outputs_for(call.options)
+        query, *documents = (
+            TextOutputs(
+                **{part: heads.encoded(part).read(tensor, row, unit, heads, is_query=index == 0) for part in parts}
+            )
+            for index, (tensor, row) in enumerate(zip(tensors, rows, strict=True))
+        )
+        return np.asarray(combined_scores(query, documents, call.options), dtype=np.float32)
 
 
-def bge_m3_outputs(options: Mapping[str, Any]) -> tuple[str, ...]:
+def outputs_for(options: Mapping[str, Any]) -> tuple[str, ...]:
     """The output types that the score mode of a call needs; raises `WireError` (400) for an unknown mode."""
     mode = score_mode(options)
     if mode == "hybrid":
@@ -58,14 +80,14 @@ def score_mode(options: Mapping[str, Any]) -> str:
     return str(mode)
 
 
-def bge_m3_scores(query: Encoded, documents: Sequence[Encoded], options: Mapping[str, Any]) -> list[float]:
+def combined_scores(query: TextOutputs, documents: Sequence[TextOutputs], options: Mapping[str, Any]) -> list[float]:
     """One score per document: cosine, shared token weights, MaxSim per query token, or their weighted sum."""
     mode = score_mode(options)
     weights = _weights(options) if mode == "hybrid" else {mode: 1.0}
     return [sum(weight * _part(part, query, document) for part, weight in weights.items()) for document in documents]
 
 
-def _part(part: str, query: Encoded, document: Encoded) -> float:
+def _part(part: str, query: TextOutputs, document: TextOutputs) -> float:
     if part == "dense":
         assert query.dense is not None
         assert document.dense is not None

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeGuard
+from typing import Any, Final, TypeGuard
 
+from sie_frontend.contract.dtypes import OUTPUT_DTYPES, OutputDtype
 from sie_frontend.contract.errors import invalid_input
-from sie_frontend.contract.quantize import OUTPUT_DTYPES, OutputDtype
 from sie_frontend.contract.requests import EncodeParams, ScoreRequest
+from sie_frontend.outputs.table import ENCODED_TYPES, EncodedType
 
-OutputType = Literal["dense", "sparse", "multivector"]
-
-OUTPUT_TYPES: Final[tuple[OutputType, ...]] = ("dense", "sparse", "multivector")
 OVERFLOW_POLICIES: Final = ("default", "error", "truncate_text")
 DEFAULT_PROFILE: Final = "default"
 
@@ -34,8 +32,8 @@ class ResolvedCall:
     the multivector. `options` is the merged map, for the options that only some adapters read.
     """
 
-    output_types: tuple[OutputType, ...]
-    adapter_outputs: tuple[OutputType, ...]
+    output_types: tuple[EncodedType, ...]
+    adapter_outputs: tuple[EncodedType, ...]
     output_dtype: OutputDtype
     instruction: str | None
     is_query: bool
@@ -117,31 +115,31 @@ def _output_types(
     profile: Mapping[str, Any],
     declared_outputs: Sequence[str],
     model_id: str,
-) -> tuple[OutputType, ...]:
+) -> tuple[EncodedType, ...]:
     wanted: object = merged.get("output_types")
     # A null among a request's options is said, and no array; in a profile, and in `params`, it is silence.
     if wanted is None and "output_types" not in (params.options or {}):
         wanted = ["dense"] if params.output_types is None else params.output_types
     if not isinstance(wanted, list | tuple) or not wanted:
         raise invalid_input("'output_types' must be a non-empty array")
-    if any(entry not in OUTPUT_TYPES for entry in wanted):
-        raise invalid_input(f"'output_types' entries must be one of {sorted(OUTPUT_TYPES)}")
+    if any(entry not in ENCODED_TYPES for entry in wanted):
+        raise invalid_input(f"'output_types' entries must be one of {sorted(ENCODED_TYPES)}")
     supported = profile.get("output_types") or declared_outputs
     if lacking := [entry for entry in wanted if entry not in supported]:
         raise invalid_input(
             f"Model '{model_id}' does not support output types: {_braced(lacking)}. Supported: {_braced(supported)}"
         )
-    return tuple(entry for entry in OUTPUT_TYPES if entry in wanted)
+    return tuple(entry for entry in ENCODED_TYPES if entry in wanted)
 
 
-def _adapter_outputs(output_types: tuple[OutputType, ...], *, muvera: bool, smve: bool) -> tuple[OutputType, ...]:
+def _adapter_outputs(output_types: tuple[EncodedType, ...], *, muvera: bool, smve: bool) -> tuple[EncodedType, ...]:
     derived = {"dense"} if muvera else set()
     if smve:
         derived.add("sparse")
     needed = {entry for entry in output_types if entry not in derived}
     if derived:
         needed.add("multivector")
-    return tuple(entry for entry in OUTPUT_TYPES if entry in needed)
+    return tuple(entry for entry in ENCODED_TYPES if entry in needed)
 
 
 def _output_dtype(wanted: object) -> OutputDtype:

@@ -17,10 +17,10 @@ from typing import Any, Final, Literal
 import orjson
 from numpy.typing import NDArray
 
+from sie_frontend.contract.dtypes import widened
 from sie_frontend.contract.errors import JSON_TYPE, ErrorKind, WireError
-from sie_frontend.contract.options import ResolvedCall, resolve_encode
 from sie_frontend.contract.requests import MAX_ITEM_TEXT_BYTES, EncodeParams, check_body_size
-from sie_frontend.contract.responses import widened
+from sie_frontend.outputs.options import ResolvedCall, resolve_encode
 
 EncodingFormat = Literal["float", "base64"]
 

@@ -1,4 +1,6 @@
-"""`output_dtype`: vectors narrowed for the wire, row by row, in float32 and with rounding half to even.
+"""Numbers on the wire: `output_dtype`, its label, and how JSON prints them.
+
+Vectors are narrowed row by row, in float32 and with rounding half to even.
 
 No scale or offset travels: the narrow values keep directions, not magnitudes.
 """
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 OutputDtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
+_LABELS: Final = {"float32": "float32", "float16": "float16", "int8": "int8", "uint8": "uint8"}
 OUTPUT_DTYPES: Final[tuple[OutputDtype, ...]] = get_args(OutputDtype)
 
 
@@ -57,3 +60,15 @@ def _to_uint8(rows: NDArray[np.float32]) -> NDArray[np.uint8]:
     span[span == 0] = 1
     rounded: NDArray[np.float32] = np.rint((rows - low) / span * np.float32(255))
     return rounded.astype(np.uint8)
+
+
+def dtype_label(array: NDArray[Any], declared_dim: int | None) -> str:
+    """The body's name of an array's dtype; packed bits are told from `uint8` only by a longer declared dim."""
+    if array.dtype == np.uint8 and declared_dim is not None and array.shape[-1] < declared_dim:
+        return "binary"
+    return _LABELS.get(array.dtype.name, "float32")
+
+
+def widened(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` as JSON prints it: floats as float64, so that every digit of the stored value is written."""
+    return np.ascontiguousarray(array, dtype=np.float64 if array.dtype.kind == "f" else None)

@@ -1,0 +1,44 @@
+"""Every modality that is served, a row each: the one place that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from sie_frontend.contract.requests import Item
+from sie_frontend.rows import Reader
+from sie_frontend.text.entry import TextInput
+from sie_frontend.text.reader import TextReader
+
+
+class OpensReader(Protocol):
+    """Makes the reader of one input: from its entry, the folder of the repository and the model's runtime options."""
+
+    def __call__(
+        self, entry: Any, repository: Path, *, profiles: Mapping[str, Mapping[str, Any]], request_bytes: int
+    ) -> Reader:
+        """`request_bytes` bounds what one request may hold once everything is around its items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Modality:
+    """What an item may be made of. `files` are the paths in the repository that an entry names."""
+
+    entry: type[msgspec.Struct]
+    open: OpensReader
+    given_by: Callable[[Item], bool]
+    files: Callable[[Any], tuple[str, ...]]
+
+
+def _text_files(entry: TextInput) -> tuple[str, ...]:
+    return (entry.tokenization.path,)
+
+
+MODALITIES: dict[str, Modality] = {
+    "text": Modality(TextInput, TextReader, given_by=lambda item: item.text is not None, files=_text_files),
+}
+"""By the names that manifests use. A process may add rows of its own before it reads a manifest."""

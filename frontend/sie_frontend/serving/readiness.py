@@ -1,0 +1,128 @@
+"""Which models can be admitted to: what Triton says of them, and what was seen of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sie_frontend.serving.served import ServedInput
+from sie_frontend.settings import Settings
+from sie_frontend.triton.client import PROBE_TIMEOUT_S, TritonFailure
+from sie_frontend.triton.replicas import ReplicaSet
+from sie_frontend.watch.metrics import Metrics
+
+log = logging.getLogger("sie_frontend")
+
+READY_POLL_S = 1.0
+# So long a broken model must compute before it is admitted to; a supervisor sees a dead process sooner.
+TRIAL_S = 3.0
+
+
+@dataclass(slots=True)
+class _Broken:
+    """A model that could not compute `outputs`; `since` is when it was last seen to fail."""
+
+    outputs: tuple[str, ...]
+    since: float
+
+
+class Readiness:
+    """Watches the public Triton models of `inputs`, those of `required` for the readiness of the whole.
+
+    Made inside a running event loop, closed by `close`.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, ServedInput],
+        required: frozenset[str],
+        triton: ReplicaSet,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self._inputs = inputs
+        self._required = required
+        self._triton = triton
+        self._settings = settings
+        self._metrics = metrics
+        self._ready: dict[str, bool] = dict.fromkeys(inputs, False)
+        self._losses: dict[str, int] = dict.fromkeys(inputs, 0)
+        self._broken: dict[str, _Broken] = {}
+        self._recheck = asyncio.Event()
+        self._monitor = asyncio.get_running_loop().create_task(self._watch())
+
+    async def close(self) -> None:
+        """Watch no longer."""
+        self._monitor.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._monitor
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether everything that is required can be admitted to."""
+        return bool(self._required) and all(self._ready[name] for name in self._required)
+
+    def ready(self, triton_model: str) -> bool:
+        """Whether this one can be admitted to."""
+        return self._ready[triton_model]
+
+    def lost(self, triton_model: str, broken: tuple[str, ...]) -> None:
+        """Triton did not answer, or cannot compute the outputs `broken`: admit nothing until it is ready again."""
+        if broken:
+            self._broken[triton_model] = _Broken(broken, time.monotonic())
+        self._losses[triton_model] += 1
+        self._ready[triton_model] = False
+        self._metrics.ready.set(False)
+        self._recheck.set()
+
+    async def _watch(self) -> None:
+        while True:
+            for name, served in self._inputs.items():
+                now = await self._computes(name)
+                if now != self._ready[name]:
+                    log.info("model %s is %s", name, "ready" if now else "not ready")
+                self._ready[name] = now
+                served.queue.replicas = self._triton.serving(name, self._settings.keep_busy)
+            self._metrics.ready.set(self.all_ready)
+            self._recheck.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._recheck.wait(), READY_POLL_S if self.all_ready else READY_POLL_S / 5)
+
+    async def _computes(self, name: str) -> bool:
+        """Whether a model can be admitted to: Triton says so, and if it was found broken, it has computed for a while.
+
+        Triton goes on to call a model ready whose backend's process has died. Whoever supervises Triton restarts it,
+        which shows as a moment in which it is not ready; nobody may supervise a remote one, so it is tried as well.
+        For a while, since the other instances may take every run as long as Triton waits for the dead one.
+        """
+        losses = self._losses[name]
+        if not await self._triton.model_ready(name):
+            self._broken.pop(name, None)
+            return False
+        if name in self._broken and not await self._try_all_instances(name, self._broken[name].outputs):
+            self._broken[name].since = time.monotonic()
+        if name in self._broken and time.monotonic() - self._broken[name].since > TRIAL_S:
+            del self._broken[name]
+        return name not in self._broken and losses == self._losses[name]
+
+    async def _try_all_instances(self, name: str, outputs: tuple[str, ...]) -> bool:
+        """Whether a model computes, tried with as many runs at once as it has instances.
+
+        The runs cost different amounts, so that Triton does not merge those whose shapes follow their cost.
+        """
+        served = self._inputs[name]
+
+        async def attempt(cost: int) -> bool:
+            batch = served.batch([served.reader.probe(cost)])
+            try:
+                await self._triton.infer(name, batch, outputs, timeout_s=PROBE_TIMEOUT_S)
+            except TritonFailure:  # whatever it is: a server that is being ended refuses in many words
+                return False
+            return True
+
+        instances = served.batching.streams + served.batching.express
+        return all(await asyncio.gather(*map(attempt, range(1, 1 + instances))))

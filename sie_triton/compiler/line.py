@@ -1,0 +1,117 @@
+"""The way of one bundle through the compiler: each stage a value that is handed on to the next."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sie_triton import __version__
+from sie_triton.bundle import Bundle
+from sie_triton.compiler.certificate import certify, take_reference
+from sie_triton.compiler.graphs import Site, write_measured_graphs
+from sie_triton.compiler.options import BuildOptions, Target
+from sie_triton.compiler.weights import Weights, check_remote_code, find_checkpoint, read_weights
+from sie_triton.compiler.workbench import WORKBENCHES, Workbench
+from sie_triton.planning.plan import EXPORTER_REVISION, TritonPlan
+from sie_triton.planning.recipes import make_plans
+from sie_triton.repository.config import CpuShape, cpu_shape, multiplies_bfloat16, triton_configs
+from sie_triton.repository.record import Record, built_entry, model_entries, triton_entries
+from sie_triton.verify.public_model import PublicModel, comparables_of, open_reader
+from sie_triton.verify.reference import REFERENCE_NAME, write_reference
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What all plans of one bundle share."""
+
+    bundle: Bundle
+    weights: Weights
+    cpu: CpuShape
+    key: str
+    staging: Path
+    options: BuildOptions
+
+
+def compile_bundle(target: Target, options: BuildOptions, staging: Path) -> list[Record]:
+    """One bundle into the staging directory: checkpoint, facts, plans, then each plan's graphs, measured and recorded.
+
+    Raises `DiagnosticError`.
+    """
+    bundle, announce = target.bundle, options.announce
+    checkpoint = find_checkpoint(target, options)
+    announce(f"{bundle.sie_id}: weights from {checkpoint.source} `{checkpoint.folder}`")
+    check_remote_code(target, checkpoint, options)
+    weights = read_weights(checkpoint)
+    plans = make_plans(bundle, target.profiles, weights.facts, options.graphs)
+    if any(plan.precisions.get("cpu") == "bfloat16" for plan in plans) and not multiplies_bfloat16():
+        announce("this CPU does not multiply bfloat16: float32 would be faster here")
+    announce(f"{bundle.sie_id}: loading torch and transformers")
+    benches = {
+        modality: WORKBENCHES[modality](checkpoint.folder, announce, options.trust_remote_code)
+        for modality in dict.fromkeys(plan.modality for plan in plans)
+    }
+    key = build_key(target, options, checkpoint.identity)
+    job = _Job(bundle, weights, cpu_shape(options.cores, weights.bytes), key, staging, options)
+    return [_compile_plan(plan, benches[plan.modality], job) for plan in plans]
+
+
+def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
+    """One public Triton model: input, reference, graphs, record."""
+    announce, staging = job.options.announce, job.staging
+    home = _clear(plan, staging)
+    written = bench.write_input(plan, home)
+    model = _public_model(plan, written.reads(plan.served[0]), staging)
+    announce(f"{plan.name}: asking an implementation that reads the checkpoint itself")
+    reference, testimony = take_reference(written, model)
+    write_reference(home / REFERENCE_NAME, reference)
+    announce(f"{plan.name}: comparing {len(reference.cases)} texts with {reference.origin}")
+    site = Site(staging, job.cpu, job.key[:12], announce)
+    insisted = job.options.graphs.precision is not None
+    graphs = write_measured_graphs(plan, model, bench.write_graphs, site, insisted=insisted)
+    certificate = certify(reference, testimony, (*plan.warnings, *written.warnings(testimony)))
+    for text in (*certificate.departures, *certificate.warnings):
+        announce(f"{plan.name}: {text}")
+    revision, identity = job.weights.checkpoint.revision, job.weights.checkpoint.identity
+    default, *_ = triton_configs(graphs.plan, job.cpu, site.tag).values()
+    return Record(
+        plan.name,
+        model_entries(
+            job.bundle, graphs.plan, job.cpu, lambda s: written.reads(s, testimony), revision, graphs.padding_cost
+        ),
+        triton_entries(staging, default),
+        built_entry(graphs.plan, job.key, identity, graphs.parity, certificate),
+    )
+
+
+def _public_model(plan: TritonPlan, reads: object, staging: Path) -> PublicModel:
+    """The plan's public model, before there is a manifest that says so."""
+    options = plan.served[0].profile.runtime
+    reader = open_reader(plan.modality, reads, staging, {"default": options})
+    heads = (head for served in plan.served for head in served.heads.values())
+    return PublicModel(plan.name, reader, options, comparables_of(heads))
+
+
+def _clear(plan: TritonPlan, staging: Path) -> Path:
+    """Empty directories for all Triton models of the plan; returns the version folder of the public one."""
+    for name in dict.fromkeys((*(graph.triton_model for graph in plan.graphs), plan.name)):
+        directory = staging / name
+        if directory.exists():
+            shutil.rmtree(directory)
+        (directory / "1").mkdir(parents=True)
+    return staging / plan.name / "1"
+
+
+def build_key(target: Target, options: BuildOptions, identity: str) -> str:
+    """Digest of every input that decides the built bytes; equal keys need no second build."""
+    inputs = {
+        "profiles": [(profile.to_json(), recipe.name) for profile, recipe in target.profiles],
+        "checkpoint": identity,
+        "cores": options.cores,
+        "graphs": asdict(options.graphs),
+        "exporter": EXPORTER_REVISION,
+        "version": __version__,
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,70 @@
+"""What a build is told, and what it tells of each public Triton model when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sie_frontend.manifest import Distance
+
+from sie_triton.bundle import Bundle, ResolvedProfile
+from sie_triton.checkpoint import Progress
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.planning.catalogue import Recipe, Refusal, verdict
+from sie_triton.planning.plan import GraphOptions
+from sie_triton.repository.config import available_cores
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What the command line decides for all models of one build."""
+
+    repository: Path
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    default_weights: Path | None = None
+    graphs: GraphOptions = field(default_factory=GraphOptions)
+    force: bool = False
+    trust_remote_code: bool = False
+    cores: int = field(default_factory=available_cores)
+    announce: Announce = lambda _: None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One bundle and the profiles of it that were asked for; the refused ones among them, with their reasons."""
+
+    bundle: Bundle
+    profiles: tuple[tuple[ResolvedProfile, Recipe], ...]
+    refused: tuple[tuple[ResolvedProfile, Refusal], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """One public Triton model of a finished build: what it computes in on each device, and how close that is."""
+
+    triton_model: str
+    model_ids: tuple[str, ...]
+    precisions: Mapping[str, str]
+    parity: Mapping[str, Mapping[str, Distance]]
+    source: str
+    skipped: bool
+
+
+def select(bundle: Bundle, profiles: Sequence[ResolvedProfile]) -> Target:
+    """Sort the profiles of a bundle into those that compile and those that do not.
+
+    Raises `DiagnosticError` if none does: asking for a model and getting nothing is a failure.
+    """
+    judged = [(profile, verdict(profile, bundle)) for profile in profiles]
+    recipes = tuple((p, v) for p, v in judged if isinstance(v, Recipe))
+    refused = tuple((p, v) for p, v in judged if isinstance(v, Refusal))
+    if not recipes:
+        raise DiagnosticError(
+            Diagnostic("SIE201", f"`{p.model_id}` cannot be compiled: {v.reason}", Where(bundle.path))
+            for p, v in refused
+        )
+    return Target(bundle, recipes, refused)

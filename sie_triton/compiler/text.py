@@ -1,0 +1,159 @@
+"""Text in the compiler: the tokenizer's file, the manifest's entry, the witness of sentence-transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sie_frontend.outputs.table import score_kind
+from sie_frontend.rows import Row
+from sie_frontend.text.entry import TextInput, Tokenization
+from sie_frontend.text.prompting import prepare_texts
+from sie_frontend.text.reader import TextReader
+from sie_frontend.text.tokenization import TextRow
+
+from sie_triton.compiler.options import Announce
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.formats import Precision
+from sie_triton.planning.plan import ServedPlan, TritonPlan
+from sie_triton.planning.recipes import QUERY_WEIGHTS_NAME
+from sie_triton.verify.cases import text_cases
+from sie_triton.verify.public_model import PublicModel
+from sie_triton.verify.reference import Case
+from sie_triton.verify.testimony import Testimony
+
+if TYPE_CHECKING:
+    from sie_triton.export import Exporter
+
+TOKENIZER_NAME = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What only the loaded tokenizer knows, and the number of rows of the embedding that its ids are looked up in."""
+
+    pad_id: int
+    special_ids: dict[str, int]
+    all_special_ids: tuple[int, ...]
+    embedding_rows: int | None = None
+
+
+def text_entry(plan: TritonPlan, served: ServedPlan, vocabulary: Vocabulary) -> TextInput:
+    """The manifest's entry of a text input."""
+    recipe = served.recipe
+    return TextInput(
+        tokenization=Tokenization(
+            path=f"{plan.name}/1/{TOKENIZER_NAME}",
+            max_length=plan.max_length,
+            pad_id=vocabulary.pad_id,
+            inputs=tuple(tensor.name for tensor in plan.inputs),
+            buckets=plan.buckets,
+            special_ids=vocabulary.special_ids,
+            all_special_ids=vocabulary.all_special_ids,
+            truncation_side=plan.truncation_side,
+            vocabulary=vocabulary.embedding_rows,
+        ),
+        prompting=served.prompting,
+        requires_text=recipe.requires_text_message,
+        request_limit=recipe.request_limit,
+        usage=recipe.usage_counts,
+    )
+
+
+class TextWorkbench:
+    """A checkpoint of a language model. torch and transformers are imported here and not before."""
+
+    def __init__(self, folder: Path, announce: Announce, *, trust_remote_code: bool) -> None:
+        try:
+            import_module("sentence_transformers")
+            from sie_triton.export import Exporter
+        except ModuleNotFoundError as error:
+            message = (
+                f"`build` needs torch, transformers, sentence-transformers and onnx, and {error.name} is not installed"
+            )
+            hint = "`pip install 'sie-triton[export,cpu]'`"
+            raise DiagnosticError([Diagnostic("SIE401", message, hint=hint)]) from None
+        self._exporter = Exporter(folder, announce, trust_remote_code=trust_remote_code)
+        self._trust = trust_remote_code
+
+    def write_input(self, plan: TritonPlan, home: Path) -> WrittenText:
+        """The tokenizer, and the table of query weights where the plan has one."""
+        largest_id = self._exporter.write_tokenizer(home / TOKENIZER_NAME, lowercase=plan.lowercase)
+        if plan.query_weights:
+            self._exporter.write_query_weights(home / QUERY_WEIGHTS_NAME, plan.query_weights)
+        return WrittenText(plan, self._exporter, largest_id, self._trust)
+
+    def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> float | None:
+        """Every graph of the plan in a precision."""
+        return self._exporter.write_graphs(plan, staging, precision)
+
+
+class WrittenText:
+    """The text input of one plan. `largest_id` is the largest that the written tokenizer makes."""
+
+    def __init__(self, plan: TritonPlan, exporter: Exporter, largest_id: int, trust_remote_code: bool) -> None:
+        self._plan = plan
+        self._exporter = exporter
+        self._largest_id = largest_id
+        self._trust = trust_remote_code
+
+    def reads(self, served: ServedPlan, testimony: Testimony | None = None) -> TextInput:
+        """The entry; the witness knows how many tokens have an embedding."""
+        exporter = self._exporter
+        rows = testimony.vocabulary if testimony else None
+        vocabulary = Vocabulary(exporter.pad_id, exporter.special_ids, exporter.all_special_ids, rows)
+        return text_entry(self._plan, served, vocabulary)
+
+    def cases(self, model: PublicModel) -> tuple[Case, ...]:
+        """Texts of every length that matters and of all kinds, or pairs of them."""
+        scores = self._plan.served[0].heads.get("score")
+        pairs = scores is not None and (kind := score_kind(scores)) is not None and kind.pairs
+        return text_cases(model, _text_reader(model), self._exporter.added_tokens, pairs=pairs)
+
+    def testify(self, model: PublicModel, cases: Sequence[Case], rows: Sequence[Row]) -> Testimony:
+        """What the witness says of every case. Raises `DiagnosticError` if it reads the texts otherwise than we do."""
+        from sie_triton.witness import Subject, testify
+
+        reader = _text_reader(model)
+
+        def prepared(case: Case) -> str:
+            query = case.document is None
+            text = (case.query if query else case.document) or ""
+            prompting = reader.entry.prompting
+            return prepare_texts([text], prompting, options=model.options, instruction=None, is_query=query)[0]
+
+        def bare_ids(text: str) -> list[int]:
+            return list(map(int, reader.tokenizer.encode([text])[0]))
+
+        return testify(
+            Subject(
+                folder=self._exporter.folder,
+                plan=self._plan,
+                served=self._plan.served[0],
+                cases=cases,
+                rows=[row for row in rows if isinstance(row, TextRow)],
+                prepared=prepared,
+                bare_ids=bare_ids,
+                token_id=self._exporter.token_id,
+                truncation_side=self._plan.truncation_side,
+                trust_remote_code=self._trust,
+            )
+        )
+
+    def warnings(self, testimony: Testimony) -> tuple[str, ...]:
+        """Tokens that the tokenizer can make and the model has no embedding for."""
+        rows = testimony.vocabulary
+        if rows is None or self._largest_id < rows:
+            return ()
+        return (
+            f"the tokenizer makes ids up to {self._largest_id}, the embedding has {rows} rows: a text with a token "
+            "beyond them is refused when it is sent",
+        )
+
+
+def _text_reader(model: PublicModel) -> TextReader:
+    assert isinstance(model.reader, TextReader)
+    return model.reader
