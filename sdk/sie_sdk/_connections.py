@@ -23,8 +23,8 @@ from weakref import WeakSet
 import httpx
 
 from sie_sdk._protocol import Send
-from sie_sdk._retry import Failure, FailureKind
-from sie_sdk._settings import Settings
+from sie_sdk._retry import Failure, TransportFault
+from sie_sdk._settings import ClientSettings
 from sie_sdk.errors import SIEConnectionError
 
 HttpClient = TypeVar("HttpClient")
@@ -174,13 +174,13 @@ def _inode(descriptor: int) -> _Inode | None:
     return found.st_dev, found.st_ino
 
 
-def sync_maker(settings: Settings, max_connections: int | None) -> Callable[[], httpx.Client]:
+def sync_maker(settings: ClientSettings, max_connections: int | None) -> Callable[[], httpx.Client]:
     """What makes HTTP clients for these settings."""
     arguments = _arguments(settings, max_connections)
     return lambda: httpx.Client(**arguments)
 
 
-def async_maker(settings: Settings, max_connections: int | None) -> Callable[[], httpx.AsyncClient]:
+def async_maker(settings: ClientSettings, max_connections: int | None) -> Callable[[], httpx.AsyncClient]:
     """What makes HTTP clients for asyncio and these settings."""
     arguments = _arguments(settings, max_connections)
     return lambda: httpx.AsyncClient(**arguments)
@@ -195,7 +195,7 @@ def _import_all() -> None:
     codecs.lookup("idna")
 
 
-def _arguments(settings: Settings, max_connections: int | None) -> dict[str, Any]:
+def _arguments(settings: ClientSettings, max_connections: int | None) -> dict[str, Any]:
     _import_all()
     if max_connections is None:
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
@@ -219,7 +219,7 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def adopt(http_client: _Adopted, settings: Settings, max_connections: int | None) -> _Adopted:
+def adopt(http_client: _Adopted, settings: ClientSettings, max_connections: int | None) -> _Adopted:
     """The caller's client with our headers, if it is one that keeps them where they belong. Raises `ValueError`."""
     if str(http_client.base_url).rstrip("/") != str(httpx.URL(settings.base_url)).rstrip("/"):
         raise ValueError("http_client base URL must match base_url")
@@ -243,23 +243,23 @@ def request(http: httpx.Client | httpx.AsyncClient, send: Send) -> httpx.Request
 EXCHANGE_ERRORS = httpx.RequestError
 """What the HTTP library raises where an exchange ends without a reply."""
 
-KINDS: Mapping[type[httpx.RequestError], FailureKind] = {
-    httpx.ConnectError: FailureKind.CONNECT,
-    httpx.ConnectTimeout: FailureKind.CONNECT,
-    httpx.PoolTimeout: FailureKind.CONNECT,
-    httpx.WriteTimeout: FailureKind.WRITE_TIMEOUT,
-    httpx.ReadTimeout: FailureKind.READ_TIMEOUT,
-    httpx.RemoteProtocolError: FailureKind.LOST,
-    httpx.ReadError: FailureKind.LOST,
-    httpx.WriteError: FailureKind.LOST,
+KINDS: Mapping[type[httpx.RequestError], TransportFault] = {
+    httpx.ConnectError: TransportFault.CONNECT,
+    httpx.ConnectTimeout: TransportFault.CONNECT,
+    httpx.PoolTimeout: TransportFault.CONNECT,
+    httpx.WriteTimeout: TransportFault.WRITE_TIMEOUT,
+    httpx.ReadTimeout: TransportFault.READ_TIMEOUT,
+    httpx.RemoteProtocolError: TransportFault.LOST,
+    httpx.ReadError: TransportFault.LOST,
+    httpx.WriteError: TransportFault.LOST,
 }
 """What each failure means; those that are not named are `OTHER`."""
 
 
 def failure(error: httpx.RequestError) -> Failure:
     """An exchange that ended without a reply."""
-    kind = KINDS.get(type(error), FailureKind.OTHER)
-    return Failure(kind, error, transient=kind is not FailureKind.CONNECT or _is_transient(error))
+    kind = KINDS.get(type(error), TransportFault.OTHER)
+    return Failure(kind, error, transient=kind is not TransportFault.CONNECT or _is_transient(error))
 
 
 _TRANSIENT_ERRNOS = frozenset(

@@ -153,7 +153,7 @@ def _error_body(reply: Reply) -> tuple[Mapping[str, Any], str]:
     if MSGPACK in reply.headers.get("content-type", ""):
         try:
             body = _wire.unpack_plain(reply.body)
-        except _wire.WireError:
+        except _wire.MalformedBody:
             body = None
     else:
         body = json_value(reply.body)

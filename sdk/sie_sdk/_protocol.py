@@ -18,8 +18,8 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 from sie_sdk import _results, _wire
 from sie_sdk._error_replies import exception_for, read_error
 from sie_sdk._reply import Reply
-from sie_sdk._retry import BUDGET_S, Failure, FailureKind, Patience, Terms, Timing, Waiting, connection_error
-from sie_sdk._settings import MSGPACK, Settings, origin_of, split_gpu
+from sie_sdk._retry import BUDGET_S, Failure, Patience, RetryTiming, Terms, TransportFault, Waiting, connection_error
+from sie_sdk._settings import MSGPACK, ClientSettings, origin_of, split_gpu
 from sie_sdk.errors import ProvisioningError, RequestError, SIEConnectionError
 from sie_sdk.images import wire_item
 
@@ -64,8 +64,8 @@ Flow = Generator[Send | Sleep, Outcome | None, T]
 class Protocol:
     """The calls of one client. `names_model` puts the served model's id into encode results."""
 
-    settings: Settings
-    timing: Timing
+    settings: ClientSettings
+    timing: RetryTiming
     names_model: bool
 
     def encode(
@@ -292,7 +292,7 @@ class Protocol:
     def _get(self, url: str) -> Flow[Reply]:
         outcome = yield from self._exchange("GET", url, {"Accept": JSON}, None, inf)
         if isinstance(outcome, Failure):
-            if outcome.kind is FailureKind.READ_TIMEOUT:
+            if outcome.kind is TransportFault.READ_TIMEOUT:
                 raise SIEConnectionError(f"Request timed out{self.settings.detour}: {outcome.error}") from outcome.error
             raise connection_error(outcome, self.settings.server, self.settings.detour) from outcome.error
         if outcome.status >= 400:

@@ -48,14 +48,14 @@ _JITTER = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class RetryTiming:
     """The clock in seconds and the dice. Tests bring their own."""
 
     clock: Callable[[], float] = time.monotonic
     uniform: Callable[[float, float], float] = random.uniform
 
 
-class FailureKind(Enum):
+class TransportFault(Enum):
     """How an exchange ended without a reply."""
 
     CONNECT = "connect"
@@ -69,7 +69,7 @@ class FailureKind(Enum):
 class Failure:
     """An exchange without a reply. `transient` is false where another attempt would fail the same way."""
 
-    kind: FailureKind
+    kind: TransportFault
     error: Exception
     transient: bool = True
 
@@ -107,7 +107,7 @@ class Patience:
     """The retries of one call: how much of the budget and of each kind of retry is left."""
 
     terms: Terms
-    timing: Timing
+    timing: RetryTiming
     started: float = field(init=False)
     lora_retries: int = 0
     oom_retries: int = 0
@@ -149,8 +149,8 @@ class Patience:
         """The seconds to wait before the next attempt. Raises `SIEConnectionError` if there is to be none."""
         self.last_error = connection_error(failure, self.terms.server, self.terms.detour)
         self.last_error.__cause__ = failure.error
-        begun = failure.kind in (FailureKind.LOST, FailureKind.WRITE_TIMEOUT)
-        retried = failure.kind is FailureKind.CONNECT or (begun and self.terms.repeatable)
+        begun = failure.kind in (TransportFault.LOST, TransportFault.WRITE_TIMEOUT)
+        retried = failure.kind is TransportFault.CONNECT or (begun and self.terms.repeatable)
         if not (retried and failure.transient and self.terms.waiting.wait_for_capacity) or self.remaining <= 0:
             raise self.last_error
         return self._jittered(min(_DELAY_S, self.remaining))
@@ -280,19 +280,19 @@ def connection_error(failure: Failure, server: str, detour: str = "") -> SIEConn
     words alone.
     """
     error, name = failure.error, type(failure.error).__name__
-    if failure.kind is FailureKind.CONNECT:
+    if failure.kind is TransportFault.CONNECT:
         return SIEConnectionError(f"Failed to connect to {server}: {error}")
-    if failure.kind is FailureKind.LOST:
+    if failure.kind is TransportFault.LOST:
         return SIEConnectionError(
             f"Connection lost mid-request{detour} ({name}); the peer closed the connection before sending a complete "
             f"response: {error}"
         )
-    if failure.kind is FailureKind.READ_TIMEOUT:
+    if failure.kind is TransportFault.READ_TIMEOUT:
         return SIEConnectionError(
             f"Request timed out waiting for the response{detour} ({name}). Not retried because the server may already "
             f"be processing the request; increase the read timeout for slow calls: {error}"
         )
-    if failure.kind is FailureKind.WRITE_TIMEOUT:
+    if failure.kind is TransportFault.WRITE_TIMEOUT:
         return SIEConnectionError(f"Request timed out{detour}: {error}")
     return SIEConnectionError(f"the exchange with {server} failed ({name}): {error}")
 

@@ -50,7 +50,7 @@ _SERVERS: Mapping[TimedServer, str] = {"embedded": "the embedded server", "nvidi
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class RunSetting:
     """What a run may cost in tokens, runs side by side, and threads in each."""
 
     run_tokens: int
@@ -63,8 +63,8 @@ class Tuned:
     """What was measured for one public Triton model, tokens a second by setting, and which setting was chosen."""
 
     triton_model: str
-    speeds: Mapping[Setting, float]
-    chosen: Setting
+    speeds: Mapping[RunSetting, float]
+    chosen: RunSetting
     server: TimedServer = "embedded"
 
 
@@ -111,16 +111,16 @@ def tune_repository(
     return tuned
 
 
-def candidates(cores: int, weight_bytes: int) -> Iterator[Setting]:
+def candidates(cores: int, weight_bytes: int) -> Iterator[RunSetting]:
     """Every budget with every way to fill the cores that does not copy large weights."""
     affordable = min(cores, MAX_INSTANCES, max(1, INSTANCE_WEIGHT_BYTES // max(1, weight_bytes)))
     shapes = sorted({(streams, cores // streams) for streams in {1, 2, affordable} if streams <= affordable})
     for run_tokens in BUDGETS:
         for streams, threads in shapes:
-            yield Setting(run_tokens, streams, threads)
+            yield RunSetting(run_tokens, streams, threads)
 
 
-def choose(speeds: Mapping[Setting, float]) -> Setting:
+def choose(speeds: Mapping[RunSetting, float]) -> RunSetting:
     """The shortest runs, and of those the most streams, among what is as fast as the fastest."""
     best = max(speeds.values())
     good = [setting for setting, speed in speeds.items() if speed >= best * (1 - RESOLUTION)]
@@ -131,12 +131,12 @@ def measure_speeds(
     repository: Path,
     manifest: Manifest,
     name: str,
-    settings: Sequence[Setting],
+    settings: Sequence[RunSetting],
     *,
     seconds: float,
     rounds: int,
     server: TimedServer = "embedded",
-) -> dict[Setting, float]:
+) -> dict[RunSetting, float]:
     """Median tokens a second of each setting."""
     model = served_by(manifest, name)
     rows = sample_rows(model, repository)
@@ -146,7 +146,7 @@ def measure_speeds(
         threads: ModelRunner(repository, name, config_name, threads=threads, server=server)
         for threads in {setting.threads for setting in settings}
     }
-    found: dict[Setting, list[float]] = {setting: [] for setting in settings}
+    found: dict[RunSetting, list[float]] = {setting: [] for setting in settings}
     for _ in range(rounds):
         for setting, speeds in found.items():
             speeds.append(asyncio.run(_speed(runners[setting.threads], model, rows, outputs, setting, seconds)))
@@ -165,7 +165,12 @@ def sample_rows(model: Model, repository: Path, count: int = REQUESTS_AT_ONCE * 
 
 
 async def _speed(
-    runner: ModelRunner, model: Model, rows: Sequence[Row], outputs: tuple[str, ...], setting: Setting, seconds: float
+    runner: ModelRunner,
+    model: Model,
+    rows: Sequence[Row],
+    outputs: tuple[str, ...],
+    setting: RunSetting,
+    seconds: float,
 ) -> float:
     loop = asyncio.get_running_loop()
     spec = model.tokenization
@@ -239,7 +244,7 @@ def _apply(staging: Path, manifest: Manifest, tuned: Tuned) -> Manifest:
     return redigest(msgspec.structs.replace(manifest, models=models), staging, built.triton_models)
 
 
-def _rewrite(path: Path, setting: Setting, batching: Batching, *, computes: bool) -> None:
+def _rewrite(path: Path, setting: RunSetting, batching: Batching, *, computes: bool) -> None:
     config = read_model_config(path)
     config.max_batch_size = batching.max_batch_size
     if computes:

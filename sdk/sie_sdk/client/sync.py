@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 from sie_sdk._connections import EXCHANGE_ERRORS, Connections, adopt, failure, request, sync_maker
 from sie_sdk._protocol import Flow, Outcome, Protocol, Send, Sleep
 from sie_sdk._reply import Reply
-from sie_sdk._retry import MAX_OOM_RETRIES, Timing
+from sie_sdk._retry import MAX_OOM_RETRIES, RetryTiming
 from sie_sdk._settings import resolve_settings
 from sie_sdk.client._common import VersionCheck, given_arguments, reduced, waiting_for
 from sie_sdk.images import convert_images_for_json
@@ -86,7 +86,7 @@ class SIEClient:
         read_timeout_s: float | None = None,
         remote: Literal["forbid"] | None = None,
         http_client: httpx.Client | None = None,
-        _timing: Timing = Timing(),  # noqa: B008 - frozen
+        _timing: RetryTiming = RetryTiming(),  # noqa: B008 - frozen
         _sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         given = given_arguments(locals())
