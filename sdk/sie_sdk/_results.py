@@ -1,4 +1,4 @@
-"""Success bodies into results."""
+"""Turns the bodies of successful replies into the results that the clients return."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ _NAMED_MEDIA_TYPES = frozenset({"application/json", MSGPACK, "application/proble
 
 
 def _outline(reply: Reply) -> str:
-    """The reply without anything that its sender could have put into a log on purpose."""
+    """The reply, stripped of anything with which a sender could forge log lines."""
     media_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in _NAMED_MEDIA_TYPES:
         media_type = "other" if "/" in media_type else "unknown"

@@ -49,7 +49,7 @@ _JITTER = 0.25
 
 @dataclass(frozen=True, slots=True)
 class RetryTiming:
-    """The clock in seconds and the dice. Tests bring their own."""
+    """A clock in seconds and a source of jitter. Tests pass their own."""
 
     clock: Callable[[], float] = time.monotonic
     uniform: Callable[[float, float], float] = random.uniform
@@ -67,7 +67,7 @@ class TransportFault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An exchange without a reply. `transient` is false where another attempt would fail the same way."""
+    """An exchange without a reply. `transient` is false if another attempt would fail in the same way."""
 
     kind: TransportFault
     error: Exception
@@ -88,8 +88,8 @@ class Waiting:
 class Terms:
     """A call's choices with the names that messages need, and whether it waits for LoRAs.
 
-    `detour` names the proxy, if there is one. `repeatable` is false where a request that the server may have begun to
-    work on must not be sent again.
+    `detour` names the proxy, if there is one. `repeatable` is false if a request must not be sent again once the
+    server may have begun to work on it.
     """
 
     waiting: Waiting
@@ -124,13 +124,13 @@ class Patience:
 
     @property
     def remaining(self) -> float:
-        """Seconds left of the budget; negative once it is overdrawn."""
+        """Seconds left of the budget; negative once it is exceeded."""
         return self.terms.waiting.budget_s - self.elapsed
 
     def attempt_cap(self) -> float:
-        """The seconds that cap the next attempt's timeouts, `inf` for none.
+        """The upper limit of the next attempt's timeouts in seconds; `inf` stands for no limit.
 
-        Raises what the previous attempt met, if no budget is left for another.
+        Raises the previous attempt's error if no budget is left for another.
         """
         remaining, granted = self.remaining, self.last_attempt_granted
         self.last_attempt_granted = False
@@ -146,7 +146,7 @@ class Patience:
         )
 
     def after_failure(self, failure: Failure) -> float:
-        """The seconds to wait before the next attempt. Raises `SIEConnectionError` if there is to be none."""
+        """The seconds to wait before the next attempt. Raises `SIEConnectionError` if there will be none."""
         self.last_error = connection_error(failure, self.terms.server, self.terms.detour)
         self.last_error.__cause__ = failure.error
         begun = failure.kind in (TransportFault.LOST, TransportFault.WRITE_TIMEOUT)
@@ -156,7 +156,7 @@ class Patience:
         return self._jittered(min(_DELAY_S, self.remaining))
 
     def after_error(self, error: ErrorReply) -> float:
-        """The seconds to wait before the next attempt. Raises the error's exception if there is to be none."""
+        """The seconds to wait before the next attempt. Raises the error's exception if there will be none."""
         self.last_error = exception_for(error, self.terms.model)
         rule = _RULES.get((error.status, error.code)) or _RULES_BY_STATUS.get(error.status)
         delay = None if rule is None else rule(self, error)

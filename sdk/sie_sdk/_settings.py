@@ -1,4 +1,4 @@
-"""What a client was constructed with, checked and completed. The environment is read here and nowhere else."""
+"""A client's constructor arguments, checked and completed. The environment is read here and nowhere else."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def unpack(body: bytes) -> object:
 
 
 def unpack_plain(body: bytes) -> object:
-    """One body that has no business carrying arrays, such as an error. Raises `MalformedBody` and nothing else."""
+    """One body that must not contain arrays, such as an error. Raises `MalformedBody` and nothing else."""
     return _unpack(body)
 
 

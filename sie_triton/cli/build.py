@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sie_triton.compiler.build import BuildOptions, BuiltModel
     from sie_triton.planning.plan import GraphOptions
 
-# Measured on MiniLM; the promise that nobody has to re-embed is a cosine of 0.999.
+# Measured on MiniLM. We promise a cosine of 0.999, so that no index has to be rebuilt.
 INT8_REFUSAL = (
     "int8 graphs are not built: weights of 7 bits gave cosines down to 0.982 to float32, 8 bits down to 0.87, and a "
     "text's vector depended on what shared its batch"

@@ -112,8 +112,8 @@ def up(
     from sie_triton.serving.serve import check_embedded_device, check_prerequisites, serve_repository
 
     if os.environ.get("SIE_TRITON_TRITON_URL"):
-        say("`up` starts a tritonserver of its own: `SIE_TRITON_TRITON_URL` has no effect; `serve` heeds it")
-    # A port that is taken, a missing tritonserver or GPU should be told before minutes of building.
+        say("`up` starts a tritonserver of its own: `SIE_TRITON_TRITON_URL` has no effect; use `serve` instead")
+    # Report a taken port, a missing tritonserver or a missing GPU before minutes of building.
     check_prerequisites(host, port)
     check_embedded_device(device.value, {graph_format.value})
     graphs = graph_options(graph_format, layout, packing, precision, BOTH_DEVICES)

@@ -1,4 +1,4 @@
-"""What lies ready before tritonserver starts: its backend directory, its environment, a path that it can read."""
+"""Prepares a start of tritonserver: its backend directory, its environment, a path that it can read."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def assemble_backends(installation: Installation, folder: Path) -> None:
 
 
 def shell_safe_path(repository: Path, scratch: Path) -> Path:
-    """A path to the repository that a shell leaves as it is.
+    """A path to the repository that needs no quoting in a shell; a link in `scratch` if its own does.
 
-    tritonserver starts its stubs through a shell and quotes nothing: at a space in the path every stub dies, and the
-    server waits for them for ever.
+    tritonserver starts its stubs through a shell and quotes nothing: with a space in the path every stub dies, and
+    the server waits for them forever.
     """
     if re.fullmatch(r"[\w./:+@%-]+", str(repository), re.ASCII):
         return repository
@@ -63,7 +63,7 @@ def child_environment(installation: Installation, *, gpu: bool) -> dict[str, str
     environment["ORT_DISABLE_TELEMETRY"] = "1"
     # numpy's BLAS would start a thread a core in each stub; the stubs never call it.
     environment["OPENBLAS_NUM_THREADS"] = "1"
-    # Weights on huge pages where the system gives them to those who ask: one text takes 9 % less time, a full run 3 %.
+    # Weights on huge pages, if the system gives them on request: one text takes 9 % less time, a full run 3 %.
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if "glibc.malloc.hugetlb" not in tunables:
         environment["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))

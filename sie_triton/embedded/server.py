@@ -66,7 +66,7 @@ class ServerSpec:
 
 
 class TritonServer:
-    """A tritonserver from `start` to `stop`; not restartable, make another.
+    """A tritonserver from `start` to `stop`; to start again, make another.
 
     Not thread-safe, except that any thread may ask for `pid`, `poll()` and the ports.
     """
@@ -100,7 +100,7 @@ class TritonServer:
         return self._pid
 
     def start(self) -> None:
-        """Start tritonserver and return at once; `wait_ready` tells when it serves.
+        """Start tritonserver and return at once; call `wait_ready` to wait until it serves.
 
         Raises `DiagnosticError`: `SIE701` to `SIE704` (see `find_installation`), `SIE705` (a port), `SIE706`
         (no repository), `SIE707` (the process could not be started).
@@ -179,15 +179,15 @@ class TritonServer:
     def crashed_models(self) -> list[str]:
         """Models of which a process ended by itself, for instance for want of memory, since `start`.
 
-        tritonserver goes on to call such a model ready and answers its requests with errors for ever. It takes two
-        calls to notice: see `StubWatch`.
+        tritonserver continues to report such a model as ready and answers its requests with errors forever. It takes
+        two calls to notice: see `StubWatch`.
         """
         return self.stubs.crashed_models(self._pid) if self._pid else []
 
     def lost_its_locks(self) -> bool:
         """Whether tritonserver aborted because a lock in the memory that it shares with its stubs failed.
 
-        A fault of its Python backend that comes and goes with the machine's load: a second start mostly succeeds.
+        This is a fault of its Python backend that depends on the machine's load: a second start usually succeeds.
         """
         status = self.poll()
         return status is not None and status > 128 and logs.shows_lock_exception(self.spec.log_path)
@@ -263,7 +263,7 @@ class TritonServer:
         return command
 
     def _model_control(self) -> list[str]:
-        """On loopback a frontend may load and unload; whoever else can reach the port must not."""
+        """On loopback a frontend may load and unload models; beyond it, nobody may."""
         if self.spec.host != LOOPBACK and not self.spec.models:
             return ["--model-control-mode=none"]
         return ["--model-control-mode=explicit", *(f"--load-model={name}" for name in self.spec.models or ("*",))]
@@ -288,7 +288,7 @@ class TritonServer:
         return int(line)
 
     def _bury(self) -> None:
-        """The warden itself was killed: do its last duties."""
+        """Clean up in place of a warden that was killed."""
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What this machine has, and what `build` and `serve` would use of it."""
+"""Checks of this machine: what it has, and what `build` and `serve` would use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHARED_MEMORY_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report: what was looked at, and how it is. A problem has a `cure`, a note may have one."""
+    """One line of the report. A problem has a `cure`, a note may have one."""
 
     verdict: Verdict
     subject: str
@@ -35,7 +35,7 @@ class Check:
 
 
 def examine(port: int = 8080) -> Iterator[Check]:
-    """Look at everything that decides whether a build and a server work here. Starts nothing, downloads nothing."""
+    """Check everything that decides whether a build and a server work here. Starts nothing, downloads nothing."""
     yield Check("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield from _cores()
     yield from _memory()

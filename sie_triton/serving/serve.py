@@ -40,7 +40,7 @@ Announce = Callable[[str], None]
 
 log = logging.getLogger("sie_triton")
 
-# Starting the embedded server takes a few seconds; who waits longer wants to know for what.
+# The embedded server starts within a few seconds; a user who waits longer wants to know why.
 PATIENCE_S = 10.0
 LOG_NAME = "tritonserver.log"
 RUNTIMES = {"onnx": ("onnxruntime", "cpu"), "torchscript": ("torch", "export")}
@@ -80,7 +80,7 @@ def _unusable(what: str, error: OSError, hint: str) -> DiagnosticError:
 
 
 def check_prerequisites(host: str, port: int, *, embedded: bool = True) -> None:
-    """Raise `DiagnosticError` for what would stop `serve` later: a port that is taken, a missing tritonserver."""
+    """Raise `DiagnosticError` for anything that would stop `serve` later: a taken port, a missing tritonserver."""
     if embedded:
         find_installation()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -123,7 +123,7 @@ def serve_repository(
     """Serve until SIGINT or SIGTERM, then leave nothing running.
 
     `repository` is a folder; with `triton_url`, it may be an object store's URL.
-    Raises `DiagnosticError` if tritonserver cannot be started or is not worth restarting any more.
+    Raises `DiagnosticError` if tritonserver cannot be started, or has failed too often to be restarted.
     """
     if not manifest.models:
         raise DiagnosticError([_empty(repository)])
@@ -182,11 +182,11 @@ def serve_repository(
 
 
 def _make_server(**given: Any) -> uvicorn.Server:
-    """The frontend with the settings of the environment and what is given."""
+    """The frontend, with settings from the environment that `given` overrides."""
     try:
         settings = Settings.from_environment(**given)
         if settings.access_log or settings.log_format != "text":
-            # Asked for by name: it must not need `--verbose` besides.
+            # The user asked for these logs explicitly: they must not need `--verbose` as well.
             logs.configure(settings.log_format)
         return make_server(settings)
     except SettingsError as error:
@@ -197,13 +197,13 @@ def _make_server(**given: Any) -> uvicorn.Server:
 
 
 def choose_machine(manifest: Manifest, device: str, repository: str | Path, triton_url: str | None = None) -> str:
-    """`cpu`, `cuda` or `cuda-tensorrt`: what was asked for, or what computes: the embedded server's CPU, or what the
-    Triton at `triton_url` says of its models.
+    """The kind of machine to serve on: `cpu`, `cuda` or `cuda-tensorrt`.
 
-    Raises `DiagnosticError` if not every model of the repository is built for it, or if the embedded server cannot.
+    `auto` is the CPU for the embedded server, and otherwise what the Triton at `triton_url` says of its models. Raises
+    `DiagnosticError` if a model of the repository is not built for it, or if the embedded server cannot compute on it.
     """
     built = [set(entry.configs) for entry in manifest.built.values()]
-    # A repository that no build of ours recorded has one configuration, and the CPU is what it can be asked for.
+    # A repository without a record of builds has one configuration, which is taken to be for the CPU.
     common = set.intersection(*built) if built else {"cpu"}
     if device == "auto":
         device = "cpu" if triton_url is None else remote_machine(manifest, triton_url)
@@ -250,7 +250,7 @@ def check_embedded_device(device: str, formats: Collection[str]) -> None:
 def remote_machine(manifest: Manifest, triton_url: str) -> str:
     """What a running Triton computes on, by the configuration of a model with instances; `cpu` if it does not say.
 
-    One that cannot be asked now is not asked again: the frontend starts before its Triton may be there.
+    An unreachable Triton is not asked again: the frontend may start before its Triton does.
     """
     first = triton_url.split(",", maxsplit=1)[0].strip().removeprefix("http://").removeprefix("dns://").rstrip("/")
     # As the frontend's own connections to it, this one goes through no proxy.
@@ -272,9 +272,9 @@ def remote_machine(manifest: Manifest, triton_url: str) -> str:
 
 
 def config_name(manifest: Manifest, machine: str) -> str | None:
-    """The `--model-config-name` of a kind of machine; None if `config.pbtxt` is meant for every model.
+    """The `--model-config-name` for a kind of machine; None if every model uses its `config.pbtxt`.
 
-    A model whose default is meant has no file of that name, and Triton falls back on its `config.pbtxt`.
+    A model whose default configuration suits the machine has no file of that name; Triton then uses `config.pbtxt`.
     """
     return machine if any(entry.configs.get(machine) for entry in manifest.built.values()) else None
 
@@ -335,7 +335,7 @@ def _exit_on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _announce_ready(server: uvicorn.Server, manifest: Manifest, begun: float, announce: Announce) -> None:
-    """Wait until the models answer, then say where, how long it took, and what to paste."""
+    """Wait until the models answer, then announce the address, the time it took, and an example to paste."""
     frontend = server.config.app.state.frontend  # type: ignore[union-attr]
     patient_until = time.monotonic() + PATIENCE_S
     while not (server.started and frontend.ready):

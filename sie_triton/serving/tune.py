@@ -1,11 +1,11 @@
-"""`sie-triton tune`: how much a run should hold and how the cores are best used, measured on this machine.
+"""`sie-triton tune`: measures how much a run should hold and how to use the cores of this machine.
 
 Every setting runs the same rows through the frontend's own scheduler, with the graphs in this process: several
 one-threaded streams over one session behave as the server's instances do. Settings take turns, so that a busy machine
 disturbs all alike, and the median of the rounds counts.
 
-Sessions are those of the server that will serve: idle threads of the embedded one sleep, those of NVIDIA's spin, which
-costs streams of several threads each other's cores.
+Sessions are configured as on the server that will serve. Idle threads of the embedded server sleep; those of NVIDIA's
+spin, and then streams of several threads take each other's cores.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ Announce = Callable[[str], None]
 BUDGETS = (128, 256, 512, 1024, 2048)
 ROWS_PER_REQUEST = 64
 REQUESTS_AT_ONCE = 4
-# Lengths as texts have them: half below 55 tokens, one in twenty above 250, none beyond what a run of any budget holds.
+# A realistic distribution: half below 55 tokens, one in twenty above 250, none beyond the longest row.
 MEDIAN_LENGTH, SPREAD, LONGEST = 55, 0.9, 512
-# Settings closer than this cannot be told apart; of those the one with the shortest runs lets queries through soonest.
+# Settings closer than this count as equal; the one with the shortest runs lets queries through soonest.
 RESOLUTION = 0.03
 _SERVERS: Mapping[TimedServer, str] = {"embedded": "the embedded server", "nvidia": "NVIDIA's server"}
 
 
 @dataclass(frozen=True, slots=True)
 class RunSetting:
-    """What a run may cost in tokens, runs side by side, and threads in each."""
+    """A candidate: the limit of a run in tokens, the number of parallel runs, and the threads of each."""
 
     run_tokens: int
     streams: int
@@ -80,7 +80,7 @@ def tune_repository(
 ) -> list[Tuned]:
     """Measure every public model that has a configuration for CPUs, write what was chosen, publish.
 
-    Raises `DiagnosticError` if there is none, or if one computes in a format whose threads cannot be told apart.
+    Raises `DiagnosticError` if there is none, or if one has a format whose streams share one thread count.
     """
     names = [name for name, built in manifest.built.items() if "cpu" in built.configs]
     if not names:
@@ -112,7 +112,7 @@ def tune_repository(
 
 
 def candidates(cores: int, weight_bytes: int) -> Iterator[RunSetting]:
-    """Every budget with every way to fill the cores that does not copy large weights."""
+    """Every budget with every way to use all cores that does not copy large weights."""
     affordable = min(cores, MAX_INSTANCES, max(1, INSTANCE_WEIGHT_BYTES // max(1, weight_bytes)))
     shapes = sorted({(streams, cores // streams) for streams in {1, 2, affordable} if streams <= affordable})
     for run_tokens in BUDGETS:
@@ -121,7 +121,7 @@ def candidates(cores: int, weight_bytes: int) -> Iterator[RunSetting]:
 
 
 def choose(speeds: Mapping[RunSetting, float]) -> RunSetting:
-    """The shortest runs, and of those the most streams, among what is as fast as the fastest."""
+    """The setting with the shortest runs, then the most streams, among those as fast as the fastest."""
     best = max(speeds.values())
     good = [setting for setting, speed in speeds.items() if speed >= best * (1 - RESOLUTION)]
     return min(good, key=lambda setting: (setting.run_tokens, -setting.streams))
@@ -154,7 +154,7 @@ def measure_speeds(
 
 
 def sample_rows(model: Model, repository: Path, count: int = REQUESTS_AT_ONCE * ROWS_PER_REQUEST) -> list[Row]:
-    """The same rows every time: an English sentence over and over, cut at lengths as texts have them."""
+    """The same rows every time: a repeated English sentence, cut to a realistic distribution of lengths."""
     limit = min(LONGEST, model.tokenization.max_length)
     (ids,) = RowMaker(model, repository).tokenizer.encode([SENTENCE * (limit // 4 + 1)], limit)
     random_lengths = random.Random(count)
