@@ -135,40 +135,25 @@ def serve_repository(
     # Until uvicorn takes over, and again after it, a SIGTERM must run the `finally` below.
     signal.signal(signal.SIGTERM, _exit_on_signal)
     supervisor = None
-    failure: list[Diagnostic] = []
     server: uvicorn.Server | None = None
 
-    def changed(transition: Transition) -> None:
-        if transition.state is State.WAITING:
-            cause = transition.diagnostic.message if transition.diagnostic else ""
-            announce(f"{cause}; starting it again in {transition.delay:.1f} s")
-        if transition.state is State.FAILED:
-            failure.extend([transition.diagnostic] if transition.diagnostic else [])
-            if server is not None:
-                server.should_exit = True
+    def end_serving() -> None:
+        if server is not None:
+            server.should_exit = True
 
+    restarts = _Restarts(announce, end_serving)
     try:
         if triton_url is None:
             check_places(log_dir)
-            spec = ServerSpec(
-                Path(repository),
-                log_dir / LOG_NAME,
-                config_name=config_name(manifest, machine),
-                gpu=machine != "cpu",
-            )
-            supervisor = Supervisor(spec, on_change=changed)
-        server = _make_server(
-            repository=repository,
-            triton_url=supervisor.url if supervisor else triton_url,
-            host=host,
-            port=port,
-            device=machine,
-        )
+            name, gpu = config_name(manifest, machine), machine != "cpu"
+            spec = ServerSpec(Path(repository), log_dir / LOG_NAME, config_name=name, gpu=gpu)
+            supervisor = Supervisor(spec, on_change=restarts)
+        url = supervisor.url if supervisor else triton_url
+        server = _make_server(repository=repository, triton_url=url, host=host, port=port, device=machine)
         if supervisor is not None:
             supervisor.start()
-        threading.Thread(
-            target=_announce_ready, args=(server, manifest, begun, announce), name="announce-ready", daemon=True
-        ).start()
+        announcing = (server, manifest, begun, announce)
+        threading.Thread(target=_announce_ready, args=announcing, name="announce-ready", daemon=True).start()
         server.run()
     except KeyboardInterrupt:
         pass
@@ -177,8 +162,29 @@ def serve_repository(
             # A second Ctrl-C must not leave a server behind.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             supervisor.stop()
-    if failure:
-        raise DiagnosticError(failure)
+    restarts.raise_failure()
+
+
+class _Restarts:
+    """Follows a supervisor: announces every restart, and calls `give_up` once there will be no other."""
+
+    def __init__(self, announce: Announce, give_up: Callable[[], None]) -> None:
+        self._announce = announce
+        self._give_up = give_up
+        self._failure: list[Diagnostic] = []
+
+    def __call__(self, transition: Transition) -> None:
+        if transition.state is State.WAITING:
+            cause = transition.diagnostic.message if transition.diagnostic else ""
+            self._announce(f"{cause}; starting it again in {transition.delay:.1f} s")
+        if transition.state is State.FAILED:
+            self._failure += [transition.diagnostic] if transition.diagnostic else []
+            self._give_up()
+
+    def raise_failure(self) -> None:
+        """Raise `DiagnosticError` if the supervisor gave up."""
+        if self._failure:
+            raise DiagnosticError(self._failure)
 
 
 def _make_server(**given: Any) -> uvicorn.Server:
@@ -296,17 +302,12 @@ def serve_triton(
     check_whole(repository, manifest, graphs=True)
     machine = choose_machine(manifest, device, repository)
     ended = threading.Event()
-    failure: list[Diagnostic] = []
+    restarts = _Restarts(announce, ended.set)
 
     def changed(transition: Transition) -> None:
         if transition.state is State.READY:
             announce(f"tritonserver is ready: http://{host}:{http_port}")
-        if transition.state is State.WAITING:
-            cause = transition.diagnostic.message if transition.diagnostic else ""
-            announce(f"{cause}; starting it again in {transition.delay:.1f} s")
-        if transition.state is State.FAILED:
-            failure.extend([transition.diagnostic] if transition.diagnostic else [])
-            ended.set()
+        restarts(transition)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -326,8 +327,7 @@ def serve_triton(
         ended.wait()
     finally:
         supervisor.stop()
-    if failure:
-        raise DiagnosticError(failure)
+    restarts.raise_failure()
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
