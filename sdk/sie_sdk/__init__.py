@@ -7,8 +7,8 @@
     result = client.encode("BAAI/bge-small-en-v1.5", Item(text="The mitochondrion is the powerhouse of the cell."))
     vec = result["dense"]
 
-It stands in for SIE's own SDK as far as encode, score and the model list go: same names, bytes, results and
-exceptions. Where both are installed, the import finds SIE's own.
+It can replace SIE's own SDK for encode, score and the model list: same names, bytes, results and exceptions. If both
+are installed, the import finds SIE's own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The HTTP library: its clients by process and event loop, its requests, and its failures in our words.
+"""The HTTP library: its clients by process and event loop, its requests, and the mapping of its failures.
 
 A connection belongs to the process and the event loop that opened it. After `fork()` two processes hold the same
-sockets, and whoever reads first gets the other's answer; so a child opens connections of its own and lets go of its
-copies of the parent's descriptors. It never closes the connections themselves, which are still the parent's: no
-shutdown, no TLS farewell, no lock of the parent's pool.
+sockets, and the one that reads first gets the other's answer. So a child opens its own connections and releases its
+copies of the parent's descriptors. It never closes the connections themselves, which still belong to the parent: it
+sends no shutdown and no TLS close, and takes no lock of the parent's pool.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from weakref import WeakSet
 import httpx
 
 from sie_sdk._protocol import Send
-from sie_sdk._retry import Failure, FailureKind
-from sie_sdk._settings import Settings
+from sie_sdk._retry import Failure, TransportFault
+from sie_sdk._settings import ClientSettings
 from sie_sdk.errors import SIEConnectionError
 
 HttpClient = TypeVar("HttpClient")
@@ -36,17 +36,17 @@ _Inode = tuple[int, int]
 
 @dataclass(slots=True)
 class _Held(Generic[HttpClient]):
-    """What one process has: HTTP clients by event loop (None without), and its sockets' inodes by descriptor."""
+    """The HTTP clients of one process by event loop (None without one), and its sockets' inodes by descriptor."""
 
     clients: dict[Any, HttpClient] = field(default_factory=dict)
     sockets: dict[int, _Inode] = field(default_factory=dict)
 
 
 class Connections(Generic[HttpClient]):
-    """The HTTP clients behind one client of ours, made when they are first needed.
+    """The HTTP clients behind one SIE client, created when they are first needed.
 
-    Safe for any number of threads. There is no lock on purpose: one that another thread holds during `fork()` stays
-    locked in the child for ever. Single operations on dictionaries are atomic, and loops go over copies.
+    Thread-safe, deliberately without a lock: a lock that another thread holds during `fork()` stays locked in the
+    child forever. Single operations on dictionaries are atomic, and loops go over copies.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Connections(Generic[HttpClient]):
         given: HttpClient | None = None,
         running_loop: Callable[[], Any] = lambda: None,
     ) -> None:
-        """`make` makes a client, `given` is one of the caller's instead; `running_loop` tells where we are called."""
+        """`make` creates an HTTP client, `given` is the caller's own instead; `running_loop` returns the event loop."""
         self._make = make
         self._given = given
         self._running_loop = running_loop
@@ -68,7 +68,7 @@ class Connections(Generic[HttpClient]):
     def client(self) -> HttpClient:
         """The HTTP client of this process and event loop.
 
-        Raises `RuntimeError` once closed, `SIEConnectionError` where the caller's own HTTP client belongs to another
+        Raises `RuntimeError` once closed, and `SIEConnectionError` if the caller's own HTTP client belongs to another
         process.
         """
         if self._closed:
@@ -91,7 +91,7 @@ class Connections(Generic[HttpClient]):
         return client
 
     def saw(self, response: httpx.Response) -> None:
-        """Remember the socket that a response came by, so that a child can let go of it."""
+        """Remember the socket of a response, so that a forked child can release its copy."""
         stream = response.extensions.get("network_stream")
         connection = None if stream is None else stream.get_extra_info("socket")
         descriptor = -1 if connection is None else connection.fileno()
@@ -101,7 +101,7 @@ class Connections(Generic[HttpClient]):
             held.sockets[descriptor] = inode
 
     def shut(self) -> HttpClient | None:
-        """Allow no further calls; the HTTP client of this process and event loop, for the caller to close."""
+        """Refuse further calls; return the HTTP client of this process and event loop for the caller to close."""
         self._closed = True
         held = self._held.get(_process())
         if held is None:
@@ -109,7 +109,7 @@ class Connections(Generic[HttpClient]):
         return self._given if self._given is not None else held.clients.get(self._running_loop())
 
     def leave_to_parent(self) -> None:
-        """Give up what other processes hold, without touching their connections."""
+        """Drop the HTTP clients of other processes without touching their connections."""
         for owner in [process for process in list(self._held) if process != _process()]:
             held = self._held.pop(owner, None)
             if held is not None:
@@ -126,11 +126,11 @@ class Connections(Generic[HttpClient]):
 
 _everywhere: WeakSet[Connections[Any]] = WeakSet()
 _inherited: list[object] = []
-"""The parent's HTTP clients. Kept, because letting them be collected would let them clean up what is not theirs."""
+"""The parent's HTTP clients. Kept, because their finalizers would close connections that belong to the parent."""
 
 
 class _Lineage:
-    """How many forks lie between this process and the first: a grandchild may get the number of one that is gone."""
+    """Number of forks since the first process: a process id alone may be reused by a later descendant."""
 
     forks = 0
 
@@ -150,10 +150,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def _let_go(sockets: Mapping[int, _Inode]) -> None:
-    """Close this process's copies of the parent's sockets, and nothing that took their numbers since.
+    """Close this process's copies of the parent's sockets, but no file that has reused their numbers since.
 
-    The numbers go to the null device: the objects that hold them would close them again one day, and an event loop
-    that is asked to forget them must not find them in the `epoll` set that it shares with the parent.
+    The numbers are redirected to the null device: the objects that hold them will close them again some day, and an
+    event loop that removes them must not find them in the `epoll` set that it shares with the parent.
     """
     mine = [descriptor for descriptor, inode in list(sockets.items()) if _inode(descriptor) == inode]
     if not mine:
@@ -174,28 +174,28 @@ def _inode(descriptor: int) -> _Inode | None:
     return found.st_dev, found.st_ino
 
 
-def sync_maker(settings: Settings, max_connections: int | None) -> Callable[[], httpx.Client]:
-    """What makes HTTP clients for these settings."""
+def sync_maker(settings: ClientSettings, max_connections: int | None) -> Callable[[], httpx.Client]:
+    """A factory of synchronous HTTP clients with these settings; `max_connections` None sets no limit."""
     arguments = _arguments(settings, max_connections)
     return lambda: httpx.Client(**arguments)
 
 
-def async_maker(settings: Settings, max_connections: int | None) -> Callable[[], httpx.AsyncClient]:
-    """What makes HTTP clients for asyncio and these settings."""
+def async_maker(settings: ClientSettings, max_connections: int | None) -> Callable[[], httpx.AsyncClient]:
+    """A factory of asyncio HTTP clients with these settings; `max_connections` None sets no limit."""
     arguments = _arguments(settings, max_connections)
     return lambda: httpx.AsyncClient(**arguments)
 
 
 def _import_all() -> None:
-    """Import now what the HTTP library imports when it first connects.
+    """Import now what the HTTP library would import when it first connects.
 
-    A child that is forked while a thread of the parent imports waits for that import for ever.
+    A child that is forked while a thread of the parent is importing waits for that import forever.
     """
     importlib.import_module("httpcore")
     codecs.lookup("idna")
 
 
-def _arguments(settings: Settings, max_connections: int | None) -> dict[str, Any]:
+def _arguments(settings: ClientSettings, max_connections: int | None) -> dict[str, Any]:
     _import_all()
     if max_connections is None:
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
@@ -219,8 +219,11 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def adopt(http_client: _Adopted, settings: Settings, max_connections: int | None) -> _Adopted:
-    """The caller's client with our headers, if it is one that keeps them where they belong. Raises `ValueError`."""
+def adopt(http_client: _Adopted, settings: ClientSettings, max_connections: int | None) -> _Adopted:
+    """The caller's HTTP client with our headers added.
+
+    Raises `ValueError` if it has another base URL, is closed, follows redirects, or cannot take `max_connections`.
+    """
     if str(http_client.base_url).rstrip("/") != str(httpx.URL(settings.base_url)).rstrip("/"):
         raise ValueError("http_client base URL must match base_url")
     if http_client.is_closed or http_client.follow_redirects:
@@ -232,7 +235,7 @@ def adopt(http_client: _Adopted, settings: Settings, max_connections: int | None
 
 
 def request(http: httpx.Client | httpx.AsyncClient, send: Send) -> httpx.Request:
-    """The request that a flow wants sent. Raises `ValueError` for a model id that makes no URL."""
+    """Build the request that a flow yields. Raises `ValueError` if the model id makes no valid URL."""
     timeout = httpx.Timeout(send.read_timeout_s, connect=send.connect_timeout_s)
     try:
         return http.build_request(send.method, send.url, content=send.body, headers=dict(send.headers), timeout=timeout)
@@ -241,25 +244,25 @@ def request(http: httpx.Client | httpx.AsyncClient, send: Send) -> httpx.Request
 
 
 EXCHANGE_ERRORS = httpx.RequestError
-"""What the HTTP library raises where an exchange ends without a reply."""
+"""Exceptions of the HTTP library for an exchange that ended without a reply."""
 
-KINDS: Mapping[type[httpx.RequestError], FailureKind] = {
-    httpx.ConnectError: FailureKind.CONNECT,
-    httpx.ConnectTimeout: FailureKind.CONNECT,
-    httpx.PoolTimeout: FailureKind.CONNECT,
-    httpx.WriteTimeout: FailureKind.WRITE_TIMEOUT,
-    httpx.ReadTimeout: FailureKind.READ_TIMEOUT,
-    httpx.RemoteProtocolError: FailureKind.LOST,
-    httpx.ReadError: FailureKind.LOST,
-    httpx.WriteError: FailureKind.LOST,
+KINDS: Mapping[type[httpx.RequestError], TransportFault] = {
+    httpx.ConnectError: TransportFault.CONNECT,
+    httpx.ConnectTimeout: TransportFault.CONNECT,
+    httpx.PoolTimeout: TransportFault.CONNECT,
+    httpx.WriteTimeout: TransportFault.WRITE_TIMEOUT,
+    httpx.ReadTimeout: TransportFault.READ_TIMEOUT,
+    httpx.RemoteProtocolError: TransportFault.LOST,
+    httpx.ReadError: TransportFault.LOST,
+    httpx.WriteError: TransportFault.LOST,
 }
-"""What each failure means; those that are not named are `OTHER`."""
+"""The kind of each exception; any other is `OTHER`."""
 
 
 def failure(error: httpx.RequestError) -> Failure:
-    """An exchange that ended without a reply."""
-    kind = KINDS.get(type(error), FailureKind.OTHER)
-    return Failure(kind, error, transient=kind is not FailureKind.CONNECT or _is_transient(error))
+    """The `Failure` for an exception of the HTTP library."""
+    kind = KINDS.get(type(error), TransportFault.OTHER)
+    return Failure(kind, error, transient=kind is not TransportFault.CONNECT or _is_transient(error))
 
 
 _TRANSIENT_ERRNOS = frozenset(
@@ -277,7 +280,7 @@ _TRANSIENT_ERRNOS = frozenset(
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Whether connecting may work later. A bad certificate or an unknown host will not mend itself."""
+    """Whether connecting may work later. A bad certificate or an unknown host will not fix itself."""
     if isinstance(error, ssl.SSLError):
         return False
     if isinstance(error, OSError) and error.errno is not None:

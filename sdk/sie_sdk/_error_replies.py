@@ -1,4 +1,4 @@
-"""Error bodies into exceptions."""
+"""Turns error replies into the SDK's exceptions."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class ErrorReply:
 
 
 def read_error(reply: Reply, detour: str = "") -> ErrorReply:
-    """What a reply of status 400 and above says; a body that says nothing is an error all the same.
+    """The content of a reply of status 400 and above; a body without content is still an error.
 
-    `detour` names the proxy on the way, which is told where the reply may be the proxy's own.
+    `detour` names the proxy on the way; messages include it if the reply may be the proxy's own.
     """
     fields, message = _error_body(reply)
     if detour and not fields:
@@ -153,7 +153,7 @@ def _error_body(reply: Reply) -> tuple[Mapping[str, Any], str]:
     if MSGPACK in reply.headers.get("content-type", ""):
         try:
             body = _wire.unpack_plain(reply.body)
-        except _wire.WireError:
+        except _wire.MalformedBody:
             body = None
     else:
         body = json_value(reply.body)

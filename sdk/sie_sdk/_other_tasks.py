@@ -1,4 +1,4 @@
-"""Results of the tasks that SIE's servers have and sie-triton's has not, as `sie_sdk.types` exports them."""
+"""Results of the tasks that only SIE's own servers offer, as `sie_sdk.types` exports them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Entity(TypedDict, total=False):
 
 
 class Relation(TypedDict):
-    """What joins two entities."""
+    """A typed connection between two entities."""
 
     head: str
     tail: str
@@ -51,7 +51,7 @@ ObjectResult = DetectedObject
 
 
 class ExtractItemErrorDetail(TypedDict):
-    """Why one item of a batch was not extracted from."""
+    """Why extraction failed for one item of a batch."""
 
     code: str
     message: str
@@ -72,7 +72,7 @@ class ExtractResult(TypedDict, total=False):
 
 
 class PromptTokensDetails(TypedDict):
-    """How many tokens of the prompt the server had computed before."""
+    """How many tokens of the prompt the server had cached."""
 
     cached_tokens: int
 

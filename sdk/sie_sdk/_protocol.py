@@ -1,7 +1,7 @@
 """SIE's protocol without I/O: what to send, how to read what comes back, when to try again.
 
 A flow is a generator. It yields `Send` and receives a `Reply` or a `Failure`; it yields `Sleep` and receives None;
-it returns the result or raises the call's exception. Whoever drives a flow needs to know nothing else, so that the
+it returns the result or raises the call's exception. The code that drives a flow needs to know nothing else, so the
 synchronous and the asynchronous client cannot differ.
 """
 
@@ -18,8 +18,8 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 from sie_sdk import _results, _wire
 from sie_sdk._error_replies import exception_for, read_error
 from sie_sdk._reply import Reply
-from sie_sdk._retry import BUDGET_S, Failure, FailureKind, Patience, Terms, Timing, Waiting, connection_error
-from sie_sdk._settings import MSGPACK, Settings, origin_of, split_gpu
+from sie_sdk._retry import BUDGET_S, Failure, Patience, RetryTiming, Terms, TransportFault, Waiting, connection_error
+from sie_sdk._settings import MSGPACK, ClientSettings, origin_of, split_gpu
 from sie_sdk.errors import ProvisioningError, RequestError, SIEConnectionError
 from sie_sdk.images import wire_item
 
@@ -64,8 +64,8 @@ Flow = Generator[Send | Sleep, Outcome | None, T]
 class Protocol:
     """The calls of one client. `names_model` puts the served model's id into encode results."""
 
-    settings: Settings
-    timing: Timing
+    settings: ClientSettings
+    timing: RetryTiming
     names_model: bool
 
     def encode(
@@ -174,7 +174,7 @@ class Protocol:
     def wait_for_capacity(
         self, gpu: str, *, model: str | None, timeout_s: float | None, poll_interval_s: float
     ) -> Flow[CapacityInfo]:
-        """Encode once if a model is named, otherwise poll `/health` until a worker with this GPU is there."""
+        """Encode once if a model is named; otherwise poll `/health` until a worker with this GPU is available."""
         budget_s = BUDGET_S if timeout_s is None else timeout_s
         if model:
             yield from self.encode(
@@ -203,7 +203,7 @@ class Protocol:
             yield Sleep(min(poll_interval_s, budget_s - elapsed))
 
     def _infer_elsewhere(self, task: str, model: str, url: str, body: bytes, terms: Terms, **how: Any) -> Flow[Reply]:
-        """`_infer` for a task that sie-triton's server has not: a server that knows no such route is explained."""
+        """`_infer` for a task that sie-triton's server does not have; explains a server's missing route."""
         try:
             return (yield from self._infer(url, body, terms, **how))
         except RequestError as error:
@@ -226,7 +226,7 @@ class Protocol:
         headers: Mapping[str, str] | None = None,
         read_timeout_s: float | None = None,
     ) -> Flow[Reply]:
-        """POST until a reply below 400 comes or the patience ends."""
+        """POST until a reply below 400 arrives or `Patience` gives up."""
         headers = {**(headers or {}), **self.settings.routing_headers(terms.waiting.gpu)}
         patience = Patience(terms, self.timing)
         level = logging.WARNING
@@ -244,7 +244,7 @@ class Protocol:
                 delay = patience.after_error(error)
             else:
                 return outcome
-            # Whoever waits for minutes wants to know why; once per call is enough.
+            # A caller who waits for minutes wants to know why; one warning per call is enough.
             logger.log(
                 level,
                 "%s from %s; trying again in %.1f s, for %.0f s at most",
@@ -276,7 +276,7 @@ class Protocol:
         raise ProvisioningError(f"Provisioning result remained in flight after {MAX_CONTINUATIONS} continuation hops")
 
     def _continuation(self, reply: Reply) -> str | None:
-        """Where the result of this very request will be, if the reply is a 303 that says so and stays at home."""
+        """The URL of this request's result, if the reply is a 303 to the same origin that names one."""
         if reply.status != 303:
             return None
         base = self.settings.base_url + "/"
@@ -292,7 +292,7 @@ class Protocol:
     def _get(self, url: str) -> Flow[Reply]:
         outcome = yield from self._exchange("GET", url, {"Accept": JSON}, None, inf)
         if isinstance(outcome, Failure):
-            if outcome.kind is FailureKind.READ_TIMEOUT:
+            if outcome.kind is TransportFault.READ_TIMEOUT:
                 raise SIEConnectionError(f"Request timed out{self.settings.detour}: {outcome.error}") from outcome.error
             raise connection_error(outcome, self.settings.server, self.settings.detour) from outcome.error
         if outcome.status >= 400:

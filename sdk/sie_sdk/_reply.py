@@ -1,4 +1,4 @@
-"""A response without the HTTP library, and what its headers say."""
+"""A response independent of the HTTP library, and the metadata in its headers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reply:
 
 
 def json_value(body: bytes) -> object:
-    """The decoded JSON, or None for what is none."""
+    """The decoded JSON, or None if the body is not JSON."""
     try:
         value: object = json.loads(body)
     except (ValueError, RecursionError):
@@ -36,7 +36,7 @@ def json_value(body: bytes) -> object:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """`Retry-After` in seconds, from a number or an HTTP date; None if it is absent or means nothing."""
+    """`Retry-After` in seconds, from a number or an HTTP date; None if it is absent or invalid."""
     text = headers.get("retry-after")
     if not text:
         return None

@@ -1,4 +1,4 @@
-"""What the response headers say, as `sie_sdk.types` exports it."""
+"""Metadata from the response headers, as `sie_sdk.types` exports it."""
 
 from __future__ import annotations
 

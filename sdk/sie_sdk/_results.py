@@ -1,4 +1,4 @@
-"""Success bodies into results."""
+"""Turns the bodies of successful replies into the results that the clients return."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _encode_results(
 ) -> list[EncodeResult]:
     entries, timing, served = _list(body, "items"), body.get("timing"), body.get("model")
     if timing is not None and not isinstance(timing, dict):
-        raise _wire.WireError("`timing` is not a map")
+        raise _wire.MalformedBody("`timing` is not a map")
     metadata = request_metadata(reply.headers)
     results = []
     for entry in entries:
@@ -127,7 +127,7 @@ def _encode_results(
 
 def _encode_result(entry: object) -> EncodeResult:
     if not isinstance(entry, dict):
-        raise _wire.WireError("an entry of `items` is not a map")
+        raise _wire.MalformedBody("an entry of `items` is not a map")
     result: EncodeResult = {}
     if "id" in entry:
         result["id"] = entry["id"]
@@ -145,9 +145,9 @@ def _encode_result(entry: object) -> EncodeResult:
 def _score_result(body: dict[str, Any], reply: Reply) -> ScoreResult:
     scores = _list(body, "scores")
     if not isinstance(body.get("model"), str):
-        raise _wire.WireError("`model` is missing")
+        raise _wire.MalformedBody("`model` is missing")
     if not all(isinstance(entry, dict) and {"item_id", "score", "rank"} <= entry.keys() for entry in scores):
-        raise _wire.WireError("an entry of `scores` lacks `item_id`, `score` or `rank`")
+        raise _wire.MalformedBody("an entry of `scores` lacks `item_id`, `score` or `rank`")
     result: ScoreResult = {
         "model": body["model"],
         "scores": [{"item_id": s["item_id"], "score": s["score"], "rank": s["rank"]} for s in scores],
@@ -164,7 +164,7 @@ def _extract_results(body: dict[str, Any], reply: Reply, model: str, items: Sequ
     metadata, results = request_metadata(reply.headers), []
     for entry in _list(body, "items"):
         if not isinstance(entry, dict):
-            raise _wire.WireError("an entry of `items` is not a map")
+            raise _wire.MalformedBody("an entry of `items` is not a map")
         found = {key: list(entry.get(key) or ()) for key in _EXTRACTED}
         found.update({key: entry[key] for key in ("id", "data", "error") if entry.get(key) is not None})
         if isinstance(body.get("model"), str) and body["model"]:
@@ -191,14 +191,14 @@ def _attach(
 def _array(output: object, key: str) -> NDArray[Any]:
     values = output.get(key) if isinstance(output, dict) else None
     if not isinstance(values, np.ndarray):
-        raise _wire.WireError(f"`{key}` of an output is not an array")
+        raise _wire.MalformedBody(f"`{key}` of an output is not an array")
     return values
 
 
 def _list(body: dict[str, Any], key: str) -> list[Any]:
     value = body.get(key)
     if not isinstance(value, list):
-        raise _wire.WireError(f"`{key}` is not a list")
+        raise _wire.MalformedBody(f"`{key}` is not a list")
     return value
 
 
@@ -265,7 +265,7 @@ def _read_msgpack(reply: Reply, owner: str, read: Callable[[dict[str, Any]], T])
         body = _wire.unpack(reply.body)
         if isinstance(body, dict):
             return read(body)
-    except _wire.WireError as error:
+    except _wire.MalformedBody as error:
         raise _malformed(reply, owner, "MessagePack") from error
     raise RequestError(
         f"Unexpected {owner} response shape: {type(body).__name__} ({_outline(reply)})",
@@ -303,7 +303,7 @@ _NAMED_MEDIA_TYPES = frozenset({"application/json", MSGPACK, "application/proble
 
 
 def _outline(reply: Reply) -> str:
-    """The reply without anything that its sender could have put into a log on purpose."""
+    """The reply, stripped of anything with which a sender could forge log lines."""
     media_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in _NAMED_MEDIA_TYPES:
         media_type = "other" if "/" in media_type else "unknown"

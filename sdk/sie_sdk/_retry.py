@@ -48,14 +48,14 @@ _JITTER = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """The clock in seconds and the dice. Tests bring their own."""
+class RetryTiming:
+    """A clock in seconds and a source of jitter. Tests pass their own."""
 
     clock: Callable[[], float] = time.monotonic
     uniform: Callable[[float, float], float] = random.uniform
 
 
-class FailureKind(Enum):
+class TransportFault(Enum):
     """How an exchange ended without a reply."""
 
     CONNECT = "connect"
@@ -67,9 +67,9 @@ class FailureKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An exchange without a reply. `transient` is false where another attempt would fail the same way."""
+    """An exchange without a reply. `transient` is false if another attempt would fail in the same way."""
 
-    kind: FailureKind
+    kind: TransportFault
     error: Exception
     transient: bool = True
 
@@ -88,8 +88,8 @@ class Waiting:
 class Terms:
     """A call's choices with the names that messages need, and whether it waits for LoRAs.
 
-    `detour` names the proxy, if there is one. `repeatable` is false where a request that the server may have begun to
-    work on must not be sent again.
+    `detour` names the proxy, if there is one. `repeatable` is false if a request must not be sent again once the
+    server may have begun to work on it.
     """
 
     waiting: Waiting
@@ -107,7 +107,7 @@ class Patience:
     """The retries of one call: how much of the budget and of each kind of retry is left."""
 
     terms: Terms
-    timing: Timing
+    timing: RetryTiming
     started: float = field(init=False)
     lora_retries: int = 0
     oom_retries: int = 0
@@ -124,13 +124,13 @@ class Patience:
 
     @property
     def remaining(self) -> float:
-        """Seconds left of the budget; negative once it is overdrawn."""
+        """Seconds left of the budget; negative once it is exceeded."""
         return self.terms.waiting.budget_s - self.elapsed
 
     def attempt_cap(self) -> float:
-        """The seconds that cap the next attempt's timeouts, `inf` for none.
+        """The upper limit of the next attempt's timeouts in seconds; `inf` stands for no limit.
 
-        Raises what the previous attempt met, if no budget is left for another.
+        Raises the previous attempt's error if no budget is left for another.
         """
         remaining, granted = self.remaining, self.last_attempt_granted
         self.last_attempt_granted = False
@@ -146,17 +146,17 @@ class Patience:
         )
 
     def after_failure(self, failure: Failure) -> float:
-        """The seconds to wait before the next attempt. Raises `SIEConnectionError` if there is to be none."""
+        """The seconds to wait before the next attempt. Raises `SIEConnectionError` if there will be none."""
         self.last_error = connection_error(failure, self.terms.server, self.terms.detour)
         self.last_error.__cause__ = failure.error
-        begun = failure.kind in (FailureKind.LOST, FailureKind.WRITE_TIMEOUT)
-        retried = failure.kind is FailureKind.CONNECT or (begun and self.terms.repeatable)
+        begun = failure.kind in (TransportFault.LOST, TransportFault.WRITE_TIMEOUT)
+        retried = failure.kind is TransportFault.CONNECT or (begun and self.terms.repeatable)
         if not (retried and failure.transient and self.terms.waiting.wait_for_capacity) or self.remaining <= 0:
             raise self.last_error
         return self._jittered(min(_DELAY_S, self.remaining))
 
     def after_error(self, error: ErrorReply) -> float:
-        """The seconds to wait before the next attempt. Raises the error's exception if there is to be none."""
+        """The seconds to wait before the next attempt. Raises the error's exception if there will be none."""
         self.last_error = exception_for(error, self.terms.model)
         rule = _RULES.get((error.status, error.code)) or _RULES_BY_STATUS.get(error.status)
         delay = None if rule is None else rule(self, error)
@@ -280,19 +280,19 @@ def connection_error(failure: Failure, server: str, detour: str = "") -> SIEConn
     words alone.
     """
     error, name = failure.error, type(failure.error).__name__
-    if failure.kind is FailureKind.CONNECT:
+    if failure.kind is TransportFault.CONNECT:
         return SIEConnectionError(f"Failed to connect to {server}: {error}")
-    if failure.kind is FailureKind.LOST:
+    if failure.kind is TransportFault.LOST:
         return SIEConnectionError(
             f"Connection lost mid-request{detour} ({name}); the peer closed the connection before sending a complete "
             f"response: {error}"
         )
-    if failure.kind is FailureKind.READ_TIMEOUT:
+    if failure.kind is TransportFault.READ_TIMEOUT:
         return SIEConnectionError(
             f"Request timed out waiting for the response{detour} ({name}). Not retried because the server may already "
             f"be processing the request; increase the read timeout for slow calls: {error}"
         )
-    if failure.kind is FailureKind.WRITE_TIMEOUT:
+    if failure.kind is TransportFault.WRITE_TIMEOUT:
         return SIEConnectionError(f"Request timed out{detour}: {error}")
     return SIEConnectionError(f"the exchange with {server} failed ({name}): {error}")
 

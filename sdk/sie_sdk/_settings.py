@@ -1,4 +1,4 @@
-"""What a client was constructed with, checked and completed. The environment is read here and nowhere else."""
+"""A client's constructor arguments, checked and completed. The environment is read here and nowhere else."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Origin = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ClientSettings:
     """A client's configuration with nothing left to decide. Times are in seconds, `headers` go with every request."""
 
     base_url: str
@@ -119,7 +119,7 @@ def resolve_settings(
     remote: Literal["forbid"] | None,
     environ: Mapping[str, str] = os.environ,
     proxies: Mapping[str, str] | None = None,
-) -> Settings:
+) -> ClientSettings:
     """Check and complete what a client's constructor was given.
 
     `proxies` are by scheme, with the exceptions under `no`; None means what the environment or the system says.
@@ -139,7 +139,7 @@ def resolve_settings(
         headers["X-SIE-Remote"] = remote
     # Not left to the HTTP library, which would offer whatever decoders happen to be installed.
     headers["Accept-Encoding"] = "gzip, deflate"
-    return Settings(
+    return ClientSettings(
         base_url=base_url,
         headers=headers | _edge_headers(base_url_headers, base_url),
         connect_timeout_s=_first(connect_timeout_s, timeout_s, CONNECT_TIMEOUT_S),

@@ -32,7 +32,7 @@ DTYPES = frozenset({"|b1", "|i1", "|u1", *(order + code for order in "<>" for co
 MAX_DIMS = 8
 
 
-class WireError(ValueError):
+class MalformedBody(ValueError):
     """A body that breaks the format. The message never quotes the body."""
 
 
@@ -47,26 +47,26 @@ def pack(value: object) -> bytes:
 
 
 def unpack(body: bytes) -> object:
-    """One response body; arrays are read-only views over `body`. Raises `WireError` and nothing else."""
+    """One response body; arrays are read-only views over `body`. Raises `MalformedBody` and nothing else."""
     return _unpack(body, object_hook=_decode)
 
 
 def unpack_plain(body: bytes) -> object:
-    """One body that has no business carrying arrays, such as an error. Raises `WireError` and nothing else."""
+    """One body that must not contain arrays, such as an error. Raises `MalformedBody` and nothing else."""
     return _unpack(body)
 
 
 def _unpack(body: bytes, **hooks: Any) -> object:
     try:
         value: object = unpackb(body, raw=False, **hooks)
-    except WireError:
+    except MalformedBody:
         raise
     except (UnpackException, ValueError, TypeError, RecursionError) as error:
         reason = type(error).__name__
     else:
         return value
     # Outside the handler: exceptions of msgpack keep parts of the body, and `__context__` would keep them alive.
-    raise WireError(f"not MessagePack ({reason})")
+    raise MalformedBody(f"not MessagePack ({reason})")
 
 
 def _encode(value: object) -> dict[bytes, object]:
@@ -94,33 +94,33 @@ def _checked(dtype: np.dtype[Any]) -> str:
 def _decode(fields: dict[object, object]) -> object:
     if b"nd" not in fields:
         if b"complex" in fields:
-            raise WireError("complex numbers do not travel")
+            raise MalformedBody("complex numbers do not travel")
         return fields
     kind = fields.get(b"kind", b"")
     if not isinstance(kind, (bytes, str)) or kind:
-        raise WireError("only numeric arrays travel")
+        raise MalformedBody("only numeric arrays travel")
     name, data = fields.get(b"type"), fields.get(b"data")
     if not isinstance(name, str) or name not in DTYPES:
-        raise WireError("the array's dtype is not one that travels")
+        raise MalformedBody("the array's dtype is not one that travels")
     if not isinstance(data, bytes):
-        raise WireError("the array's data are not bytes")
+        raise MalformedBody("the array's data are not bytes")
     if fields[b"nd"] is True:
         return _array(np.dtype(name), fields.get(b"shape"), data)
     if fields[b"nd"] is False:
         return _array(np.dtype(name), [], data)[()]
-    raise WireError("`nd` is not a bool")
+    raise MalformedBody("`nd` is not a bool")
 
 
 def _array(dtype: np.dtype[Any], shape: object, data: bytes) -> NDArray[Any]:
     if not isinstance(shape, list) or len(shape) > MAX_DIMS:
-        raise WireError(f"the array's shape is not a list of at most {MAX_DIMS} dims")
+        raise MalformedBody(f"the array's shape is not a list of at most {MAX_DIMS} dims")
     if not all(type(dim) is int and dim >= 0 for dim in shape):
-        raise WireError("the array's dims are not integers from 0")
+        raise MalformedBody("the array's dims are not integers from 0")
     if prod(shape) * dtype.itemsize != len(data):
-        raise WireError("the array's data do not fill its shape")
+        raise MalformedBody("the array's data do not fill its shape")
     try:
         view: NDArray[Any] = np.ndarray(shape, dtype, buffer=data)
     except (ValueError, OverflowError):
         # An empty array may still claim dims beyond what NumPy can address.
-        raise WireError("the array's dims are too large") from None
+        raise MalformedBody("the array's dims are too large") from None
     return view

@@ -1,4 +1,4 @@
-"""From results to plain Python lists and dicts, as vector databases take them.
+"""Converts results to plain Python lists and dicts for vector databases.
 
 Every function takes a dictionary or an object with attributes of the same names.
 """

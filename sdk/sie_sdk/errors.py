@@ -139,7 +139,7 @@ class RelayUnavailableError(RequestError):
 
 
 class RateLimitError(RequestError):
-    """429 for as long as the budget lasted. `retry_after` is the server's last hint in seconds, or None."""
+    """429 until the budget ran out. `retry_after` is the server's last hint in seconds, or None."""
 
     def __init__(
         self,
@@ -176,9 +176,9 @@ class ServerError(SIEError):
 
 
 class ModelLoadFailedError(ServerError):
-    """502 `MODEL_LOAD_FAILED`: the server tried `attempts` times to load the model and says why it cannot.
+    """502 `MODEL_LOAD_FAILED`: the server tried `attempts` times to load the model and reports why it failed.
 
-    With `permanent` somebody has to mend the cause; without, a later call may succeed. Never retried.
+    With `permanent` somebody has to fix the cause; otherwise a later call may succeed. Never retried.
     """
 
     def __init__(
@@ -250,8 +250,8 @@ class EstimateUnroutableError(ServerError):
 class IncompleteBatchError(ServerError):
     """A 200 with `received` results for `expected` items, which cannot be matched by position.
 
-    `results` are those that came, as a good call returns them. `missing_ids` are the ids without a result, where
-    every item and every result had an id; otherwise None. There is no `status_code`: HTTP saw no error.
+    `results` are those that arrived, in the form that a successful call returns. `missing_ids` are the ids without a
+    result if every item and every result has an id, otherwise None. There is no `status_code`: the status was 200.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class GatedModelError(Exception):
-    """A checkpoint that the hub gives only to those who accepted its licence. Never raised here."""
+    """A checkpoint whose licence must be accepted on the hub first. This SDK never raises it."""
 
     def __init__(self, model_id: str, original_error: Exception) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Images as they travel: `{"data": <encoded bytes>, "format": "jpeg"}`.
+"""Images in their wire form: `{"data": <encoded bytes>, "format": "jpeg"}`.
 
 Encoded bytes stay as they are and are labelled by their first bytes. A path, an array or a Pillow image becomes
 JPEG of quality 95, which needs Pillow.
@@ -35,7 +35,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 
 
 def detect_format(data: bytes) -> str:
-    """The format that the first bytes announce. Raises `ValueError` where they announce none of ours."""
+    """The format of an image by its first bytes. Raises `ValueError` if it is none of the supported ones."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
     for signature, name in _SIGNATURES:
@@ -47,8 +47,8 @@ def detect_format(data: bytes) -> str:
 def wire_item(item: Any) -> Any:
     """The item as it travels: itself, or a copy with its images converted in place.
 
-    Raises `ValueError` for an image that is none or not of its declared format, `FileNotFoundError` for a path
-    that leads nowhere, `ImportError` where Pillow is needed and missing.
+    Raises `ValueError` for data that is not an image or not of its declared format, `FileNotFoundError` for a
+    path that does not exist, `ImportError` if Pillow is needed and missing.
     """
     if not isinstance(item, Mapping) or not item.get("images"):
         return item
@@ -111,7 +111,7 @@ def _open(image: Any) -> PillowImage:
             raise ValueError(f"Expected 2D (grayscale) or 3D (H,W,C) array, got {image.ndim}D")
         converted: PillowImage = _pillow("an array").fromarray(image)
         return converted
-    # Whoever holds a Pillow image has imported Pillow.
+    # If the caller holds a Pillow image, Pillow is imported already.
     loaded = sys.modules.get("PIL.Image")
     if loaded is not None and isinstance(image, loaded.Image):
         picture: PillowImage = image

@@ -1,4 +1,4 @@
-"""What goes into a call and what comes out, as typed dictionaries: `Item(text="…")` is a dict.
+"""Inputs and outputs of calls as typed dictionaries: `Item(text="…")` is a dict.
 
 Nothing is validated here; the server validates. Arrays are read-only and have the dtype that the server sent.
 """

@@ -1,10 +1,10 @@
-"""When there should be more pods: where requests wait.
+"""Autoscaling by waiting requests.
 
-Two queues, two signals. Items wait in the frontend, which sends Triton only what its instances compute plus one run:
-`sie_frontend_pending_items` grows there. In Triton that one run waits as soon as all instances are busy:
-`nv_inference_pending_request_count` is then near 1, never far above, so that its target lies below 1. More frontends
-send more runs, more runs wait in Triton, and Triton follows. Ensembles do not count their own requests as pending
-(measured), so the sum over a pod's models counts each once.
+There are two queues, and a signal for each. Items wait in the frontend, which sends Triton only what its instances
+compute plus one run: `sie_frontend_pending_items` grows there. In Triton that one run waits as soon as all instances
+are busy: `nv_inference_pending_request_count` is then near 1 and never far above, so its target lies below 1. More
+frontends send more runs, more runs wait in Triton, and Triton scales in turn. Ensembles do not count their own requests
+as pending (measured), so the sum over a pod's models counts each once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CALM_SECONDS = 300
 
 
 def triton_autoscaler(deployment: Deployment, target: str) -> list[Object]:
-    """Scales the Deployment `target`, whose pods are named after it, on requests that wait in Triton."""
+    """The autoscaler of the Deployment `target` by requests that wait in Triton; empty for `none`."""
     if deployment.autoscaler == "none":
         return []
     replicas = (deployment.triton_replicas, deployment.triton_max_replicas)
@@ -36,7 +36,7 @@ def triton_autoscaler(deployment: Deployment, target: str) -> list[Object]:
 
 
 def frontend_autoscaler(deployment: Deployment) -> list[Object]:
-    """Scales the frontends on items that wait in them, and on CPU, which tokenising takes."""
+    """The autoscaler of the frontends, by waiting items and by CPU, which tokenising uses; empty for `none`."""
     if deployment.autoscaler == "none":
         return []
     target = f"{deployment.name}-frontend"
@@ -56,7 +56,7 @@ def frontend_autoscaler(deployment: Deployment) -> list[Object]:
 
 
 def pending_query(deployment: Deployment, metric: str, target: str) -> str:
-    """PromQL: what waits in all pods of the Deployment `target`, averaged over a minute."""
+    """PromQL for the sum of `metric` over all pods of the Deployment `target`, averaged over a minute."""
     selector = f'namespace="{deployment.namespace}",pod=~"{target}-.+"'
     return f"sum(avg_over_time({metric}{{{selector}}}[1m]))"
 

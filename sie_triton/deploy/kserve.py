@@ -1,7 +1,7 @@
-"""KServe: an InferenceService in Standard mode with a Triton runtime of its own, and our frontends before it.
+"""KServe: an InferenceService in Standard mode with a Triton runtime of its own, and our frontends in front of it.
 
-The cluster's own `kserve-tritonserver` runtime is not used: its image is older than what a repository may need, it
-lets anybody load models, and its CPU and memory are the same for all. KServe's storage initializer fetches the
+The cluster's own `kserve-tritonserver` runtime is not used: its image may be older than a repository needs, it
+lets anybody load models, and its CPU and memory are fixed. KServe's storage initializer fetches the
 repository for Triton; the frontends read manifest and tokenizers from where it came from.
 """
 

@@ -1,4 +1,4 @@
-"""Plain Kubernetes: a Deployment of tritonservers and a Deployment of frontends before them."""
+"""Plain Kubernetes: a Deployment of tritonservers and a Deployment of frontends in front of them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def with_kustomization(deployment: Deployment, files: Files) -> Files:
 
 
 def storage(deployment: Deployment, size: RepositorySize) -> list[Object]:
-    """The claim, unless the repository lies in one that exists already, or in an object store."""
+    """The claim; empty if the repository is in a claim that exists already, or in an object store."""
     if not deployment.own_claim:
         return []
     spec: Object = {
@@ -77,7 +77,7 @@ def storage(deployment: Deployment, size: RepositorySize) -> list[Object]:
 
 
 def triton_deployment(deployment: Deployment, manifest: Manifest, size: RepositorySize) -> Object:
-    """tritonservers. On GPUs the old pod goes first: there is seldom a spare one for the new."""
+    """The Deployment of tritonservers. On GPUs the old pod stops first: there is seldom a spare GPU for the new."""
     surge = {"maxSurge": 1, "maxUnavailable": 0} if deployment.device == "cpu" else {"maxSurge": 0, "maxUnavailable": 1}
     return _deployment(deployment, "triton", deployment.triton_replicas, surge, triton_pod(deployment, manifest, size))
 
@@ -99,7 +99,7 @@ def frontend(deployment: Deployment, manifest: Manifest, size: RepositorySize, t
 
 
 def network_policies(deployment: Deployment, triton_labels: dict[str, str], triton_port: int) -> list[Object]:
-    """Only frontends reach Triton, only monitoring reads its metrics, nobody calls out but for the repository."""
+    """Only frontends reach Triton, only monitoring reads its metrics, nothing calls out except for the repository."""
     monitoring = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": deployment.monitoring_namespace}}
     }
@@ -126,7 +126,7 @@ def network_policies(deployment: Deployment, triton_labels: dict[str, str], trit
 
 
 def triton_service(deployment: Deployment, selector: dict[str, str], ports: dict[str, int]) -> Object:
-    """`NAME-triton`, headless: its name has the address of every ready tritonserver, which listens on `ports`."""
+    """`NAME-triton`, headless: its name resolves to every ready tritonserver, each listening on `ports`."""
     service = _service(deployment, "triton", selector, ports)
     service["spec"] = {"clusterIP": "None", **service["spec"]}
     for port in service["spec"]["ports"]:

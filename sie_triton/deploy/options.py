@@ -1,4 +1,4 @@
-"""What a deployment is told, checked before anything is rendered."""
+"""The options of a deployment, checked before anything is rendered."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class DeployOptions:
     """How a repository is to be served in a cluster.
 
     `source` is where the pods find the repository: `pvc://CLAIM[/FOLDER]`, `s3://BUCKET[/PREFIX]` or
-    `gs://BUCKET[/PREFIX]`; None stands for a claim of its own, rendered with the rest and to be filled by you.
-    `engine` is whose tritonserver runs: NVIDIA's container, or our CPU image; None chooses ours for plain Kubernetes
+    `gs://BUCKET[/PREFIX]`; None stands for a new claim, which is rendered with the rest and which you fill.
+    `engine` is the tritonserver to run: NVIDIA's container or our CPU image. None chooses ours for plain Kubernetes
     on the `cpu` from a claim, else NVIDIA's. `service_account` and `credentials_secret` (its keys become variables of
-    the environment) are for object storage. `monitoring_namespace` is whence Prometheus may read Triton's metrics.
+    the environment) are for object storage. Prometheus may read Triton's metrics from `monitoring_namespace`.
     """
 
     name: str = "sie-triton"
@@ -142,7 +142,7 @@ class DeployOptions:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """`DeployOptions` after `checked`: nothing in it is left to be chosen, and every name can be used."""
+    """`DeployOptions` after `checked`: every default is resolved and every name is valid."""
 
     name: str
     namespace: str

@@ -1,4 +1,4 @@
-"""The two pods of a deployment: what runs in them, as whom, and how one tells that it works.
+"""The two pods of a deployment: their containers, users and probes.
 
 Both satisfy the Pod Security Standard *restricted*. User 1000 is also the user of NVIDIA's image and of KServe's
 runtime; a repository is published world-readable.
@@ -64,7 +64,7 @@ TRITON_ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 def environment(variables: Mapping[str, str]) -> list[Object]:
-    """Variables as a container lists them."""
+    """Environment variables in the form of a container's `env` list."""
     return [{"name": name, "value": value} for name, value in variables.items()]
 
 
@@ -132,7 +132,7 @@ def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySiz
 
 
 def triton_arguments(deployment: Deployment, *, path: str | None = None, port: int = HTTP_PORT) -> list[str]:
-    """The command line behind the image's entry point; `path` is the repository, if not where `source` says."""
+    """The arguments after the image's entry point; `path` overrides where `source` says that the repository is."""
     path = path or repository_path(deployment)
     if deployment.engine == "embedded":
         return [
@@ -178,7 +178,7 @@ def triton_resources(deployment: Deployment, needs: Needs) -> Object:
 
 
 def container_security() -> Object:
-    """What every container gives up."""
+    """The `securityContext` of every container: no privileges, no capabilities, a read-only root file system."""
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -191,7 +191,7 @@ def container_security() -> Object:
 
 
 def pod_security() -> Object:
-    """As whom a pod's containers run."""
+    """The `securityContext` of every pod: the user and group of its containers."""
     return {
         "runAsNonRoot": True,
         "runAsUser": USER,
@@ -203,7 +203,7 @@ def pod_security() -> Object:
 
 
 def _claim_volume(deployment: Deployment) -> Object:
-    """The repository's claim, for reading."""
+    """The volume of the repository's claim, read-only."""
     return {
         "name": "repository",
         "persistentVolumeClaim": {"claimName": deployment.source.host, "readOnly": True},

@@ -1,4 +1,4 @@
-"""How much of a machine a repository needs, from the files and the configurations in it.
+"""How much CPU and memory a repository needs, from its files and its configurations.
 
 The memory estimate is meant to be safe, not tight. Measured on the CPU with all-MiniLM-L6-v2 (two encoder instances
 and a head, 87 MB of weights, batches of 16 x 256 tokens under load) the server held 606 MiB; the estimate is 1280.
@@ -52,7 +52,7 @@ class ModelSize:
 
 @dataclass(frozen=True, slots=True)
 class RepositorySize:
-    """What serving the repository takes. Ensembles compute nothing and are not among `models`."""
+    """The sizes that serving a repository depends on. `models` leaves out ensembles, which compute nothing."""
 
     models: tuple[ModelSize, ...]
     repository_bytes: int
@@ -69,7 +69,7 @@ class Needs:
 
     @property
     def memory_limit(self) -> int:
-        """Half as much again: beyond it something leaks, and a restart is the cure."""
+        """In bytes, one and a half times the request: a container beyond that leaks, and a restart helps."""
         return _rounded(self.memory * 3 // 2)
 
 
@@ -127,7 +127,7 @@ def triton_needs(size: RepositorySize, deployment: Deployment) -> Needs:
     for model in size.models:
         run = _HEAD_RUN if model.weight_bytes < _HEAD_WEIGHTS else _RUN
         memory += model.instances * (_PROCESS + int(model.weight_bytes * _WEIGHTS) + run)
-    # Models share the cores: whoever has work uses them.
+    # Models share the cores: the busy one uses them.
     cpus = max(((model.instances - model.express) * model.threads for model in size.models), default=1)
     shm = 0
     if deployment.engine == "embedded":
@@ -160,7 +160,7 @@ def _rounded(count: int, step: int = 128 * MIB) -> int:
 
 
 class _Config:
-    """The few numbers that are read from a `config.pbtxt` of ours."""
+    """The few numbers that sizing reads from one of our `config.pbtxt` files."""
 
     def __init__(self, text: str) -> None:
         self._values = FieldLines.read(text).values

@@ -1,4 +1,4 @@
-"""Rendered objects as files of YAML."""
+"""Writes rendered objects as YAML files."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _NOT_STRINGS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "
 def write_manifests(kind: Kind, repository: Path, out: Path, options: DeployOptions) -> list[Path]:
     """Render the manifests for the repository into the folder `out`, and return the files.
 
-    Files of an earlier rendering that this one does not have are removed; files of the same names that are not ours
-    are left as they are, and nothing is written. Raises `DiagnosticError`: `SIE603` (no repository), `SIE604` (no
+    Files that only an earlier rendering had are removed. If a file of the same name is not ours, nothing is written.
+    Raises `DiagnosticError`: `SIE603` (no repository), `SIE604` (no
     model in it), `SIE610` (files of it are missing), `SIE801` (an option), `SIE802` (somebody's file in the way).
     """
     try:
@@ -64,7 +64,7 @@ def write_manifests(kind: Kind, repository: Path, out: Path, options: DeployOpti
 
 
 def to_yaml(objects: list[dict[str, Any]]) -> str:
-    """Documents of YAML that every reader, of YAML 1.1 or 1.2, takes for the same."""
+    """The objects as YAML documents that readers of YAML 1.1 and 1.2 understand in the same way."""
     return yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000)
 
 

@@ -65,7 +65,7 @@ _BATCH_INPUT_KINDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class GraphTensor:
+class InferredTensor:
     """One input or output of a graph, after ONNX Runtime's shape inference.
 
     `datatype` is config.pbtxt's name (`TYPE_FP32`), or ONNX Runtime's own (`seq(tensor(float))`) where Triton has
@@ -84,8 +84,8 @@ class GraphTensor:
 
 def refusals(
     config: Mapping[str, Any],
-    inputs: Sequence[GraphTensor],
-    outputs: Sequence[GraphTensor],
+    inputs: Sequence[InferredTensor],
+    outputs: Sequence[InferredTensor],
     *,
     ir_version: int,
     opset: int,
@@ -178,7 +178,7 @@ def _parameter_refusals(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _type_refusals(tensors: Sequence[GraphTensor]) -> list[str]:
+def _type_refusals(tensors: Sequence[InferredTensor]) -> list[str]:
     return [
         f"the graph's `{tensor.name}` is a `{tensor.datatype}`; only dense tensors can pass through Triton"
         for tensor in tensors
@@ -187,7 +187,7 @@ def _type_refusals(tensors: Sequence[GraphTensor]) -> list[str]:
 
 
 def _input_refusals(
-    config: Mapping[str, Any], graph: Mapping[str, GraphTensor], overridable: Collection[str]
+    config: Mapping[str, Any], graph: Mapping[str, InferredTensor], overridable: Collection[str]
 ) -> list[str]:
     found = []
     rows = max_batch_size(config)
@@ -219,7 +219,7 @@ def _input_refusals(
     return found
 
 
-def _batch_input_refusals(config: Mapping[str, Any], graph: Mapping[str, GraphTensor]) -> list[str]:
+def _batch_input_refusals(config: Mapping[str, Any], graph: Mapping[str, InferredTensor]) -> list[str]:
     found = []
     inputs = {tensor["name"] for tensor in config.get("input", ())}
     for entry in config.get("batch_input", ()):
@@ -244,7 +244,7 @@ def _batch_input_refusals(config: Mapping[str, Any], graph: Mapping[str, GraphTe
     return found
 
 
-def _output_refusals(config: Mapping[str, Any], graph: Mapping[str, GraphTensor]) -> list[str]:
+def _output_refusals(config: Mapping[str, Any], graph: Mapping[str, InferredTensor]) -> list[str]:
     found = []
     scattered = batch_targets(config, "batch_output")
     for tensor in config.get("output", ()):
@@ -282,7 +282,7 @@ def _instance_refusals(config: Mapping[str, Any], gpu: bool) -> list[str]:
     ]
 
 
-def _datatype_refusals(role: str, tensor: Mapping[str, Any], graph: GraphTensor) -> list[str]:
+def _datatype_refusals(role: str, tensor: Mapping[str, Any], graph: InferredTensor) -> list[str]:
     datatype = tensor.get("data_type", "TYPE_INVALID")
     if datatype not in _SUPPORTED:
         return [f"{role} `{graph.name}` is {datatype}, which the backend does not support before release 26.03"]

@@ -12,7 +12,7 @@ _LISTENING = "0A"
 
 
 def free_port() -> int:
-    """A port that nobody listens on now; it is not reserved."""
+    """A port that is free now; it is not reserved."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
@@ -38,7 +38,7 @@ def port_problem(port: int, purpose: str) -> Diagnostic | None:
 
 
 def listener(port: int) -> str | None:
-    """`process ID (command line)` of whoever listens on `port`, None if nobody does or we may not know."""
+    """`process ID (command line)` of the process that listens on `port`; None if there is none or we may not see it."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:

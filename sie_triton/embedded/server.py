@@ -15,7 +15,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import select
 import shutil
 import signal
@@ -24,7 +23,6 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -32,19 +30,12 @@ from typing import IO
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded import logs, warden
 from sie_triton.embedded.installation import Installation, find_installation
+from sie_triton.embedded.launch import assemble_backends, child_environment, shell_safe_path
 from sie_triton.embedded.once import FOLDER_VARIABLE
 from sie_triton.embedded.ports import LOOPBACK, free_port, port_problem
+from sie_triton.embedded.stubs import StubWatch
 
-_BACKENDS = Path(__file__).parent / "backends"
 _WARDEN = Path(warden.__file__)
-# What a stub loads as a backend. From Python 3.12 on the stub's interpreter ignores PYTHONPATH, so the folders where
-# this process finds its packages are written down.
-_SHIM = """\
-import sys
-
-sys.path[:0] = [entry for entry in {path!r} if entry not in sys.path]
-from sie_triton.embedded.backends.{backend}.model import TritonPythonModel
-"""
 _SPAWN_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 
@@ -75,7 +66,7 @@ class ServerSpec:
 
 
 class TritonServer:
-    """A tritonserver from `start` to `stop`; not restartable, make another.
+    """A tritonserver from `start` to `stop`; to start again, make another.
 
     Not thread-safe, except that any thread may ask for `pid`, `poll()` and the ports.
     """
@@ -91,8 +82,7 @@ class TritonServer:
         self._pid: int | None = None
         self._scratch: Path | None = None
         self._served = spec.repository
-        self._stubs: dict[int, str] = {}
-        self._seen_dead: set[int] = set()
+        self.stubs = StubWatch(self._served)
 
     @property
     def url(self) -> str:
@@ -110,7 +100,7 @@ class TritonServer:
         return self._pid
 
     def start(self) -> None:
-        """Start tritonserver and return at once; `wait_ready` tells when it serves.
+        """Start tritonserver and return at once; call `wait_ready` to wait until it serves.
 
         Raises `DiagnosticError`: `SIE701` to `SIE704` (see `find_installation`), `SIE705` (a port), `SIE706`
         (no repository), `SIE707` (the process could not be started).
@@ -122,8 +112,9 @@ class TritonServer:
         self._check_ports()
         logs.rotate(self.spec.log_path)
         self._scratch = scratch = Path(tempfile.mkdtemp(prefix="sie-triton-"))
-        _assemble_backends(installation, scratch)
-        self._served = _without_a_shells_signs(self.spec.repository.resolve(), scratch)
+        assemble_backends(installation, scratch)
+        self._served = shell_safe_path(self.spec.repository.resolve(), scratch)
+        self.stubs = StubWatch(self._served)
         plan = {
             "command": self._command(installation, scratch),
             "prefix": self.shm_prefix,
@@ -136,7 +127,7 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(installation, gpu=self.spec.gpu) | {FOLDER_VARIABLE: str(scratch)},
+                env=child_environment(installation, gpu=self.spec.gpu) | {FOLDER_VARIABLE: str(scratch)},
                 start_new_session=True,
             )
         self._pid = self._read_pid(self._warden)
@@ -188,24 +179,15 @@ class TritonServer:
     def crashed_models(self) -> list[str]:
         """Models of which a process ended by itself, for instance for want of memory, since `start`.
 
-        tritonserver goes on to call such a model ready and answers its requests with errors for ever. It collects
-        the processes that it ends itself, at once; one that is still unburied at a second call has crashed.
+        tritonserver continues to report such a model as ready and answers its requests with errors forever. It takes
+        two calls to notice: see `StubWatch`.
         """
-        dead = set()
-        for pid in _children(self._pid) if self._pid else ():
-            model, alive = _stub(pid, self._served)
-            if not alive:
-                dead.add(pid)
-            elif model:
-                self._stubs[pid] = model
-        crashed = dead & self._seen_dead
-        self._seen_dead = dead
-        return sorted({self._stubs.get(pid, "unknown") for pid in crashed})
+        return self.stubs.crashed_models(self._pid) if self._pid else []
 
     def lost_its_locks(self) -> bool:
         """Whether tritonserver aborted because a lock in the memory that it shares with its stubs failed.
 
-        A fault of its Python backend that comes and goes with the machine's load: a second start mostly succeeds.
+        This is a fault of its Python backend that depends on the machine's load: a second start usually succeeds.
         """
         status = self.poll()
         return status is not None and status > 128 and logs.shows_lock_exception(self.spec.log_path)
@@ -281,7 +263,7 @@ class TritonServer:
         return command
 
     def _model_control(self) -> list[str]:
-        """On loopback a frontend may load and unload; whoever else can reach the port must not."""
+        """On loopback a frontend may load and unload models; beyond it, nobody may."""
         if self.spec.host != LOOPBACK and not self.spec.models:
             return ["--model-control-mode=none"]
         return ["--model-control-mode=explicit", *(f"--load-model={name}" for name in self.spec.models or ("*",))]
@@ -306,87 +288,13 @@ class TritonServer:
         return int(line)
 
     def _bury(self) -> None:
-        """The warden itself was killed: do its last duties."""
+        """Clean up in place of a warden that was killed."""
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signal.SIGKILL)
         warden.remove_regions(self.shm_prefix)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
-
-
-def _assemble_backends(installation: Installation, folder: Path) -> None:
-    """Lay out `folder` as tritonserver wants a backend directory: Triton's `python`, our `onnxruntime` and `pytorch`.
-
-    Copies, 3 MB in all: tritonserver refuses a library whose real path is elsewhere.
-    """
-    packages = [entry for entry in sys.path if entry and Path(entry).is_absolute()]
-    python = folder / "python"
-    shutil.copytree(installation.python_backend, python, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(installation.stub, python)
-    for model in _BACKENDS.glob("*/model.py"):
-        backend = folder / model.parent.name
-        backend.mkdir()
-        (backend / "model.py").write_text(_SHIM.format(path=packages, backend=backend.name))
-
-
-def _without_a_shells_signs(repository: Path, scratch: Path) -> Path:
-    """A path to the repository that a shell leaves as it is.
-
-    tritonserver starts its stubs through a shell and quotes nothing: at a space in the path every stub dies, and the
-    server waits for them for ever.
-    """
-    if re.fullmatch(r"[\w./:+@%-]+", str(repository), re.ASCII):
-        return repository
-    link = scratch / "repository"
-    link.symlink_to(repository)
-    return link
-
-
-def _environment(installation: Installation, *, gpu: bool) -> dict[str, str]:
-    """The child's environment: the stubs must find this interpreter and its library."""
-    environment = dict(os.environ)
-    libraries = [str(installation.libraries)]
-    if installation.libpython:
-        libraries.append(str(installation.libpython))
-    environment["LD_LIBRARY_PATH"] = _path_list(libraries, os.environ.get("LD_LIBRARY_PATH"))
-    environment["PATH"] = _path_list([str(Path(sys.executable).parent)], os.environ.get("PATH"))
-    if not gpu:
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    # ONNX Runtime would write an id of this machine below HOME and look up the host that collects its telemetry.
-    environment["ORT_DISABLE_TELEMETRY"] = "1"
-    # numpy's BLAS would start a thread a core in each stub; the stubs never call it.
-    environment["OPENBLAS_NUM_THREADS"] = "1"
-    # Weights on huge pages where the system gives them to those who ask: one text takes 9 % less time, a full run 3 %.
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if "glibc.malloc.hugetlb" not in tunables:
-        environment["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))
-    return environment
-
-
-def _children(parent: int) -> Iterator[int]:
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[1]) == parent:
-                yield int(process.name)
-
-
-def _stub(pid: int, repository: Path) -> tuple[str | None, bool]:
-    """The model that child `pid` serves, None if that cannot be told, and whether the child lives."""
-    process = Path("/proc") / str(pid)
-    try:
-        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-        arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return None, True  # collected between two looks
-    with contextlib.suppress(IndexError, ValueError):
-        return Path(arguments[1]).relative_to(repository).parts[0], state != "Z"
-    return None, state != "Z"
-
-
-def _path_list(first: list[str], rest: str | None) -> str:
-    return os.pathsep.join([*first, rest] if rest else first)
 
 
 def _open(stream: IO[bytes] | None) -> IO[bytes]:

@@ -1,4 +1,4 @@
-"""What this machine has, and what `build` and `serve` would use of it."""
+"""Checks of this machine: what it has, and what `build` and `serve` would use."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SHARED_MEMORY_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report; `cure` is set for problems."""
+class Check:
+    """One line of the report. A problem has a `cure`, a note may have one."""
 
     verdict: Verdict
     subject: str
@@ -34,9 +34,9 @@ class Finding:
     cure: str | None = None
 
 
-def examine(port: int = 8080) -> Iterator[Finding]:
-    """Look at everything that decides whether a build and a server work here. Starts nothing, downloads nothing."""
-    yield Finding("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+def examine(port: int = 8080) -> Iterator[Check]:
+    """Check everything that decides whether a build and a server work here. Starts nothing, downloads nothing."""
+    yield Check("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield from _cores()
     yield from _memory()
     yield from _packages()
@@ -45,51 +45,49 @@ def examine(port: int = 8080) -> Iterator[Finding]:
     yield from _checkpoints()
     problem = port_problem(port, "frontend")
     if problem:
-        yield Finding("problem", "port", problem.message, problem.hint)
+        yield Check("problem", "port", problem.message, problem.hint)
     else:
-        yield Finding("ok", "port", f"{port} is free")
+        yield Check("ok", "port", f"{port} is free")
 
 
-def _cores() -> Iterator[Finding]:
+def _cores() -> Iterator[Check]:
     cores = available_cores()
     shape = cpu_shape(cores, 0)
-    yield Finding(
+    yield Check(
         "ok",
         "cores",
         f"{cores} of {os.cpu_count()} may be used; a small model gets {shape.instances} instances "
         f"with {shape.threads} thread each",
     )
     if multiplies_bfloat16():
-        yield Finding(
+        yield Check(
             "ok",
             "bfloat16",
             "this CPU multiplies it: with `--format torchscript`, it is faster than float32",
         )
     else:
-        yield Finding("ok", "bfloat16", "this CPU does not multiply it: float32 is faster here")
+        yield Check("ok", "bfloat16", "this CPU does not multiply it: float32 is faster here")
 
 
-def _memory() -> Iterator[Finding]:
+def _memory() -> Iterator[Check]:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return
     sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    yield Finding(
-        "ok", "memory", f"{sizes['MemAvailable'] / 2**30:.1f} GiB available of {sizes['MemTotal'] / 2**30:.1f}"
-    )
+    yield Check("ok", "memory", f"{sizes['MemAvailable'] / 2**30:.1f} GiB available of {sizes['MemTotal'] / 2**30:.1f}")
     shared = Path("/dev/shm")
     if shared.is_dir():
         free = shutil.disk_usage(shared).free
         if free < SHARED_MEMORY_BYTES:
-            yield Finding(
+            yield Check(
                 "problem",
                 "/dev/shm",
                 f"{free / 2**20:.0f} MiB free",
                 "give the container more, as with `--shm-size=256m`",
             )
         else:
-            yield Finding("ok", "/dev/shm", f"{free / 2**20:.0f} MiB free")
+            yield Check("ok", "/dev/shm", f"{free / 2**20:.0f} MiB free")
 
 
 def _version(name: str) -> str | None:
@@ -99,45 +97,45 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[Check]:
     missing = [name for name in EXPORT if _version(name) is None]
     if missing:
-        yield Finding("note", "export", f"`build` needs {', '.join(missing)}", "`pip install 'sie-triton[export,cpu]'`")
+        yield Check("note", "export", f"`build` needs {', '.join(missing)}", "`pip install 'sie-triton[export,cpu]'`")
     else:
-        yield Finding("ok", "export", ", ".join(f"{name} {_version(name)}" for name in EXPORT))
+        yield Check("ok", "export", ", ".join(f"{name} {_version(name)}" for name in EXPORT))
     found = [name for name in RUNTIMES if _version(name)]
     if len(found) == len(RUNTIMES):
-        yield Finding(
+        yield Check(
             "problem",
             "onnxruntime",
             "both `onnxruntime` and `onnxruntime-gpu` are installed and overwrite each other's files",
             "uninstall both, then install the one you want",
         )
     elif found:
-        yield Finding("ok", "onnxruntime", f"{found[0]} {_version(found[0])}")
+        yield Check("ok", "onnxruntime", f"{found[0]} {_version(found[0])}")
     else:
-        yield Finding("problem", "onnxruntime", "not installed", "`pip install 'sie-triton[cpu]'`, or `[gpu]`")
+        yield Check("problem", "onnxruntime", "not installed", "`pip install 'sie-triton[cpu]'`, or `[gpu]`")
 
 
-def _tritonserver() -> Iterator[Finding]:
+def _tritonserver() -> Iterator[Check]:
     try:
         installation = find_installation()
     except DiagnosticError as error:
         for diagnostic in error.diagnostics:
-            yield Finding("problem", "tritonserver", diagnostic.message, diagnostic.hint)
+            yield Check("problem", "tritonserver", diagnostic.message, diagnostic.hint)
         return
-    yield Finding("ok", "tritonserver", str(installation.binary))
+    yield Check("ok", "tritonserver", str(installation.binary))
 
 
-def _gpus() -> Iterator[Finding]:
+def _gpus() -> Iterator[Check]:
     names = gpu_names()
     obstacle = gpu_obstacle("cuda", {"onnx"})
     if not names and obstacle:
-        yield Finding("ok", "gpu", "none; the embedded server computes on the CPU")
+        yield Check("ok", "gpu", "none; the embedded server computes on the CPU")
         return
     models = ", ".join(names) or "a driver, and no GPU that it names"
     if obstacle:
-        yield Finding(
+        yield Check(
             "note",
             "gpu",
             f"{models}; the embedded server computes on the CPU all the same: {obstacle}",
@@ -145,17 +143,17 @@ def _gpus() -> Iterator[Finding]:
             "image and `--triton-url`",
         )
     else:
-        yield Finding(
+        yield Check(
             "ok",
             "gpu",
             f"{models}; `serve --device cuda` computes ONNX graphs there, `--device auto` computes on the CPU",
         )
 
 
-def _checkpoints() -> Iterator[Finding]:
+def _checkpoints() -> Iterator[Check]:
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     endpoint = os.environ.get("HF_ENDPOINT") or "the default hub"
     offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "YES", "yes", "on", "ON")
     free = shutil.disk_usage(home if home.exists() else Path.home()).free
     where = "the cache alone (HF_HUB_OFFLINE)" if offline else f"the cache, then {endpoint}"
-    yield Finding("ok", "checkpoints", f"from {where}; cache `{home}`, {free / 2**30:.0f} GiB free")
+    yield Check("ok", "checkpoints", f"from {where}; cache `{home}`, {free / 2**30:.0f} GiB free")

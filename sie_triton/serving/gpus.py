@@ -1,4 +1,4 @@
-"""What the embedded server can compute on here: the one answer that `serve`, `up`, `triton` and `doctor` give."""
+"""What the embedded server can compute on here. `serve`, `up`, `triton` and `doctor` all use this answer."""
 
 from __future__ import annotations
 

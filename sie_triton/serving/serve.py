@@ -40,7 +40,7 @@ Announce = Callable[[str], None]
 
 log = logging.getLogger("sie_triton")
 
-# Starting the embedded server takes a few seconds; who waits longer wants to know for what.
+# The embedded server starts within a few seconds; a user who waits longer wants to know why.
 PATIENCE_S = 10.0
 LOG_NAME = "tritonserver.log"
 RUNTIMES = {"onnx": ("onnxruntime", "cpu"), "torchscript": ("torch", "export")}
@@ -80,7 +80,7 @@ def _unusable(what: str, error: OSError, hint: str) -> DiagnosticError:
 
 
 def check_prerequisites(host: str, port: int, *, embedded: bool = True) -> None:
-    """Raise `DiagnosticError` for what would stop `serve` later: a port that is taken, a missing tritonserver."""
+    """Raise `DiagnosticError` for anything that would stop `serve` later: a taken port, a missing tritonserver."""
     if embedded:
         find_installation()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -123,7 +123,7 @@ def serve_repository(
     """Serve until SIGINT or SIGTERM, then leave nothing running.
 
     `repository` is a folder; with `triton_url`, it may be an object store's URL.
-    Raises `DiagnosticError` if tritonserver cannot be started or is not worth restarting any more.
+    Raises `DiagnosticError` if tritonserver cannot be started, or has failed too often to be restarted.
     """
     if not manifest.models:
         raise DiagnosticError([_empty(repository)])
@@ -135,40 +135,25 @@ def serve_repository(
     # Until uvicorn takes over, and again after it, a SIGTERM must run the `finally` below.
     signal.signal(signal.SIGTERM, _exit_on_signal)
     supervisor = None
-    failure: list[Diagnostic] = []
     server: uvicorn.Server | None = None
 
-    def changed(transition: Transition) -> None:
-        if transition.state is State.WAITING:
-            cause = transition.diagnostic.message if transition.diagnostic else ""
-            announce(f"{cause}; starting it again in {transition.delay:.1f} s")
-        if transition.state is State.FAILED:
-            failure.extend([transition.diagnostic] if transition.diagnostic else [])
-            if server is not None:
-                server.should_exit = True
+    def end_serving() -> None:
+        if server is not None:
+            server.should_exit = True
 
+    restarts = _Restarts(announce, end_serving)
     try:
         if triton_url is None:
             check_places(log_dir)
-            spec = ServerSpec(
-                Path(repository),
-                log_dir / LOG_NAME,
-                config_name=config_name(manifest, machine),
-                gpu=machine != "cpu",
-            )
-            supervisor = Supervisor(spec, on_change=changed)
-        server = _make_server(
-            repository=repository,
-            triton_url=supervisor.url if supervisor else triton_url,
-            host=host,
-            port=port,
-            device=machine,
-        )
+            name, gpu = config_name(manifest, machine), machine != "cpu"
+            spec = ServerSpec(Path(repository), log_dir / LOG_NAME, config_name=name, gpu=gpu)
+            supervisor = Supervisor(spec, on_change=restarts)
+        url = supervisor.url if supervisor else triton_url
+        server = _make_server(repository=repository, triton_url=url, host=host, port=port, device=machine)
         if supervisor is not None:
             supervisor.start()
-        threading.Thread(
-            target=_announce_ready, args=(server, manifest, begun, announce), name="announce-ready", daemon=True
-        ).start()
+        announcing = (server, manifest, begun, announce)
+        threading.Thread(target=_announce_ready, args=announcing, name="announce-ready", daemon=True).start()
         server.run()
     except KeyboardInterrupt:
         pass
@@ -177,16 +162,37 @@ def serve_repository(
             # A second Ctrl-C must not leave a server behind.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             supervisor.stop()
-    if failure:
-        raise DiagnosticError(failure)
+    restarts.raise_failure()
+
+
+class _Restarts:
+    """Follows a supervisor: announces every restart, and calls `give_up` once there will be no other."""
+
+    def __init__(self, announce: Announce, give_up: Callable[[], None]) -> None:
+        self._announce = announce
+        self._give_up = give_up
+        self._failure: list[Diagnostic] = []
+
+    def __call__(self, transition: Transition) -> None:
+        if transition.state is State.WAITING:
+            cause = transition.diagnostic.message if transition.diagnostic else ""
+            self._announce(f"{cause}; starting it again in {transition.delay:.1f} s")
+        if transition.state is State.FAILED:
+            self._failure += [transition.diagnostic] if transition.diagnostic else []
+            self._give_up()
+
+    def raise_failure(self) -> None:
+        """Raise `DiagnosticError` if the supervisor gave up."""
+        if self._failure:
+            raise DiagnosticError(self._failure)
 
 
 def _make_server(**given: Any) -> uvicorn.Server:
-    """The frontend with the settings of the environment and what is given."""
+    """The frontend, with settings from the environment that `given` overrides."""
     try:
         settings = Settings.from_environment(**given)
         if settings.access_log or settings.log_format != "text":
-            # Asked for by name: it must not need `--verbose` besides.
+            # The user asked for these logs explicitly: they must not need `--verbose` as well.
             logs.configure(settings.log_format)
         return make_server(settings)
     except SettingsError as error:
@@ -197,13 +203,13 @@ def _make_server(**given: Any) -> uvicorn.Server:
 
 
 def choose_machine(manifest: Manifest, device: str, repository: str | Path, triton_url: str | None = None) -> str:
-    """`cpu`, `cuda` or `cuda-tensorrt`: what was asked for, or what computes: the embedded server's CPU, or what the
-    Triton at `triton_url` says of its models.
+    """The kind of machine to serve on: `cpu`, `cuda` or `cuda-tensorrt`.
 
-    Raises `DiagnosticError` if not every model of the repository is built for it, or if the embedded server cannot.
+    `auto` is the CPU for the embedded server, and otherwise what the Triton at `triton_url` says of its models. Raises
+    `DiagnosticError` if a model of the repository is not built for it, or if the embedded server cannot compute on it.
     """
     built = [set(entry.configs) for entry in manifest.built.values()]
-    # A repository that no build of ours recorded has one configuration, and the CPU is what it can be asked for.
+    # A repository without a record of builds has one configuration, which is taken to be for the CPU.
     common = set.intersection(*built) if built else {"cpu"}
     if device == "auto":
         device = "cpu" if triton_url is None else remote_machine(manifest, triton_url)
@@ -250,7 +256,7 @@ def check_embedded_device(device: str, formats: Collection[str]) -> None:
 def remote_machine(manifest: Manifest, triton_url: str) -> str:
     """What a running Triton computes on, by the configuration of a model with instances; `cpu` if it does not say.
 
-    One that cannot be asked now is not asked again: the frontend starts before its Triton may be there.
+    An unreachable Triton is not asked again: the frontend may start before its Triton does.
     """
     first = triton_url.split(",", maxsplit=1)[0].strip().removeprefix("http://").removeprefix("dns://").rstrip("/")
     # As the frontend's own connections to it, this one goes through no proxy.
@@ -272,9 +278,9 @@ def remote_machine(manifest: Manifest, triton_url: str) -> str:
 
 
 def config_name(manifest: Manifest, machine: str) -> str | None:
-    """The `--model-config-name` of a kind of machine; None if `config.pbtxt` is meant for every model.
+    """The `--model-config-name` for a kind of machine; None if every model uses its `config.pbtxt`.
 
-    A model whose default is meant has no file of that name, and Triton falls back on its `config.pbtxt`.
+    A model whose default configuration suits the machine has no file of that name; Triton then uses `config.pbtxt`.
     """
     return machine if any(entry.configs.get(machine) for entry in manifest.built.values()) else None
 
@@ -296,17 +302,12 @@ def serve_triton(
     check_whole(repository, manifest, graphs=True)
     machine = choose_machine(manifest, device, repository)
     ended = threading.Event()
-    failure: list[Diagnostic] = []
+    restarts = _Restarts(announce, ended.set)
 
     def changed(transition: Transition) -> None:
         if transition.state is State.READY:
             announce(f"tritonserver is ready: http://{host}:{http_port}")
-        if transition.state is State.WAITING:
-            cause = transition.diagnostic.message if transition.diagnostic else ""
-            announce(f"{cause}; starting it again in {transition.delay:.1f} s")
-        if transition.state is State.FAILED:
-            failure.extend([transition.diagnostic] if transition.diagnostic else [])
-            ended.set()
+        restarts(transition)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -326,8 +327,7 @@ def serve_triton(
         ended.wait()
     finally:
         supervisor.stop()
-    if failure:
-        raise DiagnosticError(failure)
+    restarts.raise_failure()
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
@@ -335,7 +335,7 @@ def _exit_on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _announce_ready(server: uvicorn.Server, manifest: Manifest, begun: float, announce: Announce) -> None:
-    """Wait until the models answer, then say where, how long it took, and what to paste."""
+    """Wait until the models answer, then announce the address, the time it took, and an example to paste."""
     frontend = server.config.app.state.frontend  # type: ignore[union-attr]
     patient_until = time.monotonic() + PATIENCE_S
     while not (server.started and frontend.ready):

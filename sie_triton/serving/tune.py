@@ -1,11 +1,11 @@
-"""`sie-triton tune`: how much a run should hold and how the cores are best used, measured on this machine.
+"""`sie-triton tune`: measures how much a run should hold and how to use the cores of this machine.
 
 Every setting runs the same rows through the frontend's own scheduler, with the graphs in this process: several
 one-threaded streams over one session behave as the server's instances do. Settings take turns, so that a busy machine
 disturbs all alike, and the median of the rounds counts.
 
-Sessions are those of the server that will serve: idle threads of the embedded one sleep, those of NVIDIA's spin, which
-costs streams of several threads each other's cores.
+Sessions are configured as on the server that will serve. Idle threads of the embedded server sleep; those of NVIDIA's
+spin, and then streams of several threads take each other's cores.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ Announce = Callable[[str], None]
 BUDGETS = (128, 256, 512, 1024, 2048)
 ROWS_PER_REQUEST = 64
 REQUESTS_AT_ONCE = 4
-# Lengths as texts have them: half below 55 tokens, one in twenty above 250, none beyond what a run of any budget holds.
+# A realistic distribution: half below 55 tokens, one in twenty above 250, none beyond the longest row.
 MEDIAN_LENGTH, SPREAD, LONGEST = 55, 0.9, 512
-# Settings closer than this cannot be told apart; of those the one with the shortest runs lets queries through soonest.
+# Settings closer than this count as equal; the one with the shortest runs lets queries through soonest.
 RESOLUTION = 0.03
 _SERVERS: Mapping[TimedServer, str] = {"embedded": "the embedded server", "nvidia": "NVIDIA's server"}
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What a run may cost in tokens, runs side by side, and threads in each."""
+class RunSetting:
+    """A candidate: the limit of a run in tokens, the number of parallel runs, and the threads of each."""
 
     run_tokens: int
     streams: int
@@ -65,8 +65,8 @@ class Tuned:
     """What was measured for one public Triton model, tokens a second by setting, and which setting was chosen."""
 
     triton_model: str
-    speeds: Mapping[Setting, float]
-    chosen: Setting
+    speeds: Mapping[RunSetting, float]
+    chosen: RunSetting
     server: TimedServer = "embedded"
 
 
@@ -82,7 +82,7 @@ def tune_repository(
 ) -> list[Tuned]:
     """Measure every public model that has a configuration for CPUs, write what was chosen, publish.
 
-    Raises `DiagnosticError` if there is none, or if one computes in a format whose threads cannot be told apart.
+    Raises `DiagnosticError` if there is none, or if one has a format whose streams share one thread count.
     """
     names = [name for name, built in manifest.built.items() if "cpu" in built.configs]
     if not names:
@@ -113,17 +113,17 @@ def tune_repository(
     return tuned
 
 
-def candidates(cores: int, weight_bytes: int) -> Iterator[Setting]:
-    """Every budget with every way to fill the cores that does not copy large weights."""
+def candidates(cores: int, weight_bytes: int) -> Iterator[RunSetting]:
+    """Every budget with every way to use all cores that does not copy large weights."""
     affordable = min(cores, MAX_INSTANCES, max(1, INSTANCE_WEIGHT_BYTES // max(1, weight_bytes)))
     shapes = sorted({(streams, cores // streams) for streams in {1, 2, affordable} if streams <= affordable})
     for run_tokens in BUDGETS:
         for streams, threads in shapes:
-            yield Setting(run_tokens, streams, threads)
+            yield RunSetting(run_tokens, streams, threads)
 
 
-def choose(speeds: Mapping[Setting, float]) -> Setting:
-    """The shortest runs, and of those the most streams, among what is as fast as the fastest."""
+def choose(speeds: Mapping[RunSetting, float]) -> RunSetting:
+    """The setting with the shortest runs, then the most streams, among those as fast as the fastest."""
     best = max(speeds.values())
     good = [setting for setting, speed in speeds.items() if speed >= best * (1 - RESOLUTION)]
     return min(good, key=lambda setting: (setting.run_tokens, -setting.streams))
@@ -133,12 +133,12 @@ def measure_speeds(
     repository: Path,
     manifest: Manifest,
     name: str,
-    settings: Sequence[Setting],
+    settings: Sequence[RunSetting],
     *,
     seconds: float,
     rounds: int,
     server: TimedServer = "embedded",
-) -> dict[Setting, float]:
+) -> dict[RunSetting, float]:
     """Median tokens a second of each setting."""
     model = public_model(repository, manifest, name)
     _, entry = input_of(next(iter(served_by(manifest, name).values())), name)
@@ -150,7 +150,7 @@ def measure_speeds(
         threads: ModelRunner(repository, name, config_name, threads=threads, server=server)
         for threads in {setting.threads for setting in settings}
     }
-    found: dict[Setting, list[float]] = {setting: [] for setting in settings}
+    found: dict[RunSetting, list[float]] = {setting: [] for setting in settings}
     for _ in range(rounds):
         for setting, speeds in found.items():
             speeds.append(
@@ -162,7 +162,7 @@ def measure_speeds(
 
 
 def sample_rows(model: PublicModel, count: int = REQUESTS_AT_ONCE * ROWS_PER_REQUEST) -> list[TextRow]:
-    """The same rows every time: an English sentence over and over, cut at lengths as texts have them."""
+    """The same rows every time: an English sentence repeated, cut to a realistic distribution of lengths."""
     reader = model.reader
     assert isinstance(reader, TextReader)
     limit = min(LONGEST, reader.spec.max_length)
@@ -180,7 +180,7 @@ async def _speed(
     reader: Reader,
     rows: Sequence[TextRow],
     outputs: tuple[str, ...],
-    setting: Setting,
+    setting: RunSetting,
     seconds: float,
     padding_cost: float | None,
 ) -> float:
@@ -259,7 +259,7 @@ def _batched(model: Model, name: str, batching: Batching) -> Model:
     return msgspec.structs.replace(model, inputs={**model.inputs, name: entry})
 
 
-def _rewrite(path: Path, setting: Setting, batching: Batching, *, computes: bool) -> None:
+def _rewrite(path: Path, setting: RunSetting, batching: Batching, *, computes: bool) -> None:
     config = read_model_config(path)
     config.max_batch_size = batching.max_batch_size
     if computes:

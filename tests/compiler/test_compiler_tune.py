@@ -19,7 +19,15 @@ from compiler.command import sie_triton
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.repository.config import INSTANCE_WEIGHT_BYTES
 from sie_triton.repository.publish import tree_digests, write_manifest
-from sie_triton.serving.tune import BUDGETS, Setting, candidates, choose, measure_speeds, sample_rows, tune_repository
+from sie_triton.serving.tune import (
+    BUDGETS,
+    RunSetting,
+    candidates,
+    choose,
+    measure_speeds,
+    sample_rows,
+    tune_repository,
+)
 from sie_triton.verify.checks import verify_repository
 from sie_triton.verify.model_runner import TimedServer, read_model_config
 from sie_triton.verify.public_model import public_model
@@ -37,13 +45,13 @@ def test_every_candidate_fits_the_machine(cores: int, weight_bytes: int) -> None
 
 def test_among_equals_the_shortest_runs_and_the_most_streams_win() -> None:
     speeds = {
-        Setting(512, 2, 1): 1000.0,
-        Setting(256, 2, 1): 980.0,
-        Setting(256, 1, 2): 985.0,
-        Setting(128, 2, 1): 900.0,
+        RunSetting(512, 2, 1): 1000.0,
+        RunSetting(256, 2, 1): 980.0,
+        RunSetting(256, 1, 2): 985.0,
+        RunSetting(128, 2, 1): 900.0,
     }
-    assert choose(speeds) == Setting(256, 2, 1)
-    assert choose({**speeds, Setting(128, 2, 1): 999.0}) == Setting(128, 2, 1)
+    assert choose(speeds) == RunSetting(256, 2, 1)
+    assert choose({**speeds, RunSetting(128, 2, 1): 999.0}) == RunSetting(128, 2, 1)
 
 
 def test_rows_are_the_same_every_time_and_within_the_limit(repository: Path) -> None:
@@ -87,10 +95,10 @@ def test_a_build_in_between_is_not_lost(repository: Path, monkeypatch: pytest.Mo
     manifest = read_manifest(repository)
     (record,) = manifest.built.values()
 
-    def rebuild(*_: object, **__: object) -> dict[Setting, float]:
+    def rebuild(*_: object, **__: object) -> dict[RunSetting, float]:
         newer = {tiny.TRITON_NAME: msgspec.structs.replace(record, key="another build")}
         write_manifest(repository, msgspec.structs.replace(manifest, built=newer))
-        return {Setting(128, 1, 1): 1.0}
+        return {RunSetting(128, 1, 1): 1.0}
 
     monkeypatch.setattr("sie_triton.serving.tune.measure_speeds", rebuild)
     with pytest.raises(DiagnosticError, match="SIE609"):
@@ -157,7 +165,7 @@ def test_sessions_are_those_of_the_server_that_will_serve(
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", recorded)
     manifest = read_manifest(repository)
-    settings = [Setting(128, 1, 2)]
+    settings = [RunSetting(128, 1, 2)]
     speeds = measure_speeds(repository, manifest, tiny.TRITON_NAME, settings, seconds=0.05, rounds=1, server=server)
     assert speeds[settings[0]] > 0
     assert made

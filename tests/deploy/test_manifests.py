@@ -178,12 +178,12 @@ def _selectors(files: dict[str, list[Object]]) -> Iterator[dict[str, str]]:
                 yield spec["selector"]["matchLabels"]
             case "NetworkPolicy":
                 yield spec["podSelector"]["matchLabels"]
-            case _:
-                pass
                 for rule in [*spec["ingress"], *spec["egress"]]:
                     for peer in [*rule.get("from", ()), *rule.get("to", ())]:
                         if "podSelector" in peer:
                             yield peer["podSelector"]["matchLabels"]
+            case _:
+                pass
 
 
 def test_a_claim_is_mounted_whole_and_read_only(repository: Path) -> None:

@@ -127,7 +127,7 @@ def test_somebody_elses_file_is_left_alone(repository: Path, tmp_path: Path) -> 
     [
         (None, "SIE603"),
         ("{}", "SIE603"),
-        ('{"schema_version": 3, "models": {}, "triton_models": {}, "built": {}}', "SIE604"),
+        ('{"schema_version": 4, "models": {}, "triton_models": {}, "built": {}}', "SIE604"),
     ],
 )
 def test_without_a_repository_nothing_is_written(tmp_path: Path, manifest: str | None, code: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import sie_triton.diagnostics
 from sie_triton.diagnostics.codes import AREAS, TABLE, known_codes
 from sie_triton.pages import diagnostic_codes
 from sie_triton.pages.__main__ import FOLDER
@@ -17,7 +18,7 @@ from .markdown import ROOT, read_page
 
 PACKAGES = (ROOT / "sie_triton", ROOT / "frontend" / "sie_frontend")
 # It names codes in order to sort them, and raises none.
-NOT_RAISED_IN = ROOT / "sie_triton" / "codes.py"
+NOT_RAISED_IN = ROOT / "sie_triton" / "diagnostics" / "codes.py"
 
 
 def used_codes() -> dict[str, str]:
@@ -92,6 +93,4 @@ def test_the_exit_code_of_a_code(code: str, exit_code: int) -> None:
 
 
 def test_the_table_is_found_where_the_package_is_installed() -> None:
-    import sie_triton
-
-    assert TABLE.parent == Path(sie_triton.__file__).parent
+    assert TABLE.parent == Path(sie_triton.diagnostics.__file__).parent

@@ -1,4 +1,4 @@
-"""Requests to a Triton server by its JSON protocol, and a look at processes and shared memory."""
+"""Requests to a Triton server by its JSON protocol, a look at processes and shared memory, and at diagnostics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -73,3 +76,10 @@ def stub_of(leader: int, model: str) -> int:
 def regions(prefix: str) -> list[str]:
     """Shared-memory regions that begin with `prefix`."""
     return [region.name for region in SHARED_MEMORY.glob(f"{prefix}*")]
+
+
+def diagnostics(action: Callable[[], object]) -> list[Diagnostic]:
+    """Why `action` raised `DiagnosticError`; a failure if it did not."""
+    with pytest.raises(DiagnosticError) as caught:
+        action()
+    return list(caught.value.diagnostics)

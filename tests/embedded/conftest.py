@@ -27,6 +27,17 @@ BATCHING = "dynamic_batching { preferred_batch_size: [ 3 ] max_queue_delay_micro
 FP32_X = '{ name: "x" data_type: TYPE_FP32 dims: [ -1 ] }'
 
 
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    add_model(tmp_path / "repository", "double", DOUBLING_CONFIG, doubling())
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def spec(repository: Path, tmp_path: Path) -> ServerSpec:
+    return ServerSpec(repository, tmp_path / "triton.log")
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("embedded")

@@ -22,11 +22,11 @@ def test_a_machine_that_can_serve_has_no_problems() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    findings = {finding.subject: finding for finding in examine(port)}
-    assert [finding for finding in findings.values() if finding.verdict == "problem"] == []
-    assert findings["cores"].message.startswith(f"{available_cores()} of ")
-    assert "tritonserver" in findings["tritonserver"].message
-    assert ("does not" in findings["bfloat16"].message) is not multiplies_bfloat16()
+    checks = {check.subject: check for check in examine(port)}
+    assert [check for check in checks.values() if check.verdict == "problem"] == []
+    assert checks["cores"].message.startswith(f"{available_cores()} of ")
+    assert "tritonserver" in checks["tritonserver"].message
+    assert ("does not" in checks["bfloat16"].message) is not multiplies_bfloat16()
 
 
 def test_a_taken_port_is_a_problem_with_a_cure_and_a_status() -> None:
@@ -69,20 +69,20 @@ def test_the_gpu_that_serve_offers_is_not_denied(
     providers: list[str], driver: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
-    finding = {finding.subject: finding for finding in examine(free_port())}["gpu"]
-    assert "NVIDIA H100 80GB HBM3" in finding.message
-    assert ("computes ONNX graphs there" in finding.message) is served_on_cuda() is (len(providers) == 2)
-    assert (finding.verdict == "ok") is served_on_cuda()
+    check = {check.subject: check for check in examine(free_port())}["gpu"]
+    assert "NVIDIA H100 80GB HBM3" in check.message
+    assert ("computes ONNX graphs there" in check.message) is served_on_cuda() is (len(providers) == 2)
+    assert (check.verdict == "ok") is served_on_cuda()
     if not served_on_cuda():
-        assert "the installed `onnxruntime` has no CUDA" in finding.message
-        assert "sie-triton[gpu]" in str(finding.cure)
+        assert "the installed `onnxruntime` has no CUDA" in check.message
+        assert "sie-triton[gpu]" in str(check.cure)
 
 
 def test_without_a_driver_neither_offers_one(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "DRIVER", driver / "none")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    finding = {finding.subject: finding for finding in examine(free_port())}["gpu"]
-    assert finding.message.startswith("none;")
+    check = {check.subject: check for check in examine(free_port())}["gpu"]
+    assert check.message.startswith("none;")
     assert not served_on_cuda()
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from sie_triton.embedded.onnxruntime_rules import GraphTensor, refusals
+from sie_triton.embedded.onnxruntime_rules import InferredTensor, refusals
 
-IDS = GraphTensor("ids", "TYPE_INT64", ("batch", "length"))
-MASK = GraphTensor("mask", "TYPE_INT64", ("batch", "length"))
-VECTOR = GraphTensor("vector", "TYPE_FP32", ("batch", 384))
-TOKENS = GraphTensor("tokens", "TYPE_FP32", (None, None, 384))
+IDS = InferredTensor("ids", "TYPE_INT64", ("batch", "length"))
+MASK = InferredTensor("mask", "TYPE_INT64", ("batch", "length"))
+VECTOR = InferredTensor("vector", "TYPE_FP32", ("batch", 384))
+TOKENS = InferredTensor("tokens", "TYPE_FP32", (None, None, 384))
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -32,8 +32,8 @@ def config(**changes: Any) -> dict[str, Any]:
 
 def check(
     configuration: dict[str, Any],
-    inputs: tuple[GraphTensor, ...] = (IDS, MASK),
-    outputs: tuple[GraphTensor, ...] = (VECTOR, TOKENS),
+    inputs: tuple[InferredTensor, ...] = (IDS, MASK),
+    outputs: tuple[InferredTensor, ...] = (VECTOR, TOKENS),
     ir_version: int = 8,
     opset: int = 17,
 ) -> list[str]:
@@ -44,12 +44,12 @@ def parameters(**values: str) -> dict[str, Any]:
     return {key: {"string_value": value} for key, value in values.items()}
 
 
-def one_input(graph: GraphTensor, tensor: dict[str, Any], rows: int = 32) -> list[str]:
+def one_input(graph: InferredTensor, tensor: dict[str, Any], rows: int = 32) -> list[str]:
     tensor = {"name": graph.name, "data_type": graph.datatype, **tensor}
     return check(config(input=[tensor], max_batch_size=rows), inputs=(graph,), outputs=(VECTOR,))
 
 
-def one_output(graph: GraphTensor, tensor: dict[str, Any], rows: int = 32) -> list[str]:
+def one_output(graph: InferredTensor, tensor: dict[str, Any], rows: int = 32) -> list[str]:
     tensor = {"name": graph.name, "data_type": graph.datatype, **tensor}
     return check(config(output=[tensor], max_batch_size=rows), outputs=(graph,))
 
@@ -81,20 +81,20 @@ LIBRARY = {"model_operations": {"op_library_filename": ["libcustom.so"]}}
         pytest.param(graph_of(overridable=["w"]), id="a default that is not listed"),
         pytest.param(check(config()), id="a subset of the outputs"),
         pytest.param(check(config(), ir_version=10, opset=21), id="newest versions"),
-        pytest.param(one_input(GraphTensor("x", "TYPE_FP32", ("b", "n")), {"dims": [128]}), id="narrowed input"),
+        pytest.param(one_input(InferredTensor("x", "TYPE_FP32", ("b", "n")), {"dims": [128]}), id="narrowed input"),
         pytest.param(
-            one_input(GraphTensor("x", "TYPE_FP32", ("b",)), {"dims": [1], "reshape": {"shape": []}}), id="rank 1"
+            one_input(InferredTensor("x", "TYPE_FP32", ("b",)), {"dims": [1], "reshape": {"shape": []}}), id="rank 1"
         ),
         pytest.param(
-            one_input(GraphTensor("x", "TYPE_FP32", ("t",)), {"dims": [-1], "allow_ragged_batch": True}), id="ragged"
+            one_input(InferredTensor("x", "TYPE_FP32", ("t",)), {"dims": [-1], "allow_ragged_batch": True}), id="ragged"
         ),
-        pytest.param(one_output(GraphTensor("y", "TYPE_FP32", ("b", "n")), {"dims": [-1]}), id="dynamic output"),
+        pytest.param(one_output(InferredTensor("y", "TYPE_FP32", ("b", "n")), {"dims": [-1]}), id="dynamic output"),
         pytest.param(check(config(parameters=parameters(intra_op_thread_count="2", execution_mode="1"))), id="numbers"),
         pytest.param(check(config(parameters=parameters(enable_mem_arena="False", unheard_of="x"))), id="booleans"),
         pytest.param(
             refusals(
                 config(input=[{"name": "x", "data_type": "TYPE_FP32", "dims": [1]}], max_batch_size=0, output=[]),
-                [GraphTensor("x", "TYPE_FP32", ())],
+                [InferredTensor("x", "TYPE_FP32", ())],
                 [],
                 ir_version=8,
                 opset=17,
@@ -112,33 +112,39 @@ def test_what_the_backend_loads_is_not_refused(found: list[str]) -> None:
     [
         (lambda: check(config(), ir_version=11), "IR version 11"),
         (lambda: check(config(), opset=22), "opset 22"),
-        (lambda: check(config(), inputs=(IDS, MASK, GraphTensor("types", "TYPE_INT64", ("b", "n")))), "`types`"),
+        (lambda: check(config(), inputs=(IDS, MASK, InferredTensor("types", "TYPE_INT64", ("b", "n")))), "`types`"),
         (lambda: check(config(), inputs=(IDS,)), "input `mask` is not in the graph, which has `ids`"),
         (
             lambda: one_input(IDS, {"dims": [-1], "data_type": "TYPE_INT32"}),
             "TYPE_INT32 in the configuration, TYPE_INT",
         ),
-        (lambda: one_input(GraphTensor("x", "TYPE_FP32", ("b", 384)), {"dims": [-1]}), "[-1, -1] in the configuration"),
-        (lambda: one_input(GraphTensor("x", "TYPE_FP32", ("b", 384)), {"dims": [385]}), "[-1, 385]"),
-        (lambda: one_input(GraphTensor("x", "TYPE_FP32", ("b", "n")), {"dims": [-1, -1]}), "[-1, -1, -1]"),
-        (lambda: one_input(GraphTensor("x", "TYPE_FP32", (1, "n")), {"dims": [-1]}), "fixed first dimension 1"),
-        (lambda: one_input(GraphTensor("x", "TYPE_FP32", ()), {"dims": [1]}), "a scalar in the graph"),
-        (lambda: one_input(GraphTensor("x", "TYPE_FP32", ("b",)), {"dims": [1]}), "add `reshape { shape: [ ] }`"),
+        (
+            lambda: one_input(InferredTensor("x", "TYPE_FP32", ("b", 384)), {"dims": [-1]}),
+            "[-1, -1] in the configuration",
+        ),
+        (lambda: one_input(InferredTensor("x", "TYPE_FP32", ("b", 384)), {"dims": [385]}), "[-1, 385]"),
+        (lambda: one_input(InferredTensor("x", "TYPE_FP32", ("b", "n")), {"dims": [-1, -1]}), "[-1, -1, -1]"),
+        (lambda: one_input(InferredTensor("x", "TYPE_FP32", (1, "n")), {"dims": [-1]}), "fixed first dimension 1"),
+        (lambda: one_input(InferredTensor("x", "TYPE_FP32", ()), {"dims": [1]}), "a scalar in the graph"),
+        (lambda: one_input(InferredTensor("x", "TYPE_FP32", ("b",)), {"dims": [1]}), "add `reshape { shape: [ ] }`"),
         (lambda: one_input(IDS, {"dims": [-1], "optional": True}), "`optional`"),
-        (lambda: one_input(GraphTensor("x", "TYPE_BF16", ("b",)), {"dims": [-1]}), "TYPE_BF16"),
+        (lambda: one_input(InferredTensor("x", "TYPE_BF16", ("b",)), {"dims": [-1]}), "TYPE_BF16"),
         (lambda: one_input(IDS, {"dims": [-1], "allow_ragged_batch": True}), "ragged input `ids`"),
         (
-            lambda: one_input(GraphTensor("x", "TYPE_FP32", (7,)), {"dims": [-1], "allow_ragged_batch": True}),
+            lambda: one_input(InferredTensor("x", "TYPE_FP32", (7,)), {"dims": [-1], "allow_ragged_batch": True}),
             "which has [7]",
         ),
-        (lambda: one_output(GraphTensor("y", "TYPE_FP32", ("b", "Div_1")), {"dims": [384]}), "declare the number"),
+        (lambda: one_output(InferredTensor("y", "TYPE_FP32", ("b", "Div_1")), {"dims": [384]}), "declare the number"),
         (lambda: one_output(VECTOR, {"dims": [-1]}), "[-1, 384] in the graph"),
         (lambda: one_output(VECTOR, {"dims": [384], "data_type": "TYPE_FP16"}), "TYPE_FP16 in the configuration"),
-        (lambda: one_output(GraphTensor("y", "TYPE_BF16", ("b", 2)), {"dims": [2]}), "before release 26.03"),
-        (lambda: one_output(GraphTensor("y", "TYPE_FP32", (4, 384)), {"dims": [384]}), "fixed first dimension 4"),
-        (lambda: one_output(GraphTensor("y", "TYPE_FP32", ()), {"dims": [2]}, rows=0), "only ones"),
+        (lambda: one_output(InferredTensor("y", "TYPE_BF16", ("b", 2)), {"dims": [2]}), "before release 26.03"),
+        (lambda: one_output(InferredTensor("y", "TYPE_FP32", (4, 384)), {"dims": [384]}), "fixed first dimension 4"),
+        (lambda: one_output(InferredTensor("y", "TYPE_FP32", ()), {"dims": [2]}, rows=0), "only ones"),
         (lambda: check(config(), outputs=(TOKENS,)), "output `vector` is not in the graph, which has `tokens`"),
-        (lambda: check(config(), outputs=(VECTOR, GraphTensor("s", "seq(tensor(float))", ()))), "seq(tensor(float))"),
+        (
+            lambda: check(config(), outputs=(VECTOR, InferredTensor("s", "seq(tensor(float))", ()))),
+            "seq(tensor(float))",
+        ),
         (lambda: check(config(parameters=parameters(intra_op_thread_count="two"))), "`intra_op_thread_count` is `two`"),
         (lambda: check(config(parameters=parameters(inter_op_thread_count=""))), "`inter_op_thread_count`"),
         (lambda: check(config(parameters=parameters(execution_mode="2"))), "`execution_mode` is 2"),
@@ -164,8 +170,8 @@ def test_a_gpu_is_no_reason_where_there_is_one() -> None:
     assert refusals(on_gpu, (IDS, MASK), (VECTOR,), ir_version=8, opset=17) == []
 
 
-COUNT = GraphTensor("count", "TYPE_INT32", (None,))
-FLAT = GraphTensor("tokens", "TYPE_INT64", (None,))
+COUNT = InferredTensor("count", "TYPE_INT32", (None,))
+FLAT = InferredTensor("tokens", "TYPE_INT64", (None,))
 
 
 def ragged(**changes: Any) -> list[str]:
@@ -202,7 +208,7 @@ def test_batch_inputs_are_refused(changes: dict[str, Any], words: str) -> None:
 def test_a_scattered_output_may_have_another_shape_than_the_graph() -> None:
     entry = {"kind": "BATCH_SCATTER_WITH_INPUT_SHAPE", "target_name": ["y"], "source_input": ["ids"]}
     output = {"name": "y", "data_type": "TYPE_FP32", "dims": [-1]}
-    flat = GraphTensor("y", "TYPE_FP32", ("tokens",))
+    flat = InferredTensor("y", "TYPE_FP32", ("tokens",))
     assert check(config(output=[output], batch_output=[entry]), outputs=(flat,)) == []
     assert check(config(output=[output]), outputs=(flat,)) != []
     assert check(config(output=[output], batch_output=[{**entry, "source_input": ["absent"]}]), outputs=(flat,)) != []

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
 from sie_sdk import SIEAsyncClient, SIEClient
-from sie_sdk._retry import Timing
+from sie_sdk._retry import RetryTiming
 
 # A proxy of the machine must not come between the client and the server of a test.
 os.environ["NO_PROXY"] = "127.0.0.1"
@@ -127,8 +127,8 @@ class FakeTime:
     sleeps: list[float] = field(default_factory=list)
 
     @property
-    def timing(self) -> Timing:
-        return Timing(clock=lambda: self.now, uniform=lambda low, high: low + (high - low) * self.dice)
+    def timing(self) -> RetryTiming:
+        return RetryTiming(clock=lambda: self.now, uniform=lambda low, high: low + (high - low) * self.dice)
 
     def sleep(self, seconds: float) -> None:
         assert seconds >= 0

@@ -9,12 +9,12 @@ import httpx
 import pytest
 from sdk_server import Canned, StubServer
 from sie_sdk import SIEAsyncClient, SIEClient
-from sie_sdk._settings import HOSTED_BASE_URL, Settings, resolve_settings
+from sie_sdk._settings import HOSTED_BASE_URL, ClientSettings, resolve_settings
 
 URL = "http://127.0.0.1:8080"
 
 
-def resolve(base_url: str | None = URL, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
+def resolve(base_url: str | None = URL, environ: Mapping[str, str] | None = None, **given: Any) -> ClientSettings:
     nothing = dict.fromkeys(
         (
             "timeout_s",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sdk_server import KINDS, Canned, FakeTime, Kind, StubServer, call
 from sie_sdk import ProvisioningError, RequestError, SIEClient, SIEConnectionError, _connections, _wire
-from sie_sdk._retry import Failure, FailureKind
+from sie_sdk._retry import Failure, TransportFault
 from sie_sdk.types import Item
 
 MSGPACK = {"Content-Type": "application/msgpack"}
@@ -239,7 +239,7 @@ def test_every_failure_of_the_http_library_is_ours() -> None:
     known = subclasses(httpx.RequestError) - abstract - {httpx.ProtocolError}
     assert known == retried_or_named | final
     for kind in final:
-        assert _connections.failure(kind("x")).kind is FailureKind.OTHER
+        assert _connections.failure(kind("x")).kind is TransportFault.OTHER
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_only_what_may_pass_is_retried(cause: Exception, transient: bool) -> Non
         except Exception as low:
             raise httpx.ConnectError("cannot") from low
     except httpx.ConnectError as error:
-        assert _connections.failure(error) == Failure(FailureKind.CONNECT, error, transient)
+        assert _connections.failure(error) == Failure(TransportFault.CONNECT, error, transient)
 
 
 @pytest.mark.parametrize("kind", KINDS)

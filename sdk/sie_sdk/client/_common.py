@@ -1,4 +1,4 @@
-"""What both clients do alike, apart from input and output."""
+"""Code that both clients share, without input and output."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Client = TypeVar("Client")
 
 
 class VersionCheck:
-    """Warns once per client about a server whose contract is too far from ours."""
+    """Warns once per client if the server's contract version is too far from the client's."""
 
     def __init__(self) -> None:
         self._warned = False
 
     def see(self, headers: Mapping[str, str]) -> None:
-        """Look at the headers of one response."""
+        """Check the version headers of one response, and log a warning the first time they do not match."""
         warning = None if self._warned else version_skew(headers.get("x-sie-server-version"))
         if warning:
             self._warned = True
@@ -30,20 +30,20 @@ class VersionCheck:
 def waiting_for(
     gpu: str | None, wait_for_capacity: bool, provision_timeout_s: float | None, max_oom_retries: int
 ) -> Waiting:
-    """What the caller of one call chose."""
+    """The caller's choices for one call, with defaults for those that are None."""
     budget_s = BUDGET_S if provision_timeout_s is None else provision_timeout_s
     return Waiting(gpu, wait_for_capacity, budget_s, max_oom_retries)
 
 
 def given_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor's arguments that make such a client again elsewhere."""
+    """The constructor's arguments from which an equal client can be made elsewhere."""
     return {name: value for name, value in arguments.items() if name != "self" and not name.startswith("_")}
 
 
 def reduced(kind: Callable[..., Client], given: Mapping[str, Any]) -> tuple[Any, ...]:
-    """How a client is pickled and copied: as its arguments; the twin opens connections of its own.
+    """How a client is pickled and copied: as its arguments. The copy opens its own connections.
 
-    What came from the environment comes from the twin's environment. Raises `TypeError` for a client with an
+    Defaults from the environment are read again where the copy is made. Raises `TypeError` for a client with an
     `http_client` of the caller's.
     """
     if given.get("http_client") is not None:

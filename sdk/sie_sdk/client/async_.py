@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 from sie_sdk._connections import EXCHANGE_ERRORS, Connections, adopt, async_maker, failure, request
 from sie_sdk._protocol import Flow, Outcome, Protocol, Send, Sleep
 from sie_sdk._reply import Reply
-from sie_sdk._retry import MAX_OOM_RETRIES, Timing
+from sie_sdk._retry import MAX_OOM_RETRIES, RetryTiming
 from sie_sdk._settings import resolve_settings
 from sie_sdk.client._common import VersionCheck, given_arguments, reduced, waiting_for
 from sie_sdk.images import convert_images_for_json
@@ -47,7 +47,7 @@ async def _asyncio_sleep(seconds: float) -> None:
 
 
 def _running_loop() -> Any:
-    """The event loop that we are called in, None outside of one."""
+    """The running event loop, None outside of one."""
     import asyncio
 
     try:
@@ -57,10 +57,10 @@ def _running_loop() -> Any:
 
 
 class SIEAsyncClient:
-    """`SIEClient` for asyncio: the same arguments, with awaitables for results. See there.
+    """`SIEClient` for asyncio: the same arguments, with awaitable results. `SIEClient` describes them.
 
-    `max_concurrency` limits how many of its requests are on their way at once; the others wait for their turn. One
-    client may be used from several event loops, one after the other or side by side: each has its own connections.
+    `max_concurrency` limits how many requests are in flight at once; the others wait. One client may be used from
+    several event loops, in turn or concurrently: each loop has its own connections.
 
     Encode results lack the `model` key, as in SIE's own SDK.
     """
@@ -83,7 +83,7 @@ class SIEAsyncClient:
         read_timeout_s: float | None = None,
         remote: Literal["forbid"] | None = None,
         http_client: httpx.AsyncClient | None = None,
-        _timing: Timing = Timing(),  # noqa: B008 - frozen
+        _timing: RetryTiming = RetryTiming(),  # noqa: B008 - frozen
         _sleep: Callable[[float], Awaitable[None]] = _asyncio_sleep,
     ) -> None:
         given = given_arguments(locals())
@@ -123,7 +123,7 @@ class SIEAsyncClient:
         return self._protocol.settings.base_url
 
     async def close(self) -> None:
-        """Close the connections. The client is of no use afterwards."""
+        """Close the connections. The client cannot be used afterwards."""
         http = self._connections.shut()
         if http is not None:
             await http.aclose()
@@ -313,7 +313,7 @@ class SIEAsyncClient:
         return reduced(type(self), self._given)
 
     def _turn(self) -> AbstractAsyncContextManager[object]:
-        """One of the `max_concurrency` turns of this event loop; the queues of other loops and processes are theirs."""
+        """One of this event loop's `max_concurrency` slots; every loop and process has its own."""
         if self._max_concurrency is None:
             return nullcontext()
         import asyncio

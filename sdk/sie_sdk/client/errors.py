@@ -1,4 +1,4 @@
-"""The exceptions under the name by which SIE's own SDK has them; `sie_sdk.errors` describes them."""
+"""The exceptions under the module name of SIE's own SDK; `sie_sdk.errors` describes them."""
 
 from sie_sdk.errors import (
     AccountInactiveError,

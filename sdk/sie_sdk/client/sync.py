@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 from sie_sdk._connections import EXCHANGE_ERRORS, Connections, adopt, failure, request, sync_maker
 from sie_sdk._protocol import Flow, Outcome, Protocol, Send, Sleep
 from sie_sdk._reply import Reply
-from sie_sdk._retry import MAX_OOM_RETRIES, Timing
+from sie_sdk._retry import MAX_OOM_RETRIES, RetryTiming
 from sie_sdk._settings import resolve_settings
 from sie_sdk.client._common import VersionCheck, given_arguments, reduced, waiting_for
 from sie_sdk.images import convert_images_for_json
@@ -38,10 +38,10 @@ T = TypeVar("T")
 
 
 class SIEClient:
-    """A client of one server, for use from any number of threads and processes.
+    """A client of one server, which any number of threads and processes may use.
 
-    After `fork()` (gunicorn's preload, Celery's prefork, `multiprocessing`) a child opens connections of its own, and
-    the parent's stay usable; pickled, as `multiprocessing` does where it spawns, a client travels as its arguments.
+    After `fork()` (gunicorn's preload, Celery's prefork, `multiprocessing`) a child opens its own connections, and
+    the parent's stay usable. A client is pickled as its arguments, for example when `multiprocessing` spawns.
 
     Arguments (all times in seconds):
 
@@ -49,13 +49,13 @@ class SIEClient:
     * `timeout_s`, `connect_timeout_s` (10), `read_timeout_s` (150): limits of one attempt; the first sets both.
     * `api_key`: sent as a bearer token; otherwise `SIE_API_KEY`, but only to the origin of `SIE_BASE_URL`.
     * `gpu`, `options`: defaults for calls; options of a call override single keys.
-    * `pool`: a gateway's pool by its `name`, sent with every call that names no other; it must exist.
+    * `pool`: a gateway's pool by its `name`, sent with every call that does not name another; it must exist.
     * `max_connections`: the limit of the connection pool.
     * `base_url_headers`: headers for a proxy in front of the server; https only.
     * `remote="forbid"`: refuse to be served by a gateway's upstream.
     * `http_client`: your own client, with the same base URL and redirects off; closed with this one. It belongs to
       the process that made it: it is neither pickled nor used after a fork.
-    * `control_plane_url`, `org`: accepted for compatibility; nothing here talks to a control plane.
+    * `control_plane_url`, `org`: accepted for compatibility; this client uses no control plane.
 
     Keywords of `encode` and `score`:
 
@@ -66,7 +66,7 @@ class SIEClient:
 
     `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are obeyed; loopback is never reached through a proxy.
 
-    Raises `ValueError` for arguments that cannot be right.
+    Raises `ValueError` for invalid arguments.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class SIEClient:
         read_timeout_s: float | None = None,
         remote: Literal["forbid"] | None = None,
         http_client: httpx.Client | None = None,
-        _timing: Timing = Timing(),  # noqa: B008 - frozen
+        _timing: RetryTiming = RetryTiming(),  # noqa: B008 - frozen
         _sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         given = given_arguments(locals())
@@ -128,11 +128,11 @@ class SIEClient:
 
     @property
     def last_retry_count(self) -> int:
-        """How often this thread's latest call was tried again."""
+        """How many retries this thread's latest call needed."""
         return cast("int", getattr(self._latest, "retries", 0))
 
     def close(self) -> None:
-        """Close the connections. The client is of no use afterwards."""
+        """Close the connections. The client cannot be used afterwards."""
         http = self._connections.shut()
         if http is not None:
             http.close()
@@ -164,7 +164,7 @@ class SIEClient:
         provision_timeout_s: float | None = None,
         max_oom_retries: int = MAX_OOM_RETRIES,
     ) -> EncodeResult | list[EncodeResult]:
-        """Turn items into vectors: a list gives a list in the same order, anything else one result.
+        """Encode items into vectors. A list returns a list in the same order, anything else a single result.
 
         `output_types` defaults to `["dense"]` on the server; `output_dtype` to float32. `is_query` selects the query
         side of asymmetric models, `instruction` is for models that take one.
@@ -231,10 +231,9 @@ class SIEClient:
         provision_timeout_s: float | None = None,
         max_oom_retries: int = MAX_OOM_RETRIES,
     ) -> ExtractResult | list[ExtractResult]:
-        """Extract entities or structured data, from a server that does: a list gives a list, anything else one result.
+        """Extract entities or structured data. A list returns a list, anything else a single result.
 
-        sie-triton's server does not and says so: a `RequestError` whose message is the server's sentence. Raises as
-        `encode` does.
+        sie-triton's server does not extract: it answers with a `RequestError` that says so. Raises as `encode` does.
         """
         results = self._drive(
             self._protocol.extract(
@@ -275,10 +274,9 @@ class SIEClient:
         max_oom_retries: int = MAX_OOM_RETRIES,
         read_timeout_s: float | None = None,
     ) -> GenerateResult:
-        """Generate text, on a server that does. An exchange that broke midway is not repeated.
+        """Generate text. A request that failed midway is not repeated.
 
-        sie-triton's server does not and says so: a `RequestError` whose message is the server's sentence. Raises as
-        `encode` does.
+        sie-triton's server does not generate: it answers with a `RequestError` that says so. Raises as `encode` does.
         """
         return self._drive(
             self._protocol.generate(

@@ -19,7 +19,7 @@ from sie_triton.embedded.batching import Array, Arrays
 from sie_triton.embedded.cuda_options import accelerators, cuda_options
 from sie_triton.embedded.model_config import boolean_parameter, integer_parameter, text_parameter
 from sie_triton.embedded.onnx_header import OnnxHeader, read_header
-from sie_triton.embedded.onnxruntime_rules import DATATYPES, GraphTensor, op_libraries, refusals
+from sie_triton.embedded.onnxruntime_rules import DATATYPES, InferredTensor, op_libraries, refusals
 from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -165,5 +165,5 @@ def _without_tensors(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: config[key] for key in ("parameters", "optimization", "model_operations") if key in config}
 
 
-def _graph_tensor(node: ort.NodeArg) -> GraphTensor:
-    return GraphTensor(node.name, DATATYPES.get(node.type, node.type), tuple(node.shape))
+def _graph_tensor(node: ort.NodeArg) -> InferredTensor:
+    return InferredTensor(node.name, DATATYPES.get(node.type, node.type), tuple(node.shape))

@@ -1,0 +1,198 @@
+"""`plan`, `build` and `verify`: what would be built, the build itself, and the check of a built repository."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from sie_triton.cli.options import (
+    BOTH_DEVICES,
+    DEFAULT_REPOSITORY,
+    AsJson,
+    Bundles,
+    DeviceName,
+    Devices,
+    Format,
+    FormatName,
+    Layout,
+    LayoutName,
+    Models,
+    Packing,
+    Precision,
+    PrecisionName,
+    Repository,
+    TrustRemoteCode,
+    Weights,
+)
+from sie_triton.cli.printing import err, out, parity_lines, plan_json, print_certificate, print_plan, say
+from sie_triton.cli.repositories import built_manifest
+from sie_triton.cli.targets import find_targets
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
+
+if TYPE_CHECKING:
+    from sie_triton.compiler.options import BuildOptions, BuiltModel
+    from sie_triton.planning.plan import GraphOptions
+
+# Measured on MiniLM. We promise a cosine of 0.999, so that no index has to be rebuilt.
+INT8_REFUSAL = (
+    "int8 graphs are not built: weights of 7 bits gave cosines down to 0.982 to float32, 8 bits down to 0.87, and a "
+    "text's vector depended on what shared its batch"
+)
+
+
+def plan(
+    model: Models,
+    bundles: Bundles = None,
+    weights: Weights = [],  # noqa: B006 - typer copies the default
+    graph_format: Format = FormatName.onnx,
+    layout: Layout = LayoutName.auto,
+    packing: Packing = True,
+    precision: Precision = PrecisionName.auto,
+    device: Devices = BOTH_DEVICES,
+    as_json: AsJson = False,
+) -> None:
+    """Print what would be built: graphs, tensors with their axes, ensemble steps. Needs no torch.
+
+    Where the checkpoint is not at hand, widths that only it knows appear by name.
+    """
+    from sie_triton.compiler.build import plan_models
+
+    graphs = graph_options(graph_format, layout, packing, precision, device)
+    options = build_options(DEFAULT_REPOSITORY, weights, model, graphs)
+    plans = [made for target in find_targets(model, bundles) for made in plan_models(target, options)]
+    if as_json:
+        out.print_json(json.dumps([plan_json(made) for made in plans]))
+        return
+    for made in plans:
+        print_plan(made)
+
+
+def build(
+    model: Models,
+    bundles: Bundles = None,
+    weights: Weights = [],  # noqa: B006
+    repository: Repository = DEFAULT_REPOSITORY,
+    graph_format: Format = FormatName.onnx,
+    layout: Layout = LayoutName.auto,
+    packing: Packing = True,
+    precision: Precision = PrecisionName.auto,
+    device: Devices = BOTH_DEVICES,
+    force: Annotated[bool, typer.Option("--force", help="Build even if nothing changed.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Compile bundles into a verified Triton model repository.
+
+    Nothing is published unless every output matches the reference; an unchanged model is not built again.
+    """
+    graphs = graph_options(graph_format, layout, packing, precision, device)
+    options = build_options(repository, weights, model, graphs)
+    run_build(model, bundles, replace(options, force=force, trust_remote_code=trust_remote_code))
+
+
+def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
+    """Check a built repository again: digests, structure, Triton's rules, parity.
+
+    Needs no network, and torch only for TorchScript graphs.
+    """
+    from sie_triton.verify.checks import verify_repository
+
+    manifest = built_manifest(repository)
+    problems = verify_repository(repository, manifest)
+    if problems:
+        raise DiagnosticError(problems)
+    for name, built in manifest.built.items():
+        for line in parity_lines(built.parity):
+            out.print(f"{name} {line}", markup=False)
+        print_certificate(name, built.certificate)
+    count = len(manifest.triton_models)
+    err.print(f"[green]verified[/] {escape(str(repository))}: {count} Triton models, all files intact")
+
+
+def run_build(models: Sequence[str], bundles: Path | None, options: BuildOptions) -> None:
+    """Build the models, and print on stderr what was built, what was unchanged and what cannot be built."""
+    from sie_triton.checkpoint import rich_progress
+    from sie_triton.compiler.build import compile_models
+
+    targets = find_targets(models, bundles)
+    for target in targets:
+        for profile, refusal in target.refused:
+            say(f"not built: `{profile.model_id}`: {refusal.reason}")
+    options = replace(options, announce=say)
+    if err.is_terminal:
+        with rich_progress() as progress:
+            built = compile_models(targets, replace(options, progress=progress))
+    else:
+        built = compile_models(targets, options)
+    _print_built(built)
+
+
+def _print_built(built: Iterable[BuiltModel]) -> None:
+    for result in built:
+        ids = ", ".join(result.model_ids)
+        if result.skipped:
+            err.print(f"[green]unchanged[/] {ids}")
+            continue
+        devices = ", ".join(f"{device} in {precision}" for device, precision in result.precisions.items())
+        err.print(f"[green]built[/] {ids} from {escape(result.source)}, for {devices}")
+        for line in parity_lines(result.parity):
+            say(f"  {line}")
+
+
+def graph_options(
+    graph_format: FormatName,
+    layout: LayoutName,
+    packing: bool,
+    precision: PrecisionName,
+    devices: Sequence[DeviceName],
+) -> GraphOptions:
+    """The options of the graphs, in the compiler's terms; raises `DiagnosticError` (`SIE216`) for int8."""
+    from sie_triton.planning.plan import GraphOptions
+
+    if precision is PrecisionName.int8:
+        hint = "leave `--precision` out; `float16` halves the weights on CUDA"
+        raise DiagnosticError([Diagnostic("SIE216", INT8_REFUSAL, hint=hint)])
+    return GraphOptions(
+        format=graph_format.value,
+        layout=None if layout is LayoutName.auto else layout.value,
+        precision=None if precision is PrecisionName.auto else precision.value,
+        devices=tuple(dict.fromkeys(device.value for device in devices)),
+        packing=packing,
+    )
+
+
+def build_options(
+    repository: Path, weights: Sequence[str], models: Sequence[str], graphs: GraphOptions
+) -> BuildOptions:
+    """The options of a build, with the checkpoint folders of `--weights` by model id.
+
+    Raises `typer.BadParameter` if it is not clear which folder belongs to which model.
+    """
+    from sie_triton.compiler.options import BuildOptions
+
+    ids = {_bare(model) for model in models}
+    by_id: dict[str, Path] = {}
+    default = None
+    for entry in weights:
+        model_id, separator, folder = entry.partition("=")
+        if separator and not Path(entry).exists():
+            by_id[_bare(model_id)] = Path(folder)
+        elif default is not None:
+            raise typer.BadParameter("two folders without an id; write `ID=FOLDER` for each", param_hint="--weights")
+        else:
+            default = Path(entry)
+    if default is not None and len(ids) > 1:
+        raise typer.BadParameter("several models: say which the folder is for, `ID=FOLDER`", param_hint="--weights")
+    if unused := set(by_id) - ids:
+        raise typer.BadParameter(f"not among the models to build: {', '.join(sorted(unused))}", param_hint="--weights")
+    return BuildOptions(repository=repository, weights=by_id, default_weights=default, graphs=graphs)
+
+
+def _bare(model_id: str) -> str:
+    """The id without its profile."""
+    return model_id.partition(":")[0]
