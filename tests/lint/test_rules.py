@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sie_triton.lint import RULES, Finding, explain, lint_repository, onnx_graph
+from sie_triton.lint import RULES, Violation, explain, lint_repository, onnx_graph
 
 from .builders import RepositoryBuilder, identity_config, identity_graph
 from .cases import CASES, Build, Case
@@ -23,7 +23,7 @@ def repository(tmp_path: Path) -> RepositoryBuilder:
     return RepositoryBuilder(path)
 
 
-def lint(repository: RepositoryBuilder, build: Build, case: Case, triton: str) -> list[Finding]:
+def lint(repository: RepositoryBuilder, build: Build, case: Case, triton: str) -> list[Violation]:
     build(repository)
     return lint_repository(repository.path, triton=triton, machine=case.machine)
 
@@ -38,7 +38,7 @@ def test_fires_on_the_bad_repository(rule_id: str, repository: RepositoryBuilder
     findings = lint(repository, case.bad, case, case.triton)
     found = [f for f in findings if f.rule_id == rule_id]
     assert found, [str(f) for f in findings]
-    assert all(f.severity == RULES[rule_id].severity and f.cure for f in found)
+    assert all(f.severity == RULES[rule_id].severity and f.hint for f in found)
     if case.line is not None:
         assert case.line in {f.line for f in found}
     if rule_id != "L101":
@@ -57,9 +57,9 @@ def test_is_silent_on_the_good_repository(rule_id: str, repository: RepositoryBu
 def test_explains_itself(rule_id: str) -> None:
     rule = RULES[rule_id]
     text = " ".join(explain(rule_id).split())
-    for part in (rule.id, rule.severity, rule.title, rule.versions, " ".join(rule.cure.split())):
+    for part in (rule.id, rule.severity, rule.title, rule.versions, " ".join(rule.hint.split())):
         assert part in text
-    assert not rule.cure.endswith(".")
+    assert not rule.hint.endswith(".")
     assert not rule.title.endswith(".")
     assert rule.explanation.endswith(".")
 
