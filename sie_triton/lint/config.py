@@ -57,7 +57,7 @@ class ParseFailure:
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """A configuration file, read. `written` is False where the file is absent and Triton would complete it all."""
+    """A configuration and its file. `written` is False where there is no file and Triton would complete everything."""
 
     path: Path
     text: str
@@ -82,12 +82,12 @@ class ConfigFile:
 
     @property
     def max_batch_size(self) -> int:
-        """As written; 0 where it is not."""
+        """The number that is written, else 0."""
         return self.received.max_batch_size
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether the configuration wires other models."""
+        """Whether the model is an ensemble, by its platform or by its steps."""
         return bool(self.message.HasField("ensemble_scheduling")) or str(self.message.platform) == "ensemble"
 
     @property

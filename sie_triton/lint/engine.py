@@ -60,7 +60,7 @@ def lint_model_config(
 
 
 def explain(rule_id: str) -> str:
-    """What the rule is about, for which releases it holds, and the hint.
+    """What the rule is about, for which releases it holds, and its hint.
 
     Raises:
         KeyError: there is no such rule.

@@ -24,7 +24,7 @@ class StepEntry:
         return s.line("ensemble_scheduling", "step", self.index, *field)
 
     def wire_line(self, s: LintSubject, field: str, name: str) -> int | None:
-        """Line where `field`, one of the two maps, names the model's tensor `name`; else of the step."""
+        """Line of the entry of `field`, one of the two maps, for the model's tensor `name`; else of the step."""
         return s.config.lines.entry(("ensemble_scheduling", "step", self.index, field), name) or self.line(s)
 
 
@@ -41,7 +41,7 @@ def _map(entries: dict[str, str]) -> dict[str, str]:
 
 
 def composing(s: LintSubject, step: StepEntry) -> ConfigFile | None:
-    """What the step's model is served by; None where the model is absent or its configuration is broken."""
+    """The configuration that serves the step's model; None where the model is absent or its configuration is broken."""
     model = s.repository.models.get(step.model)
     return None if model is None else model.config_named(s.file_name)
 

@@ -47,7 +47,7 @@ class ModelFolder:
 
     @property
     def default(self) -> ConfigFile | None:
-        """What a server reads that was told no `--model-config-name`; None where `config.pbtxt` is absent or broken."""
+        """What a server without `--model-config-name` reads; None where `config.pbtxt` is absent or broken."""
         return next((c for c in self.configs if c.path == self.path / CONFIG_NAME), None)
 
     def config_named(self, file_name: str) -> ConfigFile | None:
@@ -101,7 +101,7 @@ class ModelFolder:
         return BACKENDS.get(self.backend(config), ("", ""))[1]
 
     def served_versions(self, config: ConfigFile) -> tuple[int, ...]:
-        """The present versions that the version policy serves."""
+        """The versions that the version policy serves, of those that are there."""
         policy = config.message.version_policy
         kind = policy.WhichOneof("policy_choice")
         if kind == "all":

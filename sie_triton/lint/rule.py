@@ -60,11 +60,11 @@ class LintSubject:
 
     @property
     def file_name(self) -> str:
-        """The file name by which this server picks the configuration of every model."""
+        """The file name by which the server picks the configuration of every model."""
         return self.served_as or self.config.path.name
 
     def beside(self, model: ModelFolder, config: ConfigFile) -> LintSubject:
-        """A configuration of a model of the same repository, by itself."""
+        """Another configuration of the same repository, for the same release and machine."""
         return LintSubject(self.repository, model, config, self.release, self.machine)
 
     def line(self, *path: str | int) -> int | None:
@@ -124,7 +124,7 @@ def rule(
     since: Release | None = None,
     until: Release | None = None,
 ) -> Callable[[Check], Rule]:
-    """Make a rule of the check below: `explanation` is sentences, `title` and `hint` have no final full stop."""
+    """Make a rule of the check below it. `explanation` is sentences; `title` and `hint` have no final full stop."""
 
     def made(check: Check) -> Rule:
         return Rule(rule_id, severity, title, explanation, hint, check, scope, since, until)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from sie_triton.lint.ensembles import StepEntry, reachable, steps
 from sie_triton.lint.rule import LintSubject, Problem, rule
 
-Origin = int | None
-"""Which decoupled step the answers stem from that reach a tensor; None for the request itself."""
+_StepIndex = int | None
+"""The decoupled step whose answers reach a tensor; None for the request itself."""
 
 
 @rule(
@@ -24,7 +24,7 @@ Origin = int | None
     scope="repository",
 )
 def _one_origin(s: LintSubject) -> Iterator[Problem]:
-    origins: dict[str, Origin] = {t.name: None for t in s.config.inputs}
+    origins: dict[str, _StepIndex] = {t.name: None for t in s.config.inputs}
     pending = steps(s)
     while runnable := [step for step in pending if origins.keys() >= set(step.reads.values())]:
         for step in runnable:
@@ -44,7 +44,7 @@ def _is_decoupled(s: LintSubject, step: StepEntry) -> bool:
     return any(config.message.model_transaction_policy.decoupled for config in configs if config)
 
 
-def _told(step: StepEntry, origins: dict[str, Origin]) -> str:
+def _told(step: StepEntry, origins: dict[str, _StepIndex]) -> str:
     sources = ", ".join(
         f"`{tensor}` from {'the request' if origin is None else f'step {origin}'}" for tensor, origin in origins.items()
     )

@@ -10,13 +10,13 @@ from sie_triton.lint.rule import LintSubject, Problem, rule
 from sie_triton.lint.wording import quoted
 
 PROFILES = ("trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes")
-Shape = tuple[int, ...]
-ShapeProfile = Mapping[str, Shape]
+_Shape = tuple[int, ...]
+_ShapeProfile = Mapping[str, _Shape]
 
 
-def _parse_profile(text: str) -> ShapeProfile | None:
+def _parse_profile(text: str) -> _ShapeProfile | None:
     """`a:1x16,b:1x16` as shapes by tensor; None where it is not of that form or names a tensor twice."""
-    shapes: dict[str, Shape] = {}
+    shapes: dict[str, _Shape] = {}
     for part in text.split(","):
         name, mark, dims = part.strip().rpartition(":")
         if not mark or not name or not re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9})*", dims) or name in shapes:
@@ -25,7 +25,7 @@ def _parse_profile(text: str) -> ShapeProfile | None:
     return shapes
 
 
-def _profiles(accelerator: AcceleratorEntry) -> tuple[ShapeProfile, ShapeProfile, ShapeProfile] | None:
+def _profiles(accelerator: AcceleratorEntry) -> tuple[_ShapeProfile, _ShapeProfile, _ShapeProfile] | None:
     """Minimum, optimum and maximum where all three are written and readable."""
     low, best, high = (_parse_profile(accelerator.parameters.get(key) or "") for key in PROFILES)
     return None if low is None or best is None or high is None else (low, best, high)
@@ -97,7 +97,7 @@ def _profiles_cover(s: LintSubject) -> Iterator[Problem]:
     for accelerator in gpu_accelerators(s, "tensorrt"):
         profiles = _profiles(accelerator)
         if profiles is None or not set(profiles[0]) == set(profiles[1]) == set(profiles[2]):
-            continue  # said by `profiles_consistent`
+            continue  # said by L717
         low, _, high = profiles
         inputs = {t.name: t for t in s.config.inputs}
         for name in sorted(set(high) - set(inputs)):
@@ -114,7 +114,7 @@ def _profiles_cover(s: LintSubject) -> Iterator[Problem]:
 
 
 def _covers(
-    s: LintSubject, accelerator: AcceleratorEntry, name: str, shape: Shape, low: Shape, high: Shape
+    s: LintSubject, accelerator: AcceleratorEntry, name: str, shape: _Shape, low: _Shape, high: _Shape
 ) -> Iterator[Problem]:
     """Problems of one input; `shape` includes the batch, -1 is any size."""
     line = accelerator.line(s, PROFILES[2])
