@@ -15,7 +15,7 @@ from sie_triton.cli.options import DEFAULT_REPOSITORY, AsJson
 from sie_triton.cli.printing import out, say
 
 if TYPE_CHECKING:
-    from sie_triton.lint import Finding, Machine
+    from sie_triton.lint import Machine, Violation
 
 
 def lint(
@@ -54,7 +54,7 @@ def _explain_rule(rule: str) -> None:
     out.print(explain(rule), markup=False)
 
 
-def _findings(repository: Path, triton: str, machine: Machine | None) -> Sequence[Finding]:
+def _findings(repository: Path, triton: str, machine: Machine | None) -> Sequence[Violation]:
     """What the linter finds; raises `typer.BadParameter` if there is nothing to check or no such release."""
     from sie_triton.lint import lint_repository
 

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sie_triton.embedded.model_config import Config, batch_targets, dims, max_batch_size
+from sie_triton.backends.received import ReceivedConfig, targets
 
 # numpy.ndarray or torch.Tensor: what is used here (shape, reshape, slices) they share.
 Array = Any
 Arrays = dict[str, Array]
 Concatenate = Callable[[Sequence[Array]], Array]
 
-_DEFAULT_KIND = "BATCH_ELEMENT_COUNT"
 _BATCH_INPUT_TYPES: dict[str, type[np.number[Any]]] = {"TYPE_INT32": np.int32, "TYPE_FP32": np.float32}
 
 
@@ -60,27 +59,21 @@ class BatchPlan:
     output_dims: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, config: Config) -> BatchPlan:
-        """Read the plan from a ModelConfig that passed the rules of its backend."""
-        batched = max_batch_size(config) > 0
-        inputs = config.get("input", ())
-        output_dims = {tensor["name"]: dims(tensor) for tensor in config.get("output", ())}
+    def of(cls, config: ReceivedConfig) -> BatchPlan:
+        """Read the plan from a configuration that passed the rules of its backend."""
+        batched = config.max_batch_size > 0
+        output_dims = {tensor.name: tensor.graph_dims for tensor in config.outputs}
         return cls(
             batched=batched,
-            first_input=inputs[0]["name"],
-            ragged=frozenset(tensor["name"] for tensor in inputs if tensor.get("allow_ragged_batch")),
+            first_input=config.inputs[0].name,
+            ragged=frozenset(tensor.name for tensor in config.inputs if tensor.ragged),
             batch_inputs=tuple(
-                BatchInput(
-                    target,
-                    entry.get("kind", _DEFAULT_KIND),
-                    _BATCH_INPUT_TYPES[entry["data_type"]],
-                    entry["source_input"][0],
-                )
-                for target, entry in batch_targets(config, "batch_input").items()
+                BatchInput(target, entry.kind, _BATCH_INPUT_TYPES[entry.data_type], entry.sources[0])
+                for target, entry in targets(config.batch_inputs).items()
             ),
             scatters={
-                target: Scatter(entry["source_input"][0], (-1,) * batched + output_dims[target])
-                for target, entry in batch_targets(config, "batch_output").items()
+                target: Scatter(entry.sources[0], (-1,) * batched + output_dims[target])
+                for target, entry in targets(config.batch_outputs).items()
             },
             output_dims=output_dims,
         )

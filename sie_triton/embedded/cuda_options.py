@@ -1,7 +1,7 @@
-"""How NVIDIA's ONNX Runtime backend turns a configuration into options of the CUDA provider; standard library only.
+"""How NVIDIA's ONNX Runtime backend turns a configuration into options of the CUDA provider.
 
-Read in the backend's sources. Four options in `parameters` are numbers and win: a configuration that has any
-`parameters` loses what its accelerator says of these.
+Read in the backend's sources. Four options in `parameters` win: a configuration that has any `parameters` loses what
+its accelerator says of these.
 """
 
 from __future__ import annotations
@@ -9,31 +9,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sie_triton.embedded.model_config import integer_parameter, text_parameter
-
-_ARENA = ("kNextPowerOfTwo", "kSameAsRequested")
-_SEARCH = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
-_OVERRIDDEN = ("gpu_mem_limit", "arena_extend_strategy", "cudnn_conv_algo_search", "do_copy_in_default_stream")
+from sie_triton.backends.onnxruntime.parameters import CUDA_CHOICES, CUDA_PARAMETERS, cuda_choice
+from sie_triton.backends.received import ReceivedConfig
 
 
-def accelerators(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The `gpu_execution_accelerator`s by name, with their parameters."""
-    found = config.get("optimization", {}).get("execution_accelerators", {}).get("gpu_execution_accelerator", ())
-    return {entry.get("name", ""): dict(entry.get("parameters", {})) for entry in found}
+def accelerators(config: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
+    """The `gpu_execution_accelerator`s by name, with their parameters, of a configuration as Triton's API gives it."""
+    return ReceivedConfig.of(config).gpu_accelerators
 
 
-def cuda_options(config: Mapping[str, Any], device_id: int) -> dict[str, str]:
-    """Options for `CUDAExecutionProvider`. Raises `ValueError` for a number that stands for nothing."""
-    options = dict(accelerators(config).get("cuda", {}))
-    if config.get("parameters"):
-        options = {key: value for key, value in options.items() if key not in _OVERRIDDEN}
-        for key, names in (("arena_extend_strategy", _ARENA), ("cudnn_conv_algo_search", _SEARCH)):
-            number = integer_parameter(config, key, -1)
-            if text_parameter(config, key) is not None:
-                if not 0 <= number < len(names):
-                    raise ValueError(f"parameter `{key}` is `{number}`, not 0 to {len(names) - 1}")
-                options[key] = names[number]
-        for key in ("gpu_mem_limit", "do_copy_in_default_stream"):
-            if (text := text_parameter(config, key)) is not None:
-                options[key] = text
+def cuda_options(config: ReceivedConfig, device_id: int) -> dict[str, str]:
+    """Options for `CUDAExecutionProvider`, as ONNX Runtime takes them.
+
+    Raises:
+        ValueError: a code in `parameters` stands for nothing; the message names its key.
+    """
+    options = dict(config.gpu_accelerators.get("cuda", {}))
+    if config.parameters:
+        options = {key: value for key, value in options.items() if key not in CUDA_PARAMETERS}
+        for key in config.parameters.keys() & set(CUDA_PARAMETERS):
+            options[key] = _option(key, config.parameters[key])
     return {**options, "device_id": str(device_id)}
+
+
+def _option(key: str, text: str) -> str:
+    if key not in CUDA_CHOICES:
+        return text
+    name = cuda_choice(key, text)
+    if name is None:
+        raise ValueError(f"parameter `{key}` is `{text}`, not 0 to {len(CUDA_CHOICES[key]) - 1}")
+    return name

@@ -15,6 +15,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from sie_triton.backends.received import ReceivedConfig
 from sie_triton.embedded.batching import Array, Arrays, BatchPlan, RowsError
 
 
@@ -48,10 +49,10 @@ class BatchedModel(ABC):
         """Triton's entry point. Raises `TritonModelException`, with every reason, if the model must not be served."""
         self.name, self.version = args["model_name"], args["model_version"]
         self.instance = args.get("model_instance_name") or self.name
-        self.config: dict[str, Any] = json.loads(args["model_config"])
+        self.config = ReceivedConfig.of(json.loads(args["model_config"]))
         self.on_gpu = args.get("model_instance_kind") == "GPU"
         self.device_id = int(args.get("model_instance_device_id") or 0)
-        filename = self.config.get("default_model_filename") or self.default_filename
+        filename = self.config.default_model_filename or self.default_filename
         path = Path(args["model_repository"]) / args["model_version"] / filename
         if self.may_be_directory and path.is_dir():
             path /= self.default_filename
@@ -120,13 +121,12 @@ class BatchedModel(ABC):
 
     def _unsupported(self) -> list[str]:
         """What NVIDIA's backends serve and this one does not."""
-        tensors = [*self.config.get("input", ()), *self.config.get("output", ())]
         reasons = [
-            f"`{tensor['name']}` is TYPE_STRING, which the embedded server does not serve"
-            for tensor in tensors
-            if tensor["data_type"] == "TYPE_STRING"
+            f"`{tensor.name}` is TYPE_STRING, which the embedded server does not serve"
+            for tensor in (*self.config.inputs, *self.config.outputs)
+            if tensor.data_type == "TYPE_STRING"
         ]
-        if self.config.get("sequence_batching"):
+        if self.config.is_sequence:
             reasons.append("`sequence_batching` is not served by the embedded server")
         return reasons
 

@@ -1,4 +1,4 @@
-"""One `config.pbtxt`: its text, its protobuf message, and typed views of the parts that many rules read.
+"""One `config.pbtxt`: its text, its protobuf message, where its fields stand, and what a backend reads in it.
 
 Triton's own message definitions come with `tritonclient`; its `grpc` package imports the gRPC runtime, which the
 linter does not need, so the generated module is loaded from its file.
@@ -10,18 +10,20 @@ import difflib
 import importlib.util
 import re
 import sys
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import tritonclient
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 
+from sie_triton.backends.received import ConfigTensor, ReceivedConfig
 from sie_triton.lint.pbtxt import FieldLines
 
-ModelConfig = Any
+ConfigMessage = Any
 """`inference.ModelConfig` of Triton's `model_config.proto`; the generated class carries no types."""
 
 _MODULE = "_sie_triton_model_config_pb2"
@@ -46,25 +48,6 @@ def model_config_pb2() -> ModuleType:
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """An input or output of a configuration. `dims` are as written (no batch dimension); -1 is any size."""
-
-    kind: str
-    index: int
-    name: str
-    data_type: str
-    dims: tuple[int, ...]
-    reshape: tuple[int, ...] | None
-    optional: bool = False
-    ragged: bool = False
-
-    @property
-    def graph_dims(self) -> tuple[int, ...]:
-        """The dims that the graph itself sees: those of `reshape` where there is one."""
-        return self.dims if self.reshape is None else self.reshape
-
-
-@dataclass(frozen=True, slots=True)
 class ParseFailure:
     """Why a configuration is no `ModelConfig`."""
 
@@ -73,38 +56,47 @@ class ParseFailure:
 
 
 @dataclass(frozen=True)
-class Config:
-    """A configuration file, read. `written` is False where the file is absent and Triton would complete it all."""
+class ConfigFile:
+    """A configuration and its file. `written` is False where there is no file and Triton would complete everything."""
 
     path: Path
     text: str
-    message: ModelConfig
+    message: ConfigMessage
     lines: FieldLines
     written: bool = True
-    inputs: tuple[Tensor, ...] = field(init=False)
-    outputs: tuple[Tensor, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", tuple(_tensors("input", self.message.input)))
-        object.__setattr__(self, "outputs", tuple(_tensors("output", self.message.output)))
+    @cached_property
+    def received(self) -> ReceivedConfig:
+        """The configuration as Triton hands it to a backend."""
+        return ReceivedConfig.of(json_format.MessageToDict(self.message, preserving_proto_field_name=True))
+
+    @property
+    def inputs(self) -> tuple[ConfigTensor, ...]:
+        """The inputs that are written."""
+        return self.received.inputs
+
+    @property
+    def outputs(self) -> tuple[ConfigTensor, ...]:
+        """The outputs that are written."""
+        return self.received.outputs
 
     @property
     def max_batch_size(self) -> int:
-        """As written; 0 where it is not."""
-        return int(self.message.max_batch_size)
+        """The number that is written, else 0."""
+        return self.received.max_batch_size
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether the configuration wires other models."""
+        """Whether the model is an ensemble, by its platform or by its steps."""
         return bool(self.message.HasField("ensemble_scheduling")) or str(self.message.platform) == "ensemble"
 
     @property
-    def parameters(self) -> dict[str, str]:
-        """The `parameters` map, values as text."""
-        return {str(key): str(value.string_value) for key, value in sorted(self.message.parameters.items())}
+    def parameters(self) -> Mapping[str, str]:
+        """The `parameters` map in the order of its keys, values as text."""
+        return self.received.parameters
 
 
-def parse(path: Path, raw: bytes) -> Config | ParseFailure:
+def parse(path: Path, raw: bytes) -> ConfigFile | ParseFailure:
     """Read the bytes of a configuration; never raises for what is in them."""
     try:
         text = raw.decode("utf-8")
@@ -117,12 +109,12 @@ def parse(path: Path, raw: bytes) -> Config | ParseFailure:
         return ParseFailure(_explain(str(error)), error.GetLine())
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         return ParseFailure(f"the file is no `ModelConfig`: {error}", None)
-    return Config(path, text, message, FieldLines.read(text))
+    return ConfigFile(path, text, message, FieldLines.read(text))
 
 
-def absent(path: Path) -> Config:
+def absent(path: Path) -> ConfigFile:
     """The empty configuration of a model folder without `config.pbtxt`."""
-    return Config(path, "", model_config_pb2().ModelConfig(), FieldLines(), written=False)
+    return ConfigFile(path, "", model_config_pb2().ModelConfig(), FieldLines(), written=False)
 
 
 def enum_name(enum: Any, value: int) -> str:
@@ -149,19 +141,3 @@ def _fields(type_name: str) -> list[str]:
         return [str(f.name) for f in pool.FindMessageTypeByName(type_name).fields]
     except KeyError:
         return []
-
-
-def _tensors(kind: str, messages: Any) -> list[Tensor]:
-    return [
-        Tensor(
-            kind=kind,
-            index=index,
-            name=str(m.name),
-            data_type=enum_name(model_config_pb2().DataType, m.data_type),
-            dims=tuple(int(d) for d in m.dims),
-            reshape=tuple(int(d) for d in m.reshape.shape) if m.HasField("reshape") else None,
-            optional=bool(getattr(m, "optional", False)),
-            ragged=bool(getattr(m, "allow_ragged_batch", False)),
-        )
-        for index, m in enumerate(messages)
-    ]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sie_triton.lint.engine import RULES
+from sie_triton.lint.rules import RULES
 
 DEFAULT_FILE = Path("docs/lint-rules.md")
 
@@ -48,7 +48,7 @@ def render() -> str:
             parts.append(
                 f"### {rule.id}\n\n**{rule.title}** ({rule.severity}; releases: {rule.versions}; reads {needs})\n"
             )
-            parts.append(f"{rule.explanation}\n\nCure: {rule.cure}.\n")
+            parts.append(f"{rule.explanation}\n\nHint: {rule.hint}.\n")
     return "\n".join(parts)
 
 

@@ -7,53 +7,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sie_triton.lint import (
-    accelerators,
-    batching,
-    decoupled,
-    ensemble,
-    files,
-    graph,
-    graph_content,
-    instances,
-    operations,
-    parameters,
-    schema,
-    sequences,
-    tensorrt,
-    torchscript,
-    variants,
-)
+from sie_triton.backends.releases import Release
 from sie_triton.lint.config import ParseFailure, parse
-from sie_triton.lint.finding import SEVERITIES, Finding, Machine
-from sie_triton.lint.release import Release
-from sie_triton.lint.repository import Model, Repository
-from sie_triton.lint.rule import Problem, Rule, Scope, Subject
+from sie_triton.lint.ensembles import foreign_variants
+from sie_triton.lint.repository import ModelFolder, RepositoryFolder
+from sie_triton.lint.rule import LintSubject, Problem, Rule, Scope
+from sie_triton.lint.rules import RULES
+from sie_triton.lint.violation import SEVERITIES, Machine, Violation
 
 _PARSES = "L101"
-_FILES = (
-    schema,
-    sequences,
-    graph,
-    graph_content,
-    ensemble,
-    decoupled,
-    batching,
-    instances,
-    files,
-    variants,
-    parameters,
-    accelerators,
-    tensorrt,
-    torchscript,
-    operations,
-)
-
-RULES: dict[str, Rule] = dict(sorted((rule.id, rule) for file in _FILES for rule in file.rules()))
-"""Every rule by its id, in the order of ids."""
 
 
-def lint_repository(repository: Path, *, triton: str = "24.10", machine: Machine | None = None) -> list[Finding]:
+def lint_repository(repository: Path, *, triton: str = "24.10", machine: Machine | None = None) -> list[Violation]:
     """Check every configuration of every model below `repository`, in the order of paths and lines.
 
     Args:
@@ -66,8 +31,10 @@ def lint_repository(repository: Path, *, triton: str = "24.10", machine: Machine
         ValueError: `triton` is no release that is known.
     """
     release = Release.parse(triton)
-    read = Repository.read(repository)
-    return _ordered(finding for model in read.models.values() for finding in _lint_model(read, model, release, machine))
+    read = RepositoryFolder.read(repository)
+    return _ordered(
+        violation for model in read.models.values() for violation in _lint_model(read, model, release, machine)
+    )
 
 
 def lint_model_config(
@@ -76,7 +43,7 @@ def lint_model_config(
     path: Path = Path("config.pbtxt"),
     triton: str = "24.10",
     machine: Machine | None = None,
-) -> list[Finding]:
+) -> list[Violation]:
     """Check the text of one configuration by the rules that need nothing else; `path` is only reported.
 
     Raises:
@@ -85,15 +52,15 @@ def lint_model_config(
     release = Release.parse(triton)
     config = parse(path, text.encode() if isinstance(text, str) else text)
     if isinstance(config, ParseFailure):
-        return [_parse_finding(path, config)]
+        return [_parse_violation(path, config)]
     name = str(config.message.name)
-    nowhere = Repository(path.parent)
-    model = Model(path.parent, name, (config,), on_disk=False)
-    return _ordered(_check(Subject(nowhere, model, config, release, machine), ("config",)))
+    nowhere = RepositoryFolder(path.parent)
+    model = ModelFolder(path.parent, name, (config,), on_disk=False)
+    return _ordered(_check(LintSubject(nowhere, model, config, release, machine), ("config",)))
 
 
 def explain(rule_id: str) -> str:
-    """What the rule is about, for which releases it holds, and the cure.
+    """What the rule is about, for which releases it holds, and its hint.
 
     Raises:
         KeyError: there is no such rule.
@@ -105,50 +72,52 @@ def explain(rule_id: str) -> str:
         f"{rule.id} ({rule.severity}): {rule.title}",
         rule.explanation,
         f"Holds for Triton releases: {rule.versions}.",
-        f"Cure: {rule.cure}.",
+        f"Hint: {rule.hint}.",
     )
     return "\n\n".join(textwrap.fill(p, 100, break_long_words=False, break_on_hyphens=False) for p in paragraphs)
 
 
-def _lint_model(repository: Repository, model: Model, release: Release, machine: Machine | None) -> Iterator[Finding]:
+def _lint_model(
+    repository: RepositoryFolder, model: ModelFolder, release: Release, machine: Machine | None
+) -> Iterator[Violation]:
     for path, failure in model.failures:
-        yield _parse_finding(path, failure)
+        yield _parse_violation(path, failure)
     for config in model.configs:
-        subject = Subject(repository, model, config, release, machine)
-        findings = list(_check(subject, ("config", "repository")))
-        yield from findings
-        yield from _lint_as_variants(subject, set(findings))
+        subject = LintSubject(repository, model, config, release, machine)
+        violations = list(_check(subject, ("config", "repository")))
+        yield from violations
+        yield from _lint_as_variants(subject, set(violations))
 
 
-def _lint_as_variants(subject: Subject, known: set[Finding]) -> Iterator[Finding]:
+def _lint_as_variants(subject: LintSubject, known: set[Violation]) -> Iterator[Violation]:
     """What is wrong with an ensemble only where its models run variants that it lacks itself."""
-    for name in ensemble.foreign_variants(subject):
-        for finding in _check(replace(subject, served_as=name), ("config", "repository")):
-            if finding not in known:
+    for name in foreign_variants(subject):
+        for violation in _check(replace(subject, served_as=name), ("config", "repository")):
+            if violation not in known:
                 chosen = f"with `--model-config-name={name.removesuffix('.pbtxt')}`"
-                yield replace(finding, message=f"{chosen}: {finding.message}")
+                yield replace(violation, message=f"{chosen}: {violation.message}")
 
 
-def _check(subject: Subject, scopes: tuple[Scope, ...]) -> Iterator[Finding]:
+def _check(subject: LintSubject, scopes: tuple[Scope, ...]) -> Iterator[Violation]:
     for rule in RULES.values():
         if rule.scope in scopes and rule.holds_for(subject.release):
             for problem in rule.check(subject):
-                yield _finding(rule, subject, problem)
+                yield _violation(rule, subject, problem)
 
 
-def _finding(rule: Rule, subject: Subject, problem: Problem) -> Finding:
+def _violation(rule: Rule, subject: LintSubject, problem: Problem) -> Violation:
     path = problem.path or subject.config.path
-    return Finding(rule.id, rule.severity, path, problem.line, problem.message, problem.cure or rule.cure)
+    return Violation(rule.id, rule.severity, path, problem.line, problem.message, problem.hint or rule.hint)
 
 
-def _parse_finding(path: Path, failure: ParseFailure) -> Finding:
+def _parse_violation(path: Path, failure: ParseFailure) -> Violation:
     rule = RULES[_PARSES]
-    return Finding(rule.id, rule.severity, path, failure.line, failure.message, rule.cure)
+    return Violation(rule.id, rule.severity, path, failure.line, failure.message, rule.hint)
 
 
-def _ordered(findings: Iterable[Finding]) -> list[Finding]:
+def _ordered(violations: Iterable[Violation]) -> list[Violation]:
     """Without repetitions (variants of a configuration share their model's files), by place and severity."""
     return sorted(
-        dict.fromkeys(findings),
+        dict.fromkeys(violations),
         key=lambda f: (f.path, f.line or 0, SEVERITIES.index(f.severity), f.rule_id, f.message),
     )

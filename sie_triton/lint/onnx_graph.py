@@ -10,54 +10,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sie_triton.backends.onnxruntime.operators import ML_DOMAIN, STANDARD_DOMAINS
+from sie_triton.backends.onnxruntime.signature import GraphTensor
+from sie_triton.backends.onnxruntime.types import BY_NUMBER
+
 MAX_PROTOBUF_BYTES = 2**31 - 1
 """Protobuf's limit for one message, hence for one `.onnx` file without external data."""
 
 _SHAPE_DATA_BYTES = 1024  # initializers above this are weights, which shape inference never reads
 
-# onnx.TensorProto.DataType to Triton's names; the types left out are not served by the onnxruntime backend.
-_DATA_TYPES = {
-    1: "TYPE_FP32",
-    2: "TYPE_UINT8",
-    3: "TYPE_INT8",
-    4: "TYPE_UINT16",
-    5: "TYPE_INT16",
-    6: "TYPE_INT32",
-    7: "TYPE_INT64",
-    8: "TYPE_STRING",
-    9: "TYPE_BOOL",
-    10: "TYPE_FP16",
-    11: "TYPE_FP64",
-    12: "TYPE_UINT32",
-    13: "TYPE_UINT64",
-    16: "TYPE_BF16",
-}
 _FLOATS = frozenset({"TYPE_FP16", "TYPE_BF16", "TYPE_FP32", "TYPE_FP64"})
 _CONSTANTS = ("Constant", "ConstantOfShape")
 _CONSTANT_ELEMENTS = 256
-_STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 # From here on an initializer that is also a graph input is a default that callers may override.
 _OVERRIDABLE_SINCE = 4
-
-Dims = tuple[int, ...]
 
 
 class OnnxGraphError(Exception):
     """The file is no ONNX model that can be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class GraphTensor:
-    """A graph input or output. `dims` holds -1 for every symbolic dimension and is None without a declared shape.
-
-    `kind` is `tensor`, or what the value is instead (`sequence`, `map`, ...); only tensors have a type and dims.
-    """
-
-    name: str
-    kind: str
-    data_type: str
-    dims: Dims | None
-    symbols: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +67,14 @@ class OnnxGraph:
         self.overridable = {t.name: t for t in declared if t.name in overridable}
         self.declared_outputs = {t.name: t for t in map(_tensor, graph.output)}
         self.ir_version = int(model.ir_version)
-        self.opset = max((int(o.version) for o in model.opset_import if o.domain in _STANDARD_DOMAINS), default=0)
-        self.ml_opset = max((int(o.version) for o in model.opset_import if o.domain == "ai.onnx.ml"), default=0)
+        self.opset = max((int(o.version) for o in model.opset_import if o.domain in STANDARD_DOMAINS), default=0)
+        self.ml_opset = max((int(o.version) for o in model.opset_import if o.domain == ML_DOMAIN), default=0)
         self.custom_operators = tuple(
-            sorted({f"{node.domain}.{node.op_type}" for node in graph.node if node.domain not in _STANDARD_DOMAINS})
+            sorted({f"{node.domain}.{node.op_type}" for node in graph.node if node.domain not in STANDARD_DOMAINS})
         )
         sizes: dict[str, int] = {}
         for i in graph.initializer:
-            data_type = _DATA_TYPES.get(i.data_type, "")
+            data_type = BY_NUMBER.get(i.data_type, "")
             sizes[data_type] = sizes.get(data_type, 0) + math.prod(i.dims)
         self.weights_type = max(_FLOATS, key=lambda name: sizes.get(name, 0)) if _FLOATS & set(sizes) else ""
 
@@ -212,7 +182,7 @@ def _external(tensor: Any) -> ExternalTensor:
     except (KeyError, ValueError, TypeError):
         size = 0
     # Types of less than a byte share bytes; numpy has no such types, so what numpy says of them does not count.
-    whole = size if tensor.data_type in _DATA_TYPES else 0
+    whole = size if tensor.data_type in BY_NUMBER else 0
     needed = math.prod(tensor.dims) * whole if whole else None
     return ExternalTensor(str(tensor.name), entries.get("location", ""), number("offset"), number("length"), needed)
 
@@ -220,11 +190,13 @@ def _external(tensor: Any) -> ExternalTensor:
 def _tensor(value: Any) -> GraphTensor:
     kind = value.type.WhichOneof("value") or "untyped"
     if kind != "tensor_type":
-        return GraphTensor(str(value.name), kind.removesuffix("_type"), "", None)
+        return GraphTensor(str(value.name), "", None, kind=kind.removesuffix("_type"))
     tensor = value.type.tensor_type
-    data_type = _DATA_TYPES.get(tensor.elem_type, f"ONNX type {tensor.elem_type}")
-    if not tensor.HasField("shape"):
-        return GraphTensor(str(value.name), "tensor", data_type, None)
-    dims = tuple(int(d.dim_value) if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
-    symbols = tuple(str(d.dim_param) or None for d in tensor.shape.dim)
-    return GraphTensor(str(value.name), "tensor", data_type, dims, symbols)
+    data_type = BY_NUMBER.get(tensor.elem_type, f"ONNX type {tensor.elem_type}")
+    shape = tuple(_dim(d) for d in tensor.shape.dim) if tensor.HasField("shape") else None
+    return GraphTensor(str(value.name), data_type, shape)
+
+
+def _dim(dim: Any) -> int | str | None:
+    """A number, or a symbol or None where there is none."""
+    return int(dim.dim_value) if dim.HasField("dim_value") else str(dim.dim_param) or None

@@ -34,7 +34,7 @@ class FieldLines:
     def read(cls, text: str) -> FieldLines:
         """Find the fields of `text`; of a malformed text, those before the trouble."""
         found = cls()
-        _Reader(text, found).message((), None, 0)
+        _FieldReader(text, found).message((), None, 0)
         return found
 
     def has(self, *names: str) -> bool:
@@ -74,7 +74,7 @@ def _indexed(path: tuple[str | int, ...]) -> Iterator[str | int]:
             yield 0
 
 
-class _Reader:
+class _FieldReader:
     def __init__(self, text: str, found: FieldLines) -> None:
         self._tokens = list(_tokens(text))
         self._at = 0

@@ -1,4 +1,4 @@
-"""A model repository on disk, as Triton's loader looks at it."""
+"""The folders of a model repository, as Triton's loader looks at them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sie_triton.lint import onnx_graph
-from sie_triton.lint.config import Config, ParseFailure, absent, parse
+from sie_triton.lint.config import ConfigFile, ParseFailure, absent, parse
 from sie_triton.lint.onnx_graph import OnnxGraph, OnnxGraphError
 
 CONFIG_NAME = "config.pbtxt"
@@ -36,19 +36,24 @@ _FILES = {file: backend for backend, (_, file) in BACKENDS.items()} | {
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model folder. One that is not `on_disk` is a configuration alone, without versions and files."""
+class ModelFolder:
+    """A model's folder. One that is not `on_disk` is a configuration alone, without versions and files."""
 
     path: Path
     name: str
-    configs: tuple[Config, ...]
+    configs: tuple[ConfigFile, ...]
     failures: tuple[tuple[Path, ParseFailure], ...] = ()
     on_disk: bool = True
 
     @property
-    def default(self) -> Config | None:
-        """What a server reads that was told no `--model-config-name`; None where `config.pbtxt` is absent or broken."""
+    def default(self) -> ConfigFile | None:
+        """What a server without `--model-config-name` reads; None where `config.pbtxt` is absent or broken."""
         return next((c for c in self.configs if c.path == self.path / CONFIG_NAME), None)
+
+    def config_named(self, file_name: str) -> ConfigFile | None:
+        """What `--model-config-name` picks: the file of that name, else `config.pbtxt`."""
+        by_name = {config.path.name: config for config in self.configs}
+        return by_name.get(file_name) or by_name.get(CONFIG_NAME)
 
     @cached_property
     def versions(self) -> tuple[int, ...]:
@@ -69,7 +74,7 @@ class Model:
                 self._graphs[file] = error
         return self._graphs[file]
 
-    def backend(self, config: Config) -> str:
+    def backend(self, config: ConfigFile) -> str:
         """The backend that will run the model, completed from platform and files as Triton does; "" if unknown."""
         message = config.message
         if message.backend:
@@ -86,7 +91,7 @@ class Model:
                     return backend
         return ""
 
-    def model_file(self, config: Config) -> str:
+    def model_file(self, config: ConfigFile) -> str:
         """Name of the file that the backend opens in each version folder; "" where that is not known."""
         message = config.message
         if message.default_model_filename:
@@ -95,8 +100,8 @@ class Model:
             return PLATFORMS[str(message.platform)][1]
         return BACKENDS.get(self.backend(config), ("", ""))[1]
 
-    def served_versions(self, config: Config) -> tuple[int, ...]:
-        """The present versions that the version policy serves."""
+    def served_versions(self, config: ConfigFile) -> tuple[int, ...]:
+        """The versions that the version policy serves, of those that are there."""
         policy = config.message.version_policy
         kind = policy.WhichOneof("policy_choice")
         if kind == "all":
@@ -106,7 +111,7 @@ class Model:
         count = int(policy.latest.num_versions) if kind == "latest" else 1
         return self.versions[-count:] if count else ()
 
-    def onnx_files(self, config: Config) -> list[Path]:
+    def onnx_files(self, config: ConfigFile) -> list[Path]:
         """ONNX files of the served versions that exist; none for other backends or where `onnx` is missing."""
         if self.backend(config) != "onnxruntime" or not onnx_graph.can_open():
             return []
@@ -114,20 +119,20 @@ class Model:
         # A large model may be a folder with `model.onnx` and its weights.
         return [file for f in files if (file := f / "model.onnx" if f.is_dir() else f).is_file()]
 
-    def open_graphs(self, config: Config) -> list[OnnxGraph]:
+    def open_graphs(self, config: ConfigFile) -> list[OnnxGraph]:
         """The graphs among `onnx_files` that could be read."""
         return [g for f in self.onnx_files(config) if isinstance(g := self.graph(f), OnnxGraph)]
 
 
 @dataclass(frozen=True)
-class Repository:
+class RepositoryFolder:
     """The models of a repository by folder name."""
 
     path: Path
-    models: dict[str, Model] = field(default_factory=dict)
+    models: dict[str, ModelFolder] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path) -> Repository:
+    def read(cls, path: Path) -> RepositoryFolder:
         """Read every model folder below `path`.
 
         Raises:
@@ -147,21 +152,21 @@ def _folders(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
 
 
-def _read_model(path: Path) -> Model:
+def _read_model(path: Path) -> ModelFolder:
     files = [path / CONFIG_NAME] if (path / CONFIG_NAME).is_file() else []
     if (path / CUSTOM_CONFIGS).is_dir():
         files += sorted(p for p in (path / CUSTOM_CONFIGS).iterdir() if p.suffix == ".pbtxt" and p.is_file())
-    configs: list[Config] = []
+    configs: list[ConfigFile] = []
     failures: list[tuple[Path, ParseFailure]] = []
     for file in files:
         try:
             read = parse(file, file.read_bytes())
         except OSError as error:
             read = ParseFailure(f"the file cannot be read: {error.strerror}", None)
-        if isinstance(read, Config):
+        if isinstance(read, ConfigFile):
             configs.append(read)
         else:
             failures.append((file, read))
     if not files:
         configs.append(absent(path / CONFIG_NAME))
-    return Model(path, path.name, tuple(configs), tuple(failures))
+    return ModelFolder(path, path.name, tuple(configs), tuple(failures))

@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from sie_triton.lint.config import Config, Tensor
-from sie_triton.lint.finding import Machine, Severity
+from sie_triton.backends.received import ConfigTensor
+from sie_triton.backends.releases import Release
+from sie_triton.lint.config import ConfigFile
 from sie_triton.lint.onnx_graph import OnnxGraph
-from sie_triton.lint.release import Release
-from sie_triton.lint.repository import Model, Repository
+from sie_triton.lint.repository import ModelFolder, RepositoryFolder
+from sie_triton.lint.violation import Machine, Severity
 
 Scope = Literal["config", "repository"]
 """`config`: the text of one configuration is enough. `repository`: the rule looks at files or at other models."""
@@ -20,24 +21,24 @@ Scope = Literal["config", "repository"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a check found. `path` defaults to the configuration, `cure` to the rule's."""
+    """What a check found. `path` defaults to the configuration, `hint` to the rule's."""
 
     message: str
     line: int | None = None
     path: Path | None = None
-    cure: str | None = None
+    hint: str | None = None
 
 
 @dataclass(frozen=True)
-class Subject:
+class LintSubject:
     """One configuration of one model, with everything that a check may look at.
 
     `served_as` is the file name that `--model-config-name` asks every model for; None means that of `config`.
     """
 
-    repository: Repository
-    model: Model
-    config: Config
+    repository: RepositoryFolder
+    model: ModelFolder
+    config: ConfigFile
     release: Release
     machine: Machine | None
     served_as: str | None = None
@@ -57,13 +58,22 @@ class Subject:
         """The ONNX graphs of the served versions that could be opened."""
         return self.model.open_graphs(self.config)
 
+    @property
+    def file_name(self) -> str:
+        """The file name by which the server picks the configuration of every model."""
+        return self.served_as or self.config.path.name
+
+    def beside(self, model: ModelFolder, config: ConfigFile) -> LintSubject:
+        """Another configuration of the same repository, for the same release and machine."""
+        return LintSubject(self.repository, model, config, self.release, self.machine)
+
     def line(self, *path: str | int) -> int | None:
         """Line of a field of the configuration, else of the nearest field around it."""
         return self.config.lines.line(*path)
 
-    def tensor_line(self, tensor: Tensor, *path: str | int) -> int | None:
+    def tensor_line(self, tensor: ConfigTensor, *path: str | int) -> int | None:
         """Line of a field of an input or output."""
-        return self.config.lines.line(tensor.kind, tensor.index, *path)
+        return self.config.lines.line(tensor.role, tensor.index, *path)
 
     def on_cpu(self, kind: str) -> bool | None:
         """Whether an instance group of this kind runs on the CPU; None where that depends on an unknown machine."""
@@ -72,7 +82,7 @@ class Subject:
         return kind == "KIND_CPU"
 
 
-Check = Callable[[Subject], Iterable[Problem]]
+Check = Callable[[LintSubject], Iterable[Problem]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +93,11 @@ class Rule:
     severity: Severity
     title: str
     explanation: str
-    cure: str
+    hint: str
     check: Check
-    scope: Scope = "config"
-    since: Release | None = None
-    until: Release | None = None
+    scope: Scope
+    since: Release | None
+    until: Release | None
 
     def holds_for(self, release: Release) -> bool:
         """Whether the rule applies to `release`."""
@@ -101,3 +111,22 @@ class Rule:
         if self.since:
             return f"from {self.since}"
         return f"before {self.until}" if self.until else "all"
+
+
+def rule(
+    rule_id: str,
+    severity: Severity,
+    *,
+    title: str,
+    explanation: str,
+    hint: str,
+    scope: Scope = "config",
+    since: Release | None = None,
+    until: Release | None = None,
+) -> Callable[[Check], Rule]:
+    """Make a rule of the check below it. `explanation` is sentences; `title` and `hint` have no final full stop."""
+
+    def made(check: Check) -> Rule:
+        return Rule(rule_id, severity, title, explanation, hint, check, scope, since, until)
+
+    return made

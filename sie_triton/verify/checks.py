@@ -111,4 +111,4 @@ def check_structure(repository: Path, manifest: Manifest) -> Iterator[Diagnostic
     for finding in lint_repository(repository):
         if finding.severity == "error":
             where = Where(finding.path, finding.line or 0)
-            yield Diagnostic("SIE522", f"{finding.rule_id}: {finding.message}", where, finding.cure)
+            yield Diagnostic("SIE522", f"{finding.rule_id}: {finding.message}", where, finding.hint)

@@ -10,11 +10,11 @@ import yaml
 
 from deploy.conftest import ROOT
 from deploy.test_compose import BASE, GPU, services
+from sie_triton.backends.releases import Release, onnx_runtime
 from sie_triton.cli import app
 from sie_triton.deploy.autoscaling import FRONTEND_TARGET, TRITON_TARGET
 from sie_triton.deploy.options import DEFAULT_TRITON_IMAGE
 from sie_triton.deploy.pods import PENDING_ITEMS, PENDING_REQUESTS
-from sie_triton.lint.release import Release, onnx_runtime
 
 DOCKER = (ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
 KUBERNETES = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sie_triton.backends.releases import Release, onnx_runtime
 from sie_triton.deploy.options import DEFAULT_TRITON_IMAGE, DeployOptions
 from sie_triton.deploy.source import Source, parse_source
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.lint.release import Release, onnx_runtime
 
 BAD: dict[str, list[object]] = {
     "name": ["", "Sie", "1sie", "sie_triton", "sie-", "a" * 53, "sie\n", "sie: {}", "sié", "-sie", "a.b"],

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sie_triton.backends.received import ReceivedConfig
 from sie_triton.embedded.batching import BatchPlan, RowsError, batch_input_values
 
 LENGTHS = [(1, 5), (1, 2), (1, 3)]
@@ -45,14 +46,13 @@ def test_the_longest_request_is_told_by_a_shape() -> None:
 
 
 def plan(rows: int = 8, ragged: bool = False, **changes: Any) -> BatchPlan:
-    return BatchPlan.of(
-        {
-            "max_batch_size": rows,
-            "input": [{"name": "x", "dims": [-1], "allow_ragged_batch": ragged}],
-            "output": [{"name": "y", "dims": [-1]}],
-            **changes,
-        }
-    )
+    config = {
+        "max_batch_size": rows,
+        "input": [{"name": "x", "dims": [-1], "allow_ragged_batch": ragged}],
+        "output": [{"name": "y", "dims": [-1]}],
+        **changes,
+    }
+    return BatchPlan.of(ReceivedConfig.of(config))
 
 
 def requests(*shapes: tuple[int, ...]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ def test_every_rule_has_a_section() -> None:
     for rule in RULES.values():
         assert f"\n### {rule.id}\n" in page
         assert f"| [{rule.id}](#{rule.id.lower()}) | {rule.severity} | {rule.title} | {rule.versions} |" in page
-        assert f"Cure: {rule.cure}." in page
+        assert f"Hint: {rule.hint}." in page
     assert not any(line.startswith("|") and line.count("|") % 5 for line in page.splitlines())
 
 

@@ -20,33 +20,24 @@ from .builders import (
     replaced,
     weighted_graph,
 )
-from .cases import (
+from .builds import Build, copies, foreign, link, torchscript, two_files, two_models, variant, variant_ensemble
+from .configs import (
     CACHE,
     GOOD_WARMUP,
     PROFILES,
-    Build,
     accelerator,
-    copies,
-    external_graph,
-    foreign,
     group,
     half,
-    link,
     parameter,
     profiles,
     queue,
     ragged,
-    ragged_graph,
     scripted,
     tensorrt,
-    torchscript,
-    two_files,
-    two_models,
-    variant,
-    variant_ensemble,
     warm,
     warm_x,
 )
+from .graphs import external_graph, ragged_graph
 
 
 def ensemble(old: str, new: str) -> Build:

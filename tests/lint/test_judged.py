@@ -15,7 +15,8 @@ from onnx import TensorProto
 from sie_triton.lint import lint_repository
 
 from .builders import RepositoryBuilder, identity_config, identity_graph, replaced
-from .cases import PYTHON_MODEL, added, imported, operator, with_w
+from .configs import PYTHON_MODEL, with_w
+from .graphs import added, imported, operator
 from .judge import Judge, StrictJudge, verdicts
 
 pytestmark = pytest.mark.e2e

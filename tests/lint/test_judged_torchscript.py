@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sie_triton.backends.pytorch.archive import TorchArchive, TorchArchiveError
+from sie_triton.backends.pytorch.signature import Argument
 from sie_triton.embedded.server import ServerSpec
-from sie_triton.embedded.torch_archive import TorchArchive, TorchArchiveError
-from sie_triton.embedded.torchscript_rules import Argument
 from sie_triton.lint import lint_repository
 
 from .builders import RepositoryBuilder, identity_config, replaced, script_file

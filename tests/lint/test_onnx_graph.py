@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from sie_triton.lint.onnx_graph import OnnxGraph, OnnxGraphError
 
 from .builders import encoder_graph, identity_graph, model, pooling_graph, tensor
-from .cases import external_graph, ragged_graph, sequence_graph, two_outputs_graph
+from .graphs import external_graph, ragged_graph, sequence_graph, two_outputs_graph
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from sie_triton.lint import Finding, Machine, lint_repository
+from sie_triton.lint import Machine, Violation, lint_repository
 
 from .builders import RepositoryBuilder, model, replaced, script_file, tensor
 
@@ -37,7 +37,7 @@ def line_of(text: str, part: str) -> int:
     return text[: text.index(part)].count("\n") + 1
 
 
-def found(repository: RepositoryBuilder, machine: Machine) -> list[Finding]:
+def found(repository: RepositoryBuilder, machine: Machine) -> list[Violation]:
     return lint_repository(repository.path, triton="24.10", machine=machine)
 
 

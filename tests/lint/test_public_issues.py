@@ -1,4 +1,4 @@
-"""Repositories out of public reports, rebuilt small: each is named right, and its cure is clean."""
+"""Repositories out of public reports, rebuilt small: each is named right, and what the hint says is clean."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ REPORTS: dict[str, tuple[onnx.ModelProto, str, set[str]]] = {
         ),
         {"L110", "L208"},
     ),
-    "the cure of both": (TOKENS, config(ids("input_ids", "[ 128 ]"), ids("y", "[ 128 ]"), 8), set()),
+    "the hint of both": (TOKENS, config(ids("input_ids", "[ 128 ]"), ids("y", "[ 128 ]"), 8), set()),
     "a fixed batch of 1 in a batching model": (
         STATIC,
         config(image("x", "[ 3, 8, 8 ]", WHOLE), image("y", "[ 3, 8, 8 ]", WHOLE), 1),
         {"L212"},
     ),
-    "its cure": (STATIC, config(image("x", "[ 3, 8, 8 ]", WHOLE), image("y", "[ 3, 8, 8 ]", WHOLE), 0), set()),
+    "its hint": (STATIC, config(image("x", "[ 3, 8, 8 ]", WHOLE), image("y", "[ 3, 8, 8 ]", WHOLE), 0), set()),
     "an image format with four dims": (
         BATCHED,
         config(image("x", "[ 1, 3, 8, 8 ]", formatted=True), image("y", "[ 3, 8, 8 ]"), 1),

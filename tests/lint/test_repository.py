@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from sie_triton.lint import Finding, Machine, lint_model_config, lint_repository
+from sie_triton.lint import Machine, Violation, lint_model_config, lint_repository
 
 from .builders import (
     ENCODER,
@@ -30,7 +30,7 @@ def repository(tmp_path: Path) -> RepositoryBuilder:
     return RepositoryBuilder(path)
 
 
-def by_model(findings: list[Finding], root: Path) -> dict[str, list[str]]:
+def by_model(findings: list[Violation], root: Path) -> dict[str, list[str]]:
     """Rule ids, in order, for each model folder."""
     found: dict[str, list[str]] = {}
     for finding in findings:

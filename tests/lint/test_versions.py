@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sie_triton.backends.releases import OLDEST, Release, onnx_runtime
 from sie_triton.lint import RULES, lint_repository
-from sie_triton.lint.release import OLDEST, Release, onnx_runtime
 
 from .builders import RepositoryBuilder, identity_config, identity_graph
 from .cases import CASES

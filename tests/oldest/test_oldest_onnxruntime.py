@@ -17,7 +17,7 @@ from recipes.built import SERVED, BuiltFamilies
 from recipes.factory import FAMILIES
 
 import sie_triton
-from sie_triton.lint.release import OLDEST, onnx_runtime
+from sie_triton.backends.releases import OLDEST, onnx_runtime
 
 pytestmark = pytest.mark.e2e
 

@@ -7,7 +7,7 @@ pass through the host's memory either way.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,19 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from sie_triton.backends.onnxruntime.header import read_header
+from sie_triton.backends.onnxruntime.parameters import ARENA_SHRINKAGE, GRAPH_LEVELS, OTHER_GRAPH_LEVEL
+from sie_triton.backends.onnxruntime.signature import GraphTensor
+from sie_triton.backends.onnxruntime.types import BY_RUNTIME_NAME
+from sie_triton.embedded.backends.onnxruntime.refusals import header_refusals, signature_refusals
 from sie_triton.embedded.batching import Array, Arrays
-from sie_triton.embedded.cuda_options import accelerators, cuda_options
-from sie_triton.embedded.model_config import boolean_parameter, integer_parameter, text_parameter
-from sie_triton.embedded.onnx_header import OnnxHeader, read_header
-from sie_triton.embedded.onnxruntime_rules import DATATYPES, InferredTensor, op_libraries, refusals
+from sie_triton.embedded.cuda_options import cuda_options
 from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _SPINNING = "session.intra_op.allow_spinning"
-_ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
 _set_destructor.argtypes = [ctypes.py_object, ctypes.c_void_p]
-# `optimization { graph { level } }` as the C++ backend reads it; any other number, 0 included, means everything.
-_LEVELS = {
-    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-}
 # ONNX Runtime's exceptions have no common base of their own.
 _ORT_ERRORS = (
     ort_errors.EPFail,
@@ -58,19 +53,24 @@ class TritonPythonModel(BatchedModel):
             header = read_header(path)
         except ValueError as error:
             return [str(error)]
-        # What needs no session first: a session cannot be made from a wrong parameter or operator.
-        if reasons := self._refusals(_without_tensors(self.config), header, (), ()):
+        if reasons := header_refusals(self.config, header):
             return reasons
         gpu = _CUDA in ort.get_available_providers()
         if reasons := self._open(path, on_cuda=gpu and self.on_gpu):
             return reasons
-        return self._refusals(self.config, header, self._session.get_inputs(), self._session.get_outputs(), gpu=gpu)
+        return signature_refusals(
+            self.config,
+            [_graph_tensor(node) for node in self._session.get_inputs()],
+            [_graph_tensor(node) for node in self._session.get_outputs()],
+            overridable=[node.name for node in self._session.get_overridable_initializers()],
+            gpu=gpu,
+        )
 
     def _open(self, path: Path, *, on_cuda: bool) -> list[str]:
         """Make the session; return why that is not possible."""
         providers: list[Any] = [_CPU]
         if on_cuda:
-            if "tensorrt" in accelerators(self.config):
+            if "tensorrt" in self.config.gpu_accelerators:
                 return ["the accelerator `tensorrt` is not served by the embedded server"]
             try:
                 providers = [(_CUDA, cuda_options(self.config, self.device_id)), _CPU]
@@ -82,30 +82,9 @@ class TritonPythonModel(BatchedModel):
             return [f"ONNX Runtime does not load the graph: {error}"]
         if on_cuda and _CUDA not in self._session.get_providers():
             return ["ONNX Runtime could not use CUDA, the server's log says why; its libraries may be missing"]
-        self._run = self._session._sess.run  # InferenceSession.run adds checks that `refusals` has made once
+        self._run = self._session._sess.run  # InferenceSession.run adds checks that `signature_refusals` has made once
         self._run_options = self._make_run_options()
         return []
-
-    def _refusals(
-        self,
-        config: Mapping[str, Any],
-        header: OnnxHeader,
-        inputs: Sequence[ort.NodeArg],
-        outputs: Sequence[ort.NodeArg],
-        *,
-        gpu: bool = True,
-    ) -> list[str]:
-        return refusals(
-            config,
-            [_graph_tensor(node) for node in inputs],
-            [_graph_tensor(node) for node in outputs],
-            ir_version=header.ir_version,
-            opset=header.opset,
-            ml_opset=header.ml_opset,
-            operators=header.operators,
-            overridable=[node.name for node in self._session.get_overridable_initializers()] if inputs else (),
-            gpu=gpu,
-        )
 
     def decode(self, tensor: DlpackInput) -> Array:
         """A view of the shared memory."""
@@ -133,37 +112,33 @@ class TritonPythonModel(BatchedModel):
 
     def _session_options(self) -> ort.SessionOptions:
         options = ort.SessionOptions()
-        graph = self.config.get("optimization", {}).get("graph", {})
-        level = int(graph.get("level", 0))
-        options.graph_optimization_level = _LEVELS.get(level, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+        level = GRAPH_LEVELS.get(self.config.graph_level, OTHER_GRAPH_LEVEL)
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
         # Where the C++ backend leaves 0 (all cores it sees) we take 1: instances share the machine.
-        options.intra_op_num_threads = integer_parameter(self.config, "intra_op_thread_count", 0) or 1
-        options.inter_op_num_threads = integer_parameter(self.config, "inter_op_thread_count", 0) or 1
-        if integer_parameter(self.config, "execution_mode", 0):
+        options.intra_op_num_threads = self.config.integer("intra_op_thread_count", 0) or 1
+        options.inter_op_num_threads = self.config.integer("inter_op_thread_count", 0) or 1
+        if self.config.integer("execution_mode", 0):
             options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
-        options.enable_cpu_mem_arena = boolean_parameter(self.config, "enable_mem_arena", True)
-        options.enable_mem_pattern = boolean_parameter(self.config, "enable_mem_pattern", True)
+        options.enable_cpu_mem_arena = self.config.boolean("enable_mem_arena", True)
+        options.enable_mem_pattern = self.config.boolean("enable_mem_pattern", True)
         # Idle threads that spin take the cores of the other instances: without, two instances of two threads on two
         # cores ran 2.3 times as many batches, and a mostly idle one used a quarter of the CPU time.
-        options.add_session_config_entry(_SPINNING, text_parameter(self.config, _SPINNING) or "0")
+        options.add_session_config_entry(_SPINNING, self.config.parameters.get(_SPINNING) or "0")
         options.log_severity_level = 3
-        for library in op_libraries(self.config):
+        for library in self.config.op_libraries:
             options.register_custom_ops_library(library)
         return options
 
     def _make_run_options(self) -> ort.RunOptions | None:
-        shrinkage = text_parameter(self.config, _ARENA_SHRINKAGE)
+        shrinkage = self.config.parameters.get(ARENA_SHRINKAGE)
         if not shrinkage:
             return None
         options = ort.RunOptions()
-        options.add_run_config_entry(_ARENA_SHRINKAGE, shrinkage)
+        options.add_run_config_entry(ARENA_SHRINKAGE, shrinkage)
         return options
 
 
-def _without_tensors(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration can be judged without a session."""
-    return {key: config[key] for key in ("parameters", "optimization", "model_operations") if key in config}
-
-
-def _graph_tensor(node: ort.NodeArg) -> InferredTensor:
-    return InferredTensor(node.name, DATATYPES.get(node.type, node.type), tuple(node.shape))
+def _graph_tensor(node: ort.NodeArg) -> GraphTensor:
+    if node.type not in BY_RUNTIME_NAME:
+        return GraphTensor(node.name, "", (), kind=node.type)
+    return GraphTensor(node.name, BY_RUNTIME_NAME[node.type], tuple(node.shape))

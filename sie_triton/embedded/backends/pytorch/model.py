@@ -9,21 +9,20 @@ from typing import Any
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from sie_triton.embedded.batching import Array, Arrays
-from sie_triton.embedded.model_config import boolean_parameter, integer_parameter, text_parameter
-from sie_triton.embedded.once import already_set
-from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
-from sie_triton.embedded.torch_archive import TorchArchive, TorchArchiveError
-from sie_triton.embedded.torchscript_rules import (
+from sie_triton.backends.pytorch.archive import TorchArchive, TorchArchiveError
+from sie_triton.backends.pytorch.parameters import INTER_OP, SECOND_INTER_OP_SINCE
+from sie_triton.backends.pytorch.signature import (
     TORCH_TYPES,
     Argument,
     input_positions,
     output_positions,
-    refusals,
     takes_dictionary,
 )
+from sie_triton.embedded.backends.pytorch.refusals import refusals
+from sie_triton.embedded.batching import Array, Arrays
+from sie_triton.embedded.once import already_set
+from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
 
-_INTER_OP = "INTER_OP_THREAD_COUNT"
 # Switches of torch's interpreter that stay as they are unless the configuration names them.
 _SWITCHES: Mapping[str, Callable[[bool], object]] = {
     "ENABLE_JIT_EXECUTOR": torch._C._jit_set_profiling_executor,
@@ -46,25 +45,23 @@ class TritonPythonModel(BatchedModel):
         if reasons := refusals(self.config, arguments, gpu=False) or self._aborts():
             return reasons
         # What is not above 0 leaves NVIDIA's backend at all cores it sees, and us at 1: instances share the machine.
-        torch.set_num_threads(max(1, integer_parameter(self.config, "INTRA_OP_THREAD_COUNT", 1)))
-        torch.set_num_interop_threads(max(1, integer_parameter(self.config, _INTER_OP, 1)))
-        torch._C._set_graph_executor_optimize(not boolean_parameter(self.config, "DISABLE_OPTIMIZED_EXECUTION", False))
+        torch.set_num_threads(max(1, self.config.integer("INTRA_OP_THREAD_COUNT", 1)))
+        torch.set_num_interop_threads(max(1, self.config.integer(INTER_OP, 1)))
+        torch._C._set_graph_executor_optimize(not self.config.boolean("DISABLE_OPTIMIZED_EXECUTION", False))
         for key, switch in _SWITCHES.items():
-            if text_parameter(self.config, key) is not None:
-                switch(boolean_parameter(self.config, key, True))
+            if key in self.config.parameters:
+                switch(self.config.boolean(key, True))
         self._dictionary = takes_dictionary(arguments)
         self._inputs = sorted(input_positions(self.config, arguments).items(), key=lambda item: item[1])
         self._outputs = output_positions(self.config)
-        self._types = {
-            tensor["name"]: getattr(torch, TORCH_TYPES[tensor["data_type"]]) for tensor in self.config["output"]
-        }
+        self._types = {tensor.name: getattr(torch, TORCH_TYPES[tensor.data_type]) for tensor in self.config.outputs}
         return []
 
     def _open(self, path: Path) -> list[str]:
         """Load the module; return why that is not possible."""
         try:
             TorchArchive.read(path)
-            inference = boolean_parameter(self.config, "INFERENCE_MODE", True)
+            inference = self.config.boolean("INFERENCE_MODE", True)
         except (TorchArchiveError, ValueError) as error:
             return [str(error)]
         self._guard = torch.inference_mode if inference else torch.no_grad
@@ -80,14 +77,15 @@ class TritonPythonModel(BatchedModel):
 
     def _aborts(self) -> list[str]:
         """Whether NVIDIA's server, all of whose models share one process, would end itself over this model."""
-        if integer_parameter(self.config, _INTER_OP, 0) <= 0:
+        if self.config.integer(INTER_OP, 0) <= 0:
             return []
-        holder = already_set(_INTER_OP, self.name, self.version, self.instance)
+        holder = already_set(INTER_OP, self.name, self.version, self.instance)
         if holder is None:
             return []
         return [
-            f"it sets `{_INTER_OP}`, which {holder} has set already: NVIDIA's server sets it once a process and aborts "
-            "at the second time, before release 25.11; remove it (`sie-triton build` no longer writes it)"
+            f"it sets `{INTER_OP}`, which {holder} has set already: NVIDIA's server sets it once a process and aborts "
+            f"at the second time, before release {SECOND_INTER_OP_SINCE}; remove it (`sie-triton build` no longer "
+            "writes it)"
         ]
 
     def decode(self, tensor: DlpackInput) -> Array:
