@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -73,9 +73,16 @@ def descendants(root: int) -> set[int]:
 
 
 class Serving:
-    """One `sie-triton serve`."""
+    """One `sie-triton serve`. `command` is what starts the program, in the folder `cwd`."""
 
-    def __init__(self, repository: Path | str, folder: Path, *arguments: str) -> None:
+    def __init__(
+        self,
+        repository: Path | str,
+        folder: Path,
+        *arguments: str,
+        command: Sequence[str] = COMMAND,
+        cwd: Path | None = None,
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,13 +90,14 @@ class Serving:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [
-                    *(*COMMAND, "serve", "-r", str(repository), "--port", str(self.port)),
+                    *(*command, "serve", "-r", str(repository), "--port", str(self.port)),
                     *("--log-dir", str(folder / "log"), *arguments),
                 ],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TMPDIR": str(folder)},
                 start_new_session=True,
+                cwd=cwd,
             )
 
     def said(self) -> str:
