@@ -14,8 +14,9 @@ from urllib.parse import unquote
 import msgpack
 import numpy as np
 import orjson
+from contract.recorded import Exchange
 from numpy.typing import NDArray
-from recordings import CATALOGUE, SCORE_CATALOGUE, Exchange, FakeModel
+from recordings import CATALOGUE, SCORE_CATALOGUE, FakeModel
 from sie_frontend.contract import openai
 from sie_frontend.contract.errors import WireError, model_not_found, scoring_unsupported
 from sie_frontend.contract.negotiation import check_machine_profile, check_remote, response_format
