@@ -15,16 +15,17 @@ from contract.recorded import HERE, sdk_requests
 
 TESTS = HERE.parent
 RECORDINGS = "frontend_wire/test_wire_recordings.py"
+OPENAPI = "contract/test_openapi.py"
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "arrays/quant_*": ("frontend_wire/test_wire_quantize.py",),
     "arrays/*": ("frontend_wire/test_wire_muvera.py",),
     "bundles/*": ("bundle/test_catalogue_resolved.py", "docs/test_names.py"),
-    "exchanges/encode_*": (RECORDINGS, "sdk/test_sdk_wire.py"),
+    "exchanges/encode_*": (RECORDINGS, OPENAPI, "sdk/test_sdk_wire.py"),
     "exchanges/get_*": ("frontend/test_application.py",),
-    "exchanges/models_*": ("frontend/test_application.py",),
-    "exchanges/oai_*": (RECORDINGS,),
-    "exchanges/score_*": (RECORDINGS, "frontend_wire/test_wire_score_over_http.py"),
+    "exchanges/models_*": (OPENAPI, "frontend/test_application.py"),
+    "exchanges/oai_*": (RECORDINGS, OPENAPI),
+    "exchanges/score_*": (RECORDINGS, OPENAPI, "frontend_wire/test_wire_score_over_http.py"),
     "facts/adapter_classes": ("bundle/test_catalog.py",),
     "facts/bundle_verdicts": ("bundle/test_yaml_validation.py",),
     "facts/missing_text_messages": ("bundle/test_catalog.py",),

@@ -44,6 +44,8 @@ from sie_frontend.contract.rerank import (
 from sie_frontend.contract.responses import ScoreEntry, Usage, encode_body, rank_scores, score_body, success_headers
 from sie_frontend.http.drain import Drain, DrainMiddleware, Phase
 from sie_frontend.http.listing import list_models, one_model
+from sie_frontend.http.openapi import document
+from sie_frontend.http.reference import page
 from sie_frontend.manifest import MANIFEST_NAME, Model
 from sie_frontend.serving.bulk import in_parts, total_timing
 from sie_frontend.serving.engine import Encoded, Engine, Scored
@@ -299,7 +301,13 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
             return _refusal(frontend, error)
 
     async def root(_: Request) -> Response:
-        return RedirectResponse("/v1/models", status_code=307)
+        return RedirectResponse("/docs", status_code=307)
+
+    async def openapi(_: Request) -> Response:
+        return _json(document(settings))
+
+    async def docs(_: Request) -> Response:
+        return Response(page(document(settings)), media_type="text/html")
 
     def post(path: str, route: str, handler: Handler, envelope: Envelope = Envelope.SIE) -> Route:
         return Route(path, _guarded(frontend, route, handler, envelope), methods=["POST"])
@@ -316,6 +324,8 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
         Route("/healthz", readyz),
         Route("/readyz", readyz),
         Route("/metrics", metrics),
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
         Route("/", root),
     ]
     frontend.served = _sentence_of(routes)
