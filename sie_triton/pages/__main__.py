@@ -13,6 +13,7 @@ from sie_triton.pages import (
     command_line,
     diagnostic_codes,
     frontend_settings,
+    http_api,
     model_table,
 )
 from sie_triton.pages.public_bundles import TABLE
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "checkpoints.md": checkpoint_keys.render(),
         "configuration.md": configuration(),
         "diagnostics.md": diagnostic_codes.render(),
+        "http-api.md": http_api.render(),
         "models.md": model_table.render(options.bundles),
     }
     stale = []

@@ -8,6 +8,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -303,11 +304,15 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
     async def root(_: Request) -> Response:
         return RedirectResponse("/docs", status_code=307)
 
+    @cache  # making it takes longer than a short text, and nothing else is answered meanwhile
+    def described() -> dict[str, Any]:
+        return document(settings)
+
     async def openapi(_: Request) -> Response:
-        return _json(document(settings))
+        return _json(described())
 
     async def docs(_: Request) -> Response:
-        return Response(page(document(settings)), media_type="text/html")
+        return Response(page(described()), media_type="text/html")
 
     def post(path: str, route: str, handler: Handler, envelope: Envelope = Envelope.SIE) -> Route:
         return Route(path, _guarded(frontend, route, handler, envelope), methods=["POST"])

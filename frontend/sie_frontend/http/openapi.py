@@ -35,11 +35,12 @@ A body may have {body} bytes; an item {item} bytes of text, with its metadata; a
 score, {candidates} documents to rank, or {inputs} texts on `/v1/embeddings`.
 """
 
-_REQUEST_HEADERS: Final[Mapping[str, str]] = {
+REQUEST_HEADERS: Final[Mapping[str, str]] = {
     "X-SIE-Machine-Profile": "must be the profile of this machine, where it is there; case does not count",
     "X-SIE-Remote": "`forbid`, where it is there: nothing is answered from elsewhere",
     "X-Request-ID": "1 to 128 visible ASCII characters; comes back as `X-SIE-Request-ID`, and is in the log",
 }
+"""What a header of a request asks for, beside those of the format."""
 
 RESPONSE_HEADERS: Final[Mapping[str, str]] = {
     "x-sie-server-version": "the version of the contract",
@@ -72,7 +73,13 @@ _MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "output_dtype": "what the numbers are narrowed to; float32 where it is null or empty",
     },
     "ScoreRequest": {"instruction": "what stands before the query, or in the model's prompt"},
-    "Timing": {"postprocessing_ms": "null where there was nothing to do"},
+    "Timing": {
+        "total_ms": "from the parsed request to its answer",
+        "queue_ms": "the wait of the items for their runs",
+        "tokenization_ms": "from texts to tokens",
+        "inference_ms": "from the first run to the last answer",
+        "postprocessing_ms": "from outputs to other outputs; null where there was nothing to do",
+    },
     "ScoreEntry": {"item_id": "the item's id, or `item-{index}`", "rank": "from 0"},
 }
 
@@ -108,7 +115,7 @@ def _operation(path: str, operation: Operation, settings: Settings) -> Schema:
     }
     parameters = ["Model"] if "{model}" in path else []
     if operation.traced:
-        parameters += list(_REQUEST_HEADERS)
+        parameters += list(REQUEST_HEADERS)
     if parameters:
         found["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in parameters]
     if operation.body is not None:
@@ -215,7 +222,7 @@ def _parameters() -> Schema:
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     headers = {
         name: {"name": name, "in": "header", "description": meaning, "schema": {"type": "string"}}
-        for name, meaning in _REQUEST_HEADERS.items()
+        for name, meaning in REQUEST_HEADERS.items()
     }
     return {"Model": {**model, "description": "an id of `/v1/models`"}, **headers}
 

@@ -176,15 +176,15 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         answer_media=(CONTENT_TYPE,),
     ),
     "/openapi.json": Operation(
-        "get", _PROCESS_TAG, "This document", "OpenAPI 3.1, made from the types that are served.", answer_media=(JSON,)
+        "get", _PROCESS_TAG, "The OpenAPI document", "OpenAPI 3.1, made from the code.", answer_media=(JSON,)
     ),
     "/docs": Operation(
         "get",
         _PROCESS_TAG,
-        "This document, to read",
-        "A page that needs nothing else, no network either.",
+        "The OpenAPI document as a page",
+        "Plain HTML that needs nothing from elsewhere.",
         answer_media=(HTML,),
     ),
-    "/": Operation("get", _PROCESS_TAG, "To the page to read", "Redirects to `/docs`.", answer_media=(), status=307),
+    "/": Operation("get", _PROCESS_TAG, "To `/docs`", "A redirect.", answer_media=(), status=307),
 }
 """By path, in the order of the document."""

@@ -83,8 +83,8 @@ class ScoreOptions(SharedOptions):
 class NumpyArray(Struct):
     """An array in msgpack: a map of five pairs in this order, whose keys are binary. Nothing of it occurs in JSON."""
 
-    nd: Annotated[Literal[True], _means("true; false for a scalar, which has no `kind` and no `shape`")]
-    type: Annotated[str, _means("numpy's name of the dtype, as `<f4`")]
+    nd: Annotated[Literal[True], _means("false for a scalar, which has no `kind` and no `shape`")]
+    type: Annotated[str, _means("the dtype in numpy's spelling, as `<f4`")]
     kind: Annotated[bytes, _means("empty")]
     shape: list[int]
     data: Annotated[bytes, _means("the numbers in C order: as many as `shape` says, in little-endian order")]
@@ -169,7 +169,7 @@ class EmbeddingsBody(Struct):
 
     model: str
     input: str | list[str]
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: Annotated[Literal["float", "base64"] | None, _means("`float` where it is null")] = None
     dimensions: Annotated[int | float | str | None, _means("the model's own, or left out")] = None
 
 
