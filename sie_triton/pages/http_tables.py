@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -58,7 +59,7 @@ def routes() -> str:
 
 def fields(name: str, *, without: str = "") -> str:
     """The fields of a body, by the name of its schema; `without` those of another."""
-    schemas: Mapping[str, Schema] = document()["components"]["schemas"]
+    schemas = _schemas()
     known = schemas[without]["properties"] if without else {}
     rows = [
         (
@@ -71,6 +72,12 @@ def fields(name: str, *, without: str = "") -> str:
         if member not in known
     ]
     return table(("Field", "Type", "Required", "Means"), rows)
+
+
+@cache
+def _schemas() -> Mapping[str, Schema]:
+    schemas: Mapping[str, Schema] = document()["components"]["schemas"]
+    return schemas
 
 
 def dtypes() -> str:
@@ -158,7 +165,7 @@ def _kind(schema: Schema) -> str:
     kind = schema.get("type", "anything")
     if kind == "array":
         inner = _kind(schema.get("items", {}))
-        return f"array of ({inner})" if " or " in inner else f"array of {inner}"
+        return f"array of ({inner})" if " or " in inner or "," in inner else f"array of {inner}"
     if "contentEncoding" in schema:
         return "bytes, or base64 in JSON"
     return str(kind)

@@ -1,48 +1,27 @@
-"""The OpenAPI document: it is one, it has every route and no other, and recorded bodies and ours are what it says."""
+"""The OpenAPI document and its page: they are whole, and recorded requests and answers are what they say."""
 
 from __future__ import annotations
 
 import json
 import re
 import xml.etree.ElementTree as ET
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx
 import msgpack
 import pytest
-from compiler import tiny
-from frontend.conftest import Service
-from frontend.fake_triton import FakeTriton
-from frontend.repository import write_repository
 from jsonschema import Draft202012Validator
 from sie_frontend.contract.openai import parse_embeddings
 from sie_frontend.contract.requests import parse_encode, parse_score
 from sie_frontend.contract.rerank import Dialect, parse_rerank
-from sie_frontend.http.app import create_app
 from sie_frontend.http.openapi import document
 from sie_frontend.http.operations import OPERATIONS
 from sie_frontend.http.reference import page
 from sie_frontend.settings import Settings
-from starlette.routing import Route
 
+from contract.openapi_judge import DOCUMENT, answer_mistakes, decoded, mistakes, operation_of
 from contract.openapi_subset import SUBSET
 from contract.recorded import Exchange, exchanges, sdk_requests
-
-DOCUMENT = document()
-SCORER = f"""\
-sie_id: {tiny.MODEL_ID}
-hf_id: {tiny.MODEL_ID}
-tasks:
-  score: {{}}
-max_sequence_length: 48
-profiles:
-  default:
-    max_batch_tokens: 1024
-    adapter_path: sie_server.adapters.bert_flash_cross_encoder:BertFlashCrossEncoderAdapter
-"""
 
 # Refused for what no schema tells: what a model has and can do, headers, bytes where text is due, broken spellings.
 FITS_AND_IS_REFUSED = {
@@ -69,66 +48,6 @@ PARSERS: Mapping[str, Callable[[bytes], object]] = {
 
 # Models that fail to load: those that are built do not.
 NEVER_ANSWERED_HERE = {"encode_load_failed_second", "oai_load_failed"}
-
-
-@pytest.fixture
-def service(tmp_path: Any) -> Iterator[Service]:
-    with FakeTriton() as triton:
-        yield Service(Settings(repository=write_repository(tmp_path / "repository"), triton_url=triton.url))
-
-
-@pytest.fixture
-def scorer(tmp_path: Any) -> Iterator[Service]:
-    with FakeTriton() as triton:
-        repository = write_repository(tmp_path / "repository", SCORER, num_labels=1)
-        yield Service(Settings(repository=repository, triton_url=triton.url))
-
-
-def operation_of(path: str) -> str | None:
-    """The document's path that a request's path is one of."""
-    for known in DOCUMENT["paths"]:
-        if re.fullmatch(re.escape(known).replace(r"\{model\}", ".*"), path):
-            return str(known)
-    return None
-
-
-@cache
-def validator(name: str, *, closed: bool = False) -> Draft202012Validator:
-    """Of a schema by its name; `closed` lets no field pass that it does not list."""
-    components = json.loads(json.dumps(DOCUMENT["components"]))
-    if closed:
-        for schema in components["schemas"].values():
-            schema.setdefault("additionalProperties", False)
-    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": components})
-
-
-def mistakes(body: Any, schema: dict[str, Any], *, closed: bool = False) -> list[str]:
-    """What of a decoded body is not what a schema of the document says."""
-    names = [entry["$ref"].rpartition("/")[2] for entry in schema.get("anyOf", [schema])]
-    found = [[error.message for error in validator(name, closed=closed).iter_errors(body)] for name in names]
-    return min(found, key=len)
-
-
-def decoded(body: bytes, content_type: str) -> Any:
-    """A body as JSON would say it: msgpack's binary values in base64, and the keys of an array as text."""
-    return in_json(msgpack.unpackb(body, strict_map_key=False)) if "msgpack" in content_type else json.loads(body)
-
-
-def in_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key.decode() if isinstance(key, bytes) else key: in_json(member) for key, member in value.items()}
-    if isinstance(value, list):
-        return [in_json(member) for member in value]
-    return b64encode(value).decode() if isinstance(value, bytes) else value
-
-
-def answer_mistakes(path: str, method: str, status: int, content_type: str, body: bytes) -> list[str]:
-    operation = operation_of(path)
-    assert operation is not None, path
-    answer = DOCUMENT["paths"][operation][method.lower()]["responses"][str(status)]
-    media = answer["content"][content_type]
-    extras_are_told = status >= 400
-    return mistakes(decoded(body, content_type), media["schema"], closed=not extras_are_told)
 
 
 # The document
@@ -166,17 +85,6 @@ def test_every_reference_leads_somewhere_and_every_schema_is_used() -> None:
             assert ("Model" in named) == ("{model}" in path)
     ids = [operation["operationId"] for methods in DOCUMENT["paths"].values() for operation in methods.values()]
     assert len(ids) == len(set(ids))
-
-
-def test_every_route_is_in_the_document_and_no_other(service: Service) -> None:
-    served = {
-        (route.path_format, method.lower())
-        for route in create_app(service.settings).routes
-        if isinstance(route, Route)
-        for method in route.methods or ()
-        if method != "HEAD"
-    }
-    assert served == {(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods}
 
 
 def test_the_limits_are_those_of_the_settings() -> None:
@@ -277,100 +185,6 @@ def test_what_clients_send_is_what_the_document_says(name: str) -> None:
     assert operation is not None
     media = DOCUMENT["paths"][operation][sent.method.lower()]["requestBody"]["content"][sent.headers["content-type"]]
     assert mistakes(decoded(sent.body, sent.headers["content-type"]), media["schema"]) == []
-
-
-# Our own answers
-
-
-def check(response: httpx.Response) -> None:
-    content_type = response.headers["content-type"]
-    request = response.request
-    found = answer_mistakes(request.url.path, request.method, response.status_code, content_type, response.content)
-    assert found == [], response.content
-    operation = operation_of(request.url.path)
-    assert operation is not None
-    told = DOCUMENT["paths"][operation][request.method.lower()]["responses"][str(response.status_code)]
-    assert response.headers.keys() - {"content-type", "content-length", "x-sie-runtime-instance"} <= told.get(
-        "headers", {}
-    ).keys() | {"x-sie-request-id"}
-
-
-@pytest.mark.asyncio
-async def test_encode_answers_as_the_document_says(service: Service) -> None:
-    path = f"/v1/encode/{tiny.MODEL_ID}"
-    body = {"items": [{"id": "a", "text": "the cell"}, {"text": ""}]}
-    async with service.open() as client:
-        for accept in ("application/json", "application/msgpack"):
-            for dtype in ("float32", "float16", "int8", "uint8", "binary"):
-                asked = {**body, "params": {"output_dtype": dtype}}
-                response = await client.post(path, json=asked, headers={"accept": accept, "x-request-id": "r"})
-                assert response.status_code == 200
-                check(response)
-        refused: tuple[dict[str, Any], ...] = ({}, {"items": [{"images": []}]}, {"items": [{"text": "x"}] * 513})
-        for wrong in refused:
-            response = await client.post(path, json=wrong)
-            assert response.status_code == 400
-            check(response)
-        for wrong_path in ("/v1/encode/no/model", "/v1/extract/no/model", f"/v1/generate/{tiny.MODEL_ID}"):
-            response = await client.post(wrong_path, json=body)
-            assert response.status_code in (400, 404)
-            check(response)
-
-
-@pytest.mark.asyncio
-async def test_embeddings_answer_as_the_document_says(service: Service) -> None:
-    async with service.open() as client:
-        for body, status in (
-            ({"model": tiny.MODEL_ID, "input": ["the cell", ""]}, 200),
-            ({"model": tiny.MODEL_ID, "input": "the cell", "encoding_format": "base64", "user": "me"}, 200),
-            ({"model": "no/model", "input": "x"}, 404),
-            ({"model": tiny.MODEL_ID, "input": "x", "dimensions": 3}, 400),
-            ({"input": "x"}, 422),
-        ):
-            response = await client.post("/v1/embeddings", json=body)
-            assert response.status_code == status
-            check(response)
-
-
-@pytest.mark.asyncio
-async def test_scores_and_ranks_answer_as_the_document_says(scorer: Service) -> None:
-    ranked = {"model": tiny.MODEL_ID, "query": "the cell", "documents": ["a", {"text": "is"}], "return_documents": True}
-    async with scorer.open() as client:
-        for accept in ("application/json", "application/msgpack"):
-            body = {"query": {"id": "q", "text": "the cell"}, "items": [{"text": "a"}, {"id": "b", "text": "is"}]}
-            response = await client.post(f"/v1/score/{tiny.MODEL_ID}", json=body, headers={"accept": accept})
-            assert response.status_code == 200
-            check(response)
-        for path in ("/v1/rerank", "/v2/rerank"):
-            for asked, status in (
-                (ranked, 200),
-                ({**ranked, "query": ""}, 400),
-                ({**ranked, "model": "no/model"}, 404),
-            ):
-                response = await client.post(path, json=asked)
-                assert response.status_code == status
-                check(response)
-
-
-@pytest.mark.asyncio
-async def test_models_answer_as_the_document_says(service: Service) -> None:
-    async with service.open() as client:
-        for path, status in (("/v1/models", 200), (f"/v1/models/{tiny.MODEL_ID}:raw", 200), ("/v1/models/no", 404)):
-            response = await client.get(path)
-            assert response.status_code == status
-            check(response)
-
-
-@pytest.mark.asyncio
-async def test_the_process_answers_as_the_document_says(service: Service) -> None:
-    async with service.open() as client:
-        for path in ("/livez", "/readyz", "/healthz", "/metrics", "/openapi.json", "/docs"):
-            response = await client.get(path)
-            assert response.status_code == 200
-            content = DOCUMENT["paths"][path]["get"]["responses"]["200"]["content"]
-            assert list(content) == [response.headers["content-type"]]
-        assert (await client.get("/openapi.json")).json() == document(service.settings) == DOCUMENT
-        assert (await client.get("/docs")).text == page(DOCUMENT)
 
 
 # The page

@@ -205,7 +205,7 @@ def _sample(kind: ErrorKind, settings: Settings) -> WireError:
     missing = {"type": "missing", "loc": ["body", "model"], "msg": "Field required", "input": {}}
     samples = {
         ErrorKind.INVALID_INPUT: errors.invalid_input("Field 'items' must not be empty"),
-        ErrorKind.INPUT_TOO_LONG: WireError(ErrorKind.INPUT_TOO_LONG, "items[0] has too many tokens"),
+        ErrorKind.INPUT_TOO_LONG: WireError(ErrorKind.INPUT_TOO_LONG, "a pair of 600 tokens exceeds the limit of 512"),
         ErrorKind.BODY_TOO_LARGE: errors.body_too_large(settings.max_body_bytes),
         ErrorKind.MODEL_NOT_FOUND: errors.model_not_found(model, ()),
         ErrorKind.UNPROCESSABLE: WireError(ErrorKind.UNPROCESSABLE, "", detail=[missing]),
