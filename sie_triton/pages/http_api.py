@@ -115,36 +115,36 @@ refuses the request: there are no errors of single items.
 
 ### Options
 
-`params.options` is laid over the options of the profile, key by key, and null replaces, too. `options.profile` takes
+`params.options` replaces the options of the profile key by key; a null replaces, too. `options.profile` takes
 another profile's options; its weights stay those of the id that is asked. Options that a model does not know are
 ignored.
 
 $encode_options
 
-Where two places say the same thing, one counts:
+Some things can be said in two places. The first one in this order counts:
 
-| What | The order |
+| What | Order |
 |---|---|
 | `output_types` | options, parameters, `["dense"]` |
 | `output_dtype` | parameters, options, `float32` |
 | `instruction` | parameters, options |
 
-A model that has no dense output therefore needs `output_types`. What an adapter lets a request say depends on the
-adapter: [models.md](models.md) names each model's.
+A model that has no dense output therefore needs `output_types`. Which options count depends on the
+adapter; [models.md](models.md) names each model's.
 
 ### Around a text
 
 With a template, the text is put into it: `query_template` for a query, `doc_template` otherwise, with the
 placeholders `{text}` and `{instruction}`; literal braces are written twice. Without one, an instruction stands before
 the text with a space between. `default_instruction` counts for queries that bring no instruction. Adapters that run a
-checkpoint as sentence-transformers does have its own prompts: those stand before a text that has no template, and an
-instruction then has no effect.
+checkpoint as sentence-transformers does put its own prompts before texts without a template, and then an instruction
+has no effect.
 
 ### The answer
 
 $encode_answer
 
-An item has the outputs that were asked for, and no others:
+An item has the outputs that were asked for and no others:
 
 $encoded_item
 
@@ -162,7 +162,7 @@ sparse one made by SMVE has `dims` null.
 
 $timing
 
-`usage` has what was processed:
+`usage` has what was processed; counts that are not known are left out:
 
 $usage
 
@@ -191,7 +191,7 @@ A ranking has one entry for each item, best first; equal scores keep the order o
 
 $score_entry
 
-What a score means is the model's: a probability, a raw logit, or the sum of a late interaction.
+What a score means depends on the model: a probability, a raw logit, or the sum of a late interaction.
 
 ## Embeddings
 
@@ -254,11 +254,11 @@ for programs; `message` is for people and may change.
 
 $errors
 
-Send a request again where the answer has `Retry-After`, after that many seconds; what has none is final. On the
-routes of rerankers, OpenAI's shape has the first code, not OpenAI's. On `/v1/embeddings`, `unsupported_field` is the
-code of `dimensions` that the model lacks.
+Send a request again where the answer has `Retry-After`, after that many seconds; what has none is final. `/v1/rerank` and
+`/v2/rerank` put the code `INVALID_INPUT` into OpenAI's shape where the request is wrong, and `/v1/embeddings` has
+`unsupported_field` for `dimensions` that the model lacks.
 
-Of several mistakes, the first one is told, in this order: the headers, the size of the body, its shape, the model,
+Of several mistakes the answer names the first, in this order: the headers, the size of the body, its shape, the model,
 its options, whether the model answers, the number of items, their texts. So an unknown model with a broken body is a
 400.
 
@@ -269,8 +269,8 @@ for a model that is served, else 404, and names the routes that there are.
 
 $limits
 
-The limits of texts hold with what stands around them, and for all texts of a request together, which may have as many
-bytes as a body. More items than a request may hold are computed in parts on `/v1/embeddings` and the routes of
+The limit of a text includes what a request puts around it, and all texts of a request together may have as many bytes
+as a body. More items than a request may hold are computed in parts on `/v1/embeddings` and the routes of
 rerankers, and are a 400 on `/v1/encode` and `/v1/score`.
 
 ## Headers
