@@ -254,9 +254,9 @@ for programs; `message` is for people and may change.
 
 $errors
 
-Send a request again where the answer has `Retry-After`, after that many seconds; what has none is final. `/v1/rerank` and
-`/v2/rerank` put the code `INVALID_INPUT` into OpenAI's shape where the request is wrong, and `/v1/embeddings` has
-`unsupported_field` for `dimensions` that the model lacks.
+Send a request again where the answer has `Retry-After`, after that many seconds; what has none is final. In OpenAI's
+shape, a wrong header and a wrong field of the rerankers' routes have the code `INVALID_INPUT`, and `dimensions` that a
+model lacks have `unsupported_field`.
 
 Of several mistakes the answer names the first, in this order: the headers, the size of the body, its shape, the model,
 its options, whether the model answers, the number of items, their texts. So an unknown model with a broken body is a
