@@ -18,7 +18,13 @@ OUTSIDE = HERE.parents[2] / "shared"
 if not (OUTSIDE / SAMPLES).is_dir():
     pytest.skip("the reference server's recordings are not here: nothing to compare with", allow_module_level=True)
 
-RENEWED = renewed(OUTSIDE)
+FILES = sorted(path.name for path in HERE.glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def anew() -> dict[str, str]:
+    """Every file as it would be written now."""
+    return renewed(OUTSIDE)
 
 
 def _bodies(members: dict[str, Any]) -> Any:
@@ -26,17 +32,17 @@ def _bodies(members: dict[str, Any]) -> Any:
     return body_of(members) if members.keys() in ({"zlib"}, {"base64"}) else members
 
 
-def test_every_file_is_renewed() -> None:
-    assert {path.name for path in HERE.glob("*.json")} == RENEWED.keys()
+def test_every_file_is_renewed(anew: dict[str, str]) -> None:
+    assert FILES == sorted(anew)
 
 
-@pytest.mark.parametrize("name", sorted(RENEWED))
-def test_the_same_recordings_in_the_same_order(name: str) -> None:
-    here, renewed = (
+@pytest.mark.parametrize("name", FILES)
+def test_the_same_recordings_in_the_same_order(name: str, anew: dict[str, str]) -> None:
+    here, there = (
         json.dumps(json.loads(text, object_hook=_bodies), default=bytes.hex)
-        for text in ((HERE / name).read_text(encoding="utf-8"), RENEWED[name])
+        for text in ((HERE / name).read_text(encoding="utf-8"), anew[name])
     )
-    assert here == renewed, "run `PYTHONPATH=tests python -m contract.renew FOLDER`"
+    assert here == there, "run `PYTHONPATH=tests python -m contract.renew FOLDER`"
 
 
 def test_the_public_bundles_are_read_alike_from_their_facts(public_bundles: Path) -> None:
