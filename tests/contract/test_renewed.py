@@ -33,7 +33,7 @@ def _bodies(members: dict[str, Any]) -> Any:
 
 
 def test_every_file_is_renewed(anew: dict[str, str]) -> None:
-    assert FILES == sorted(anew)
+    assert sorted(anew) == FILES
 
 
 @pytest.mark.parametrize("name", FILES)
