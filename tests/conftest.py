@@ -54,12 +54,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The contract's recordings beside the checkout; tests that read them skip where they are absent."""
-    folder = ROOT.parent / "shared"
-    if not (folder / "wire-samples").is_dir():
-        pytest.skip("the recorded contract (../shared) is not here")
-    return folder
+def public_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of SIE's public bundles, each YAML rebuilt from the facts about it."""
+    from sie_triton.pages.public_bundles import TABLE, write_bundles
+
+    return write_bundles(ROOT / TABLE, tmp_path_factory.mktemp("public_bundles"))
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,10 @@ from sie_triton.pages import (
     command_line,
     diagnostic_codes,
     frontend_settings,
+    http_api,
     model_table,
 )
+from sie_triton.pages.public_bundles import TABLE
 
 FOLDER = Path("docs")
 
@@ -62,16 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pages, or compare them; the exit code is 1 where `--check` finds one out of date."""
     parser = argparse.ArgumentParser(prog="python -m sie_triton.pages", description="write the generated pages")
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    parser.add_argument("--bundles", type=Path, help="bundles for models.md, which is left alone without them")
+    parser.add_argument("--bundles", type=Path, default=TABLE, help="a folder of bundles, or the table, for models.md")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the pages are")
     options = parser.parse_args(arguments)
     pages = {
         "checkpoints.md": checkpoint_keys.render(),
         "configuration.md": configuration(),
         "diagnostics.md": diagnostic_codes.render(),
+        "http-api.md": http_api.render(),
+        "models.md": model_table.render(options.bundles),
     }
-    if options.bundles:
-        pages["models.md"] = model_table.render(options.bundles)
     stale = []
     for name, content in pages.items():
         path = options.folder / name

@@ -1,20 +1,20 @@
-"""`docs/models.md`: how every bundle of a folder is compiled, or why it is not."""
+"""`docs/models.md`: how every public bundle is compiled, or why it is not."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sie_triton.bundle import Bundle, load_bundles
+from sie_triton.bundle import Bundle
 from sie_triton.checkpoint import DECLARE_CODE, FAMILIES
-from sie_triton.diagnostics import DiagnosticError
 from sie_triton.pages.markdown import code, listed, table
+from sie_triton.pages.public_bundles import TABLE, public_bundles
 from sie_triton.planning.catalogue import Row, catalogue_table
 
 _HEAD = """\
 # Models
 
-Generated from the catalogue by `python -m sie_triton.pages --bundles DIR`; do not edit.
+Generated from the catalogue by `python -m sie_triton.pages`; do not edit.
 
 These are {bundles} bundles of SIE's public catalogue, with {profiles} profiles: {compile} bundles compile with at
 least one profile, {refused} are refused. `sie-triton catalog --bundles DIR` judges a folder of your own the same way.
@@ -42,12 +42,9 @@ authors and are tested with small checkpoints that the tests write in them; the 
 """
 
 
-def render(folder: Path) -> str:
-    """The page. Raises `DiagnosticError` if a bundle of the folder is not valid."""
-    bundles, mistakes = load_bundles(folder)
-    if mistakes:
-        raise DiagnosticError(mistakes)
-    ordered = sorted(bundles.values(), key=lambda bundle: bundle.sie_id.casefold())
+def render(source: Path = TABLE) -> str:
+    """The page, of a table of facts or a folder of bundles. Raises `DiagnosticError` if a bundle is not valid."""
+    ordered = sorted(public_bundles(source).values(), key=lambda bundle: bundle.sie_id.casefold())
     good = [bundle for bundle in ordered if any(row.verdict != "refused" for row in catalogue_table([bundle]))]
     refused = [bundle for bundle in ordered if bundle not in good]
     profiles = len(catalogue_table(ordered))

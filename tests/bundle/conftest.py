@@ -53,8 +53,8 @@ def make(load: Load) -> Make:
 
 
 @pytest.fixture(scope="session")
-def catalogue_bundles(shared: Path) -> dict[str, Bundle]:
+def catalogue_bundles(public_bundles: Path) -> dict[str, Bundle]:
     """Every real bundle of SIE's catalogue that the recordings hold."""
-    bundles, diagnostics = load_bundles(shared / "sie-models")
+    bundles, diagnostics = load_bundles(public_bundles)
     assert diagnostics == []
     return bundles

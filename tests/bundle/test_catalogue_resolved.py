@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import pytest
+from contract.recorded import resolved
 
 from sie_triton.bundle import Bundle, expand, load_bundle, routable
 
 
-@pytest.fixture(scope="module")
-def recorded(shared: Path) -> dict[str, Any]:
-    models: dict[str, Any] = json.loads((shared / "wire-samples/catalog_resolved_0.10.1.json").read_text("utf-8"))
-    return models
-
-
-def test_every_real_bundle_is_valid(shared: Path) -> None:
-    files = sorted((shared / "sie-models").glob("*.yaml"))
+def test_every_real_bundle_is_valid(public_bundles: Path) -> None:
+    files = sorted(public_bundles.glob("*.yaml"))
     assert len(files) == 152
     assert {path.name: load_bundle(path)[1] for path in files} == {path.name: [] for path in files}
 
 
-def test_every_recorded_model_is_read_alike(
-    shared: Path, recorded: dict[str, Any], catalogue_bundles: dict[str, Bundle]
-) -> None:
-    assert len(recorded) == 78
-    for sie_id, expected in recorded.items():
+def test_every_recorded_model_is_read_alike(public_bundles: Path, catalogue_bundles: dict[str, Bundle]) -> None:
+    assert len(resolved()) == 78
+    for sie_id, expected in resolved().items():
         bundle = catalogue_bundles[sie_id]
-        assert bundle.path == shared / "sie-models" / expected["file"]
+        assert bundle.path == public_bundles / expected["file"]
         assert bundle.hf_id == expected["hf_id"]
         assert bundle.hf_revision == expected["hf_revision"]
         assert list(bundle.tasks) == expected["tasks"]
@@ -41,9 +32,9 @@ def test_every_recorded_model_is_read_alike(
         assert bundle.package_backed == expected["package_backed"]
 
 
-def test_every_recorded_profile_resolves_alike(recorded: dict[str, Any], catalogue_bundles: dict[str, Bundle]) -> None:
-    resolved = 0
-    for sie_id, model in recorded.items():
+def test_every_recorded_profile_resolves_alike(catalogue_bundles: dict[str, Bundle]) -> None:
+    profiles = 0
+    for sie_id, model in resolved().items():
         bundle = catalogue_bundles[sie_id]
         assert list(bundle.profiles) == list(model["profiles"])
         for name, expected in model["profiles"].items():
@@ -58,8 +49,8 @@ def test_every_recorded_profile_resolves_alike(recorded: dict[str, Any], catalog
             } == {key: value for key, value in expected.items() if key != "adaptive_batching"}, f"{sie_id}:{name}"
             if "adaptive_batching" in expected:
                 assert dict(profile.adaptive_batching) == (expected["adaptive_batching"] or {})
-            resolved += 1
-    assert resolved == sum(len(model["profiles"]) for model in recorded.values()) > 78
+            profiles += 1
+    assert profiles == sum(len(model["profiles"]) for model in resolved().values()) > 78
 
 
 def test_routable_ids(catalogue_bundles: dict[str, Bundle]) -> None:

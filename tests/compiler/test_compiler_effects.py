@@ -123,9 +123,9 @@ def test_settings_without_the_list_of_modules_are_said(tmp_path: Path) -> None:
     assert any("`config_sentence_transformers.json` has no effect" in text for text in plan.warnings)
 
 
-def test_no_bundle_of_the_catalogue_asks_for_another_outcome(shared: Path) -> None:
+def test_no_bundle_of_the_catalogue_asks_for_another_outcome(public_bundles: Path) -> None:
     """As far as a bundle alone can tell: what the checkpoints say is not at hand."""
-    bundles, mistakes = load_bundles(shared / "sie-models")
+    bundles, mistakes = load_bundles(public_bundles)
     assert not mistakes
     planned = 0
     for bundle in bundles.values():

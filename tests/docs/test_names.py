@@ -162,9 +162,9 @@ def test_the_configuration_page_is_up_to_date() -> None:
     )
 
 
-def test_the_page_of_models_is_up_to_date(shared: Path) -> None:
-    assert (ROOT / FOLDER / "models.md").read_text(encoding="utf-8") == model_table.render(shared / "sie-models"), (
-        "run `python -m sie_triton.pages --bundles DIR`"
+def test_the_page_of_models_is_up_to_date(public_bundles: Path) -> None:
+    assert (ROOT / FOLDER / "models.md").read_text(encoding="utf-8") == model_table.render(public_bundles), (
+        "run `python -m sie_triton.pages`"
     )
 
 

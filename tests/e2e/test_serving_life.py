@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from compiler import tiny
+from contract.recorded import promised_call
 from numpy.typing import NDArray
 
 from e2e.conftest import MINILM, TinyBuild
@@ -148,10 +149,9 @@ def run_the_printed_snippet(serving: Serving) -> None:
     assert (done.stdout, done.returncode) == ("(32,)\n", 0), done.stderr
 
 
-def test_the_design_briefs_snippet_runs_verbatim(url: str, shared: Path) -> None:
+def test_the_promised_call_runs_verbatim(url: str) -> None:
     """Only the port differs. bge-small is served from a stand-in of its shape."""
-    brief = (shared / "design.md").read_text(encoding="utf-8")
-    (snippet,) = (b for b in re.findall(r"```python\n(.*?)```", brief, re.DOTALL) if "client.encode" in b)
+    snippet = promised_call()
     assert "http://localhost:8080" in snippet
     program = snippet.replace(":8080", ":" + url.rpartition(":")[2])
     shown = "\nimport numpy\nassert isinstance(vec, numpy.ndarray)\nprint(vec.shape, vec.dtype)"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ast
 import asyncio
 import json
 import re
@@ -13,6 +12,7 @@ import msgpack
 import numpy as np
 import pytest
 from compiler import tiny
+from contract.recorded import exchanges
 
 from frontend.conftest import Service, until_ready
 from frontend.fake_triton import FakeTriton, expected
@@ -303,21 +303,6 @@ async def test_tasks_that_nothing_here_does_are_answered_with_a_sentence(
     assert f'sie_frontend_requests_total{{model="{tiny.MODEL_ID}",route="{route}",status="400"}} 1.0' in exposition
 
 
-def recording(shared: Path, name: str) -> tuple[str, dict[str, str], bytes]:
-    """Status, headers and body of an exchange with the reference server."""
-    folder = shared / "wire-samples" / "golden"
-    lines = (folder / f"{name}.txt").read_text().splitlines()
-    start = next(i for i, line in enumerate(lines) if re.fullmatch(r"< \d{3}", line))
-    headers, body = {}, b""
-    for line in lines[start + 1 :]:
-        if match := re.match(r"< body(?:\(\d+\))?: (.*)$", line):
-            body = ast.literal_eval(match[1])
-        elif match := re.match(r"< ([\w-]+): (.*)$", line):
-            headers[match[1]] = match[2]
-    whole = folder / f"{name}.resp.json"
-    return lines[start][2:], headers, whole.read_bytes() if whole.exists() else body
-
-
 @pytest.mark.parametrize(
     ("name", "path"),
     [
@@ -328,34 +313,37 @@ def recording(shared: Path, name: str) -> tuple[str, dict[str, str], bytes]:
     ],
 )
 @pytest.mark.asyncio
-async def test_recorded_answers(name: str, path: str, service: Service, shared: Path) -> None:
-    status, headers, body = recording(shared, name)
+async def test_recorded_answers(name: str, path: str, service: Service) -> None:
+    recorded = exchanges()[name]
     async with service.open() as client:
         response = await client.get(path)
-    assert (str(response.status_code), response.content) == (status, body)
-    assert {name: response.headers[name] for name in headers} == headers
+    assert (response.status_code, response.content) == (recorded.status, recorded.response_body)
+    assert {name: response.headers[name] for name in recorded.response_headers} == recorded.response_headers
 
 
 @pytest.mark.asyncio
 async def test_a_path_that_the_reference_lacks_is_not_found_as_recorded_but_with_more_words(
-    service: Service, shared: Path
+    service: Service,
 ) -> None:
-    status, headers, body = recording(shared, "get_health")
+    recorded = exchanges()["get_health"]
+    said = json.loads(recorded.response_body)
     async with service.open() as client:
         response = await client.get("/health")
-    assert (str(response.status_code), response.headers["content-type"]) == (status, headers["content-type"])
-    assert list(response.json()) == list(json.loads(body)) == ["detail"]
-    assert response.json()["detail"].startswith(json.loads(body)["detail"])
+    assert response.status_code == recorded.status
+    assert response.headers["content-type"] == recorded.response_headers["content-type"]
+    assert list(response.json()) == list(said) == ["detail"]
+    assert response.json()["detail"].startswith(said["detail"])
 
 
 @pytest.mark.asyncio
-async def test_the_root_redirects_as_recorded_but_to_the_models(service: Service, shared: Path) -> None:
-    status, headers, body = recording(shared, "get_")
+async def test_the_root_redirects_as_recorded(service: Service) -> None:
+    recorded = exchanges()["get_"]
     async with service.open() as client:
         response = await client.get("/")
-    assert (str(response.status_code), response.content) == (status, body)
-    assert headers["location"] == "/docs"  # we have no such page
-    assert response.headers["location"] == "/v1/models"
+        page = await client.get(response.headers["location"])
+    assert (response.status_code, response.content) == (recorded.status, recorded.response_body)
+    assert response.headers["location"] == recorded.response_headers["location"]
+    assert page.status_code == 200
 
 
 def shape(value: Any) -> Any:
@@ -369,8 +357,8 @@ def shape(value: Any) -> Any:
 
 @pytest.mark.parametrize(("name", "model"), [("models_get", tiny.MODEL_ID), ("models_get_variant", "acme/tiny:raw")])
 @pytest.mark.asyncio
-async def test_a_model_is_described_as_recorded(name: str, model: str, service: Service, shared: Path) -> None:
-    recorded = json.loads(recording(shared, name)[2])
+async def test_a_model_is_described_as_recorded(name: str, model: str, service: Service) -> None:
+    recorded = json.loads(exchanges()[name].response_body)
     async with service.open() as client:
         response = await client.get(f"/v1/models/{model}", headers={"content-type": "application/msgpack"})
     ours = response.json()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from compiler import tiny
 from sie_frontend.contract.errors import WireError, model_loading, queue_full
-from sie_frontend.http.openai import MAX_INPUTS
+from sie_frontend.http.dialects.openai import MAX_INPUTS
 from sie_frontend.serving import bulk
 from sie_frontend.serving.bulk import in_parts
 from starlette.requests import ClientDisconnect

@@ -14,13 +14,14 @@ from urllib.parse import unquote
 import msgpack
 import numpy as np
 import orjson
+from contract.recorded import Exchange
 from numpy.typing import NDArray
-from recordings import CATALOGUE, SCORE_CATALOGUE, Exchange, FakeModel
+from recordings import CATALOGUE, SCORE_CATALOGUE, FakeModel
 from sie_frontend.contract.errors import WireError, model_not_found, scoring_unsupported
 from sie_frontend.contract.negotiation import check_machine_profile, check_remote, response_format
 from sie_frontend.contract.requests import EncodeRequest, check_item_count, parse_encode, parse_score
 from sie_frontend.contract.responses import Timing, Usage, rank_scores, score_body, success_headers
-from sie_frontend.http import openai
+from sie_frontend.http.dialects import openai
 from sie_frontend.outputs.options import ResolvedCall, resolve_encode, resolve_score
 from sie_frontend.outputs.response import ItemOutputs, encode_body
 from sie_frontend.outputs.sparse import SparseVector

@@ -1,4 +1,4 @@
-"""Requests that a real SIE 0.10.1 was asked beside us, and what it said: `../shared/cases/differential.txt`.
+"""Requests that a real SIE 0.10.1 was asked beside us, and what it said.
 
 The entries' numbers are in the tests' names. What depends on a model's numbers is compared in `tests/recipes`.
 """
@@ -6,7 +6,6 @@ The entries' numbers are in the tests' names. What depends on a model's numbers 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from compiler import tiny
+from contract.recorded import refusals
 from frontend.conftest import Service
 from frontend.fake_triton import FakeTriton
 from frontend.repository import token_ids, write_repository
@@ -63,21 +63,6 @@ profiles:
 COLBERT = {"token_dim": 32, "query_prefix": "", "doc_prefix": "", "skip_special_tokens": False}
 
 
-@pytest.fixture(scope="module")
-def answers(shared: Path) -> dict[str, str]:
-    """What the real server said, by the entry's number."""
-    text = (shared / "cases" / "differential.txt").read_text(encoding="utf-8")
-    entries = re.findall(r"^### (\S+) .*?\n  upstream: (.*?)\n", text, flags=re.DOTALL | re.MULTILINE)
-    return dict(entries)
-
-
-def upstream(answers: dict[str, str], entry: str) -> tuple[int, str, str]:
-    """Status, code and message of a refusal."""
-    status, _, body = answers[entry].partition(" ")
-    detail = json.loads(body)["detail"]
-    return int(status), detail["code"], detail["message"]
-
-
 def told(error: WireError) -> tuple[int, str | None, str]:
     return error.status, error.code, error.message
 
@@ -99,20 +84,20 @@ def built(
 
 
 @pytest.mark.parametrize("adapter", ["SentenceTransformerDenseAdapter", "BertFlashAdapter"])
-def test_2d_lora_is_refused_where_the_adapter_has_none(adapter: str, answers: dict[str, str], tmp_path: Path) -> None:
+def test_2d_lora_is_refused_where_the_adapter_has_none(adapter: str, tmp_path: Path) -> None:
     model_id = "sentence-transformers/all-MiniLM-L6-v2"
     model, _, _ = built(tmp_path, adapter)
     with pytest.raises(WireError) as caught:
         refuse_lora(model_id, model, {"lora_id": "a/b"})
-    assert told(caught.value) == upstream(answers, "2d")
+    assert told(caught.value) == refusals()["2d"]
     for nothing in ({}, {"lora_id": None}, {"lora_id": ""}):
         refuse_lora(model_id, model, nothing)
 
 
-def test_2ab_lora_is_refused_for_good_where_the_adapter_has_it(answers: dict[str, str], tmp_path: Path) -> None:
+def test_2ab_lora_is_refused_for_good_where_the_adapter_has_it(tmp_path: Path) -> None:
     """SIE says 503 and loads it; here it never comes, and a client that tries again would wait for nothing."""
     model, _, _ = built(tmp_path, "PyTorchEmbeddingAdapter", runtime={"pooling": "cls"})
-    assert upstream(answers, "2a")[:2] == (503, "LORA_LOADING")
+    assert refusals()["2a"][:2] == (503, "LORA_LOADING")
     with pytest.raises(WireError, match="Model 'm' does not support LoRA here: it was built without 'a/b'") as caught:
         refuse_lora("m", model, {"lora_id": "a/b"})
     assert (caught.value.status, caught.value.code) == (400, "INVALID_INPUT")
@@ -238,10 +223,10 @@ def test_pairs_that_multiply_a_query_are_refused(tmp_path: Path) -> None:
         ("8d", {"score_mode": "hybrid", "score_weights": {"dense": 0, "sparse": 0, "colbert": 0}}),
     ],
 )
-def test_8_score_options_are_refused_as_recorded(entry: str, options: dict[str, Any], answers: dict[str, str]) -> None:
+def test_8_score_options_are_refused_as_recorded(entry: str, options: dict[str, Any]) -> None:
     with pytest.raises(WireError) as caught:
         outputs_for(options)
-    assert told(caught.value) == upstream(answers, entry)
+    assert told(caught.value) == refusals()[entry]
 
 
 @pytest.mark.parametrize("value", [True, "1", None, float("nan"), float("inf"), -0.5, [1]])
@@ -271,13 +256,11 @@ def service(tmp_path: Path) -> Iterator[Service]:
     ],
 )
 @pytest.mark.asyncio
-async def test_9_16_shapes_are_refused_as_recorded(
-    entry: str, body: dict[str, Any], answers: dict[str, str], service: Service
-) -> None:
+async def test_9_16_shapes_are_refused_as_recorded(entry: str, body: dict[str, Any], service: Service) -> None:
     async with service.open() as client:
         response: httpx.Response = await client.post(f"/v1/encode/{tiny.MODEL_ID}", json=body)
     detail = response.json()["detail"]
-    assert (response.status_code, detail["code"], detail["message"]) == upstream(answers, entry)
+    assert (response.status_code, detail["code"], detail["message"]) == refusals()[entry]
 
 
 @pytest.mark.parametrize("field", ["audio", "video", "document"])

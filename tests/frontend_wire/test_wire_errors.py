@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
+from contract.recorded import sdk_answers
 from sie_frontend.contract.errors import (
     ERROR_TABLE,
     ErrorKind,
@@ -82,10 +82,10 @@ def test_framework_bodies() -> None:
         ("503_resource_exhausted_then_ok", resource_exhausted("oom")),
     ],
 )
-def test_bodies_that_the_sdk_understands(shared: Path, name: str, error: WireError) -> None:
-    folder = shared / "wire-samples" / "errors"
-    assert json.loads(error.body()) == json.loads((folder / f"{name}.body.json").read_text())
-    assert (folder / f"{name}.headers.txt").read_text().startswith(f"HTTP/1.1 {error.status}")
+def test_bodies_that_the_sdk_understands(name: str, error: WireError) -> None:
+    recorded = sdk_answers()[f"ERR {name}"]
+    assert json.loads(error.body()) == json.loads(recorded.body)
+    assert recorded.status == error.status
 
 
 def test_messages() -> None:

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from contract.recorded import arrays, muvera_cases
 from numpy.typing import NDArray
 from sie_frontend.outputs import muvera, smve
 from sie_frontend.outputs.muvera import MuveraConfig
@@ -20,16 +19,15 @@ def _tokens(count: int, dim: int, seed: int = 7) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("side", ["doc", "query"])
 @pytest.mark.parametrize("case", CASES)
-def test_muvera_reference_vectors(shared: Path, case: str, side: str) -> None:
-    golden = shared / "wire-samples" / "golden"
-    configs = json.loads((golden / "muvera_cases.json").read_text())
+def test_muvera_reference_vectors(case: str, side: str) -> None:
+    configs = muvera_cases()
     assert sorted(configs) == sorted(CASES)
-    arrays = np.load(golden / "muvera_quant_golden.npz", allow_pickle=False)
+    golden = arrays()
     config = MuveraConfig.from_mapping(configs[case])
-    vector = muvera.encode_tokens(arrays["tokens"], config, is_query=side == "query")
-    expected = arrays[f"{case}__{side}"]
+    vector = muvera.encode_tokens(golden["tokens"], config, is_query=side == "query")
+    expected = golden[f"{case}__{side}"]
     assert (vector.dtype.str, vector.shape) == ("<f4", expected.shape)
-    assert vector.size == config.size(arrays["tokens"].shape[1])
+    assert vector.size == config.size(golden["tokens"].shape[1])
     np.testing.assert_allclose(vector, expected, rtol=1e-6, atol=1e-6)
 
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
+from contract.recorded import sdk_answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -98,8 +98,8 @@ def test_refusals(changes: dict[bytes, Any], message: str) -> None:
         unpack_array(good | changes)
 
 
-def test_recorded_bfloat16_is_refused(shared: Path) -> None:
-    body = (shared / "wire-samples" / "responses" / "encode_bf16_descr__BAD.body.msgpack").read_bytes()
+def test_recorded_bfloat16_is_refused() -> None:
+    body = sdk_answers()["encode_bf16_descr__BAD"].body
     values = msgpack.unpackb(body)["items"][0]["dense"]["values"]
     assert is_array(values)
     with pytest.raises(ArrayDecodeError, match="not numeric"):

@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from contract.recorded import sdk_requests
 from sie_frontend.contract.errors import WireError
-from sie_frontend.http.openai import EmbeddingsRequest, embeddings_body, parse_embeddings, resolve_embeddings
+from sie_frontend.http.dialects.openai import EmbeddingsRequest, embeddings_body, parse_embeddings, resolve_embeddings
 
 JSON = "application/json"
 
@@ -31,10 +31,9 @@ def _error(error: WireError) -> tuple[int, Any, Any]:
     return error.status, envelope["code"], envelope["param"]
 
 
-def test_requests_that_the_openai_client_sent(shared: Path) -> None:
-    folder = shared / "wire-samples" / "requests"
+def test_requests_that_the_openai_client_sent() -> None:
     for name, encoding_format in (("openai_embeddings_default", "base64"), ("openai_embeddings_float", "float")):
-        body = (folder / f"{name}.body.json").read_bytes()
+        body = sdk_requests()[name].body
         request = parse_embeddings(body, JSON)
         written = json.loads(body)
         texts = [written["input"]] if isinstance(written["input"], str) else written["input"]

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from contract.recorded import arrays, exchanges
 from numpy.typing import NDArray
-from recordings import load
 from replay import array, decoded_answer
 from sie_frontend.contract.dtypes import OUTPUT_DTYPES, OutputDtype, quantize_vectors, quantize_weights
 
@@ -15,8 +14,8 @@ NARROW: tuple[OutputDtype, ...] = ("float16", "int8", "uint8", "binary", "ubinar
 
 @pytest.mark.parametrize("dtype", ["float16", "int8", "uint8", "binary"])
 @pytest.mark.parametrize("kind", ["dense", "mv"])
-def test_reference_arrays(shared: Path, kind: str, dtype: OutputDtype) -> None:
-    golden = np.load(shared / "wire-samples" / "golden" / "muvera_quant_golden.npz", allow_pickle=False)
+def test_reference_arrays(kind: str, dtype: OutputDtype) -> None:
+    golden = arrays()
     expected = golden[f"quant_{kind}_{dtype}"]
     together = quantize_vectors(golden["quant_in"], dtype)
     apart = np.stack([quantize_vectors(row, dtype) for row in golden["quant_in"]])
@@ -26,11 +25,10 @@ def test_reference_arrays(shared: Path, kind: str, dtype: OutputDtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", NARROW)
-def test_recorded_answers(shared: Path, dtype: OutputDtype) -> None:
+def test_recorded_answers(dtype: OutputDtype) -> None:
     """The real server's float32 answer, narrowed here, is its own narrow answer."""
-    golden = shared / "wire-samples" / "golden"
-    wide = decoded_answer(load(golden, "encode_dtype_float32"))["items"][0]
-    narrow = decoded_answer(load(golden, f"encode_dtype_{dtype}"))["items"][0]
+    wide = decoded_answer(exchanges()["encode_dtype_float32"])["items"][0]
+    narrow = decoded_answer(exchanges()[f"encode_dtype_{dtype}"])["items"][0]
     for output in ("dense", "multivector"):
         ours = quantize_vectors(array(wide[output]["values"]), dtype)
         _same(ours, array(narrow[output]["values"]))

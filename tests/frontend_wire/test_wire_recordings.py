@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 import pytest
-from recordings import Exchange, load, names
+from contract.recorded import Exchange, exchanges
 from replay import Reply, replay_embeddings, replay_encode, replay_score
 from sie_frontend.contract.errors import WireError, model_load_failed, model_loading
 from sie_frontend.contract.requests import MAX_BODY_BYTES, check_body_size
@@ -162,36 +161,31 @@ _NOT_OURS = {"content-length"}
 _MEASURED_LATER = {"x-total-time"}
 
 
-@pytest.fixture(scope="module")
-def golden(shared: Path) -> Path:
-    return shared / "wire-samples" / "golden"
-
-
-def test_every_recording_is_replayed_or_excused(golden: Path) -> None:
+def test_every_recording_is_replayed_or_excused() -> None:
     excused = {name for name, _ in NEEDS_THE_APPLICATION}
     groups: tuple[Iterable[str], ...] = (excused, ANSWERS_ONLY, DEPARTURES, ENCODE, SCORE, EMBEDDINGS)
     handled = [name for group in groups for name in group]
-    assert sorted(handled) == sorted(names(golden))
+    assert sorted(handled) == sorted(exchanges())
 
 
 @pytest.mark.parametrize("name", ENCODE)
-def test_encode(golden: Path, name: str) -> None:
-    _check(load(golden, name), replay_encode)
+def test_encode(name: str) -> None:
+    _check(exchanges()[name], replay_encode)
 
 
 @pytest.mark.parametrize("name", SCORE)
-def test_score(golden: Path, name: str) -> None:
-    _check(load(golden, name), replay_score)
+def test_score(name: str) -> None:
+    _check(exchanges()[name], replay_score)
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
-def test_embeddings(golden: Path, name: str) -> None:
-    _check(load(golden, name), replay_embeddings)
+def test_embeddings(name: str) -> None:
+    _check(exchanges()[name], replay_embeddings)
 
 
 @pytest.mark.parametrize("name", ANSWERS_ONLY)
-def test_answer(golden: Path, name: str) -> None:
-    exchange = load(golden, name)
+def test_answer(name: str) -> None:
+    exchange = exchanges()[name]
     error = ANSWERS_ONLY[name]()
     body = error.openai_body() if name.startswith("oai_") else error.body()
     assert (error.status, body) == (exchange.status, exchange.response_body)
@@ -199,8 +193,8 @@ def test_answer(golden: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEPARTURES)
-def test_departure(golden: Path, name: str) -> None:
-    exchange = load(golden, name)
+def test_departure(name: str) -> None:
+    exchange = exchanges()[name]
     reply = replay_encode(exchange)
     status, code, message = DEPARTURES[name]
     assert reply.status == status != exchange.status

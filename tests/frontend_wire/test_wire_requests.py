@@ -3,11 +3,11 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
+from contract.recorded import sdk_requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sie_frontend.contract.errors import WireError
@@ -23,7 +23,7 @@ from sie_frontend.contract.requests import (
     parse_encode,
     parse_score,
 )
-from sie_frontend.http.openai import EmbeddingsRequest, parse_embeddings
+from sie_frontend.http.dialects.openai import EmbeddingsRequest, parse_embeddings
 
 MSGPACK = "application/msgpack"
 
@@ -43,15 +43,17 @@ def _refusal(call: Callable[[], object]) -> tuple[int, str | None, str]:
     return refusal.value.status, refusal.value.code, refusal.value.message
 
 
-def test_requests_that_clients_sent(shared: Path) -> None:
-    folder = shared / "wire-samples" / "requests"
-    paths = sorted(folder.glob("*.body.msgpack"))
-    assert paths
-    for path in paths:
-        body = path.read_bytes()
+def test_requests_that_clients_sent() -> None:
+    bodies = {
+        name: sent.body
+        for name, sent in sdk_requests().items()
+        if sent.body and sent.headers["content-type"] == MSGPACK
+    }
+    assert len(bodies) == 9
+    for name, body in bodies.items():
         written = msgpack.unpackb(body, strict_map_key=False)
-        request = (parse_score if "score" in path.name else parse_encode)(body, MSGPACK)
-        assert [item.text for item in request.items] == [item.get("text") for item in written["items"]], path.name
+        request = (parse_score if "score" in name else parse_encode)(body, MSGPACK)
+        assert [item.text for item in request.items] == [item.get("text") for item in written["items"]], name
         assert [item.id for item in request.items] == [item.get("id") for item in written["items"]]
         assert [item.metadata for item in request.items] == [item.get("metadata") for item in written["items"]]
         if isinstance(request, ScoreRequest):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sie_frontend.contract.errors import WireError
-from sie_frontend.http.rerank import Dialect, RerankRequest, dialect_of, parse_rerank
+from sie_frontend.http.dialects.rerank import Dialect, RerankRequest, dialect_of, parse_rerank
 
 GOOD: dict[str, Any] = {"model": "m", "query": "q", "documents": ["a", "b"]}
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
+from contract.recorded import sdk_answers
 from numpy.typing import NDArray
 from replay import array, item_outputs
 from sie_frontend.contract.dtypes import dtype_label
@@ -36,8 +36,8 @@ def _body(items: list[ItemOutputs], dims: dict[str, int], wire_format: WireForma
 
 
 @pytest.mark.parametrize("name", CANNED)
-def test_bodies_that_the_sdk_accepted(shared: Path, name: str) -> None:
-    body = (shared / "wire-samples" / "responses" / f"{name}.body.msgpack").read_bytes()
+def test_bodies_that_the_sdk_accepted(name: str) -> None:
+    body = sdk_answers()[name].body
     written = msgpack.unpackb(body)
     usage = Usage(**written["usage"]) if "usage" in written else None
     dims: dict[str, int] = {}
@@ -182,14 +182,14 @@ def test_scores_that_are_not_finite(bad: float) -> None:
     assert refusal.value.message == "Model 'X' produced non-finite scores"
 
 
-def test_score_bodies(shared: Path) -> None:
-    folder = shared / "wire-samples" / "responses"
+def test_score_bodies() -> None:
+    recorded = sdk_answers()
     ranking = [ScoreEntry("item-1", 0.9, 0), ScoreEntry("item-0", 0.1, 1)]
     usage = Usage(12, content_tokens=8)
     body = score_body("m", None, ranking, usage=usage, wire_format=WireFormat.MSGPACK)
-    assert body == (folder / "score_ok.body.msgpack").read_bytes()
+    assert body == recorded["score_ok"].body
     empty = score_body("m", "q1", [], usage=None, wire_format=WireFormat.MSGPACK)
-    assert empty == (folder / "score_query_id.body.msgpack").read_bytes()
+    assert empty == recorded["score_query_id"].body
     in_json = score_body("m", None, ranking, usage=None, wire_format=WireFormat.JSON)
     assert json.loads(in_json) == {
         "model": "m",

@@ -1,130 +1,106 @@
-"""No recording lies there unread: every file belongs to one family, and every family to the tests that read it.
+"""No recording lies there unread: every one belongs to a family, and every family to the tests that read it.
 
-The families' own tests go by the names of the recordings and fail for one that they do not know. Files that only spell
-others out for people (hex, repr, summaries) are compared here with what they spell out.
+The families' own tests go by the names of the recordings and fail for one that they do not know.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
-from pathlib import Path
 
-import msgpack
 import pytest
-from recordings import load, names
+from contract.recorded import HERE, sdk_requests
 
-TESTS = Path(__file__).resolve().parents[1]
-HERE = "frontend_wire/test_wire_samples_all_used.py"
+TESTS = HERE.parent
 RECORDINGS = "frontend_wire/test_wire_recordings.py"
+OPENAPI = "contract/test_openapi.py"
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "catalog_resolved_0.10.1.json": ("bundle/test_catalogue_resolved.py",),
-    "errors/*.body.hex.txt": (HERE,),
-    "errors/*": ("sdk/test_sdk_outcomes.py", "frontend_wire/test_wire_errors.py"),
-    "golden/SUMMARY*.json": (HERE,),
-    "golden/muvera_cases.json": ("frontend_wire/test_wire_muvera.py",),
-    "golden/muvera_quant_golden.npz": ("frontend_wire/test_wire_muvera.py", "frontend_wire/test_wire_quantize.py"),
-    "golden/yaml_validation.json": ("bundle/test_yaml_validation.py",),
-    "golden/get_*": ("frontend/test_application.py",),
-    "golden/models_*": ("frontend/test_application.py",),
-    "golden/encode_*": (RECORDINGS,),
-    "golden/oai_*": (RECORDINGS,),
-    "golden/score_*": (RECORDINGS, "frontend_wire/test_wire_score_over_http.py"),
-    "requests/*.body.repr.txt": (HERE,),
-    "requests/openai_*.headers.txt": (HERE,),
-    "requests/openai_*": ("frontend_wire/test_wire_openai.py",),
-    "requests/*": ("sdk/test_sdk_requests.py", "frontend_wire/test_wire_requests.py"),
-    "responses/*.body.hex.txt": (HERE,),
-    "responses/*": ("sdk/test_sdk_outcomes.py", "frontend_wire/test_wire_responses.py"),
-    "sdk_outcomes.json": ("sdk/test_sdk_outcomes.py",),
+    "arrays/quant_*": ("frontend_wire/test_wire_quantize.py",),
+    "arrays/*": ("frontend_wire/test_wire_muvera.py",),
+    "bundles/*": ("bundle/test_catalogue_resolved.py", "docs/test_names.py"),
+    "exchanges/encode_*": (RECORDINGS, OPENAPI, "sdk/test_sdk_wire.py"),
+    "exchanges/get_*": ("frontend/test_application.py",),
+    "exchanges/models_*": (OPENAPI, "frontend/test_application.py"),
+    "exchanges/oai_*": (RECORDINGS, OPENAPI),
+    "exchanges/score_*": (RECORDINGS, OPENAPI, "frontend_wire/test_wire_score_over_http.py"),
+    "facts/adapter_classes": ("bundle/test_catalog.py",),
+    "facts/bundle_verdicts": ("bundle/test_yaml_validation.py",),
+    "facts/missing_text_messages": ("bundle/test_catalog.py",),
+    "facts/muvera_cases": ("frontend_wire/test_wire_muvera.py",),
+    "facts/option_keys": ("recipes/test_factory.py",),
+    "facts/promised_call": ("e2e/test_serving_life.py",),
+    "facts/refusals": ("frontend_wire/test_wire_differential.py",),
+    "resolved/*": ("bundle/test_catalogue_resolved.py",),
+    "sdk_answers/ERR *": ("sdk/test_sdk_outcomes.py", "frontend_wire/test_wire_errors.py"),
+    "sdk_answers/*": ("sdk/test_sdk_outcomes.py", "frontend_wire/test_wire_responses.py"),
+    "sdk_requests/paths": ("sdk/test_sdk_requests.py",),
+    "sdk_requests/requests": (
+        "sdk/test_sdk_requests.py",
+        "frontend_wire/test_wire_openai.py",
+        "frontend_wire/test_wire_requests.py",
+    ),
 }
-"""The first pattern that fits names the family. The tests are those that read it, themselves or by their helpers."""
+"""The first pattern that fits a file and an entry of it names the family. The tests are those that read it."""
 
-
-@pytest.fixture
-def samples(shared: Path) -> Path:
-    return shared / "wire-samples"
+READERS: Mapping[str, str] = {
+    "bundles": "public_bundles",
+    "sdk_answers/ERR *": "sdk_answers()",
+    "sdk_answers/*": "sdk_answers()",
+    "sdk_requests/paths": "sdk_paths()",
+    "sdk_requests/requests": "sdk_requests()",
+}
+"""By what a test reads a family, or a file. Every other one is read by the function of its own name."""
 
 
 def family(name: str) -> str | None:
     return next((pattern for pattern in FAMILIES if fnmatch(name, pattern)), None)
 
 
-def test_every_file_belongs_to_a_family(samples: Path) -> None:
-    found = {path.relative_to(samples).as_posix() for path in samples.rglob("*") if path.is_file()}
+def reader(pattern: str) -> str:
+    file, _, entry = pattern.partition("/")
+    return READERS.get(pattern) or READERS.get(file) or f"{entry if file == 'facts' else file}()"
+
+
+def recordings() -> Iterator[str]:
+    for path in sorted(HERE.glob("*.json")):
+        for entry in json.loads(path.read_text(encoding="utf-8")):
+            yield f"{path.stem}/{entry}"
+
+
+def test_every_recording_belongs_to_a_family() -> None:
+    found = list(recordings())
     assert len(found) > 400
-    assert [name for name in sorted(found) if family(name) is None] == []
-    assert {family(name) for name in found} == set(FAMILIES), "a family without files"
+    assert [name for name in found if family(name) is None] == []
+    assert {family(name) for name in found} == set(FAMILIES), "a family without recordings"
+
+
+def test_the_folder_holds_nothing_else() -> None:
+    assert {path.suffix for path in HERE.iterdir() if path.is_file()} == {".json", ".py"}
 
 
 @pytest.mark.parametrize("pattern", FAMILIES)
-def test_the_tests_of_a_family_read_its_folder(pattern: str) -> None:
-    """By the name of the folder or the file, in the test or in a helper beside it that the test imports."""
-    folder = pattern.partition("/")[0]
+def test_the_tests_of_a_family_read_it(pattern: str) -> None:
+    """By the function that gives the recordings, in the test, or in a helper or a fixture beside it."""
     for test in FAMILIES[pattern]:
         text = (TESTS / test).read_text(encoding="utf-8")
-        helpers = re.findall(r"^from (\w+) import", text, re.MULTILINE)
+        helpers = [*re.findall(r"^from \.?(\w+) import", text, re.MULTILINE), "conftest"]
         files = [(TESTS / test).with_name(f"{helper}.py") for helper in helpers]
         text += "".join(file.read_text(encoding="utf-8") for file in files if file.exists())
-        assert folder in text, test
-        assert "shared" in text, test
+        assert reader(pattern) in text, test
 
 
-def test_a_new_file_would_be_noticed() -> None:
-    assert family("golden/encode_new.req.bin") == "golden/encode_*"
-    assert family("golden/extract_x.txt") is None
-    assert family("streams/x.txt") is None
-
-
-def test_every_part_of_an_exchange_has_its_exchange(samples: Path) -> None:
-    golden = samples / "golden"
-    recorded = names(golden)
-    parts = [path for path in golden.iterdir() if re.search(r"\.(req\.bin|resp\.\w+)$", path.name)]
-    assert len(parts) > 150
-    assert {path.name.split(".")[0] for path in parts} <= recorded
-    for folder in ("requests", "responses", "errors"):
-        bodies = [path.name.partition(".body.")[0] for path in (samples / folder).glob("*.body.*")]
-        assert {f"{name}.headers.txt" for name in bodies} <= {path.name for path in (samples / folder).iterdir()}
-
-
-def test_the_summaries_tell_of_the_same_answers(samples: Path) -> None:
-    golden = samples / "golden"
-    first, scores = (json.loads((golden / f"SUMMARY{part}.json").read_text("utf-8")) for part in ("", "_score"))
-    # Four names were recorded again, against a model that scores: the later recording is the one that lies there.
-    for name, told in {**first, **scores}.items():
-        exchange = load(golden, name)
-        assert told["status"] == exchange.status, name
-        if told.get("ct"):
-            assert exchange.response_headers["content-type"].startswith(told["ct"].split(";")[0]), name
-
-
-@pytest.mark.parametrize("folder", ["errors", "responses"])
-def test_the_hex_spells_the_body(samples: Path, folder: str) -> None:
-    spellings = sorted((samples / folder).glob("*.body.hex.txt"))
-    assert spellings
-    for path in spellings:
-        body = path.with_name(path.name.replace(".hex.txt", ".msgpack")).read_bytes()
-        assert bytes.fromhex(path.read_text()) == body, path.name
-
-
-def test_the_repr_spells_the_body(samples: Path) -> None:
-    spellings = sorted((samples / "requests").glob("*.body.repr.txt"))
-    assert spellings
-    for path in spellings:
-        body = path.with_name(path.name.replace(".repr.txt", ".msgpack")).read_bytes()
-        first, *others = path.read_text(encoding="utf-8").splitlines()
-        written = bytes.fromhex(first.partition(": ")[2])
-        assert written == body[: len(written)], path.name
-        if others and not first.startswith("hex(first"):
-            assert others[0].partition(": ")[2] == repr(msgpack.unpackb(body, strict_map_key=False)), path.name
+def test_a_new_recording_would_be_noticed() -> None:
+    assert family("exchanges/encode_new") == "exchanges/encode_*"
+    assert family("exchanges/extract_x") is None
+    assert family("facts/new") is None
+    assert family("streams/x") is None
 
 
 @pytest.mark.parametrize("name", ["openai_embeddings_default", "openai_embeddings_float"])
-def test_what_openai_s_client_sends_is_addressed_to_us(samples: Path, name: str) -> None:
-    first, *lines = (samples / "requests" / f"{name}.headers.txt").read_text().strip().splitlines()
-    assert first.split()[:2] == ["POST", "/v1/embeddings"]
-    headers = {key.lower(): value for key, _, value in (line.partition(": ") for line in lines)}
-    assert headers["content-type"] == "application/json"
+def test_what_openai_s_client_sends_is_addressed_to_us(name: str) -> None:
+    sent = sdk_requests()[name]
+    assert (sent.method, sent.path) == ("POST", "/v1/embeddings")
+    assert sent.headers["content-type"] == "application/json"

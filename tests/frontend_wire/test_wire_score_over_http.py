@@ -16,10 +16,10 @@ import numpy as np
 import orjson
 import pytest
 from aiohttp import web
+from contract.recorded import Exchange, exchanges
 from frontend.conftest import Service
 from frontend.fake_triton import FakeTriton, Run, tensors
 from frontend.repository import write_repository
-from recordings import Exchange, load
 from replay import decoded_answer
 from sie_frontend.settings import Settings
 
@@ -50,11 +50,6 @@ def service(repository: Path) -> Iterator[Service]:
         yield Service(Settings(repository=repository, triton_url=triton.url))
 
 
-@pytest.fixture
-def golden(shared: Path) -> Path:
-    return shared / "wire-samples" / "golden"
-
-
 async def send(service: Service, exchange: Exchange) -> httpx.Response:
     async with service.open() as client:
         return await client.post(exchange.path, content=exchange.request_body, headers=dict(exchange.request_headers))
@@ -71,8 +66,8 @@ def decoded(response: httpx.Response) -> dict[str, Any]:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("name", SCORED)
-async def test_a_ranking_is_answered_as_recorded(service: Service, golden: Path, name: str) -> None:
-    exchange = load(golden, name)
+async def test_a_ranking_is_answered_as_recorded(service: Service, name: str) -> None:
+    exchange = exchanges()[name]
     response = await send(service, exchange)
     assert response.status_code == exchange.status == 200, response.text
     assert response.headers.keys() == exchange.response_headers.keys()
@@ -89,10 +84,10 @@ async def test_a_ranking_is_answered_as_recorded(service: Service, golden: Path,
 
 @pytest.mark.asyncio
 async def test_a_query_without_text_is_refused_as_recorded_in_the_words_of_the_recipe(
-    service: Service, golden: Path
+    service: Service,
 ) -> None:
     """The recorded message is the fake adapter's own; a real one has its own words too."""
-    exchange = load(golden, "score_query_no_text")
+    exchange = exchanges()["score_query_no_text"]
     response = await send(service, exchange)
     assert response.status_code == exchange.status == 400
     assert response.headers.keys() == exchange.response_headers.keys()
@@ -101,13 +96,13 @@ async def test_a_query_without_text_is_refused_as_recorded_in_the_words_of_the_r
 
 
 @pytest.mark.asyncio
-async def test_options_that_no_reranker_reads_are_ignored(service: Service, golden: Path) -> None:
+async def test_options_that_no_reranker_reads_are_ignored(service: Service) -> None:
     """The recorded 500 is the fake adapter's, which takes no options at all; real ones ignore what they do not know."""
-    exchange = load(golden, "score_options_nonempty_default_delegate")
+    exchange = exchanges()["score_options_nonempty_default_delegate"]
     response = await send(service, exchange)
     assert exchange.status == 500
     assert response.status_code == 200
-    plain = decoded(await send(service, load(golden, "score_msgpack")))
+    plain = decoded(await send(service, exchanges()["score_msgpack"]))
     assert decoded(response) == plain
     _check_ranking(plain)
 

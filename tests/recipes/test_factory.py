@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 import transformers
 import yaml
+from contract.recorded import option_keys
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer
 
@@ -114,16 +114,13 @@ def test_the_compiler_knows_the_bundle(name: str) -> None:
     assert set(judged.outputs) == {*FAMILIES[name].encode, *(["score"] if FAMILIES[name].score else [])}
 
 
-def test_bundles_have_the_adapters_of_real_ones_and_option_keys_of_the_contract(shared: Path) -> None:
-    contract = (shared / "wire-contract.md").read_text(encoding="utf-8")
-    tables = contract[contract.index("**`loadtime` keys**") : contract.index("### 6.8")].split("**`runtime` keys**")
-    for side, table in zip(("loadtime", "runtime"), tables, strict=True):
-        known = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+def test_bundles_have_the_adapters_of_real_ones_and_option_keys_of_the_contract(public_bundles: Path) -> None:
+    for side, known in option_keys().items():
         for family in FAMILIES.values():
             assert set(getattr(family, side) or {}) <= known, family.name
     for family in FAMILIES.values():
         if family.modelled_on:
-            text = (shared / "sie-models" / family.modelled_on).read_text(encoding="utf-8")
+            text = (public_bundles / family.modelled_on).read_text(encoding="utf-8")
             adapters = {profile.get("adapter_path") for profile in yaml.safe_load(text)["profiles"].values()}
             assert ADAPTERS[family.adapter] in adapters, family.name
 

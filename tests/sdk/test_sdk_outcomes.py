@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sdk_recordings import recorded_outcomes, recorded_reply, rendered
+from contract.recorded import sdk_answers, sdk_outcomes
+from sdk_recordings import rendered
 from sdk_server import KINDS, Canned, FakeTime, Kind, Step, StubServer, call
 from sie_sdk import _wire, errors
 from sie_sdk.types import Item
@@ -50,19 +52,16 @@ MALFORMED = {
 NAMES = json.loads((Path(__file__).parent / "outcome_names.json").read_text())
 
 
-def test_every_recording_is_replayed(shared: Path) -> None:
-    assert sorted(recorded_outcomes(shared)) == sorted(NAMES)
-    samples = shared / "wire-samples"
-    replies = {path.name.removesuffix(".headers.txt") for path in (samples / "responses").glob("*.headers.txt")}
-    failures = {"ERR " + path.name.removesuffix(".headers.txt") for path in (samples / "errors").glob("*.headers.txt")}
-    assert replies | failures <= set(NAMES)
+def test_every_recording_is_replayed() -> None:
+    assert sorted(sdk_outcomes()) == sorted(NAMES)
+    assert sdk_answers().keys() <= set(NAMES)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_outcome_equals_the_recording(shared: Path, name: str, kind: Kind) -> None:
-    outcome = recorded_outcomes(shared)[name]
-    steps, time = _script(shared / "wire-samples", name, outcome)
+def test_outcome_equals_the_recording(name: str, kind: Kind) -> None:
+    outcome = sdk_outcomes()[name]
+    steps, time = _script(name, outcome)
     short = name.removeprefix("ERR ")
     method, *args = CALLS.get(short, SCORE if short.startswith("score") else ENCODE)
     with StubServer(*steps) as server:
@@ -80,13 +79,13 @@ def test_outcome_equals_the_recording(shared: Path, name: str, kind: Kind) -> No
         assert len(server.received) == outcome["attempts"]
 
 
-def _script(samples: Path, name: str, outcome: dict[str, Any]) -> tuple[list[Step], FakeTime]:
+def _script(name: str, outcome: Mapping[str, Any]) -> tuple[list[Step], FakeTime]:
     if not name.startswith("ERR "):
-        return [recorded_reply(samples / "responses", name)], FakeTime()
+        return [_recorded(name)], FakeTime()
     if name.startswith("ERR get_capacity"):
         worker, missing = Canned(200, JSON, b'{"type": "worker"}'), Canned(404, JSON, b'{"detail": "Not Found"}')
         return [worker if "gateway" in name else missing], FakeTime()
-    reply = recorded_reply(samples / "errors", name.removeprefix("ERR "))
+    reply = _recorded(name)
     if name == "ERR 429_no_retry_after_budget":
         # Waits of 3/4 leave 0.5, 0.125 and 0.03 s: the recorded server took longer than the last.
         return [reply, reply, "hang"], FakeTime(dice=0.0)
@@ -94,7 +93,12 @@ def _script(samples: Path, name: str, outcome: dict[str, Any]) -> tuple[list[Ste
     return [*[reply] * again, *([GOOD] if "returned" in outcome else [])], FakeTime()
 
 
-def _check(error: errors.SIEError, name: str, outcome: dict[str, Any], kind: Kind) -> None:
+def _recorded(name: str) -> Canned:
+    answer = sdk_answers()[name]
+    return Canned(answer.status, answer.headers, answer.body)
+
+
+def _check(error: errors.SIEError, name: str, outcome: Mapping[str, Any], kind: Kind) -> None:
     if name in MALFORMED:
         assert (type(error), str(error)) == (errors.RequestError, MALFORMED[name])
         return

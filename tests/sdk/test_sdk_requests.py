@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
-from sdk_recordings import comparable, recorded_request
+from contract.recorded import sdk_paths, sdk_requests
+from sdk_recordings import comparable
 from sdk_server import KINDS, Canned, Kind, StubServer, call
 from sie_sdk import SIEError
 from sie_sdk.types import Item
@@ -81,17 +80,14 @@ OTHER_CLIENTS = {"openai_embeddings_default", "openai_embeddings_float"}
 NOT_FOUND = Canned(404, {"Content-Type": "application/json"}, b'{"detail": "Not Found"}')
 
 
-def test_every_recording_is_replayed(shared: Path) -> None:
-    names = {
-        path.name.removesuffix(".headers.txt") for path in (shared / "wire-samples/requests").glob("*.headers.txt")
-    }
-    assert names == CASES.keys() | FROM_RECORDING | OTHER_CLIENTS
+def test_every_recording_is_replayed() -> None:
+    assert sdk_requests().keys() == CASES.keys() | FROM_RECORDING | OTHER_CLIENTS
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [*CASES, *FROM_RECORDING])
-def test_request_equals_the_recording(shared: Path, name: str, kind: Kind) -> None:
-    expected = recorded_request(shared / "wire-samples/requests", name)
+def test_request_equals_the_recording(name: str, kind: Kind) -> None:
+    expected = sdk_requests()[name]
     if name in FROM_RECORDING:
         images = [item["images"] for item in msgpack.unpackb(expected.body)["items"]]
         # Bare bytes, and bytes with the alias of their format: both travel as recorded.
@@ -115,8 +111,8 @@ def _alias(name: str) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_model_ids_travel_as_recorded(shared: Path, kind: Kind) -> None:
-    recorded = json.loads((shared / "wire-samples/requests/path_encoding.json").read_text())
+def test_model_ids_travel_as_recorded(kind: Kind) -> None:
+    recorded = sdk_paths()
     with StubServer(NOT_FOUND) as server:
         for model in recorded:
             with pytest.raises(SIEError):

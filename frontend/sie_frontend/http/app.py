@@ -8,6 +8,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,16 +26,16 @@ from sie_frontend.contract.errors import WireError
 from sie_frontend.contract.negotiation import check_machine_profile, check_remote, response_format
 from sie_frontend.contract.requests import Item, check_body_size, parse_encode, parse_score
 from sie_frontend.contract.responses import ScoreEntry, Usage, rank_scores, score_body, success_headers
-from sie_frontend.http.drain import Drain, DrainMiddleware, Phase
-from sie_frontend.http.listing import list_models, one_model
-from sie_frontend.http.openai import (
+from sie_frontend.http.api_reference.document import document
+from sie_frontend.http.api_reference.page import page
+from sie_frontend.http.dialects.openai import (
     SUCCESS_HEADERS,
     embeddings_body,
     embeddings_pieces,
     parse_embeddings,
     resolve_embeddings,
 )
-from sie_frontend.http.rerank import (
+from sie_frontend.http.dialects.rerank import (
     Dialect,
     RerankRequest,
     dialect_of,
@@ -43,6 +44,8 @@ from sie_frontend.http.rerank import (
     rerank_v2_body,
     reranking_unsupported,
 )
+from sie_frontend.http.drain import Drain, DrainMiddleware, Phase
+from sie_frontend.http.listing import list_models, one_model
 from sie_frontend.manifest import MANIFEST_NAME, Model
 from sie_frontend.outputs.options import resolve_encode, resolve_score
 from sie_frontend.outputs.response import encode_body
@@ -300,7 +303,17 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
             return _refusal(frontend, error)
 
     async def root(_: Request) -> Response:
-        return RedirectResponse("/v1/models", status_code=307)
+        return RedirectResponse("/docs", status_code=307)
+
+    @cache  # making it takes longer than a short text, and nothing else is answered meanwhile
+    def described() -> dict[str, Any]:
+        return document(settings)
+
+    async def openapi(_: Request) -> Response:
+        return _json(described())
+
+    async def docs(_: Request) -> Response:
+        return Response(page(described()), media_type="text/html")
 
     def post(path: str, route: str, handler: Handler, envelope: Envelope = Envelope.SIE) -> Route:
         return Route(path, _guarded(frontend, route, handler, envelope), methods=["POST"])
@@ -317,6 +330,8 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
         Route("/healthz", readyz),
         Route("/readyz", readyz),
         Route("/metrics", metrics),
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
         Route("/", root),
     ]
     frontend.served = _sentence_of(routes)

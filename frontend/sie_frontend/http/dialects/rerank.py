@@ -28,7 +28,7 @@ import orjson
 from sie_frontend.contract.errors import ErrorKind, WireError
 from sie_frontend.contract.requests import MAX_CANDIDATES, Item, ScoreRequest
 from sie_frontend.contract.responses import ScoreEntry, Usage
-from sie_frontend.http.openai import check_text_bytes, has_utf8_form
+from sie_frontend.http.dialects.openai import check_text_bytes, has_utf8_form
 
 
 class Dialect(Enum):
