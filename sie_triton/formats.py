@@ -11,6 +11,7 @@ Format = Literal["onnx", "torchscript"]
 Precision = Literal["float32", "float16", "bfloat16"]
 Device = Literal["cpu", "cuda"]
 
+DEFAULT_FORMAT: Format = "onnx"
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
@@ -20,7 +21,9 @@ class GraphFormat:
     """How Triton knows a format: its backend, its file, and how a graph's tensors are called.
 
     `precisions` are those that a graph can have inside. `indexed_names`: the backend finds tensors by the position that
-    their name ends with, `NAME__INDEX`, so that only an ensemble can give them their public names.
+    their name ends with, `NAME__INDEX`, so that only an ensemble can give them their public names. `packs`: whether
+    graphs for CPUs can compute padding only where tokens meet. `accelerated`: whether the backend reads accelerators
+    from the configuration, so that TensorRT can take graphs.
     """
 
     name: Format
@@ -29,6 +32,8 @@ class GraphFormat:
     suffix: str
     precisions: tuple[Precision, ...]
     indexed_names: bool = False
+    packs: bool = False
+    accelerated: bool = False
 
     def filename(self, precision: Precision) -> str:
         """The graph's file in a version folder. float32 has Triton's default name."""
@@ -47,6 +52,8 @@ FORMATS: Mapping[Format, GraphFormat] = {
         suffix=".onnx",
         # ONNX Runtime has no bfloat16 kernels for a CPU, so that nothing of bfloat16 could be verified there.
         precisions=("float32", "float16"),
+        packs=True,
+        accelerated=True,
     ),
     "torchscript": GraphFormat(
         "torchscript",

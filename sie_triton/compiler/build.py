@@ -22,9 +22,11 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import CheckpointFacts, read_facts
 from sie_triton.formats import Precision
 from sie_triton.half_precision.measure import OVERFLOW, measure_half
-from sie_triton.planning.catalogue import Recipe, Refusal, verdict
+from sie_triton.planning.catalogue import verdict
+from sie_triton.planning.families import QUERY_WEIGHTS_NAME, Recipe
 from sie_triton.planning.plan import EXPORTER_REVISION, GraphOptions, TritonPlan
-from sie_triton.planning.recipes import QUERY_WEIGHTS_NAME, extra_files, make_plans
+from sie_triton.planning.planner import make_plans
+from sie_triton.planning.recipe import Refusal
 from sie_triton.repository import record as manifests
 from sie_triton.repository.config import (
     CpuShape,
@@ -193,7 +195,7 @@ def _checkpoint(target: Target, options: BuildOptions, *, allow_hub: bool = True
         allow_hub=allow_hub,
         trust_remote_code=options.trust_remote_code,
         progress=options.progress,
-        extra_files=tuple(dict.fromkeys(file for _, recipe in target.profiles for file in extra_files(recipe))),
+        extra_files=tuple(dict.fromkeys(file for _, recipe in target.profiles for file in recipe.extra_files)),
         announce=options.announce,
     )
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from sie_triton.bundle import Bundle, expand
-from sie_triton.planning.catalogue import CATALOGUE, Recipe, Refusal, catalogue_table, lookup, verdict
+from sie_triton.planning.catalogue import catalogue_table, lookup, verdict
+from sie_triton.planning.families import CATALOGUE, Recipe
+from sie_triton.planning.recipe import Refusal
 
 from .conftest import Make
 

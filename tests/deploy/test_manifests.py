@@ -182,6 +182,8 @@ def _selectors(files: dict[str, list[Object]]) -> Iterator[dict[str, str]]:
                     for peer in [*rule.get("from", ()), *rule.get("to", ())]:
                         if "podSelector" in peer:
                             yield peer["podSelector"]["matchLabels"]
+            case _:
+                pass
 
 
 def test_a_claim_is_mounted_whole_and_read_only(repository: Path) -> None:
