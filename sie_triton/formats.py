@@ -1,5 +1,9 @@
-"""The graph formats that Triton serves, a row each; a new one also needs a writer in `export` and a runtime in
-`model_runner`."""
+"""The graph formats that Triton serves, a row each.
+
+What only one layer knows of a format is a table there, by the format's name: a writer (`export.exporter.WRITERS`), what
+its backend reads (`repository.config`), a runtime to verify it with (`verify.model_runner.RUNTIMES`, and
+`half_precision.measure.half_runtimes`) and one to serve it with (`serving.serve.RUNTIMES`). Tests hold them complete.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,22 @@ Format = Literal["onnx", "torchscript"]
 Precision = Literal["float32", "float16", "bfloat16"]
 Device = Literal["cpu", "cuda"]
 
+DEFAULT_FORMAT: Format = "onnx"
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
 class GraphFormat:
-    """How Triton knows a format: its backend, its file, and how a graph's tensors are called.
+    """How Triton knows a format: its backend and platform, its file, how a graph's tensors are called, what it can do.
+
+    Several formats may share a backend; the platform tells them apart.
 
     `precisions` are those that a graph can have inside. `indexed_names`: the backend finds tensors by the position that
-    their name ends with, `NAME__INDEX`, so that only an ensemble can give them their public names.
+    their name ends with, `NAME__INDEX`, so that only an ensemble can give them their public names. `packs`: whether
+    graphs for CPUs can compute padding only where tokens meet. `accelerated`: whether the backend reads accelerators
+    from the configuration, so that TensorRT can take graphs. `own_threads`: whether each instance can have a number of
+    threads of its own. `embedded_cuda`: whether the embedded server computes it on a GPU.
     """
 
     name: Format
@@ -29,6 +39,10 @@ class GraphFormat:
     suffix: str
     precisions: tuple[Precision, ...]
     indexed_names: bool = False
+    packs: bool = False
+    accelerated: bool = False
+    own_threads: bool = False
+    embedded_cuda: bool = False
 
     def filename(self, precision: Precision) -> str:
         """The graph's file in a version folder. float32 has Triton's default name."""
@@ -39,16 +53,20 @@ class GraphFormat:
         return f"{name}__{index}" if self.indexed_names else name
 
 
-FORMATS: Mapping[Format, GraphFormat] = {
-    "onnx": GraphFormat(
+_ROWS = (
+    GraphFormat(
         "onnx",
         backend="onnxruntime",
         platform="onnxruntime_onnx",
         suffix=".onnx",
         # ONNX Runtime has no bfloat16 kernels for a CPU, so that nothing of bfloat16 could be verified there.
         precisions=("float32", "float16"),
+        packs=True,
+        accelerated=True,
+        own_threads=True,
+        embedded_cuda=True,
     ),
-    "torchscript": GraphFormat(
+    GraphFormat(
         "torchscript",
         backend="pytorch",
         platform="pytorch_libtorch",
@@ -56,4 +74,17 @@ FORMATS: Mapping[Format, GraphFormat] = {
         precisions=("float32", "float16", "bfloat16"),
         indexed_names=True,
     ),
-}
+)
+FORMATS: Mapping[str, GraphFormat] = {row.name: row for row in _ROWS}
+"""By name, as it stands in manifests."""
+
+
+def format_of(backend: str, platform: str) -> GraphFormat:
+    """The format of a graph's `config.pbtxt`. Without a platform, a backend means the first of its formats.
+
+    Raises `LookupError` for a graph that none of them is.
+    """
+    for row in FORMATS.values():
+        if row.backend == backend and platform in (row.platform, ""):
+            return row
+    raise LookupError(f"backend `{backend}`, platform `{platform}`")

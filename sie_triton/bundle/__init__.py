@@ -6,12 +6,11 @@ Imports the standard library, PyYAML and `sie_triton.diagnostics` only.
 from __future__ import annotations
 
 from .folder import find_model, load_bundle, load_bundles, routable
-from .model import Bundle, OutputType, ProfileSpec, ResolvedProfile, expand
+from .model import Bundle, ProfileSpec, ResolvedProfile, expand
 from .suggest import did_you_mean
 
 __all__ = [
     "Bundle",
-    "OutputType",
     "ProfileSpec",
     "ResolvedProfile",
     "did_you_mean",

@@ -7,12 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sie_triton.diagnostics import Where
 from sie_triton.formats import Precision
-
-OutputType = Literal["dense", "sparse", "multivector", "score"]
 
 DEFAULT_PROFILE = "default"
 

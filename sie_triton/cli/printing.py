@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from sie_frontend.manifest import Certificate, Distance
 
     from sie_triton.diagnostics import Diagnostic
-    from sie_triton.planning.plan import Module, Tensor, TritonPlan
+    from sie_triton.planning.plan import Module, TritonPlan
+    from sie_triton.planning.tensors import Tensor
 
 # Wide enough that nothing is folded when the output is a file or a pipe.
 out = Console(highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from sie_triton.compiler.options import BuildOptions, BuiltModel, Target
 from sie_triton.compiler.weights import find_checkpoint, named_folder, pinned_identity, read_weights
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.planning.plan import TritonPlan
-from sie_triton.planning.recipes import make_plans
+from sie_triton.planning.planner import make_plans
 from sie_triton.repository import record
 from sie_triton.repository.publish import (
     clear_leftovers,

@@ -16,7 +16,7 @@ from sie_triton.compiler.options import BuildOptions, Target
 from sie_triton.compiler.weights import Weights, check_remote_code, find_checkpoint, read_weights
 from sie_triton.compiler.workbench import WORKBENCHES, Workbench
 from sie_triton.planning.plan import EXPORTER_REVISION, TritonPlan
-from sie_triton.planning.recipes import make_plans
+from sie_triton.planning.planner import make_plans
 from sie_triton.repository.config import CpuShape, cpu_shape, multiplies_bfloat16, triton_configs
 from sie_triton.repository.record import Record, built_entry, model_entries, triton_entries
 from sie_triton.verify.public_model import PublicModel, comparables_of, open_reader

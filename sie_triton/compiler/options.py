@@ -11,8 +11,10 @@ from sie_frontend.manifest import Distance
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.checkpoint import Progress
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.planning.catalogue import Recipe, Refusal, verdict
+from sie_triton.planning.catalogue import verdict
+from sie_triton.planning.families import Recipe
 from sie_triton.planning.plan import GraphOptions
+from sie_triton.planning.recipe import Refusal
 from sie_triton.repository.config import available_cores
 
 Announce = Callable[[str], None]

@@ -18,8 +18,8 @@ from sie_frontend.text.tokenization import TextRow
 from sie_triton.compiler.options import Announce
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.formats import Precision
+from sie_triton.planning.families import QUERY_WEIGHTS_NAME
 from sie_triton.planning.plan import ServedPlan, TritonPlan
-from sie_triton.planning.recipes import QUERY_WEIGHTS_NAME
 from sie_triton.verify.cases import text_cases
 from sie_triton.verify.public_model import PublicModel
 from sie_triton.verify.reference import Case

@@ -10,7 +10,6 @@ from sie_triton.checkpoint import Checkpoint, resolve_checkpoint, weight_paths
 from sie_triton.compiler.options import BuildOptions, Target
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import CheckpointFacts, read_facts
-from sie_triton.planning.recipes import extra_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ def find_checkpoint(target: Target, options: BuildOptions, *, allow_hub: bool = 
         allow_hub=allow_hub,
         trust_remote_code=options.trust_remote_code,
         progress=options.progress,
-        extra_files=tuple(dict.fromkeys(file for _, recipe in target.profiles for file in extra_files(recipe))),
+        extra_files=tuple(dict.fromkeys(file for _, recipe in target.profiles for file in recipe.extra_files)),
         announce=options.announce,
     )
 

@@ -14,15 +14,16 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.export.encoder import load_model
 from sie_triton.export.masks import masks_with_room
-from sie_triton.export.modules import build_module, load_model
+from sie_triton.export.modules import build_module
 from sie_triton.export.to_onnx import ExportError, export_onnx
 from sie_triton.export.to_torchscript import export_torchscript
 from sie_triton.export.tokenizer import load_tokenizer, pad_id, tokenizer_json
 from sie_triton.facts.checkpoint import TOKENIZER_SETTINGS_NAME
 from sie_triton.facts.files import read_object
 from sie_triton.formats import Format, Precision
-from sie_triton.planning.plan import Encoder, Fused, TritonPlan
+from sie_triton.planning.plan import TritonPlan
 
 Announce = Callable[[str], None]
 WRITERS: dict[Format, Callable[..., float | None]] = {"onnx": export_onnx, "torchscript": export_torchscript}
@@ -122,7 +123,7 @@ class Exporter:
                 try:
                     module = build_module(graph.module, self.folder, model, self.token_id, precision)
                     # Behind the encoder there is little to pack, and padding may be blanked already.
-                    packs = plan.packs(precision) and isinstance(graph.module, Encoder | Fused)
+                    packs = plan.packs(precision) and graph.has_encoder
                     packing = {"packing": True} if packs else {}
                     cost = write(module, graph, path, max_sequence=plan.max_length, **packing)
                     padding_cost = padding_cost or cost

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 
-from sie_triton.export.modules import MASK_SHARE
+from sie_triton.export.encoder import MASK_SHARE
 from sie_triton.formats import Precision
 
 

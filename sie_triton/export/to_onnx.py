@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from sie_triton.export.packing import pack
-from sie_triton.planning.plan import ATTENTION_MASK, INPUT_IDS, SPARSE_IDS, SPARSE_WEIGHTS, GraphPlan, SparseMax, Tensor
+from sie_triton.planning.plan import GraphPlan
+from sie_triton.planning.tensors import ATTENTION_MASK, INPUT_IDS, SPARSE_IDS, SPARSE_WEIGHTS, Tensor
 
 Message: TypeAlias = Any  # a NodeProto or a TensorProto: protobuf's classes carry no types
 
@@ -43,8 +44,8 @@ def export_onnx(
     With `packing`, padding is computed only where tokens meet, if the graph is of that kind: then the cost of a padded
     position comes back, as `packing.pack` tells it.
     """
-    sparse = any(isinstance(head, SparseMax) for head in graph.heads)
-    traced = replace(graph, outputs=_wide(graph.outputs)) if sparse else graph
+    compacted = any(head.compacted for head in graph.heads)
+    traced = replace(graph, outputs=_wide(graph.outputs)) if compacted else graph
     example = tuple(_example(tensor) for tensor in graph.inputs)
     axes = {
         "batch": torch.export.Dim("batch", min=1, max=1 << 20),
@@ -75,7 +76,7 @@ def export_onnx(
     model = program.model_proto
     padding_cost = pack(model, INPUT_IDS, ATTENTION_MASK) if packing else None
     _normalize(model, traced)
-    if sparse:
+    if compacted:
         _compact(model, graph)
     _order(model.graph, kept={name for name, _ in (*module.named_parameters(), *module.named_buffers())})
     path.parent.mkdir(parents=True, exist_ok=True)

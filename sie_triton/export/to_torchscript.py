@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from sie_triton.export.to_onnx import EXAMPLE, ExportError
-from sie_triton.planning.plan import ATTENTION_MASK, INPUT_IDS, SPARSE_IDS, GraphPlan
+from sie_triton.planning.plan import GraphPlan
+from sie_triton.planning.tensors import ATTENTION_MASK, INPUT_IDS, SPARSE_IDS
 from sie_triton.verify.parity import TOLERANCES
 
 # The one class in the file. `torch.jit.trace` names classes by what the process traced before: unequal bytes.

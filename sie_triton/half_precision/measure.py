@@ -12,9 +12,9 @@ from pathlib import Path
 from sie_frontend.manifest import Distance
 
 from sie_triton.diagnostics import Diagnostic, Where
-from sie_triton.formats import Precision
+from sie_triton.formats import Format, Precision
 from sie_triton.half_precision.ranges import LARGEST, Peak, Ranges
-from sie_triton.verify.model_runner import Array, ModelRunner
+from sie_triton.verify.model_runner import Array, ModelRunner, Runtime
 from sie_triton.verify.parity import check_parity, measure
 from sie_triton.verify.public_model import PublicModel
 from sie_triton.verify.reference import REFERENCE_NAME, Case, read_reference
@@ -28,20 +28,21 @@ class HalfRunner(ModelRunner):
     """A public model in half precision, whose runs also fill `ranges`."""
 
     def __init__(self, repository: Path, name: str, config_name: str, precision: Precision) -> None:
-        from sie_triton.half_precision.rounded_onnx import open_rounded
-        from sie_triton.half_precision.watched_torchscript import open_watched
-
         self.ranges = Ranges(precision)
-        runtimes = {
-            "onnxruntime": partial(open_rounded, self.ranges),
-            "pytorch": partial(open_watched, self.ranges),
-        }
-        super().__init__(repository, name, config_name, runtimes=runtimes)
+        super().__init__(repository, name, config_name, runtimes=half_runtimes(self.ranges))
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """One more numbered run."""
         self.ranges.run += 1
         return super().run(inputs, outputs)
+
+
+def half_runtimes(ranges: Ranges) -> Mapping[Format, Runtime]:
+    """For each format, what opens a graph so that its runs fill `ranges`."""
+    from sie_triton.half_precision.rounded_onnx import open_rounded
+    from sie_triton.half_precision.watched_torchscript import open_watched
+
+    return {"onnx": partial(open_rounded, ranges), "torchscript": partial(open_watched, ranges)}
 
 
 def measure_half(

@@ -10,7 +10,7 @@ from typing import Any
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.diagnostics import Diagnostic
-from sie_triton.planning.catalogue import Recipe, RecipeName
+from sie_triton.planning.recipe import RecipeBase
 
 # The server reads these itself, whatever the adapter.
 SERVER_OPTIONS = frozenset(
@@ -25,22 +25,6 @@ SERVER_OPTIONS = frozenset(
         "overflow_policy",
     }
 )
-_TEMPLATES = frozenset({"query_template", "doc_template", "default_instruction"})
-_DENSE = _TEMPLATES | {"normalize", "pooling"}
-RUNTIME: Mapping[RecipeName, frozenset[str]] = {
-    "dense": _DENSE,
-    "sentence_transformer_dense": _TEMPLATES | {"normalize"},
-    "sentence_transformer_sparse": frozenset(),
-    "splade": _TEMPLATES | {"max_seq_length"},
-    "gte_sparse": _TEMPLATES,
-    "bge_m3": frozenset({"normalize", "score_mode", "score_weights"}),
-    "colbert": frozenset({"max_seq_length", "query_max_length"}),
-    "colbert_modernbert": frozenset({"max_seq_length", "query_max_length"}),
-    "colbert_rotary": frozenset({"max_seq_length", "query_max_length"}),
-    "cross_encoder": frozenset({"max_seq_length"}),
-    "causal_cross_encoder": frozenset({"max_seq_length"}),
-    "native_causal_cross_encoder": frozenset({"max_seq_length"}),
-}
 # Options of the constructor that change how fast SIE's own engine runs, and nothing that it computes.
 PERFORMANCE = frozenset(
     {
@@ -58,38 +42,8 @@ PERFORMANCE = frozenset(
         "uses_legacy_transformers_cache",
     }
 )
-_LATE = frozenset(
-    {
-        "token_dim",
-        "normalize",
-        "query_max_length",
-        "doc_max_length",
-        "skip_special_tokens",
-        "query_expansion",
-        "query_prefix",
-        "doc_prefix",
-        "doc_punctuation_skiplist",
-        "muvera_config",
-        "smve_config",
-    }
-)
-_ANY = frozenset({"max_seq_length", "trust_remote_code", "code_revision"})
-_CONSTRUCTED = frozenset({"pooling", "normalize", "query_template", "doc_template"})
-_CAUSAL = frozenset({"yes_token", "no_token", "input_format", "score_mode", "default_instruction"})
-LOADTIME: Mapping[RecipeName, frozenset[str]] = {
-    "dense": _CONSTRUCTED | {"append_eos", "causal", "dense_projection_path", "forward_kwargs"},
-    "sentence_transformer_dense": _CONSTRUCTED - {"pooling"},
-    "sentence_transformer_sparse": frozenset(),
-    "splade": _CONSTRUCTED - {"pooling", "normalize"},
-    "gte_sparse": _CONSTRUCTED - {"pooling", "normalize"},
-    "bge_m3": frozenset({"normalize"}),
-    "colbert": _LATE,
-    "colbert_modernbert": _LATE,
-    "colbert_rotary": _LATE,
-    "cross_encoder": frozenset(),
-    "causal_cross_encoder": _CAUSAL,
-    "native_causal_cross_encoder": frozenset(),
-}
+# Options of every adapter's constructor.
+CONSTRUCTOR = frozenset({"max_seq_length", "trust_remote_code", "code_revision", "config_kwargs"})
 # Keys of `config_kwargs` that say how attention is computed and not what.
 HARMLESS_CONFIG = frozenset({"use_memory_efficient_attention", "unpad_inputs", "attn_implementation", "use_cache"})
 # Spellings of the poolings in bundles.
@@ -97,7 +51,7 @@ POOLING_WORDS: Mapping[str, str] = {"cls": "cls", "mean": "mean", "last": "last_
 
 
 def check_effects(
-    bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, *, pooling: str | None, unit: bool | None
+    bundle: Bundle, profile: ResolvedProfile, recipe: RecipeBase, *, pooling: str | None, unit: bool | None
 ) -> tuple[tuple[str, ...], list[Diagnostic]]:
     """What has no effect, as sentences, and as diagnostics what would come out otherwise than it was asked for.
 
@@ -108,7 +62,7 @@ def check_effects(
     return tuple(_without_effect(profile, recipe)), problems
 
 
-def _pooling(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, outcome: str | None) -> Iterator[Diagnostic]:
+def _pooling(bundle: Bundle, profile: ResolvedProfile, recipe: RecipeBase, outcome: str | None) -> Iterator[Diagnostic]:
     for side, options in (("runtime", profile.runtime), ("loadtime", profile.loadtime)):
         asked = options.get("pooling")
         # Load-time options are the defaults of the runtime's.
@@ -117,7 +71,7 @@ def _pooling(bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, outcome: 
             continue
         known = str(asked) in POOLING_WORDS
         says = f"{profile.adapter_class} would compute `{outcome}`" if known else "no adapter knows it"
-        other = "" if known and "pooling" in RUNTIME[recipe.name] else ", or name an adapter that reads the option"
+        other = "" if known and "pooling" in recipe.runtime_options else ", or name an adapter that reads the option"
         yield _refused(
             bundle,
             profile,
@@ -151,15 +105,14 @@ def _other_outcomes(bundle: Bundle, profile: ResolvedProfile, unit: bool | None)
             )
 
 
-def _without_effect(profile: ResolvedProfile, recipe: Recipe) -> Iterator[str]:
+def _without_effect(profile: ResolvedProfile, recipe: RecipeBase) -> Iterator[str]:
     adapter = profile.adapter_class
-    honoured = RUNTIME[recipe.name] | SERVER_OPTIONS
-    # Adapters that have one pooling take none, whatever their recipe.
-    ignored = {"pooling"} if recipe.pooling_otherwise is None and not recipe.pooling_override else set()
+    honoured = recipe.runtime_options | SERVER_OPTIONS
+    ignored = set() if recipe.reads_pooling else {"pooling"}
     for key in profile.runtime:
         if key not in honoured or key in ignored:
             yield f"`runtime.{key}` of `{profile.model_id}` has no effect: {adapter} does not read it"
-    known = LOADTIME[recipe.name] | _ANY | PERFORMANCE | {"config_kwargs"}
+    known = recipe.loadtime_options | CONSTRUCTOR | PERFORMANCE
     for key in profile.loadtime:
         if key not in known or key in ignored:
             yield f"`loadtime.{key}` of `{profile.model_id}` has no effect: {adapter} does not read it"

@@ -1,4 +1,4 @@
-"""`TritonPlan` and its nouns: tensors with named axes, graphs, ensemble steps, what a recipe needs of them.
+"""`TritonPlan` and its nouns: graphs, ensemble steps, what is served on top of them.
 
 A plan is printable without torch. What is exported must equal it in names, order, types and dynamic axes.
 """
@@ -13,23 +13,15 @@ from sie_frontend.outputs.table import Head, OutputType
 from sie_frontend.text.entry import Prompting
 
 from sie_triton.bundle import ResolvedProfile
-from sie_triton.facts import Layer, Pooling
-from sie_triton.formats import DEVICES, FORMATS, Device, Format, GraphFormat, Precision
-from sie_triton.planning.catalogue import Recipe
+from sie_triton.formats import DEFAULT_FORMAT, DEVICES, FORMATS, Device, Format, GraphFormat, Precision
+from sie_triton.planning.families import HeadModule, Recipe
+from sie_triton.planning.modules import Encoder
+from sie_triton.planning.tensors import Tensor
 
 # Raise when the exported bytes change for equal inputs, so that `build` does not skip what it should renew.
 EXPORTER_REVISION = 5
 
 Layout = Literal["ensemble", "fused"]
-ModelClass = Literal["base", "masked_lm", "sequence_classification", "causal_lm"]
-Axis: TypeAlias = str | int  # a name for what varies ("batch", "sequence", "terms") or is not known yet ("hidden")
-
-INPUT_IDS = "input_ids"
-ATTENTION_MASK = "attention_mask"
-TOKEN_TYPE_IDS = "token_type_ids"
-HIDDEN = "last_hidden_state"
-SPARSE_IDS = "sparse_ids"
-SPARSE_WEIGHTS = "sparse_weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,112 +32,11 @@ class GraphOptions:
     `packing` lets graphs for CPUs compute padding only where tokens meet.
     """
 
-    format: Format = "onnx"
+    format: Format = DEFAULT_FORMAT
     layout: Layout | None = None
     precision: Precision | None = None
     devices: tuple[Device, ...] = DEVICES
     packing: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A named, typed place in a signature. `axes[0]` is "batch"; `datatype` is Triton's name for it."""
-
-    name: str
-    datatype: str
-    axes: tuple[Axis, ...]
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """As in `config.pbtxt`: without batch, -1 for what varies."""
-        return tuple(axis if isinstance(axis, int) else -1 for axis in self.axes[1:])
-
-
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """The transformer body: token ids and mask to `last_hidden_state`.
-
-    `model_class` says which of the checkpoint's models the body is part of. `bidirectional` lets a decoder attend to
-    both sides.
-    """
-
-    model_class: ModelClass = "base"
-    bidirectional: bool = False
-    token_types: bool = False
-    kind: Literal["encoder"] = "encoder"
-
-
-@dataclass(frozen=True, slots=True)
-class DensePooling:
-    """Token embeddings to one vector per pooling, `[batch, dim]`, each L2-normalised and as pooled.
-
-    `token_layers` come in front of the pooling, `layers` behind it; of what leaves them the first `keep` numbers stay
-    (None: all). All poolings that a request may choose are in one graph: beside the encoder they cost nothing, and on
-    the embedded server every graph is a process.
-    """
-
-    poolings: tuple[Pooling, ...]
-    layers: tuple[Layer, ...] = ()
-    token_layers: tuple[Layer, ...] = ()
-    keep: int | None = None
-    kind: Literal["dense"] = "dense"
-
-
-@dataclass(frozen=True, slots=True)
-class SparseMax:
-    """Masked-language-model logits, `log1p(relu)` once or twice, maximum or sum over tokens; compact on the way out.
-
-    `max_terms`: how many of the largest weights stay (None: all). SPLADE: Formal et al., 2021.
-    """
-
-    double_log: bool = False
-    pooling: Literal["max", "sum"] = "max"
-    max_terms: int | None = None
-    kind: Literal["sparse"] = "sparse"
-
-
-@dataclass(frozen=True, slots=True)
-class TokenWeights:
-    """BGE-M3's sparse head: `relu(linear(token))`, `[batch, sequence]`."""
-
-    file: str
-    kind: Literal["token_weights"] = "token_weights"
-
-
-@dataclass(frozen=True, slots=True)
-class TokenVectors:
-    """A vector per token, projected, cut to `dim` and normalised: `[batch, sequence, dim]`.
-
-    The projection is a chain of `layers`, else the checkpoint's tensor `weight`, else a `file`, else nothing.
-    """
-
-    dim: int
-    layers: tuple[Layer, ...] = ()
-    weight: str | None = None
-    file: str | None = None
-    normalize: bool = True
-    kind: Literal["multivector"] = "multivector"
-
-
-@dataclass(frozen=True, slots=True)
-class Classifier:
-    """A sequence-classification head with one label, `[batch, 1]`, and the class of `torch.nn` that follows it."""
-
-    activation: str
-    kind: Literal["score"] = "score"
-
-
-@dataclass(frozen=True, slots=True)
-class LastTokenLogits:
-    """Logits of one or two tokens at the last position, `[batch, 1]`: their difference, P(yes), or the one logit."""
-
-    yes: str
-    no: str | None
-    mode: Literal["difference", "probability", "logit"]
-    kind: Literal["score"] = "score"
-
-
-HeadModule: TypeAlias = DensePooling | SparseMax | TokenWeights | TokenVectors | Classifier | LastTokenLogits
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +66,11 @@ class GraphPlan:
         if isinstance(self.module, Fused):
             return self.module.heads
         return () if isinstance(self.module, Encoder) else (self.module,)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the transformer body is in it: beside that, heads cost next to nothing."""
+        return isinstance(self.module, Encoder | Fused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +113,7 @@ class TritonPlan:
     max_batch_tokens: int
     served: tuple[ServedPlan, ...]
     query_weights: tuple[str, ...] = ()
-    format: Format = "onnx"
+    format: Format = DEFAULT_FORMAT
     layout: Layout = "ensemble"
     precisions: Mapping[Device, Precision] = field(default_factory=lambda: {"cpu": "float32"})
     packing: bool = False
@@ -246,18 +142,12 @@ class TritonPlan:
         TensorRT cannot be told the limits of a shape that the data decide, and packing was never measured on a GPU.
         """
         users = {device for device, chosen in self.precisions.items() if chosen == precision}
-        return self.packing and self.format == "onnx" and users == {"cpu"}
+        return self.packing and self.graph_format.packs and users == {"cpu"}
 
     @property
     def graph_format(self) -> GraphFormat:
         """What Triton and the files must be told of the format."""
         return FORMATS[self.format]
-
-
-def triton_model_name(model_id: str, part: str | None = None) -> str:
-    """Triton's name of a model id or of one of its parts; Triton refuses `/`, and `:` is no file name everywhere."""
-    name = model_id.replace("/", "__").replace(":", "__")
-    return f"{name}.{part}" if part else name
 
 
 def bucket_lengths(max_length: int) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from sie_triton.formats import Device, Format
-from sie_triton.planning.plan import Encoder, Fused, GraphPlan, SparseMax, Tensor, TritonPlan
+from sie_triton.planning.plan import GraphPlan, TritonPlan
+from sie_triton.planning.tensors import Tensor
 
 # A batch should fit a CPU's cache; a GPU is filled up to the bundle's own ceiling.
 CPU_RUN_TOKENS = 512
@@ -161,7 +162,7 @@ def device_rows(plan: TritonPlan, machine: Machine) -> int:
 def machines(plan: TritonPlan) -> dict[Machine, ConfigName]:
     """The kinds of machine that a plan has configurations for, with their names; the first one's is the default."""
     found: list[Machine] = list(plan.precisions)
-    if "cuda" in found and plan.format == "onnx":
+    if "cuda" in found and plan.graph_format.accelerated:
         found.append("cuda-tensorrt")
     return {machine: "" if index == 0 else machine for index, machine in enumerate(found)}
 
@@ -202,11 +203,10 @@ def _graph_config(
     plan: TritonPlan, graph: GraphPlan, rows: int, machine: Machine, cpu: CpuShape, tag: str
 ) -> TritonModelConfig:
     fmt = plan.graph_format
-    # Heads cost next to nothing beside the encoder: one session serves all its instances.
-    heavy = isinstance(graph.module, Encoder | Fused)
     if machine == "cpu":
-        instances = InstanceGroup(cpu.instances + cpu.express if heavy else 1)
-        parameters = CPU_PARAMETERS[plan.format](cpu.threads if heavy else 1)
+        # One session of a head serves all the instances of its encoder.
+        instances = InstanceGroup(cpu.instances + cpu.express if graph.has_encoder else 1)
+        parameters = CPU_PARAMETERS[plan.format](cpu.threads if graph.has_encoder else 1)
     else:
         instances = InstanceGroup(1, "KIND_GPU")
         parameters = CUDA_PARAMETERS[plan.format]
@@ -258,10 +258,10 @@ ENGINE_WORKSPACE_BYTES = 4 << 30
 
 
 def _accelerators(plan: TritonPlan, graph: GraphPlan, rows: int, machine: Machine, tag: str) -> tuple[Accelerator, ...]:
-    if machine == "cpu" or plan.format != "onnx":
+    if machine == "cpu" or not plan.graph_format.accelerated:
         return ()
-    # TensorRT gets the graphs that it can take whole: not the small ones, and none whose outputs' size the data decide.
-    whole = isinstance(graph.module, Encoder | Fused) and not any(isinstance(h, SparseMax) for h in graph.heads)
+    # TensorRT gets the graphs that it can take whole, and not the small ones.
+    whole = graph.has_encoder and all(head.fits_tensorrt for head in graph.heads)
     if machine == "cuda" or not whole:
         # float32 on CUDA would round the factors of its products to 10 bits.
         return (Accelerator("cuda", (("use_tf32", "0"),)),)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from sie_triton.formats import FORMATS
+
 DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
@@ -28,7 +30,7 @@ def gpu_obstacle(device: str, formats: Collection[str]) -> str | None:
     """
     if device != "cuda":
         return "it has no TensorRT"
-    if set(formats) - {"onnx"}:
+    if not all(FORMATS[name].embedded_cuda for name in formats):
         return "its TorchScript backend computes on the CPU"
     if not DRIVER.is_dir():
         return "this machine has no NVIDIA driver"

@@ -31,6 +31,7 @@ from sie_frontend.text.reader import TextReader
 from sie_frontend.text.tokenization import TOKEN_TYPE_IDS, TextRow
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.formats import FORMATS
 from sie_triton.repository.config import INSTANCE_WEIGHT_BYTES, MAX_INSTANCES
 from sie_triton.repository.publish import current_manifest, publish, staged_repository, write_manifest
 from sie_triton.repository.record import redigest
@@ -89,7 +90,7 @@ def tune_repository(
         raise DiagnosticError([Diagnostic("SIE607", "no model is built for CPUs: nothing to tune", Where(repository))])
     tuned = []
     for name in names:
-        if manifest.built[name].format != "onnx":
+        if not FORMATS[manifest.built[name].format].own_threads:
             message = f"`{name}` is {manifest.built[name].format}: torch has one number of threads for all streams"
             raise DiagnosticError([Diagnostic("SIE608", message, Where(repository), "tune an ONNX build")])
         weights = _weight_bytes(repository, manifest, name)

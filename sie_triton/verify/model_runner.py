@@ -13,6 +13,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.formats import Format, format_of
 from sie_triton.lint.config import model_config_pb2
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -41,7 +42,7 @@ class ModelRunner:
     """The graphs of one public model, opened once. `run` computes only the steps that the outputs need.
 
     `threads` opens them as `server` would, to be timed: with so many threads each, and an arena. `runtimes` opens them
-    in another way, by the name of their backend.
+    in another way, by their format.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ModelRunner:
         config_name: str = "",
         threads: int | None = None,
         server: TimedServer = "embedded",
-        runtimes: Mapping[str, Runtime] | None = None,
+        runtimes: Mapping[Format, Runtime] | None = None,
     ) -> None:
         runtimes = RUNTIMES if runtimes is None else runtimes
         self.config = read_model_config(config_path(repository / name, config_name))
@@ -81,10 +82,12 @@ class ModelRunner:
 
 
 def _open(
-    directory: Path, config_name: str, threads: int | None, server: TimedServer, runtimes: Mapping[str, Runtime]
+    directory: Path, config_name: str, threads: int | None, server: TimedServer, runtimes: Mapping[Format, Runtime]
 ) -> Graph:
     config = read_model_config(config_path(directory, config_name))
-    return runtimes[config.backend](config, directory / "1" / config.default_model_filename, threads, server)
+    return runtimes[format_of(config.backend, config.platform).name](
+        config, directory / "1" / config.default_model_filename, threads, server
+    )
 
 
 def _spins(config: Any, server: TimedServer) -> str:
@@ -129,7 +132,7 @@ def open_torchscript(config: Any, path: Path, _: int | None, __: TimedServer) ->
     return run
 
 
-RUNTIMES: Mapping[str, Runtime] = {"onnxruntime": open_onnx, "pytorch": open_torchscript}
+RUNTIMES: Mapping[Format, Runtime] = {"onnx": open_onnx, "torchscript": open_torchscript}
 
 
 def _runtime_missing(package: str, cure: str) -> DiagnosticError:

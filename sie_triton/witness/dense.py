@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sie_frontend.text.tokenization import TextRow
 
-from sie_triton.planning.plan import DensePooling
+from sie_triton.planning.families import DensePooling
 from sie_triton.verify.reference import Case
 
 from .base import Witness, implementation, loading, transformer

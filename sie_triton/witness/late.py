@@ -12,7 +12,7 @@ from sie_frontend.text.tokenization import TextRow
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from sie_triton.planning.plan import DensePooling, TokenVectors, TokenWeights
+from sie_triton.planning.families import DensePooling, TokenVectors, TokenWeights
 from sie_triton.verify.reference import Case
 
 from .base import Witness, implementation, loading, transformer
@@ -38,7 +38,7 @@ class LateWitness(Witness):
         self._names = subject.names
         self._prepared = subject.prepared
         self.departures = _own_settings(subject)
-        if _lists_layers(subject.folder) and subject.served.recipe.name != "colbert_rotary":
+        if subject.served.recipe.follows_modules and _lists_layers(subject.folder):
             from sentence_transformers import MultiVectorEncoder
 
             model = MultiVectorEncoder(str(subject.folder), **loading(subject.trust_remote_code)).eval()

@@ -10,7 +10,7 @@ import torch
 from sie_frontend.text.tokenization import TextRow
 from torch import Tensor
 
-from sie_triton.planning.plan import LastTokenLogits
+from sie_triton.planning.families import CrossEncoderRecipe, LastTokenLogits
 from sie_triton.verify.reference import Case
 
 from .base import Text, Witness, implementation, loading
@@ -30,7 +30,8 @@ class CrossEncoderWitness(Witness):
         self.body = self._model[0]
         self._name = subject.names[0]
         self._activation: Any = None
-        if subject.served.recipe.score_activation == "sigmoid":
+        recipe = subject.served.recipe
+        if isinstance(recipe, CrossEncoderRecipe) and recipe.always_sigmoid:
             self._activation = torch.nn.Sigmoid()
             own = type(self._model.activation_fn).__name__
             if own != "Sigmoid":

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sie_frontend.text.tokenization import TextRow
 
-from sie_triton.planning.plan import SparseMax
+from sie_triton.planning.families import SparseMax
 from sie_triton.verify.reference import Case
 
 from .base import Witness, implementation, loading, transformer
@@ -22,7 +22,7 @@ class SparseWitness(Witness):
         from sentence_transformers import SparseEncoder
         from sentence_transformers.sparse_encoder.modules import SpladePooling
 
-        self._followed = subject.served.recipe.name == "sentence_transformer_sparse"
+        self._followed = subject.served.recipe.follows_modules
         self.implementation = implementation("SparseEncoder")
         if subject.plan.query_weights:
             self.not_compared = ("queries: their weights come from the checkpoint's table, without a model",)

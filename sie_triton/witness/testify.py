@@ -24,20 +24,6 @@ from .scores import CausalWitness, CrossEncoderWitness
 from .sparse import SparseWitness
 from .subject import Array, Subject
 
-WITNESSES: Mapping[str, Callable[[Subject], Witness | CausalWitness]] = {
-    "dense": PooledWitness,
-    "sentence_transformer_dense": SentenceWitness,
-    "splade": SparseWitness,
-    "gte_sparse": SparseWitness,
-    "sentence_transformer_sparse": SparseWitness,
-    "bge_m3": BgeM3Witness,
-    "colbert": LateWitness,
-    "colbert_modernbert": LateWitness,
-    "colbert_rotary": LateWitness,
-    "cross_encoder": CrossEncoderWitness,
-    "causal_cross_encoder": CausalWitness,
-    "native_causal_cross_encoder": CausalWitness,
-}
 # A token that was never trained may spoil the texts that hold it: as many as those of a checkpoint's added tokens.
 MAX_NOT_FINITE = ADDED_TOKENS // ADDED_TOKENS_A_TEXT
 # Special tokens that stand around a text.
@@ -56,7 +42,7 @@ def testify(subject: Subject) -> Testimony:
     Raises `DiagnosticError` if there is none, or if it reads another limit or other tokens than we do.
     """
     with asking(subject.folder, "load the checkpoint"):
-        witness = WITNESSES[subject.served.recipe.name](subject)
+        witness = _witness(subject)
     departures = list(witness.departures)
     vocabulary = int(witness.model.get_input_embeddings().weight.shape[0])
     skipped: frozenset[int] = frozenset()
@@ -90,6 +76,27 @@ def testify(subject: Subject) -> Testimony:
         vocabulary=vocabulary,
         skipped=skipped | set(not_finite),
     )
+
+
+def _witness(subject: Subject) -> Witness | CausalWitness:
+    """The implementation that the recipe is compared with, its checkpoint loaded."""
+    made: Witness | CausalWitness
+    match subject.served.recipe.witness:
+        case "pooled_transformer":
+            made = PooledWitness(subject)
+        case "sentence_transformer":
+            made = SentenceWitness(subject)
+        case "sparse_encoder":
+            made = SparseWitness(subject)
+        case "bge_m3":
+            made = BgeM3Witness(subject)
+        case "late_interaction":
+            made = LateWitness(subject)
+        case "cross_encoder":
+            made = CrossEncoderWitness(subject)
+        case "causal_model":
+            made = CausalWitness(subject)
+    return made
 
 
 def _not_finite(subject: Subject, implementation: str, count: int) -> Diagnostic:

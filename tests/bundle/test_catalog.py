@@ -10,7 +10,9 @@ import pytest
 from contract.recorded import adapter_classes, missing_text_messages
 
 from sie_triton.bundle import Bundle, expand
-from sie_triton.planning.catalogue import CATALOGUE, Recipe, Refusal, catalogue_table, lookup, verdict
+from sie_triton.planning.catalogue import catalogue_table, lookup, verdict
+from sie_triton.planning.families import CATALOGUE, Recipe
+from sie_triton.planning.recipe import Refusal
 
 from .conftest import Make
 

@@ -15,7 +15,7 @@ from sie_triton.compiler.options import select
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.facts import read_facts
 from sie_triton.planning.plan import TritonPlan
-from sie_triton.planning.recipes import make_plans
+from sie_triton.planning.planner import make_plans
 
 FLASH = "sie_server.adapters.bert_flash:BertFlashAdapter"
 FOLLOWS = "sie_server.adapters.sentence_transformer:SentenceTransformerDenseAdapter"

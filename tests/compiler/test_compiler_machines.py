@@ -25,7 +25,7 @@ from sie_triton.embedded.ports import free_port
 from sie_triton.formats import FORMATS
 from sie_triton.lint import lint_repository
 from sie_triton.planning.plan import GraphOptions
-from sie_triton.planning.recipes import precisions_for
+from sie_triton.planning.planner import precisions_for
 from sie_triton.serving.serve import RUNTIMES, check_runtimes, choose_machine, config_name, remote_machine
 from sie_triton.verify.checks import verify_repository
 
@@ -179,10 +179,10 @@ def test_half_the_weights_and_the_same_signature(everything: Path) -> None:
 def test_a_precision_that_misses_gives_way_unless_it_was_insisted_on(
     tiny_model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sie_triton.export import modules
+    from sie_triton.export import encoder
 
     # Weights far beyond float16's largest number: they become infinite there, and NaN right after.
-    real = modules.load_model
+    real = encoder.load_model
 
     def overflowing(*args: Any, **kwargs: Any) -> Any:
         model: Any = real(*args, **kwargs)

@@ -13,7 +13,8 @@ from compiler import tiny
 from compiler.command import Outcome, sie_triton
 from compiler.folders import BERT, bge_small_facts, minilm_facts, write_folder
 from compiler.golden_files import Golden
-from sie_triton.planning.plan import bucket_lengths, triton_model_name
+from sie_triton.planning.plan import bucket_lengths
+from sie_triton.planning.tensors import triton_model_name
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BGE = "BAAI/bge-small-en-v1.5"

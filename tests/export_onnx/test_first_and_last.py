@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sie_triton.export.modules import first_state, last_state
+from sie_triton.export.layers import first_state, last_state
 
 pytestmark = pytest.mark.export
 

@@ -14,11 +14,12 @@ from sie_triton.bundle import expand, load_bundle
 from sie_triton.checkpoint import resolve_checkpoint
 from sie_triton.compiler.options import select
 from sie_triton.export import Exporter
-from sie_triton.export.modules import build_module, load_model
+from sie_triton.export.encoder import load_model
+from sie_triton.export.modules import build_module
 from sie_triton.facts import read_facts
 from sie_triton.formats import Precision
 from sie_triton.planning.plan import GraphOptions, GraphPlan
-from sie_triton.planning.recipes import make_plans
+from sie_triton.planning.planner import make_plans
 
 IDS = 300
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from sie_triton.export.to_onnx import ExportError
 from sie_triton.export.to_torchscript import export_torchscript
-from sie_triton.planning.plan import GraphPlan, Module, SparseMax, TokenVectors
-from sie_triton.planning.plan import Tensor as Planned
+from sie_triton.planning.families import SparseMax, TokenVectors
+from sie_triton.planning.plan import GraphPlan, Module
+from sie_triton.planning.tensors import Tensor as Planned
 
 from .graphs import load, run
 

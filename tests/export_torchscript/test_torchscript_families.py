@@ -19,7 +19,9 @@ from torch import Tensor
 from sie_triton.export.masks import masks_with_room
 from sie_triton.export.to_torchscript import export_torchscript
 from sie_triton.formats import Precision
-from sie_triton.planning.plan import Encoder, GraphPlan, SparseMax
+from sie_triton.planning.families import SparseMax
+from sie_triton.planning.modules import Encoder
+from sie_triton.planning.plan import GraphPlan
 
 from .graphs import encoder, graphs, load, make_inputs, run
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from sie_triton.embedded.server import ServerSpec, TritonServer
 from sie_triton.export.to_torchscript import export_torchscript
-from sie_triton.planning.plan import GraphPlan, SparseMax
+from sie_triton.planning.families import SparseMax
+from sie_triton.planning.plan import GraphPlan
 
 from .graphs import graphs, make_inputs, run
 

@@ -20,19 +20,18 @@ from sie_frontend.modalities import MODALITIES, Modality
 from sie_frontend.outputs.dense import DenseHead, Pooled
 from sie_frontend.rows import Array, Call, Row, stack
 from sie_frontend.text.entry import Prompting
-from sie_triton.planning.families import CATALOGUE
-from sie_triton.planning.families.dense import DensePooling, DenseRecipe
-from sie_triton.planning.modules import Encoder
-from sie_triton.planning.planner import PLANNERS, precisions_for
-from sie_triton.planning.recipe import RecipeBase
-from sie_triton.planning.tensors import Tensor, triton_model_name
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.compiler.options import Announce
 from sie_triton.compiler.workbench import WORKBENCHES
 from sie_triton.facts import CheckpointFacts
 from sie_triton.formats import Precision
+from sie_triton.planning.families import CATALOGUE, Recipe
+from sie_triton.planning.families.dense import DensePooling, DenseRecipe
+from sie_triton.planning.modules import Encoder
 from sie_triton.planning.plan import Fused, GraphOptions, GraphPlan, ServedPlan, TritonPlan
+from sie_triton.planning.planner import PLANNERS, precisions_for
+from sie_triton.planning.tensors import Tensor, triton_model_name
 from sie_triton.verify.public_model import PublicModel
 from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
@@ -119,7 +118,7 @@ class TwoWayRecipe(DenseRecipe):
 
 def vector_plans(
     bundle: Bundle,
-    profiles: Sequence[tuple[ResolvedProfile, RecipeBase]],
+    profiles: Sequence[tuple[ResolvedProfile, Recipe]],
     facts: CheckpointFacts | None,
     options: GraphOptions,
 ) -> tuple[TritonPlan, ...]:

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer
 
 from sie_triton.bundle import expand, load_bundle
-from sie_triton.planning.catalogue import Recipe, verdict
+from sie_triton.planning.catalogue import verdict
+from sie_triton.planning.families import Recipe
 
 from .corpus import LONG_TEXT, QUERY, TEXTS
 from .factory import FAMILIES, make

@@ -23,7 +23,7 @@ from transformers import (
 
 from sie_triton.checkpoint import Checkpoint, resolve_checkpoint
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.export.modules import load_model
+from sie_triton.export.encoder import load_model
 
 from .bodies import load_body, load_classifier, load_mlm
 from .corpus import QUERY, TEXTS

@@ -1,0 +1,61 @@
+"""What graphs compute: the transformer body, and what every head has to say of its own graph."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar
+
+from sie_frontend.outputs.table import Head, OutputType
+
+from sie_triton.planning.tensors import Axis, Tensor
+
+ModelClass = Literal["base", "masked_lm", "sequence_classification", "causal_lm"]
+HeadT = TypeVar("HeadT", bound="PlannedHead")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """The transformer body: token ids and mask to `last_hidden_state`.
+
+    `model_class` says which of the checkpoint's models the body is part of. `bidirectional` lets a decoder attend to
+    both sides.
+    """
+
+    model_class: ModelClass = "base"
+    bidirectional: bool = False
+    token_types: bool = False
+    kind: Literal["encoder"] = "encoder"
+
+
+class PlannedHead(ABC):
+    """What the plan and the writers must know of a head, whichever it is. Heads are frozen dataclasses."""
+
+    __slots__ = ()
+
+    kind: str
+    """Names the head's Triton model in an ensemble."""
+    reads_mask: ClassVar[bool] = True
+    """Whether it reads `attention_mask`: an input that a graph does not read would not be in the exported graph."""
+    compacted: ClassVar[bool] = False
+    """Whether its torch module gives weights over the vocabulary, which the writers turn into `SPARSE_IDS` and
+    `SPARSE_WEIGHTS`, as wide as the data decide."""
+    fits_tensorrt: ClassVar[bool] = True
+    """Whether TensorRT can take a graph with it. It takes none whose outputs' size the data decide."""
+
+    @abstractmethod
+    def outputs(self, width: Axis) -> tuple[Tensor, ...]:
+        """The tensors that leave, in order. `width` is that of a dense vector."""
+
+    def shared(self) -> PlannedHead:
+        """What must be equal for two profiles to share the head's graph."""
+        return self
+
+    def joined(self: HeadT, others: Sequence[PlannedHead]) -> HeadT:
+        """The head that serves other profiles too, whose heads have the same `shared()`."""
+        return self
+
+    def named(self, served: dict[OutputType, Head]) -> dict[OutputType, Head]:
+        """How the frontend reads a profile's tensors, by the names that they have in this head's graph."""
+        return served

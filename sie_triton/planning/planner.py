@@ -1,0 +1,209 @@
+"""Resolved profiles and the checkpoint's facts -> `TritonPlan`s: which profiles share graphs, how those are wired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sie_triton.bundle import Bundle, ResolvedProfile
+from sie_triton.diagnostics import DiagnosticError
+from sie_triton.facts import CheckpointFacts
+from sie_triton.formats import FORMATS, Device, Format, Precision
+from sie_triton.planning.effects import check_effects
+from sie_triton.planning.families import HeadModule, Recipe
+from sie_triton.planning.need import Need, mistake
+from sie_triton.planning.plan import (
+    Fused,
+    GraphOptions,
+    GraphPlan,
+    Layout,
+    ServedPlan,
+    Step,
+    TritonPlan,
+    bucket_lengths,
+)
+from sie_triton.planning.tensors import (
+    ATTENTION_MASK,
+    HIDDEN,
+    INPUT_IDS,
+    TOKEN_TYPE_IDS,
+    Axis,
+    Tensor,
+    triton_model_name,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A profile with what it asks for. Those that ask the same of the graphs share a Triton model."""
+
+    profile: ResolvedProfile
+    recipe: Recipe
+    need: Need[HeadModule]
+    warnings: tuple[str, ...]
+
+    def shared(self, options: GraphOptions) -> object:
+        """What must be equal for two profiles to share their graphs."""
+        heads = tuple(head.shared() for head in self.need.heads)
+        precisions = tuple(precisions_for(self.profile, options).items())
+        return (self.need.encoder, heads, self.need.max_length, self.profile.max_batch_tokens, precisions)
+
+
+Profiles: TypeAlias = Sequence[tuple[ResolvedProfile, Recipe]]
+PlansProfiles: TypeAlias = Callable[[Bundle, Profiles, "CheckpointFacts | None", GraphOptions], tuple[TritonPlan, ...]]
+"""The plans of one modality of one bundle. Raises `DiagnosticError` for what cannot be planned."""
+
+
+def make_plans(
+    bundle: Bundle, profiles: Profiles, facts: CheckpointFacts | None, options: GraphOptions | None = None
+) -> tuple[TritonPlan, ...]:
+    """Plan the profiles of one bundle, each of its modalities by itself.
+
+    `facts` is None while the checkpoint is not at hand: widths are then named axes and limits the bundle's.
+    Raises `DiagnosticError` for what cannot be planned.
+    """
+    options = options or GraphOptions()
+    modalities = dict.fromkeys(modality for _, recipe in profiles for modality in recipe.modalities)
+    served = {m: [(profile, recipe) for profile, recipe in profiles if m in recipe.modalities] for m in modalities}
+    return tuple(p for m in modalities if m in bundle.inputs for p in PLANNERS[m](bundle, served[m], facts, options))
+
+
+def text_plans(
+    bundle: Bundle, profiles: Profiles, facts: CheckpointFacts | None, options: GraphOptions
+) -> tuple[TritonPlan, ...]:
+    """Profiles that need the same graphs share one Triton model, one copy of the weights."""
+    groups: dict[object, list[_Member]] = {}
+    for profile, recipe in profiles:
+        need: Need[HeadModule] = recipe.need(bundle, profile, facts)
+        member = _Member(profile, recipe, need, _warnings(bundle, profile, recipe, need, facts))
+        groups.setdefault(member.shared(options), []).append(member)
+    return tuple(_plan(members, facts, options) for members in groups.values())
+
+
+def _warnings(
+    bundle: Bundle, profile: ResolvedProfile, recipe: Recipe, need: Need[HeadModule], facts: CheckpointFacts | None
+) -> tuple[str, ...]:
+    """What the bundle asks for without effect; raises `DiagnosticError` where something else would come out."""
+    found, problems = check_effects(bundle, profile, recipe, pooling=need.pooling, unit=need.unit)
+    if problems:
+        raise DiagnosticError(problems)
+    declared = profile.token_limit
+    if declared and declared > need.max_length:
+        cut = f"texts of `{profile.model_id}` are cut at {need.max_length} tokens, not at {declared}"
+        found = (*found, f"{cut}: the checkpoint reads no more")
+    if facts and recipe.runs_sentence_transformers:
+        unread = (
+            f"`{name}` has no effect: sentence-transformers reads it beside `modules.json` only"
+            for name in facts.unread
+        )
+        found = (*found, *unread)
+    return found
+
+
+def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Device, Precision]:
+    """What the graphs compute in on each device: the build's choice, else the bundle's, else SIE's default.
+
+    The bundle's choice is about CUDA; a CPU computes in float32, where SIE's fallbacks do too, unless the build says
+    otherwise. Raises `DiagnosticError` for a choice of the build that the format cannot carry.
+    """
+    carried = FORMATS[options.format].precisions
+    if options.precision and options.precision not in carried:
+        able = [row.name for row in FORMATS.values() if options.precision in row.precisions]
+        raise mistake(
+            "SIE215",
+            f"{options.format} graphs cannot be verified in {options.precision}: their runtime has no kernels for it "
+            "on a CPU",
+            f"choose {' or '.join(carried)}, or {' or '.join(f'`--format {name}`' for name in able)}",
+        )
+    chosen: dict[Device, Precision] = {}
+    for device in options.devices:
+        wanted: Precision = "float32" if device == "cpu" else profile.compute_precision or "float16"
+        wanted = options.precision or wanted
+        # What was trained in bfloat16 runs in float16 where that is close enough: verification decides.
+        chosen[device] = wanted if wanted in carried else "float16"
+    return chosen
+
+
+def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: GraphOptions) -> TritonPlan:
+    profile, recipe, need = members[0].profile, members[0].recipe, members[0].need
+    name = triton_model_name(profile.model_id)
+    heads: tuple[HeadModule, ...] = tuple(
+        head.joined([member.need.heads[place] for member in members]) for place, head in enumerate(need.heads)
+    )
+    graphs, layout = _graphs(profile.model_id, need, heads, facts, options)
+    # A graph that has the public model's own name needs no ensemble around it.
+    steps = () if graphs[0].triton_model == name else tuple(_step(graph, options.format) for graph in graphs)
+    return TritonPlan(
+        name=name,
+        inputs=graphs[0].inputs,
+        outputs=tuple(tensor for graph in graphs for tensor in graph.outputs if tensor.name != HIDDEN),
+        graphs=graphs,
+        steps=steps,
+        max_length=need.max_length,
+        buckets=bucket_lengths(need.max_length),
+        max_batch_tokens=profile.max_batch_tokens,
+        served=tuple(_served(member, heads) for member in members),
+        query_weights=need.query_weights,
+        format=options.format,
+        layout=layout,
+        precisions=precisions_for(profile, options),
+        packing=options.packing and not any(member.need.reads_padding for member in members),
+        truncation_side=facts.truncation_side if facts else "right",
+        warnings=tuple(dict.fromkeys(text for member in members for text in member.warnings)),
+        lowercase=bool(facts and recipe.runs_sentence_transformers and facts.pipeline.do_lower_case),
+    )
+
+
+def _served(member: _Member, heads: Sequence[HeadModule]) -> ServedPlan:
+    """One id, which reads the tensors of graphs that others may share."""
+    entries = member.need.served
+    for head in heads:
+        entries = head.named(entries)
+    return ServedPlan(member.profile, member.recipe, member.need.prompting, entries)
+
+
+def _graphs(
+    model_id: str,
+    need: Need[HeadModule],
+    heads: tuple[HeadModule, ...],
+    facts: CheckpointFacts | None,
+    options: GraphOptions,
+) -> tuple[tuple[GraphPlan, ...], Layout]:
+    """The graphs and their layout. With one head there is nothing to prune: an ensemble would only cost its hop."""
+    names = (INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if need.encoder.token_types else []))
+    inputs = tuple(Tensor(name, "INT64", ("batch", "sequence")) for name in names)
+    layout: Layout = options.layout or ("fused" if len(heads) == 1 else "ensemble")
+    if layout == "fused":
+        outputs = tuple(tensor for head in heads for tensor in head.outputs(need.width))
+        part = "fused" if FORMATS[options.format].indexed_names else None
+        return (GraphPlan(triton_model_name(model_id, part), Fused(need.encoder, heads), inputs, outputs),), layout
+    hidden: Axis = (facts.hidden_size if facts else None) or "hidden"
+    states = Tensor(HIDDEN, "FP32", ("batch", "sequence", hidden))
+    mask = tuple(tensor for tensor in inputs if tensor.name == ATTENTION_MASK)
+    return (
+        GraphPlan(triton_model_name(model_id, "encoder"), need.encoder, inputs, (states,)),
+        *(
+            GraphPlan(
+                triton_model_name(model_id, head.kind),
+                head,
+                (states, *(mask if head.reads_mask else ())),
+                head.outputs(need.width),
+            )
+            for head in heads
+        ),
+    ), layout
+
+
+def _step(graph: GraphPlan, graph_format: Format) -> Step:
+    """The graph in the ensemble, under the names that its backend knows its tensors by."""
+    called = FORMATS[graph_format].tensor_name
+    return Step(
+        graph.triton_model,
+        {called(tensor.name, index): tensor.name for index, tensor in enumerate(graph.inputs)},
+        {called(tensor.name, index): tensor.name for index, tensor in enumerate(graph.outputs)},
+    )
+
+
+PLANNERS: dict[str, PlansProfiles] = {"text": text_plans}
+"""By modality. A process may add one of its own before it plans."""
