@@ -33,7 +33,7 @@ LATE_SETTINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SentenceSettings:
     """`config_sentence_transformers.json`: `prompts` are those with a text, `late` the keys of late interaction."""
 
     model_type: str | None = None
@@ -62,7 +62,7 @@ class CheckpointFacts:
     config: Mapping[str, Any]
     tokenizer_config: Mapping[str, Any]
     pipeline: Pipeline
-    settings: Settings = field(default_factory=Settings)
+    settings: SentenceSettings = field(default_factory=SentenceSettings)
     problems: Sequence[Diagnostic] = ()
     files: frozenset[str] = frozenset()
     weight_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class CheckpointFacts:
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """Settings of sentence-transformers that it does not read either, since `modules.json` is missing."""
+        """SentenceSettings of sentence-transformers that it does not read either, since `modules.json` is missing."""
         names = (SETTINGS_NAME, *TRANSFORMER_SETTINGS)
         return () if self.pipeline.listed else tuple(name for name in names if name in self.files)
 
@@ -146,7 +146,7 @@ def read_facts(folder: Path, weights: Sequence[Path] | None = None) -> Checkpoin
 
     `weights` are the safetensors files that count (None: all of the folder).
     """
-    pipeline, settings = Pipeline(listed=True), Settings()
+    pipeline, settings = Pipeline(listed=True), SentenceSettings()
     problems: list[Diagnostic] = []
     try:
         pipeline = read_pipeline(folder)
@@ -171,7 +171,7 @@ def read_facts(folder: Path, weights: Sequence[Path] | None = None) -> Checkpoin
     )
 
 
-def _settings(path: Path) -> Settings:
+def _settings(path: Path) -> SentenceSettings:
     document = read_object(path)
     if problems := check_keys(document, FILES[SETTINGS_NAME], path, SETTINGS_NAME):
         raise DiagnosticError(problems)
@@ -182,7 +182,7 @@ def _settings(path: Path) -> Settings:
     if default is not None and default not in prompts:
         raise unreadable(path, f"`default_prompt_name` is {default!r}, which `prompts` does not have")
     activation = document.get("activation_fn")
-    return Settings(
+    return SentenceSettings(
         model_type=str(document["model_type"]) if document.get("model_type") else None,
         prompts={str(name): text for name, text in prompts.items() if text},
         default_prompt_name=default,

@@ -178,7 +178,7 @@ def read_pipeline(folder: Path) -> Pipeline:
         # Without the list sentence-transformers makes its default pipeline and reads none of the other files.
         return Pipeline(listed=False)
     entries = _entries(modules, path)
-    reader = _Reader(folder)
+    reader = _PipelineReader(folder)
     for entry in entries:
         reader.read(entry)
     if reader.problems:
@@ -205,7 +205,7 @@ def _entries(modules: object, path: Path) -> list[dict[str, Any]]:
     return modules
 
 
-class _Reader:
+class _PipelineReader:
     """Reads one module after the other and collects what is wrong."""
 
     def __init__(self, folder: Path) -> None:

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from sie_frontend.manifest import Distance
+from sie_frontend.rows import Array
 
 from sie_triton.diagnostics import Diagnostic, Where
 from sie_triton.formats import Format, Precision
 from sie_triton.half_precision.ranges import LARGEST, Peak, Ranges
-from sie_triton.verify.model_runner import Array, ModelRunner, Runtime
+from sie_triton.verify.model_runner import ModelRunner, Runtime
 from sie_triton.verify.parity import check_parity, measure
 from sie_triton.verify.public_model import PublicModel
 from sie_triton.verify.reference import REFERENCE_NAME, Case, read_reference

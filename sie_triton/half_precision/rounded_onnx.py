@@ -18,9 +18,10 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper, shape_inference
+from sie_frontend.rows import Array
 
 from sie_triton.half_precision.ranges import Ranges
-from sie_triton.verify.model_runner import Array, Graph, TimedServer
+from sie_triton.verify.model_runner import Graph, TimedServer
 
 Node: TypeAlias = Any  # protobuf's classes carry no types
 

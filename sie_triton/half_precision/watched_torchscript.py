@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sie_frontend.rows import Array
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sie_triton.half_precision.ranges import Ranges
-from sie_triton.verify.model_runner import Array, Graph, TimedServer, open_torchscript
+from sie_triton.verify.model_runner import Graph, TimedServer, open_torchscript
 
 HALVES = (torch.float16, torch.bfloat16)
 # Operators through which a mask's far numbers reach the scores and stay what they are. softmax ends them.

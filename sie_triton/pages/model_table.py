@@ -9,7 +9,7 @@ from sie_triton.bundle import Bundle
 from sie_triton.checkpoint import DECLARE_CODE, FAMILIES
 from sie_triton.pages.markdown import code, listed, table
 from sie_triton.pages.public_bundles import TABLE, public_bundles
-from sie_triton.planning.catalogue import Row, catalogue_table
+from sie_triton.planning.catalogue import CatalogueRow, catalogue_table
 
 _HEAD = """\
 # Models
@@ -75,7 +75,7 @@ def _rows(bundles: Iterable[Bundle], *, mixed: bool = False) -> list[Sequence[st
     """One line for the profiles of a bundle that share everything which is shown; `mixed` marks the refused ones."""
     lines: list[Sequence[str]] = []
     for bundle in bundles:
-        groups: dict[tuple[object, ...], list[Row]] = {}
+        groups: dict[tuple[object, ...], list[CatalogueRow]] = {}
         for row in catalogue_table([bundle]):
             groups.setdefault((row.adapter, row.outputs, row.verdict, row.reason), []).append(row)
         for rows in groups.values():

@@ -116,7 +116,7 @@ def _stand_in(row: Recipe, profile: ResolvedProfile, bundle: Bundle) -> Recipe |
 
 
 @dataclass(frozen=True)
-class Row:
+class CatalogueRow:
     """One line of the catalogue's table: a routable id and what becomes of it."""
 
     id: str
@@ -130,14 +130,14 @@ class Row:
     """The refusal's reason; empty for a recipe."""
 
 
-def catalogue_table(bundles: Iterable[Bundle]) -> list[Row]:
+def catalogue_table(bundles: Iterable[Bundle]) -> list[CatalogueRow]:
     """One row per profile, in the order of the bundles."""
     return [_row(profile, bundle) for bundle in bundles for profile in expand(bundle)]
 
 
-def _row(profile: ResolvedProfile, bundle: Bundle) -> Row:
+def _row(profile: ResolvedProfile, bundle: Bundle) -> CatalogueRow:
     judged = verdict(profile, bundle)
-    return Row(
+    return CatalogueRow(
         id=profile.model_id,
         profile=profile.profile,
         adapter=profile.adapter_class or profile.adapter_path,

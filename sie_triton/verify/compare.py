@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from sie_frontend.rows import Array
 
 
 def cosine(left: Array, right: Array) -> float:

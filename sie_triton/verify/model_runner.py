@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from google.protobuf import text_format
+from sie_frontend.rows import Array
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.formats import Format, format_of
 from sie_triton.lint.config import model_config_pb2
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Graph: TypeAlias = "Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]"
 """Named inputs and the names of the wanted outputs -> those outputs in that order."""
 TimedServer = Literal["embedded", "nvidia"]

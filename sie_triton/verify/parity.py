@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sie_frontend.manifest import Distance
 from sie_frontend.outputs.kind import Comparable, Shape
-from sie_frontend.rows import Row, padded_width
+from sie_frontend.rows import Array, Row, padded_width
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.formats import Precision
@@ -19,7 +18,6 @@ from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import PublicModel
 from sie_triton.verify.reference import REFERENCE_NAME, fingerprint, read_reference
 
-Array = np.ndarray[Any, np.dtype[Any]]
 BATCH_ROWS = 8
 
 

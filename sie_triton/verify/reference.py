@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sie_frontend.rows import Row
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from sie_frontend.rows import Array, Row
 
 REFERENCE_NAME = "reference.npz"
 

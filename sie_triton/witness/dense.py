@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from sie_frontend.rows import Array
 from sie_frontend.text.tokenization import TextRow
 
 from sie_triton.planning.families import DensePooling
 from sie_triton.verify.reference import Case
 
 from .base import Witness, implementation, loading, transformer
-from .subject import Array, Outputs, Subject
+from .subject import Outputs, Subject
 
 # sentence-transformers' names of the poolings that a request may choose.
 MODES: Mapping[str, str] = {"cls": "cls", "mean": "mean", "last_token": "lasttoken"}

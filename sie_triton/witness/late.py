@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sie_frontend.rows import Array
 from sie_frontend.text.tokenization import TextRow
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -17,7 +18,7 @@ from sie_triton.verify.reference import Case
 
 from .base import Witness, implementation, loading, transformer
 from .dense import unit
-from .subject import Array, Outputs, Subject
+from .subject import Outputs, Subject
 
 _ROWS_ARE_OURS = "markers, lengths and expansion of queries and documents: SIE's contract decides them"
 

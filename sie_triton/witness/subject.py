@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
+from sie_frontend.rows import Array
 from sie_frontend.text.tokenization import TextRow
 
 from sie_triton.planning.plan import ServedPlan, TritonPlan
 from sie_triton.verify.reference import Case
 
-Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 # Arrays by output tensor; one row's, without the batch axis and without padding.
 Outputs: TypeAlias = dict[str, Array]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sie_frontend.rows import Array
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -22,7 +23,7 @@ from .dense import PooledWitness, SentenceWitness
 from .late import BgeM3Witness, LateWitness
 from .scores import CausalWitness, CrossEncoderWitness
 from .sparse import SparseWitness
-from .subject import Array, Subject
+from .subject import Subject
 
 # A token that was never trained may spoil the texts that hold it: as many as those of a checkpoint's added tokens.
 MAX_NOT_FINITE = ADDED_TOKENS // ADDED_TOKENS_A_TEXT

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from sie_frontend.contract.errors import invalid_input
-from sie_frontend.outputs.kind import Entry, Tensors
+from sie_frontend.outputs.kind import HeadEntry, Tensors
 from sie_frontend.outputs.late_score import at_unit_length, maxsim, query_and_documents
 from sie_frontend.outputs.sparse import SparseVector
 from sie_frontend.rows import Array, Call, Reader, Row
@@ -31,7 +31,7 @@ class TextOutputs:
     multivector: Array | None = None
 
 
-class BgeM3Score(Entry, frozen=True, tag="bge_m3", tag_field="kind"):
+class BgeM3Score(HeadEntry, frozen=True, tag="bge_m3", tag_field="kind"):
     """Scores from the three outputs of BGE-M3, by `options.score_mode`."""
 
     output_type: ClassVar[str] = "score"

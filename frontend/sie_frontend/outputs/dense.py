@@ -11,7 +11,7 @@ import numpy as np
 
 from sie_frontend.contract.dtypes import OutputDtype, dtype_label, quantize_vectors, widened
 from sie_frontend.contract.ndarray import map_fields, pack_array
-from sie_frontend.outputs.kind import Comparable, Entry, Shape, Tensors
+from sie_frontend.outputs.kind import Comparable, HeadEntry, Shape, Tensors
 from sie_frontend.rows import Array, Call, Row
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Pooled(msgspec.Struct, frozen=True):
     raw: str
 
 
-class DenseHead(Entry, frozen=True, tag="dense", tag_field="kind"):
+class DenseHead(HeadEntry, frozen=True, tag="dense", tag_field="kind"):
     """One vector per item. `pooling` is the profile's own.
 
     `poolings` maps each pooling that a request may choose to its output tensors; `pooling_names` maps the spellings of

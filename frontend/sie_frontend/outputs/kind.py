@@ -39,7 +39,7 @@ class Comparable:
     shape: Shape
 
 
-class Entry(msgspec.Struct, frozen=True):
+class HeadEntry(msgspec.Struct, frozen=True):
     """What the manifest's entries of all kinds have. `output_type` is the key that they stand under."""
 
     output_type: ClassVar[str]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sie_frontend.outputs.kind import Entry, Tensors
+from sie_frontend.outputs.kind import HeadEntry, Tensors
 from sie_frontend.rows import Array, Call, Reader, Row
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def maxsim(query: Array, document: Array) -> float:
     return float((query @ document.T).max(axis=1).sum())
 
 
-class MaxSimScore(Entry, frozen=True, tag="maxsim", tag_field="kind"):
+class MaxSimScore(HeadEntry, frozen=True, tag="maxsim", tag_field="kind"):
     """Scores from the model's own multivectors: the sum over query tokens of the best document token."""
 
     output_type: ClassVar[str] = "score"

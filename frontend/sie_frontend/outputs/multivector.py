@@ -11,7 +11,7 @@ import numpy as np
 from sie_frontend.contract.dtypes import OutputDtype, dtype_label, widened
 from sie_frontend.contract.ndarray import map_fields, pack_array
 from sie_frontend.outputs.dense import narrowed_vectors, normalizes, width_of
-from sie_frontend.outputs.kind import Comparable, Entry, Shape, Tensors
+from sie_frontend.outputs.kind import Comparable, HeadEntry, Shape, Tensors
 from sie_frontend.rows import Array, Call, Row
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NORMALIZE_EPS = np.float32(1e-12)
 
 
-class MultiVectorHead(Entry, frozen=True, tag="multivector", tag_field="kind"):
+class MultiVectorHead(HeadEntry, frozen=True, tag="multivector", tag_field="kind"):
     """One vector per kept position: `[rows, sequence, dim]`. The first `skip_first` positions never leave.
 
     `normalize`: the tensor is as projected, and the frontend gives each vector length 1, unless the adapter

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sie_frontend.outputs.kind import Comparable, Entry, Shape, Tensors
+from sie_frontend.outputs.kind import Comparable, HeadEntry, Shape, Tensors
 from sie_frontend.rows import Array, Call, Reader, Row
 
 if TYPE_CHECKING:
     from sie_frontend.outputs.heads import Heads
 
 
-class _PairScore(Entry, frozen=True):
+class _PairScore(HeadEntry, frozen=True):
     """`[rows, 1]`: one score per row, and one row per pair."""
 
     output_type: ClassVar[str] = "score"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sie_frontend.contract.dtypes import OutputDtype, dtype_label, quantize_weights, widened
 from sie_frontend.contract.ndarray import map_fields, pack_array
-from sie_frontend.outputs.kind import Comparable, Entry, Shape, Tensors
+from sie_frontend.outputs.kind import Comparable, HeadEntry, Shape, Tensors
 from sie_frontend.rows import Array, Call, Row
 from sie_frontend.text.tokenization import TextRow
 
@@ -28,7 +28,7 @@ class SparseVector:
     values: NDArray[Any]
 
 
-class SparseHead(Entry, frozen=True, tag="sparse", tag_field="kind"):
+class SparseHead(HeadEntry, frozen=True, tag="sparse", tag_field="kind"):
     """Vocabulary weights, compact: `ids` and `weights` are `[rows, k]`, positive weights first, zeros behind them.
 
     `drop_special` removes special tokens. `query_weights` is the path, relative to the repository, of a table of token
@@ -91,7 +91,7 @@ def weigh_query(row: Row, table: Array) -> SparseVector:
     return SparseVector(ids[keep].astype(np.int32), weights[keep].astype(np.float32))
 
 
-class TokenWeightsHead(Entry, frozen=True, tag="token_weights", tag_field="kind"):
+class TokenWeightsHead(HeadEntry, frozen=True, tag="token_weights", tag_field="kind"):
     """One weight per input token, `[rows, sequence]`: the maximum per id counts, `drop` names roles without weight."""
 
     output_type: ClassVar[str] = "sparse"

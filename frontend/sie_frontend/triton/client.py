@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from math import prod
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import msgspec
 import numpy as np
 import orjson
 
+from sie_frontend.rows import Array
 from sie_frontend.triton.connections import Answer, ConnectionPool, ExchangeError
-
-Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 PROBE_TIMEOUT_S = 5.0
 

@@ -17,16 +17,13 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
-import numpy as np
 from prometheus_client import Gauge
 
+from sie_frontend.rows import Array
 from sie_frontend.triton.client import FailureKind, TritonClient, TritonFailure
 from sie_frontend.watch.metrics import Metrics
 from sie_frontend.watch.tracing import Tracing
-
-Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 log = logging.getLogger("sie_frontend")
 
