@@ -1,0 +1,76 @@
+"""One process's state: the repository, the engine, and the identity that its responses carry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from sie_frontend.contract import errors
+from sie_frontend.http.drain import Drain, Phase
+from sie_frontend.manifest import MANIFEST_NAME, Model
+from sie_frontend.serving.engine import Engine
+from sie_frontend.settings import Settings, SettingsError
+from sie_frontend.storage import open_repository
+from sie_frontend.watch.metrics import Metrics
+from sie_frontend.watch.observation import Observer
+from sie_frontend.watch.tracing import Tracing, make_tracing
+
+
+class Frontend:
+    """One process's state: the repository, the engine, what watches it, and the identity that responses carry."""
+
+    def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.drain = Drain()
+        self.repository = open_repository(settings.repository)
+        self.manifest = self.repository.manifest
+        for model_id in settings.ready_model_ids:
+            if model_id not in self.manifest.models:
+                raise SettingsError(f"`SIE_TRITON_READY_MODELS` names {model_id!r}, which the repository does not hold")
+        self.tracing = tracing or make_tracing()
+        self.observer = Observer(self.metrics, self.tracing, self.manifest.models, access_log=settings.access_log)
+        self.runtime_instance = secrets.token_hex(32)
+        self.built = _built(self.repository.folder)
+        self.served = ""
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; it exists while the application's lifespan is open."""
+        assert self._engine is not None
+        return self._engine
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Open the engine inside the event loop and close it when the last request is answered."""
+        self._engine = Engine(self.manifest, self.repository.folder, self.settings, self.metrics, self.tracing)
+        try:
+            yield
+        finally:
+            await self._engine.close()
+            await asyncio.to_thread(self.tracing.close)
+            self.repository.close()
+
+    @property
+    def ready(self) -> bool:
+        """What `/readyz` says: the models that must answer do, and this process stays."""
+        return self.drain.phase is Phase.SERVING and self.engine.ready
+
+    def model(self, model_id: str) -> Model:
+        """The model of a routable id; raises `WireError` (404) with suggestions."""
+        model = self.manifest.models.get(model_id)
+        if model is None:
+            raise errors.model_not_found(model_id, self.manifest.models)
+        return model
+
+
+def _built(repository: Path) -> int:
+    """When a repository was published, in seconds since 1970; of a copy from an object store, when it was fetched."""
+    document = repository / MANIFEST_NAME
+    return int((document if document.exists() else repository).stat().st_mtime)
