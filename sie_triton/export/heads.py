@@ -195,26 +195,28 @@ def build_head(
 
     `dtype` is the model's; what is small beside it is float32 always.
     """
+    built: nn.Module
     match head:
         case DensePooling():
-            return DenseModule(
+            built = DenseModule(
                 head.poolings,
                 [load_layer(folder, layer) for layer in head.layers],
                 [load_layer(folder, layer) for layer in head.token_layers],
                 head.keep,
             )
         case SparseMax():
-            return SparseModule(
+            built = SparseModule(
                 HeadOnly(model, dtype), double_log=head.double_log, pooling=head.pooling, max_terms=head.max_terms
             )
         case TokenWeights():
-            return TokenWeightsModule(load_linear_file(folder, head.file))
+            built = TokenWeightsModule(load_linear_file(folder, head.file))
         case TokenVectors():
-            return TokenVectorsModule(_projection(head, folder), head.dim, normalize=head.normalize)
+            built = TokenVectorsModule(_projection(head, folder), head.dim, normalize=head.normalize)
         case Classifier():
-            return ClassifierModule(HeadOnly(model, dtype), head.activation)
+            built = ClassifierModule(HeadOnly(model, dtype), head.activation)
         case LastTokenLogits():
-            return _last_token(head, model, token_id)
+            built = _last_token(head, model, token_id)
+    return built
 
 
 def _projection(head: TokenVectors, folder: Path) -> list[nn.Module]:
