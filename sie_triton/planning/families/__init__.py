@@ -38,7 +38,14 @@ __all__ = [
     "TokenWeights",
 ]
 
-HeadModule: TypeAlias = DensePooling | SparseMax | TokenWeights | TokenVectors | Classifier | LastTokenLogits
+HeadModule: TypeAlias = (
+    dense.DenseHeads
+    | sparse.SparseHeads
+    | bge_m3.BgeM3Heads
+    | late_interaction.LateHeads
+    | cross_encoder.CrossEncoderHeads
+    | causal.CausalHeads
+)
 Recipe: TypeAlias = (
     DenseRecipe | SentenceRecipe | SparseRecipe | BgeM3Recipe | LateRecipe | CrossEncoderRecipe | CausalRecipe
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 from sie_frontend.outputs.bge_m3 import BgeM3Score
 from sie_frontend.outputs.multivector import MultiVectorHead
@@ -82,6 +82,9 @@ class BgeM3Recipe(RecipeBase):
             unit=dense.unit,
         )
 
+
+BgeM3Heads: TypeAlias = TokenWeights
+"""The heads of this family alone."""
 
 ADAPTERS: dict[str, BgeM3Recipe] = {
     "BGEM3FlashAdapter": BgeM3Recipe(requires_text_message=requires_text("BGEM3FlashAdapter")),

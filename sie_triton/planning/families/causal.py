@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 from sie_frontend.outputs.pair_score import CausalHead
@@ -73,6 +73,9 @@ def _chosen(profile: ResolvedProfile) -> tuple[LastTokenLogits, CausalPrompt]:
     prompt: Literal["qwen3", "mxbai"] = "qwen3" if options.get("input_format") == "qwen3" else "mxbai"
     return head, CausalPrompt(prompt, options.get("default_instruction"))
 
+
+CausalHeads: TypeAlias = LastTokenLogits
+"""The heads of this family alone."""
 
 ADAPTERS: dict[str, CausalRecipe] = {
     "Qwen2FlashCrossEncoderAdapter": CausalRecipe(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from sie_frontend.outputs.pair_score import CrossEncoderHead
 from sie_frontend.outputs.table import OutputType
@@ -92,6 +92,9 @@ def _activation(facts: CheckpointFacts) -> str:
         raise DiagnosticError([unsupported(facts.folder / "modules.json", odd)])
     return activation(facts)
 
+
+CrossEncoderHeads: TypeAlias = Classifier
+"""The heads of this family alone."""
 
 ADAPTERS: dict[str, CrossEncoderRecipe] = {
     "CrossEncoderAdapter": CrossEncoderRecipe(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 from sie_frontend.outputs.dense import DenseHead, Pooled
@@ -203,6 +203,9 @@ def _flash(adapter: str, default: Pooling, notes: str = "") -> DenseRecipe:
         notes=notes,
     )
 
+
+DenseHeads: TypeAlias = DensePooling
+"""The heads of this family alone."""
 
 ADAPTERS: dict[str, DenseRecipe] = {
     "BertFlashAdapter": _flash("BertFlashAdapter", "mean"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 import msgspec
 from sie_frontend.outputs.late_score import MaxSimScore
@@ -156,6 +156,9 @@ class LateRecipe(RecipeBase):
             )
         return replace(plain, weight=weight)
 
+
+LateHeads: TypeAlias = TokenVectors
+"""The heads of this family alone."""
 
 ADAPTERS: dict[str, LateRecipe] = {
     "ColBERTAdapter": LateRecipe(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 from sie_frontend.outputs.sparse import SparseHead
 from sie_frontend.outputs.table import OutputType
@@ -82,6 +82,9 @@ def _followed(facts: CheckpointFacts) -> SparseMax:
     step = sparse_chain(pipeline, facts.folder)
     return SparseMax(double_log=step.double_log, pooling=step.pooling, max_terms=terms)
 
+
+SparseHeads: TypeAlias = SparseMax
+"""The heads of this family alone."""
 
 ADAPTERS: dict[str, SparseRecipe] = {
     "SentenceTransformerSparseAdapter": SparseRecipe(
