@@ -96,7 +96,7 @@ class Family:
         profile = {
             "max_batch_tokens": 16384,
             "compute_precision": None,
-            "adapter_path": ADAPTERS[self.adapter],
+            "adapter_path": ADAPTERS.get(self.adapter, self.adapter),
             "adapter_options": {"loadtime": dict(self.loadtime or {}), "runtime": dict(self.runtime or {})},
         }
         document = {
