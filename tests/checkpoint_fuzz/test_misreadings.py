@@ -14,7 +14,7 @@ import pytest
 
 from sie_triton.export import tokenizer
 from sie_triton.facts import CheckpointFacts, NormalizeLayer, dense_chain, read_facts, sparse_chain, token_chain
-from sie_triton.planning import recipes
+from sie_triton.planning.families import cross_encoder, late_interaction, sentence_dense, sparse
 
 from .judge import judge
 from .recipe import Recipe
@@ -25,7 +25,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def chain(change: Callable[[Any], Any]) -> Patch:
-    return lambda patch: patch.setattr(recipes, "dense_chain", lambda *args: change(dense_chain(*args)))
+    return lambda patch: patch.setattr(sentence_dense, "dense_chain", lambda *args: change(dense_chain(*args)))
 
 
 def facts(change: Callable[[CheckpointFacts], CheckpointFacts]) -> Patch:
@@ -81,22 +81,24 @@ MISREADINGS: Mapping[str, tuple[Recipe, Patch]] = {
     ),
     "sums read as maxima": (
         SPARSE,
-        lambda patch: patch.setattr(recipes, "sparse_chain", lambda *args: replace(sparse_chain(*args), pooling="max")),
+        lambda patch: patch.setattr(sparse, "sparse_chain", lambda *args: replace(sparse_chain(*args), pooling="max")),
     ),
     "one logarithm for two": (
         SPARSE,
         lambda patch: patch.setattr(
-            recipes, "sparse_chain", lambda *args: replace(sparse_chain(*args), double_log=False)
+            sparse, "sparse_chain", lambda *args: replace(sparse_chain(*args), double_log=False)
         ),
     ),
     "every weight is kept": (SPARSE, settings(max_active_dims=None)),
     "a projection is lost": (
         LATE,
-        lambda patch: patch.setattr(recipes, "token_chain", lambda *args: replace(token_chain(*args), layers=())),
+        lambda patch: patch.setattr(
+            late_interaction, "token_chain", lambda *args: replace(token_chain(*args), layers=())
+        ),
     ),
     "a sigmoid for a tangent": (
         SCORE,
-        lambda patch: patch.setattr(recipes, "activation", lambda found: "Sigmoid"),
+        lambda patch: patch.setattr(cross_encoder, "activation", lambda found: "Sigmoid"),
     ),
 }
 
