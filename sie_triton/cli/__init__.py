@@ -21,6 +21,7 @@ from rich.console import Console
 
 import sie_triton
 from sie_triton import __version__
+from sie_triton.cli.explain import explain as explain_codes
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.diagnostics.codes import is_usage
 
@@ -604,10 +605,13 @@ def doctor(
     findings = list(examine(port))
     for finding in findings:
         out.print(f"{finding.verdict:8}{finding.subject}: {finding.message}", markup=False)
-        if finding.cure:
-            out.print(f"        cure: {finding.cure}", markup=False)
+        if finding.hint:
+            out.print(f"        hint: {finding.hint}", markup=False)
     if any(finding.verdict == "problem" for finding in findings):
         raise typer.Exit(ExitCode.FAILED)
+
+
+app.command("explain")(explain_codes)
 
 
 def _say(message: str) -> None:

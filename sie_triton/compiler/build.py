@@ -359,14 +359,14 @@ def _check_remote_code(target: Target, checkpoint: Checkpoint, options: BuildOpt
     if options.trust_remote_code and allowed:
         return
     if allowed:
-        cure = "read the code, then pass `--trust-remote-code`"
+        hint = "read the code, then pass `--trust-remote-code`"
     elif all(recipe.loads_remote_code for _, recipe in target.profiles):
-        cure = "its bundle does not set `trust_remote_code: true`; add it there if you have read the code"
+        hint = "its bundle does not set `trust_remote_code: true`; add it there if you have read the code"
     else:
-        cure = "this adapter never runs a checkpoint's code: pick another checkpoint"
+        hint = "this adapter never runs a checkpoint's code: pick another checkpoint"
     message = f"the architecture of `{target.bundle.sie_id}` lives only in the checkpoint's own code: "
     raise DiagnosticError(
-        [Diagnostic("SIE407", message + str(checkpoint.remote_code_reason), Where(checkpoint.origin), cure)]
+        [Diagnostic("SIE407", message + str(checkpoint.remote_code_reason), Where(checkpoint.origin), hint)]
     )
 
 

@@ -316,14 +316,14 @@ def _shape_refusals(
         have == want or (want == -1 and not exact) for have, want in zip(full, graph, strict=True)
     ):
         return []
-    cure = ""
+    hint = ""
     if rows and len(graph) == 1 and configured == (1,):
-        cure = "; add `reshape { shape: [ ] }`"
+        hint = "; add `reshape { shape: [ ] }`"
     elif exact and len(full) == len(graph):
-        cure = "; they must be equal, so declare the number in the graph or -1 in the configuration"
+        hint = "; they must be equal, so declare the number in the graph or -1 in the configuration"
     return [
         f"{role} `{name}` has shape {_shape(full)} in the configuration"
-        f"{' (with the batch)' if rows else ''}, {_shape(graph)} in the graph{cure}"
+        f"{' (with the batch)' if rows else ''}, {_shape(graph)} in the graph{hint}"
     ]
 
 

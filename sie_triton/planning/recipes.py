@@ -610,7 +610,7 @@ def _token_vectors(
     ]
     weight = next((w for w in weights if len(facts.weight_shapes.get(w, ())) == 2), None)
     if weight is None and recipe.name == "colbert_rotary":
-        raise _mistake("SIE213", f"`{profile.model_id}` has no root `linear.weight`", "use the checkpoint that has it")
+        raise _mistake("SIE404", f"`{profile.model_id}` has no root `linear.weight`", "use the checkpoint that has it")
     return replace(plain, weight=weight)
 
 

@@ -26,12 +26,12 @@ SHARED_MEMORY_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report; `cure` is set for problems."""
+    """One line of the report; `hint` is set for problems."""
 
     verdict: Verdict
     subject: str
     message: str
-    cure: str | None = None
+    hint: str | None = None
 
 
 def examine(port: int = 8080) -> Iterator[Finding]:

@@ -132,5 +132,5 @@ def open_torchscript(config: Any, path: Path, _: int | None, __: TimedServer) ->
 RUNTIMES: Mapping[str, Runtime] = {"onnxruntime": open_onnx, "pytorch": open_torchscript}
 
 
-def _runtime_missing(package: str, cure: str) -> DiagnosticError:
-    return DiagnosticError([Diagnostic("SIE530", f"checking parity needs {package}", hint=cure)])
+def _runtime_missing(package: str, hint: str) -> DiagnosticError:
+    return DiagnosticError([Diagnostic("SIE530", f"checking parity needs {package}", hint=hint)])

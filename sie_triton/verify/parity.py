@@ -185,7 +185,7 @@ def check_parity(
 def tokenizes_differently(name: str, reference: str, where: Where) -> Diagnostic:
     """The repository's tokenizer does not make the token ids of the reference that lies beside it."""
     return Diagnostic(
-        "SIE502",
+        "SIE508",
         f"`{name}` tokenises differently from when it was built and compared with {reference}",
         where,
         "rebuild with `sie-triton build --force`; if that does not help, another version of `tokenizers` reads the "

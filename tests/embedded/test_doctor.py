@@ -36,7 +36,7 @@ def test_a_taken_port_is_a_problem_with_a_cure_and_a_status() -> None:
         result = CliRunner().invoke(app, ["doctor", "--port", str(taken.getsockname()[1])])
     assert result.exit_code == 1
     assert "problem port" in result.output
-    assert "cure:" in result.output
+    assert "hint:" in result.output
 
 
 # A GPU: what `doctor` says is what `serve` does
@@ -75,7 +75,7 @@ def test_the_gpu_that_serve_offers_is_not_denied(
     assert (finding.verdict == "ok") is served_on_cuda()
     if not served_on_cuda():
         assert "the installed `onnxruntime` has no CUDA" in finding.message
-        assert "sie-triton[gpu]" in str(finding.cure)
+        assert "sie-triton[gpu]" in str(finding.hint)
 
 
 def test_without_a_driver_neither_offers_one(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
