@@ -40,7 +40,7 @@ def test_several_at_once_in_any_case_and_each_once() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [("SIE4O4", "`SIE404`"), ("404", "`SIE404`"), ("L40l", "`L401`"), ("nonsense", "docs/diagnostics.md")],
+    [("SIE4O4", "`SIE404`"), ("404", "`SIE404`"), ("L401x", "`L401`"), ("nonsense", "docs/diagnostics.md")],
 )
 def test_an_unknown_code_is_wrong_usage_and_near_ones_are_named(wrong: str, told: str) -> None:
     done = sie_triton("explain", "SIE101", wrong)
