@@ -14,7 +14,7 @@ SLOW_PARALLEL ?= -n 2 --dist loadscope --no-loadscope-reorder
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PACKAGES := sie_triton frontend/sie_frontend sdk/sie_sdk
-SOURCES := $(PACKAGES) tests benchmarks examples
+SOURCES := $(PACKAGES) tests tools benchmarks examples
 
 .PHONY: up install check format lint types contracts unit e2e test clean
 
