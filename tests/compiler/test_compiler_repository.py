@@ -209,7 +209,7 @@ def test_the_staging_directory_of_a_running_build_is_no_leftover(target: Path) -
 DIE = """
 import os, signal, sys
 from pathlib import Path
-from sie_triton import repository
+from sie_triton.repository import publish as repository
 moment, target = sys.argv[1], Path(sys.argv[2])
 if moment != "exchange":
     repository._exchange = lambda left, right: False

@@ -66,14 +66,14 @@ def test_all_of_it_is_fetched_and_the_second_time_nothing(
 def test_only_what_changed_is_fetched_and_the_old_copy_is_never_written(memory: str, tmp_path: Path) -> None:
     folder = fetch_repository(memory, print, tmp_path)
     inodes = {path: (folder / path).stat().st_ino for path in tree_digests(folder)}
-    opened = (folder / GRAPH).open("rb")
-    put(GRAPH, b"other weights")
-    put(f"{tiny.TRITON_NAME}/1/extra.bin", b"extra")
-    digests = {"1/model.onnx": b"other weights", "1/extra.bin": b"extra"}
-    put_manifest(memory, **{name: _sha256(data) for name, data in digests.items()})
-    assert fetch_repository(memory, print, tmp_path) == folder
-    assert (folder / GRAPH).read_bytes() == b"other weights"
-    assert opened.read() == b"weights", "whoever served the old copy still has it"
+    with (folder / GRAPH).open("rb") as opened:
+        put(GRAPH, b"other weights")
+        put(f"{tiny.TRITON_NAME}/1/extra.bin", b"extra")
+        digests = {"1/model.onnx": b"other weights", "1/extra.bin": b"extra"}
+        put_manifest(memory, **{name: _sha256(data) for name, data in digests.items()})
+        assert fetch_repository(memory, print, tmp_path) == folder
+        assert (folder / GRAPH).read_bytes() == b"other weights"
+        assert opened.read() == b"weights", "whoever served the old copy still has it"
     tokenizer = f"{tiny.TRITON_NAME}/1/tokenizer.json"
     assert (folder / tokenizer).stat().st_ino == inodes[tokenizer], "what is the same is not fetched again"
     assert (folder / tiny.TRITON_NAME / "1" / "extra.bin").is_file()
