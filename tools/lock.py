@@ -1,25 +1,24 @@
-"""Writes the exact versions that CI installs: every lock is resolved by pip in a fresh environment of each Python.
+"""Writes the exact versions that CI installs: every lock is resolved anew, for every Python that we support.
 
-    python tools/lock.py            # what is newest within the ranges
+    python tools/lock.py            # the newest within the ranges
     python tools/lock.py --keep     # what is pinned stays; only what is missing is added
 
 `constraints.txt` is for `make install`, the images and the documentation; `constraints-oldest.txt` for `make oldest`,
-with the lowest versions that our own ranges allow; `tests/locks/` for the environments that tests make.
+with the lowest versions that our own ranges allow; `tests/locks/` for the environments that tests make. uv resolves
+them, in an environment of its own that is gone afterwards: pip resolves for the Python alone that runs it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -32,23 +31,21 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-from environments import ENVIRONMENTS, LOCKS, interpreter  # noqa: E402 - it lies beside the tests
+from environments import ENVIRONMENTS, LOCKS  # noqa: E402 - it lies beside the tests
 
-NEWEST, OLDEST = Path("constraints.txt"), Path("constraints-oldest.txt")
+UV = "uv==0.13.9"
+NEWEST, OLDEST = ROOT / "constraints.txt", ROOT / "constraints-oldest.txt"
 PROJECTS = ("pyproject.toml", "frontend/pyproject.toml", "sdk/pyproject.toml")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 # Installed without what its metadata asks for, which only its own Python code needs.
 ALONE = "nvidia-pytriton==0.7.0"
-# What torch's build for CUDA brings, torch itself pins; its build for CPUs has none of it.
-_TORCHS_OWN = re.compile(r"(cuda|nvidia)-.*|triton")
-
-Pins = Mapping[str, str]
-"""Names as their packages spell them -> versions."""
+# Ours, and what torch's build for CUDA brings: torch itself pins that, and its build for CPUs has none of it.
+LEFT_OUT = re.compile(r"sie-triton.*|(cuda|nvidia)-.*|triton")
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """One file: what is resolved together, with which Pythons, and within which limits besides."""
+    """One file: what is resolved together, for which Pythons, and within which limits besides."""
 
     path: Path
     head: str
@@ -59,83 +56,94 @@ class Lock:
 
 
 def locks() -> Iterator[Lock]:
-    """All of them. The first is written before the others are made: some hold packages in its versions."""
+    """All of them. The first must be written before the others are asked for: some have packages in its versions."""
     yield Lock(
         NEWEST,
         "The versions that the Makefile, CI and the images install; the ranges for users are in the pyproject files.",
         PYTHONS,
-        ["./sdk", "./frontend[storage,otel]", ".[export,cpu]", "-r", "requirements-dev.txt", "pip"],
+        ["./sdk", "./frontend[storage,otel]", ".[export,cpu]", *_lines("requirements-dev.txt"), "pip"],
         alone=[ALONE],
     )
     yield Lock(
         OLDEST,
         "What `make oldest` installs: the lowest versions that the pyproject files allow, and what goes with them.",
         PYTHONS[:1],
-        ["./sdk", "./frontend[storage,otel]", ".[cpu]", "onnx", "safetensors", "-r", "requirements-test.txt"],
+        ["./sdk", "./frontend[storage,otel]", ".[cpu]", "onnx", "safetensors", *_lines("requirements-test.txt"), "pip"],
         limits=[f"{name}=={version}" for name, version in floors().items()],
     )
-    newest = {canonicalize_name(r.name): str(r) for r in pinned(NEWEST)}
     for name, wanted in ENVIRONMENTS.items():
-        beside = [newest[canonicalize_name(package)] for package in wanted.beside]
+        beside = {canonicalize_name(package) for package in wanted.beside}
+        limits = [str(pin) for pin in pinned(NEWEST) if canonicalize_name(pin.name) in beside]
         head = f"The versions of the environment `{name}` of the tests."
-        yield Lock(LOCKS / f"{name}.txt", head, wanted.pythons, [*wanted.requirements, *beside])
+        yield Lock(LOCKS / f"{name}.txt", head, wanted.pythons, [*wanted.requirements, *wanted.beside], limits)
 
 
 def floors() -> dict[str, str]:
     """The lowest version that our ranges allow of each package that we ask for, under its canonical name."""
-    found = {}
+    found: dict[str, str] = {}
     for project in PROJECTS:
         table = tomllib.loads((ROOT / project).read_text(encoding="utf-8"))["project"]
         extras = chain.from_iterable(table.get("optional-dependencies", {}).values())
         for requirement in map(Requirement, chain(table["dependencies"], extras)):
-            lowest = [s.version for s in requirement.specifier if s.operator == ">="]
+            name = canonicalize_name(requirement.name)
+            lowest = [specifier.version for specifier in requirement.specifier if specifier.operator == ">="]
             if lowest:
-                found[canonicalize_name(requirement.name)] = max(lowest, key=Version)
+                found[name] = max([*lowest, *([found[name]] if name in found else [])], key=Version)
     return found
 
 
 def pinned(path: Path) -> list[Requirement]:
-    """The lines of a lock; none where there is no such file."""
-    file = ROOT / path
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    """The pins of a lock; none where there is no such file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
-def resolve(python: str, lock: Lock, kept: Iterable[Requirement]) -> Pins:
-    """What pip would install with an interpreter of this version. Raises `SystemExit` if there is none or pip fails."""
-    base = interpreter(python)
-    if base is None:
-        raise SystemExit(f"`{lock.path}` needs Python {python}, which is not here")
+def kept(pins: Iterable[Requirement], pythons: Sequence[str]) -> list[Requirement]:
+    """The pins that belong into a lock: neither ours nor torch's own, and of Linux and one of these Pythons."""
+    return [
+        pin
+        for pin in pins
+        if not LEFT_OUT.fullmatch(canonicalize_name(pin.name))
+        and (pin.marker is None or any(pin.marker.evaluate(_linux(python)) for python in pythons))
+    ]
+
+
+def _linux(python: str) -> dict[str, str]:
+    return {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "os_name": "posix",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+    }
+
+
+def resolve(uv: Path, lock: Lock, limits: Iterable[str]) -> list[Requirement]:
+    """What belongs together, within the limits. Raises `SystemExit` with uv's words if nothing does."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        limits, report = place / "limits.txt", place / "report.json"
-        limits.write_text("\n".join([*lock.limits, *map(str, kept)]) + "\n", encoding="utf-8")
-        _run([base, "-m", "venv", place / "venv"])
-        pip = [place / "venv/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-        _run([*pip, "--upgrade", "pip"])
-        _run([*pip, "--dry-run", "--ignore-installed", "--report", report, "-c", limits, *lock.requirements])
-        installed: list[dict[str, Any]] = json.loads(report.read_text(encoding="utf-8"))["install"]
-    found = {entry["metadata"]["name"]: entry["metadata"]["version"].partition("+")[0] for entry in installed}
-    return {name: version for name, version in found.items() if not _belongs_elsewhere(canonicalize_name(name))}
+        wanted, within, found = (Path(folder) / name for name in ("wanted.in", "within.txt", "found.txt"))
+        # A path in a file of requirements is taken from where the file lies.
+        places = [str(ROOT / entry) if entry.startswith(".") else entry for entry in lock.requirements]
+        wanted.write_text("\n".join(places) + "\n", encoding="utf-8")
+        within.write_text("\n".join([*lock.limits, *limits]) + "\n", encoding="utf-8")
+        command: list[str | Path] = [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--upgrade"]
+        command += ["--universal"] if len(lock.pythons) > 1 else []
+        command += ["--python-version", lock.pythons[0], "--constraint", within, "--output-file", found, wanted]
+        _run(command)
+        lines = [line for line in found.read_text(encoding="utf-8").splitlines() if "==" in line]
+    return kept(map(Requirement, lines), lock.pythons)
 
 
-def _belongs_elsewhere(name: str) -> bool:
-    return name.startswith("sie-triton") or bool(_TORCHS_OWN.fullmatch(name))
-
-
-def merged(pins: Mapping[str, Pins]) -> list[str]:
-    """A line for each package; where Pythons differ in its version, one for each version with their names."""
-    spellings = {canonicalize_name(name): name for found in pins.values() for name in found}
-    lines = []
-    for canonical in sorted(spellings):
-        name, versions = spellings[canonical], dict[str, list[str]]()
-        for python, found in pins.items():
-            if name in found:
-                versions.setdefault(found[name], []).append(python)
-        for version, pythons in versions.items():
-            which = " or ".join(f'python_version == "{python}"' for python in pythons)
-            lines.append(f"{name}=={version}" + (f" ; {which}" if len(versions) > 1 else ""))
-    return lines
+def _lines(name: str) -> Iterator[str]:
+    """The requirements of a file, those of the files that it names too."""
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+        if line.startswith("-r "):
+            yield from _lines(line.removeprefix("-r "))
+        elif line and not line.startswith("#"):
+            yield line
 
 
 def _run(command: Sequence[str | Path]) -> None:
@@ -150,15 +158,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="FILE", help="locks to write; default: all")
     parser.add_argument("--keep", action="store_true", help="leave what is pinned as it is, add what is missing")
     options = parser.parse_args(arguments)
-    for lock in locks():
-        if options.names and lock.path.name not in {Path(name).name for name in options.names}:
-            continue
-        kept = pinned(lock.path) if options.keep else []
-        pins = {python: resolve(python, lock, kept) for python in lock.pythons}
-        lines = sorted([*merged(pins), *lock.alone], key=lambda line: canonicalize_name(Requirement(line).name))
-        head = f"# {lock.head}\n# Written by `make lock`.\n"
-        (ROOT / lock.path).write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
-        print(f"{lock.path.name}: {len(lines)} versions")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        _run([sys.executable, "-m", "venv", place])
+        _run([place / "bin/python", "-m", "pip", "install", "--quiet", UV])
+        for lock in locks():
+            if options.names and lock.path.name not in {Path(name).name for name in options.names}:
+                continue
+            limits = [str(pin) for pin in pinned(lock.path)] if options.keep else []
+            pins = [*resolve(place / "bin/uv", lock, limits), *map(Requirement, lock.alone)]
+            lines = [str(pin).replace("; ", " ; ") for pin in sorted(pins, key=lambda p: canonicalize_name(p.name))]
+            head = f"# {lock.head}\n# Written by `make lock`.\n"
+            lock.path.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+            print(f"{lock.path.name}: {len(lines)} versions")
 
 
 if __name__ == "__main__":
