@@ -24,8 +24,8 @@ SOURCES := $(PACKAGES) tests tools benchmarks examples
 QUICK := "not e2e and not export and not official"
 # What needs neither torch nor transformers, whose lowest versions are gigabytes of their own.
 LIGHT_TESTS := tests/bundle tests/checkpoint tests/deploy tests/frontend tests/frontend_wire tests/lint tests/project \
-	tests/sdk $(addprefix tests/compiler/test_compiler_,config.py effects.py explain.py facts.py known_keys.py \
-	manifest.py plan.py) --ignore tests/lint/test_judged_torchscript.py
+	tests/sdk $(addprefix tests/compiler/test_compiler_,effects.py explain.py facts.py known_keys.py plan.py) \
+	--ignore tests/lint/test_judged_torchscript.py
 
 .PHONY: up install check format lint types contracts pages unit e2e test coverage oldest lock version dist clean
 
@@ -83,6 +83,7 @@ $(OLDEST_INSTALLED): $(PROJECTS) constraints-oldest.txt requirements-test.txt
 	@test -n "$(OLDEST_PYTHON)" || { echo "Python 3.10 is needed; name it by OLDEST_PYTHON" >&2; exit 1; }
 	$(OLDEST_PYTHON) -m venv .venv-oldest
 	$(OLDEST_BIN)/python -m pip install --quiet --upgrade -c constraints-oldest.txt pip
+	$(OLDEST_BIN)/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
 	$(OLDEST_BIN)/python -m pip install --quiet -c constraints-oldest.txt -e sdk -e 'frontend[storage,otel]' -e '.[cpu]' \
 		onnx safetensors -r requirements-test.txt
 	touch $@

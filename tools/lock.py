@@ -70,6 +70,7 @@ def locks() -> Iterator[Lock]:
         PYTHONS[:1],
         ["./sdk", "./frontend[storage,otel]", ".[cpu]", "onnx", "safetensors", *_lines("requirements-test.txt"), "pip"],
         limits=[f"{name}=={version}" for name, version in floors().items()],
+        alone=[ALONE],
     )
     for name, wanted in ENVIRONMENTS.items():
         beside = {canonicalize_name(package) for package in wanted.beside}

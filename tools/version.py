@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
@@ -44,8 +45,13 @@ def write(root: Path, version: str) -> None:
     for name, forms in PLACES.items():
         text = (root / name).read_text(encoding="utf-8")
         for form in forms:
-            text = _pattern(form).sub(lambda _, form=form: form.format(version), text)
+            # A function: a replacement text would be read for signs of its own.
+            text = _pattern(form).sub(partial(_said, form.format(version)), text)
         (root / name).write_text(text, encoding="utf-8")
+
+
+def _said(text: str, _: re.Match[str]) -> str:
+    return text
 
 
 def _pattern(form: str) -> re.Pattern[str]:

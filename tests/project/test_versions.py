@@ -81,7 +81,7 @@ def test_a_wheel_out_of_an_sdist_has_the_version_and_is_typed(folder: str, tmp_p
     ignored = shutil.ignore_patterns(".*", "tests", "dist", "build")
     shutil.copytree(ROOT / folder, source, ignore=ignored)
     # Without a choice of one, `build` makes the sdist, and the wheel out of that.
-    command = [sys.executable, "-m", "build", "--outdir", tmp_path / "dist", source]
+    command: list[str | Path] = [sys.executable, "-m", "build", "--outdir", tmp_path / "dist", source]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     [wheel] = (tmp_path / "dist").glob("*.whl")

@@ -118,6 +118,11 @@ def test_a_client_with_connections_of_the_callers_does_not_travel(server: StubSe
 # A loop that ends without `close` leaves its connections to the collector, which asyncio tells of.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_one_async_client_in_several_event_loops(server: StubServer) -> None:
+    use_in_several_event_loops(server)
+    gc.collect()
+
+
+def use_in_several_event_loops(server: StubServer) -> None:
     client = pickle.loads(pickle.dumps(SIEAsyncClient(server.url, max_concurrency=2)))
 
     async def several(name: str) -> list[list[float]]:
@@ -129,7 +134,6 @@ def test_one_async_client_in_several_event_loops(server: StubServer) -> None:
     asyncio.run(client.close())
     with pytest.raises(RuntimeError, match="has been closed"):
         asyncio.run(several("d"))
-    gc.collect()
 
 
 def test_max_concurrency_limits_what_is_on_its_way() -> None:
