@@ -11,12 +11,23 @@ WEIGHTS ?=
 QUICK_PARALLEL ?= -n 2 --dist loadfile
 SLOW_PARALLEL ?= -n 2 --dist loadscope --no-loadscope-reorder
 
+# The lowest Python that the pyproject files allow: `make oldest` tests it with the lowest versions that they allow.
+OLDEST_PYTHON ?= $(shell cd tests && $(PYTHON) -c 'from environments import interpreter; print(interpreter("3.10") or "")')
+
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+OLDEST_BIN := .venv-oldest/bin
+OLDEST_INSTALLED := .venv-oldest/.installed
+PROJECTS := pyproject.toml frontend/pyproject.toml sdk/pyproject.toml
 PACKAGES := sie_triton frontend/sie_frontend sdk/sie_sdk
-SOURCES := $(PACKAGES) tests benchmarks examples
+SOURCES := $(PACKAGES) tests tools benchmarks examples
+QUICK := "not e2e and not export and not official"
+# What needs neither torch nor transformers, whose lowest versions are gigabytes of their own.
+LIGHT_TESTS := tests/bundle tests/checkpoint tests/deploy tests/frontend tests/frontend_wire tests/lint tests/project \
+	tests/sdk $(addprefix tests/compiler/test_compiler_,effects.py explain.py facts.py known_keys.py plan.py) \
+	--ignore tests/lint/test_judged_torchscript.py
 
-.PHONY: up install check format lint types contracts unit e2e test clean
+.PHONY: up install check format lint types contracts pages unit e2e test coverage oldest lock version dist clean
 
 up: $(INSTALLED)
 	@$(BIN)/sie-triton up -m $(MODEL) --repository $(REPOSITORY) --port $(PORT) $(if $(WEIGHTS),--weights $(WEIGHTS))
@@ -24,10 +35,10 @@ up: $(INSTALLED)
 install: $(INSTALLED)
 
 # nvidia-pytriton asks for numpy<2, which only its own Python API needs: we use the tritonserver that it carries.
-$(INSTALLED): pyproject.toml frontend/pyproject.toml sdk/pyproject.toml constraints.txt requirements-dev.txt
+$(INSTALLED): $(PROJECTS) constraints.txt requirements-dev.txt requirements-test.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
 	$(BIN)/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e sdk -e frontend -e '.[export,cpu]' -r requirements-dev.txt
@@ -48,13 +59,46 @@ types: $(INSTALLED)
 contracts: $(INSTALLED)
 	$(BIN)/lint-imports
 
+pages: $(INSTALLED)
+	$(BIN)/python -m sie_triton.pages --check
+	$(BIN)/python -m sie_triton.lint.docs --check
+
 unit: $(INSTALLED)
-	$(BIN)/pytest -q $(QUICK_PARALLEL) -m "not e2e and not export and not official"
+	$(BIN)/pytest -q $(QUICK_PARALLEL) -m $(QUICK)
+
+# A report, and no gate: what no test reaches is worth a look, and a number is not worth a test.
+coverage: $(INSTALLED)
+	$(BIN)/pytest -q $(QUICK_PARALLEL) -m $(QUICK) --cov --cov-report=term:skip-covered --cov-report=html:.cache/coverage
 
 e2e: $(INSTALLED)
 	$(BIN)/pytest -q $(SLOW_PARALLEL) -m "e2e or export or official"
 
 test: check e2e
 
+# What an old package warns of, a newer one has mended.
+oldest: $(OLDEST_INSTALLED)
+	$(OLDEST_BIN)/python -m pytest -q $(QUICK_PARALLEL) -m $(QUICK) -W default $(LIGHT_TESTS)
+
+$(OLDEST_INSTALLED): $(PROJECTS) constraints-oldest.txt requirements-test.txt
+	@test -n "$(OLDEST_PYTHON)" || { echo "Python 3.10 is needed; name it by OLDEST_PYTHON" >&2; exit 1; }
+	$(OLDEST_PYTHON) -m venv .venv-oldest
+	$(OLDEST_BIN)/python -m pip install --quiet --upgrade -c constraints-oldest.txt pip
+	$(OLDEST_BIN)/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
+	$(OLDEST_BIN)/python -m pip install --quiet -c constraints-oldest.txt -e sdk -e 'frontend[storage,otel]' -e '.[cpu]' \
+		onnx safetensors -r requirements-test.txt
+	touch $@
+
+# `make lock LOCK=--keep` leaves what is pinned and adds what is missing.
+lock: $(INSTALLED)
+	$(BIN)/python tools/lock.py $(LOCK)
+
+# `make version` says it, `make version VERSION=0.2.0` sets it.
+version: $(INSTALLED)
+	@$(BIN)/python tools/version.py $(VERSION)
+
+dist: $(INSTALLED)
+	rm -rf dist
+	for folder in frontend sdk .; do $(BIN)/python -m build --outdir dist $$folder || exit 1; done
+
 clean:
-	rm -rf .venv .cache model_repository .model_repository.*
+	rm -rf .venv .venv-oldest dist .cache model_repository .model_repository.*

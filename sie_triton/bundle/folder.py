@@ -28,7 +28,7 @@ def load_bundles(folder: Path) -> tuple[dict[str, Bundle], list[Diagnostic]]:
         there = "is not a folder" if folder.exists() else "does not exist"
         missing = "holds no `*.yaml`" if folder.is_dir() else there
         hint = "`--bundles` wants a folder with one `*.yaml` per model"
-        return {}, [Diagnostic("SIE101", f"the bundle folder {missing}", Where(folder), hint)]
+        return {}, [Diagnostic("SIE112", f"the bundle folder {missing}", Where(folder), hint)]
     bundles: dict[str, Bundle] = {}
     diagnostics: list[Diagnostic] = []
     for path in paths:

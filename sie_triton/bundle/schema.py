@@ -155,7 +155,7 @@ class _Schema:
         if style is None:
             if "hf_id" not in given and "weights_path" not in given:
                 self.report.add(
-                    "SIE108",
+                    "SIE106",
                     "the bundle names no weights",
                     self.top.at,
                     "set `hf_id`, `weights_path` or `package_backed: true`",
@@ -256,7 +256,7 @@ class _Schema:
         if node is None:
             return {}
         if not node.entries:
-            self._wrong(self.top, "profiles", "SIE109", "`profiles` is empty", "a bundle needs at least one profile")
+            self._wrong(self.top, "profiles", "SIE107", "`profiles` is empty", "a bundle needs at least one profile")
         names = Section(self.report, "profiles", node, tuple(node.entries))
         sections = {name: names.section(name, PROFILE_KEYS, nullable=False) for name in node.entries}
         profiles = {name: self._profile(name, s, generates) for name, s in sections.items() if s is not None}
@@ -277,7 +277,7 @@ class _Schema:
         for key in () if generates else _GENERATION_ONLY:
             if section.entry(key) is not None and not section.is_null(key):
                 message = f"`{section.path(key)}` needs a model that declares `tasks.generate`"
-                self._wrong(section, key, "SIE109", message, f"remove `{key}`")
+                self._wrong(section, key, "SIE113", message, f"remove `{key}`")
         options = section.section("adapter_options", ("loadtime", "runtime"), nullable=False)
         loadtime = options.options("loadtime") if options else {}
         if options:
@@ -340,7 +340,7 @@ class _Schema:
                 if section.entry(key) is None or section.is_null(key):
                     message = f"profile `{spec.name}` has no `{key}`"
                     hint = "set it, or name the profile to take it from in `extends`"
-                    self._wrong(section, key, "SIE109", message, hint)
+                    self._wrong(section, key, "SIE106", message, hint)
             return
         if spec.extends is None:
             return

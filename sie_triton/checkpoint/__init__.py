@@ -2,7 +2,7 @@
 
 `resolve_checkpoint` answers with a `Checkpoint`, a folder that is known to be whole: configuration, safetensors
 weights, tokenizer, sentence-transformers modules and whatever else the recipe named. Whatever is wrong becomes a
-`Diagnostic` (SIE301 to SIE325). Files are fetched by `huggingface_hub` into its own cache, so other tools share them
+`Diagnostic` (`SIE3xx`). Files are fetched by `huggingface_hub` into its own cache, so other tools share them
 and its variables (`HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`, the timeouts) mean what they always mean.
 
 Two promises shape the code. A folder that was cut short is never taken for a whole one: small files are fetched first

@@ -1,4 +1,4 @@
-"""What went wrong at the hub: the cause and the cure behind what the client library raised."""
+"""What went wrong at the hub: the cause and the hint behind what the client library raised."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOM_HINT = "free some space, or set HF_HOME to a larger disk"
 
 
 def explain(error: Exception, request: Request) -> HubFailure | None:
-    """The cause and cure behind what the library raised; None for what is nobody's fault but ours.
+    """The cause and hint behind what the library raised; None for what is nobody's fault but ours.
 
     The library changed its HTTP client twice; the kinds of its errors kept their names, so names decide.
     """

@@ -149,7 +149,7 @@ def _extra_gap(extra: str, held: set[str], place: str, where: Where | None) -> D
     if extra in held:
         return _pickled(place, [extra], where)
     message = f"{place} has no `{extra}`, which this adapter cannot do without"
-    return Diagnostic("SIE307", message, where, "pick the checkpoint that the adapter was written for")
+    return Diagnostic("SIE309", message, where, "pick the checkpoint that the adapter was written for")
 
 
 def _weight_gaps(held: set[str], place: str, where: Where | None, parts: Parts) -> list[Diagnostic]:
@@ -176,7 +176,7 @@ def _weight_gaps(held: set[str], place: str, where: Where | None, parts: Parts) 
 
 
 def _no_shards(place: str, where: Where | None, home: str) -> Diagnostic:
-    return Diagnostic("SIE304", f"{place} has none of the weight files that `{home}{INDEX}` names", where, _AGAIN)
+    return Diagnostic("SIE307", f"{place} has none of the weight files that `{home}{INDEX}` names", where, _AGAIN)
 
 
 def _has_tokenizer(held: set[str], home: str) -> bool:

@@ -142,7 +142,8 @@ def _split(name: str, entry: Mapping[str, Any], count: int) -> list[Mapping[str,
     if count == 1:
         return [entry]
     if rows % count or (end - begin) % count:
-        raise DiagnosticError([Diagnostic("SIE407", f"`{name}` has {rows} rows, which are not {count} equal parts")])
+        message = f"`{name}` has {rows} rows, which are not {count} equal parts"
+        raise DiagnosticError([Diagnostic("SIE338", message, hint="fetch the checkpoint again")])
     size = (end - begin) // count
     return [
         {**entry, "shape": [rows // count, *rest], "data_offsets": [begin + part * size, begin + (part + 1) * size]}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sie_triton.cli import build, catalog, deploy, doctor, lint, serve, tune
+from sie_triton.cli import build, catalog, deploy, doctor, explain, lint, serve, tune
 from sie_triton.cli.app import app, main
 from sie_triton.cli.targets import shipped_bundles
 
@@ -26,6 +26,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     lint.lint,
     deploy.deploy,
     doctor.doctor,
+    explain.explain,
 )
 for _command in COMMANDS:
     app.command()(_command)

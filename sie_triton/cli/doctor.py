@@ -19,7 +19,7 @@ def doctor(
     checks = list(examine(port))
     for check in checks:
         out.print(f"{check.verdict:8}{check.subject}: {check.message}", markup=False)
-        if check.cure:
-            out.print(f"        cure: {check.cure}", markup=False)
+        if check.hint:
+            out.print(f"        hint: {check.hint}", markup=False)
     if any(check.verdict == "problem" for check in checks):
         raise typer.Exit(ExitCode.FAILED)

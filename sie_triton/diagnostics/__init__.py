@@ -30,7 +30,7 @@ class Diagnostic:
 
     `code` is stable and has a row in `diagnostics.codes`: `SIE1xx` bundle, `SIE2xx` catalogue and plan, `SIE3xx`
     weights, `SIE4xx` export, `SIE5xx` verification, `SIE6xx` repository, `SIE7xx` serving, `SIE8xx` deployment.
-    `message` names the cause without a final full stop; `hint` names the cure.
+    `message` names the cause without a final full stop; `hint` says what mends it.
     """
 
     code: str

@@ -1,7 +1,8 @@
-"""The table of every diagnostic code: what it means, its usual cause, its cure. `docs/diagnostics.md` is made from it.
+"""The table of every diagnostic code: what it means, its usual cause, what mends it.
 
-The table is `codes.txt`, a line for each code, so that branches that add codes merge. A code that the source
-uses and the table lacks fails a test, and so does a row that nothing uses.
+`docs/diagnostics.md` is made from it, and `sie-triton explain` prints its rows. The table is `codes.txt`, a line for
+each code, so that branches that add codes merge. A code that the source uses and the table lacks fails a test, and so
+does a row that nothing uses. A number that is no longer used is never given another meaning.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _USAGE = ("SIE1", "SIE2", "SIE712", "SIE801")
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One row. `cure` is the general one; a diagnostic's own hint is more exact."""
+    """One row. `hint` is the general one; a diagnostic's own is more exact."""
 
     code: str
     meaning: str
     cause: str
-    cure: str
+    hint: str
 
     @property
     def area(self) -> str:

@@ -14,7 +14,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError
 
 DISTRIBUTION = "nvidia-pytriton"
 # The wheel's metadata asks for numpy<2 and six packages that only its own Python code needs.
-CURE = "pip install --no-deps nvidia-pytriton==0.7.0"
+INSTALL_HINT = "pip install --no-deps nvidia-pytriton==0.7.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,15 @@ def find_installation() -> Installation:
     try:
         distribution = metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:
-        _fail("SIE701", f"`{DISTRIBUTION}`, which carries tritonserver, is not installed", CURE)
+        _fail("SIE701", f"`{DISTRIBUTION}`, which carries tritonserver, is not installed", INSTALL_HINT)
     root = Path(str(distribution.locate_file("pytriton/tritonserver")))
     libraries = Path(str(distribution.locate_file("nvidia_pytriton.libs")))
     binary, backend = root / "bin" / "tritonserver", root / "backends" / "python"
     for part in (binary, backend / "libtriton_python.so", libraries):
         if not part.exists():
-            _fail("SIE701", f"`{DISTRIBUTION}` {distribution.version} lacks `{part}`", f"{CURE} --force-reinstall")
+            _fail(
+                "SIE701", f"`{DISTRIBUTION}` {distribution.version} lacks `{part}`", f"{INSTALL_HINT} --force-reinstall"
+            )
     minor = ".".join(platform.python_version_tuple()[:2])
     stub = root / "python_backend_stubs" / minor / "triton_python_backend_stub"
     if not stub.is_file():

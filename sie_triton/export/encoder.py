@@ -110,10 +110,10 @@ def _wrong_sizes(
         message = f"the head `{name}` has {rows}, and the configuration says {labels} labels"
         names = {str(number): f"LABEL_{number}" for number in range(stored[0])}
         hint = f'without `id2label` transformers takes 2: write `"id2label": {json.dumps(names)}`'
-        return Diagnostic("SIE403", message, where, hint)
+        return Diagnostic("SIE338", message, where, hint)
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     message = f"`{name}` is {list(stored)} in the weights and {list(configured)} by the configuration{more}"
-    return Diagnostic("SIE403", message, where, "use the `config.json` that belongs to these weights")
+    return Diagnostic("SIE338", message, where, "use the `config.json` that belongs to these weights")
 
 
 def body(model: PreTrainedModel) -> nn.Module:

@@ -36,7 +36,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def unreadable(path: Path, why: str) -> DiagnosticError:
     """A file of the checkpoint that is damaged, or not what its name promises."""
     return DiagnosticError(
-        [Diagnostic("SIE330", f"cannot read `{path.name}`: {why}", Where(path), "fetch the checkpoint again")]
+        [Diagnostic("SIE308", f"cannot read `{path.name}`: {why}", Where(path), "fetch the checkpoint again")]
     )
 
 
@@ -58,7 +58,7 @@ def weight_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
                 found = {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise DiagnosticError(
-                    [Diagnostic("SIE330", f"`{path.name}` is not a safetensors file: {error}", Where(path))]
+                    [Diagnostic("SIE308", f"`{path.name}` is not a safetensors file: {error}", Where(path))]
                 ) from None
         shapes.update(found)
     return shapes

@@ -287,10 +287,10 @@ def check_keys(document: Mapping[str, Any], keys: Mapping[str, Key], path: Path,
         key = keys.get(name)
         if key is None:
             text = f"`{file}` has the key `{name}`, which is not known here and might change the vectors"
-            cure = "take it out of a copy of the checkpoint if it has no effect, or report it"
-            problems.append(Diagnostic("SIE334", text, Where(path), cure))
+            hint = "take it out of a copy of the checkpoint if it has no effect, or report it"
+            problems.append(Diagnostic("SIE334", text, Where(path), hint))
         elif key.outcome == "refused" and value not in NOTHING:
             text = f"`{file}` sets `{name}`: {key.why}, which is not compiled"
-            cure = "use a checkpoint without it; without effect, take it out of a copy"
-            problems.append(Diagnostic("SIE334", text, Where(path), cure))
+            hint = "use a checkpoint without it; without effect, take it out of a copy"
+            problems.append(Diagnostic("SIE337", text, Where(path), hint))
     return problems

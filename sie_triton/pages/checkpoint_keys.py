@@ -14,7 +14,7 @@ Generated from the code by `python -m sie_triton.pages`; do not edit.
 
 A build reads the files by which sentence-transformers and transformers describe a checkpoint. Each key is *honoured*
 (compiled or served), *harmless* (it cannot change a vector or a score), or *refused* where its value says something:
-the build ends with the key, its file and the cure. A key, a module or a value that is not on this page is refused as
+the build ends with the key, its file and a hint. A key, a module or a value that is not on this page is refused as
 well.
 
 Which files an adapter follows is SIE's contract. `SentenceTransformerDenseAdapter`, `SentenceTransformerSparseAdapter`

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from types import NoneType
-from typing import get_args, get_type_hints
+from typing import get_args
 
 from typer.models import ArgumentInfo, OptionInfo
 
@@ -48,9 +48,9 @@ def commands() -> Mapping[str, Callable[..., None]]:
 
 def parameters(command: Callable[..., None]) -> Iterator[Parameter]:
     """The parameters of a command, in its order."""
-    hints = get_type_hints(command, include_extras=True)
-    for name, parameter in inspect.signature(command).parameters.items():
-        annotation, info = get_args(hints[name])
+    # Not `get_type_hints`: before Python 3.11 it makes what is optional of what has None as its default.
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        annotation, info = get_args(parameter.annotation)
         assert isinstance(info, OptionInfo | ArgumentInfo)
         kinds = [kind for kind in get_args(annotation) if kind is not NoneType] or [annotation]
         yield Parameter(

@@ -40,13 +40,11 @@ def stored_manifest(url: str) -> Manifest:
         raise _failed(str(error)) from None
 
 
-_CACHE = "free some space, or name another cache folder with `XDG_CACHE_HOME`"
-
-
 def fetch_repository(url: str, announce: Announce, cache: Path | None = None) -> Path:
     """The folder with the whole repository of `url`, fetched as far as the cache does not hold it already.
 
-    Waits while another process fetches it. Raises `DiagnosticError` with `SIE611`.
+    Waits while another process fetches it. Raises `DiagnosticError`: `SIE611` if it cannot be fetched, `SIE613` if the
+    cache does not take it.
     """
     url = url.rstrip("/")
     try:
@@ -62,9 +60,7 @@ def fetch_repository(url: str, announce: Announce, cache: Path | None = None) ->
             except DiagnosticError as error:
                 codes = {diagnostic.code for diagnostic in error.diagnostics}
                 if codes == {"SIE612"}:
-                    raise _failed(
-                        f"`{url}` cannot be copied to the cache: {error.diagnostics[0].message}", _CACHE
-                    ) from None
+                    raise _not_kept(url, error.diagnostics[0].message) from None
                 if codes != {"SIE602"}:
                     raise
                 if not waited:
@@ -75,7 +71,7 @@ def fetch_repository(url: str, announce: Announce, cache: Path | None = None) ->
         raise _failed(str(error)) from None
     except (OSError, RuntimeError) as error:
         # RuntimeError: the user has no home folder.
-        raise _failed(f"`{url}` cannot be copied to the cache: {error}", _CACHE) from None
+        raise _not_kept(url, str(error)) from None
     return target
 
 
@@ -140,5 +136,10 @@ def _folder_name(url: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9.]+', '-', url)[:80].strip('-.')}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
-def _failed(message: str, hint: str | None = None) -> DiagnosticError:
-    return DiagnosticError([Diagnostic("SIE611", message, hint=hint)])
+def _failed(message: str) -> DiagnosticError:
+    return DiagnosticError([Diagnostic("SIE611", message)])
+
+
+def _not_kept(url: str, why: str) -> DiagnosticError:
+    hint = "free some space, or name another cache folder with `XDG_CACHE_HOME`"
+    return DiagnosticError([Diagnostic("SIE613", f"`{url}` cannot be copied to the cache: {why}", hint=hint)])

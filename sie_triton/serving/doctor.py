@@ -26,12 +26,12 @@ SHARED_MEMORY_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report. A problem has a `cure`, a note may have one."""
+    """One line of the report. A problem has a `hint`, a note may have one."""
 
     verdict: Verdict
     subject: str
     message: str
-    cure: str | None = None
+    hint: str | None = None
 
 
 def examine(port: int = 8080) -> Iterator[Check]:

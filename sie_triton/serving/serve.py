@@ -45,7 +45,7 @@ PATIENCE_S = 10.0
 LOG_NAME = "tritonserver.log"
 RUNTIMES = {"onnx": ("onnxruntime", "cpu"), "torchscript": ("torch", "export")}
 """Format -> the package that computes it in the embedded server, and the extra that has it."""
-_PORT_CURES = {
+_PORT_HINTS = {
     errno.EADDRINUSE: "stop the process that holds it, or choose another with `--port`",
     errno.EACCES: "ports below 1024 need rights that this user has not: choose another with `--port`",
 }
@@ -94,7 +94,7 @@ def check_prerequisites(host: str, port: int, *, embedded: bool = True) -> None:
                     Diagnostic(
                         "SIE705",
                         f"the frontend cannot listen on {host}:{port}: {_cause(error, port)}",
-                        hint=_PORT_CURES.get(error.errno or 0, "choose another address with `--host`"),
+                        hint=_PORT_HINTS.get(error.errno or 0, "choose another address with `--host`"),
                     )
                 ]
             ) from None
@@ -234,10 +234,10 @@ def choose_machine(manifest: Manifest, device: str, repository: str | Path, trit
 def check_runtimes(formats: Collection[str]) -> None:
     """Raise `DiagnosticError` (`SIE714`) if the package is missing with which the embedded server computes a format."""
     for graph_format in formats:
-        package, cure = RUNTIMES[graph_format]
+        package, extra = RUNTIMES[graph_format]
         if importlib.util.find_spec(package) is None:
             message = f"the embedded server computes {graph_format} graphs with {package}, which is not installed"
-            raise DiagnosticError([Diagnostic("SIE714", message, hint=f"`pip install 'sie-triton[{cure}]'`")])
+            raise DiagnosticError([Diagnostic("SIE714", message, hint=f"`pip install 'sie-triton[{extra}]'`")])
 
 
 def check_embedded_device(device: str, formats: Collection[str]) -> None:

@@ -135,5 +135,5 @@ def open_torchscript(config: Any, path: Path, _: int | None, __: TimedServer) ->
 RUNTIMES: Mapping[Format, Runtime] = {"onnx": open_onnx, "torchscript": open_torchscript}
 
 
-def _runtime_missing(package: str, cure: str) -> DiagnosticError:
-    return DiagnosticError([Diagnostic("SIE530", f"checking parity needs {package}", hint=cure)])
+def _runtime_missing(package: str, hint: str) -> DiagnosticError:
+    return DiagnosticError([Diagnostic("SIE530", f"checking parity needs {package}", hint=hint)])

@@ -187,7 +187,7 @@ def check_parity(
 def reads_differently(name: str, reference: str, where: Where) -> Diagnostic:
     """The repository does not make the rows of the reference that lies in it."""
     return Diagnostic(
-        "SIE502",
+        "SIE508",
         f"`{name}` tokenises differently from when it was built and compared with {reference}",
         where,
         "rebuild with `sie-triton build --force`; if that does not help, another version of `tokenizers` reads the "

@@ -64,7 +64,7 @@ def test_good_bundles_are_returned_beside_the_mistakes_of_the_others(tmp_path: P
 def test_a_folder_without_bundles_is_a_mistake(name: str, message: str, tmp_path: Path) -> None:
     bundles, [diagnostic] = load_bundles(tmp_path / name)
     assert bundles == {}
-    assert (diagnostic.code, diagnostic.message) == ("SIE101", f"the bundle folder {message}")
+    assert (diagnostic.code, diagnostic.message) == ("SIE112", f"the bundle folder {message}")
 
 
 def test_a_bundle_whose_own_id_reads_like_a_variant_wins(tmp_path: Path) -> None:

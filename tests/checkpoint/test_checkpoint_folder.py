@@ -68,7 +68,7 @@ def test_nothing_names_weights() -> None:
 def test_everything_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(DiagnosticError) as error:
         resolve(tmp_path, extra_files=("sparse_linear.pt",))
-    assert codes(error) == ["SIE303", "SIE304", "SIE306", "SIE307"]
+    assert codes(error) == ["SIE303", "SIE304", "SIE306", "SIE309"]
     assert all(name in str(error.value) for name in ("config.json", "safetensors", "tokenizer.json", "sparse_linear"))
 
 

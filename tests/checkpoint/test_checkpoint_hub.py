@@ -151,7 +151,7 @@ def test_remote_code_and_extra_files_are_fetched_only_when_asked_for(hub: FakeHu
     plain = elsewhere.resolve("me/heads")
     assert tuple(plain.found["files"]) == WANTED
     refused = elsewhere.resolve("me/heads", extra_files=["no_such_head.pt", "pytorch_model.bin"])
-    assert refused.codes == ["SIE307", "SIE305"]
+    assert refused.codes == ["SIE309", "SIE305"]
     assert "no_such_head.pt" in refused.text and "unpickl" in refused.text
     all_of_it = elsewhere.resolve("me/heads", trust_remote_code=True, extra_files=extra)
     wanted = {*WANTED, "modeling_own.py", "sparse_linear.pt", "colbert_linear.safetensors"}

@@ -20,7 +20,7 @@ from compiler.test_compiler_verify import change_weights, noise
 from sie_triton.repository.publish import tree_digests
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-COMMANDS = ("plan", "build", "verify", "serve", "up")
+COMMANDS = ("plan", "build", "verify", "serve", "up", "explain")
 ESCAPE = "\x1b["
 WITHOUT_HEAVY_IMPORTS = """
 import sys

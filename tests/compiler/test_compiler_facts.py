@@ -333,5 +333,5 @@ def test_broken_json_is_told_by_name(tmp_path: Path) -> None:
     with pytest.raises(DiagnosticError) as caught:
         read_facts(write_folder(tmp_path, {"config.json": "{not json"}))
     message = str(caught.value)
-    assert "SIE330: cannot read `config.json`" in message
+    assert "SIE308: cannot read `config.json`" in message
     assert str(tmp_path / "config.json") in message

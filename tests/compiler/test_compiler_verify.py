@@ -283,7 +283,7 @@ def test_a_tokenizer_that_differs_is_noticed(repository: Path) -> None:
     done = sie_triton("verify", "-r", repository)
     assert done.code == 1
     assert (
-        "SIE502: `acme__tiny` tokenises differently from when it was built and compared with sentence-tr" in done.stderr
+        "SIE508: `acme__tiny` tokenises differently from when it was built and compared with sentence-tr" in done.stderr
     )
     assert "SIE501" not in done.stderr
 

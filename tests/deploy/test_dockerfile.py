@@ -11,7 +11,7 @@ import pytest
 
 from deploy.conftest import ROOT
 from deploy.dockerfile import DOCKERFILE, chain, environment, last, read_stages
-from sie_triton.embedded.installation import CURE
+from sie_triton.embedded.installation import INSTALL_HINT
 
 STAGES = read_stages()
 IMAGES = ("frontend", "server", "builder")
@@ -58,7 +58,7 @@ def test_every_dependency_is_locked() -> None:
 
 def test_tritonserver_is_the_one_that_the_code_asks_for() -> None:
     commands = " ".join(run.command for run in STAGES["server-dependencies"].all("RUN"))
-    pinned = CURE.rpartition(" ")[2]
+    pinned = INSTALL_HINT.rpartition(" ")[2]
     assert f"--no-deps {pinned} " in commands
 
 

@@ -24,7 +24,7 @@ _PLACEHOLDER = re.compile(r"[A-Z]{4,}")
 
 def named() -> list[tuple[str, str]]:
     """Every path that a page names, with the folder that its line is about."""
-    found = set()
+    found: set[tuple[str, str]] = set()
     for line in [*PAGE.splitlines(), *CONTRIBUTING.splitlines()]:
         in_line = [path for path in _PATH.findall(line) if path not in _NOT_HERE and not _PLACEHOLDER.search(path)]
         found.update((path, in_line[0]) for path in in_line)

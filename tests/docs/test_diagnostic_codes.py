@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import sie_triton.diagnostics
 from sie_triton.diagnostics.codes import AREAS, TABLE, known_codes
 from sie_triton.pages import diagnostic_codes
 from sie_triton.pages.__main__ import FOLDER
@@ -43,6 +42,29 @@ def test_every_code_of_the_source_is_in_the_table() -> None:
     assert not missing, f"add a line for each to {TABLE.relative_to(ROOT)}, then run `python -m sie_triton.pages`"
 
 
+def test_no_code_is_put_together_out_of_the_sight_of_these_tests() -> None:
+    parts = [place for path in _raising() for place in _parts_of_codes(path)]
+    assert not parts, "write each code as a string of its own"
+
+
+def _raising() -> list[Path]:
+    found = [path for package in PACKAGES for path in sorted(package.rglob("*.py"))]
+    return [path for path in found if path != NOT_RAISED_IN and path.parent.name != "pages"]
+
+
+def _parts_of_codes(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr | ast.BinOp):
+            for part in ast.walk(node):
+                if isinstance(part, ast.Constant) and re.search(r"\bSIE\d{0,2}$", str(part.value)):
+                    yield f"{path.relative_to(ROOT)}:{part.lineno}"
+
+
+def test_no_two_codes_mean_the_same() -> None:
+    meanings = [row.meaning for row in known_codes().values()]
+    assert len(set(meanings)) == len(meanings)
+
+
 def test_every_row_of_the_table_is_used() -> None:
     assert known_codes().keys() - used_codes().keys() == set()
 
@@ -59,7 +81,7 @@ def test_the_table_has_one_whole_line_for_each_code_in_order() -> None:
     for row in known_codes().values():
         assert re.fullmatch(r"SIE\d{3}", row.code)
         assert row.code[3] in AREAS
-        for text in (row.meaning, row.cause, row.cure):
+        for text in (row.meaning, row.cause, row.hint):
             assert len(text) > 8, row.code
             assert text == text.strip()
             assert not text.endswith("."), row.code
@@ -69,7 +91,7 @@ def test_the_page_has_every_code_with_all_that_the_table_says() -> None:
     page = diagnostic_codes.render()
     for row in known_codes().values():
         [line] = [line for line in page.splitlines() if line.startswith(f"| `{row.code}` |")]
-        for text in (row.meaning, row.cause, row.cure):
+        for text in (row.meaning, row.cause, row.hint):
             assert re.sub(r"docs/([a-z-]+\.md)", r"[\1](\1)", text)[1:] in line
 
 
@@ -93,4 +115,6 @@ def test_the_exit_code_of_a_code(code: str, exit_code: int) -> None:
 
 
 def test_the_table_is_found_where_the_package_is_installed() -> None:
-    assert TABLE.parent == Path(sie_triton.diagnostics.__file__).parent
+    from sie_triton import diagnostics
+
+    assert TABLE.parent == Path(diagnostics.__file__).parent

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import version_of
+from environments import interpreter
 
 from .markdown import ROOT, Block, read_page
 
@@ -30,15 +28,6 @@ def sections() -> dict[str, list[tuple[Block, str]]]:
             assert match, f"which Python is line {block.line} for?"
             found.setdefault(match[1], []).append((block, after.text if after and after.language == "text" else ""))
     return found
-
-
-def interpreter(version: str) -> Path | None:
-    """A Python of this version: the tests' own, one on the path, or one that pyenv keeps."""
-    root = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
-    candidates = [Path(sys.executable).resolve(), *sorted(root.glob(f"versions/{version}.*/bin/python{version}"))]
-    if on_path := shutil.which(f"python{version}"):
-        candidates.insert(1, Path(on_path))
-    return next((candidate for candidate in candidates if version_of(candidate) == version), None)
 
 
 def test_the_page_names_every_python_that_is_supported() -> None:

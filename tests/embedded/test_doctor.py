@@ -29,14 +29,14 @@ def test_a_machine_that_can_serve_has_no_problems() -> None:
     assert ("does not" in checks["bfloat16"].message) is not multiplies_bfloat16()
 
 
-def test_a_taken_port_is_a_problem_with_a_cure_and_a_status() -> None:
+def test_a_taken_port_is_a_problem_with_a_hint_and_a_status() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         result = CliRunner().invoke(app, ["doctor", "--port", str(taken.getsockname()[1])])
     assert result.exit_code == 1
     assert "problem port" in result.output
-    assert "cure:" in result.output
+    assert "hint:" in result.output
 
 
 # A GPU: what `doctor` says is what `serve` does
@@ -75,7 +75,7 @@ def test_the_gpu_that_serve_offers_is_not_denied(
     assert (check.verdict == "ok") is served_on_cuda()
     if not served_on_cuda():
         assert "the installed `onnxruntime` has no CUDA" in check.message
-        assert "sie-triton[gpu]" in str(check.cure)
+        assert "sie-triton[gpu]" in str(check.hint)
 
 
 def test_without_a_driver_neither_offers_one(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,9 +93,9 @@ def test_what_is_in_flight_is_finished_after_the_listener_closed(
 ) -> None:
     held = Held()
     arguments = ("--repository", repository, "--triton-url", triton.url)
-    with FrontendProcess(log, *arguments) as frontend:
+    with FrontendProcess(log, *arguments) as frontend, socket.socket() as idle:
         frontend.wait_ready()
-        idle = socket.create_connection(("127.0.0.1", frontend.port))
+        idle.connect(("127.0.0.1", frontend.port))
         idle.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
         received = b""
         while not received.endswith(b"\r\n\r\nok"):

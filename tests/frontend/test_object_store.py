@@ -33,11 +33,11 @@ def put_manifest(url: str, **files: str) -> None:
     put("manifest.json", dump_manifest(msgspec.structs.replace(manifest, triton_models={tiny.TRITON_NAME: changed})))
 
 
-def refused(url: str, cache: Path) -> str:
+def refused(url: str, cache: Path, code: str = "SIE611") -> str:
     with pytest.raises(DiagnosticError) as caught:
         fetch_repository(url, print, cache)
     [diagnostic] = caught.value.diagnostics
-    assert diagnostic.code == "SIE611"
+    assert diagnostic.code == code
     return diagnostic.message
 
 
@@ -66,14 +66,14 @@ def test_all_of_it_is_fetched_and_the_second_time_nothing(
 def test_only_what_changed_is_fetched_and_the_old_copy_is_never_written(memory: str, tmp_path: Path) -> None:
     folder = fetch_repository(memory, print, tmp_path)
     inodes = {path: (folder / path).stat().st_ino for path in tree_digests(folder)}
-    opened = (folder / GRAPH).open("rb")
-    put(GRAPH, b"other weights")
-    put(f"{tiny.TRITON_NAME}/1/extra.bin", b"extra")
-    digests = {"1/model.onnx": b"other weights", "1/extra.bin": b"extra"}
-    put_manifest(memory, **{name: _sha256(data) for name, data in digests.items()})
-    assert fetch_repository(memory, print, tmp_path) == folder
-    assert (folder / GRAPH).read_bytes() == b"other weights"
-    assert opened.read() == b"weights", "whoever served the old copy still has it"
+    with (folder / GRAPH).open("rb") as opened:
+        put(GRAPH, b"other weights")
+        put(f"{tiny.TRITON_NAME}/1/extra.bin", b"extra")
+        digests = {"1/model.onnx": b"other weights", "1/extra.bin": b"extra"}
+        put_manifest(memory, **{name: _sha256(data) for name, data in digests.items()})
+        assert fetch_repository(memory, print, tmp_path) == folder
+        assert (folder / GRAPH).read_bytes() == b"other weights"
+        assert opened.read() == b"weights", "whoever served the old copy still has it"
     tokenizer = f"{tiny.TRITON_NAME}/1/tokenizer.json"
     assert (folder / tokenizer).stat().st_ino == inodes[tokenizer], "what is the same is not fetched again"
     assert (folder / tiny.TRITON_NAME / "1" / "extra.bin").is_file()
@@ -120,7 +120,7 @@ def test_a_store_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_told(memory: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "cannot be copied to the cache" in refused(memory, tmp_path / "file")
+    assert "cannot be copied to the cache" in refused(memory, tmp_path / "file", "SIE613")
 
 
 def test_different_urls_have_different_folders(memory: str, tmp_path: Path, stored: Path) -> None:

@@ -24,18 +24,6 @@ pytestmark = pytest.mark.official
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFICIAL = "sie-sdk==0.10.1"
-# What both SDKs import, and what builds ours.
-NEEDED = (
-    "aiohttp>=3.9,<4",
-    "hatchling>=1.24",
-    "httpx>=0.28,<1",
-    "msgpack-numpy>=0.4,<1",
-    "msgpack>=1.2.1,<2",
-    "numpy>=2,<3",
-    "pillow>=12.2.0",
-    "pyyaml>=6,<7",
-    "websockets>=14,<15",
-)
 PROGRAM = """
 import importlib.metadata, json, pickle
 import sie_sdk
@@ -115,7 +103,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     try:
         base = official_base()
-        tools = environment("sdk-installations", base, NEEDED)
+        tools = environment("sdk-installations", base)
     except Unavailable as reason:
         pytest.skip(str(reason))
     folder = tmp_path_factory.mktemp("sdk-installations")

@@ -137,7 +137,7 @@ def test_a_head_that_is_not_as_wide_as_its_labels_is_said(tmp_path: Path) -> Non
     with pytest.raises(DiagnosticError) as caught:
         load_model(folder, "sequence_classification", attention="eager", trust_remote_code=False)
     (found,) = caught.value.diagnostics
-    assert found.code == "SIE403" and "has 1 row, and the configuration says 2 labels" in found.message
+    assert found.code == "SIE338" and "has 1 row, and the configuration says 2 labels" in found.message
     assert found.hint is not None and '"id2label": {"0": "LABEL_0"}' in found.hint
 
 

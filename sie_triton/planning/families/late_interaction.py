@@ -152,7 +152,7 @@ class LateRecipe(RecipeBase):
         weight = next((w for w in weights if len(facts.weight_shapes.get(w, ())) == 2), None)
         if weight is None and self.needs_projection:
             raise mistake(
-                "SIE213", f"`{profile.model_id}` has no root `linear.weight`", "use the checkpoint that has it"
+                "SIE404", f"`{profile.model_id}` has no root `linear.weight`", "use the checkpoint that has it"
             )
         return replace(plain, weight=weight)
 
