@@ -30,7 +30,7 @@ def test_regions_of_the_dead_are_swept_and_those_of_the_living_kept() -> None:
         assert sorted(regions(living)) == [f"{living}.lock", f"{living}region"]
     finally:
         holder.kill()
-        holder.wait()
+        holder.communicate()
     warden.sweep()
     assert regions(living) == [f"{living}region"] or regions(living) == []
     warden.remove_regions(prefix)
@@ -46,7 +46,8 @@ def test_a_plan_that_cannot_run_is_told(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert run.wait(10) == 127
-    assert run.stderr
-    assert f"cannot run `{tmp_path / 'absent'}`" in run.stderr.read()
+    with run:
+        assert run.wait(10) == 127
+        assert run.stderr
+        assert f"cannot run `{tmp_path / 'absent'}`" in run.stderr.read()
     assert regions(prefix) == []
