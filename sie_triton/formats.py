@@ -30,7 +30,8 @@ class GraphFormat:
     their name ends with, `NAME__INDEX`, so that only an ensemble can give them their public names. `packs`: whether
     graphs for CPUs can compute padding only where tokens meet. `accelerated`: whether the backend reads accelerators
     from the configuration, so that TensorRT can take graphs. `own_threads`: whether each instance can have a number of
-    threads of its own. `embedded_cuda`: whether the embedded server computes it on a GPU.
+    threads of its own. `embedded_cuda`: whether the embedded server computes it on a GPU. `half_as_served`: whether
+    what is watched in half precision is the graph as it is served, and not one with more rounding.
     """
 
     name: Format
@@ -43,6 +44,7 @@ class GraphFormat:
     accelerated: bool = False
     own_threads: bool = False
     embedded_cuda: bool = False
+    half_as_served: bool = False
 
     def filename(self, precision: Precision) -> str:
         """The graph's file in a version folder. float32 has Triton's default name."""
@@ -73,6 +75,7 @@ _ROWS = (
         suffix=".pt",
         precisions=("float32", "float16", "bfloat16"),
         indexed_names=True,
+        half_as_served=True,
     ),
 )
 FORMATS: Mapping[str, GraphFormat] = {row.name: row for row in _ROWS}

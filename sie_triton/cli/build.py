@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from sie_triton.cli.options import (
     BOTH_DEVICES,
+    DEFAULT_FORMAT_NAME,
     DEFAULT_REPOSITORY,
     AsJson,
     Bundles,
@@ -50,7 +51,7 @@ def plan(
     model: Models,
     bundles: Bundles = None,
     weights: Weights = [],  # noqa: B006 - typer copies the default
-    graph_format: Format = FormatName.onnx,
+    graph_format: Format = DEFAULT_FORMAT_NAME,
     layout: Layout = LayoutName.auto,
     packing: Packing = True,
     precision: Precision = PrecisionName.auto,
@@ -78,7 +79,7 @@ def build(
     bundles: Bundles = None,
     weights: Weights = [],  # noqa: B006
     repository: Repository = DEFAULT_REPOSITORY,
-    graph_format: Format = FormatName.onnx,
+    graph_format: Format = DEFAULT_FORMAT_NAME,
     layout: Layout = LayoutName.auto,
     packing: Packing = True,
     precision: Precision = PrecisionName.auto,

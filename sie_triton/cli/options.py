@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 
+from sie_triton.formats import DEFAULT_FORMAT, FORMATS
+
 DEFAULT_REPOSITORY = Path("model_repository")
 DEFAULT_LOG_DIR = Path(".cache/log")
 
 
-class FormatName(str, Enum):
-    """Graph formats that `build` writes."""
-
-    onnx = "onnx"
-    torchscript = "torchscript"
+# Graph formats that `build` writes.
+FormatName = Enum("FormatName", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
+DEFAULT_FORMAT_NAME = FormatName(DEFAULT_FORMAT)
 
 
 class LayoutName(str, Enum):

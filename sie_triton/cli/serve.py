@@ -12,13 +12,13 @@ import typer
 from sie_triton.cli.build import build_options, graph_options, run_build
 from sie_triton.cli.options import (
     BOTH_DEVICES,
+    DEFAULT_FORMAT_NAME,
     DEFAULT_LOG_DIR,
     DEFAULT_REPOSITORY,
     BuiltRepository,
     Bundles,
     Device,
     Format,
-    FormatName,
     Host,
     Layout,
     LayoutName,
@@ -100,7 +100,7 @@ def up(
     repository: BuiltRepository = DEFAULT_REPOSITORY,
     host: Host = "127.0.0.1",
     port: Port = 8080,
-    graph_format: Format = FormatName.onnx,
+    graph_format: Format = DEFAULT_FORMAT_NAME,
     layout: Layout = LayoutName.auto,
     packing: Packing = True,
     precision: Precision = PrecisionName.auto,

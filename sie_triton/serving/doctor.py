@@ -14,6 +14,7 @@ from typing import Literal
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.installation import find_installation
 from sie_triton.embedded.ports import port_problem
+from sie_triton.formats import FORMATS
 from sie_triton.repository.config import available_cores, cpu_shape, multiplies_bfloat16
 from sie_triton.serving.gpus import gpu_names, gpu_obstacle
 
@@ -129,7 +130,7 @@ def _tritonserver() -> Iterator[Check]:
 
 def _gpus() -> Iterator[Check]:
     names = gpu_names()
-    obstacle = gpu_obstacle("cuda", {"onnx"})
+    obstacle = gpu_obstacle("cuda", {name for name, row in FORMATS.items() if row.embedded_cuda})
     if not names and obstacle:
         yield Check("ok", "gpu", "none; the embedded server computes on the CPU")
         return

@@ -41,8 +41,8 @@ def read_model_config(path: Path) -> Any:
 class ModelRunner:
     """The graphs of one public model, opened once. `run` computes only the steps that the outputs need.
 
-    `threads` opens them as `server` would, to be timed: with so many threads each, and an arena. `runtimes` opens them
-    in another way, by their format.
+    `formats` are those of its graphs. `threads` opens them as `server` would, to be timed: with so many threads each,
+    and an arena. `runtimes` opens them in another way, by their format.
     """
 
     def __init__(
@@ -57,7 +57,14 @@ class ModelRunner:
         runtimes = RUNTIMES if runtimes is None else runtimes
         self.config = read_model_config(config_path(repository / name, config_name))
         steps = [step.model_name for step in self.config.ensemble_scheduling.step] or [name]
-        self._graphs = {step: _open(repository / step, config_name, threads, server, runtimes) for step in steps}
+        configs = {step: read_model_config(config_path(repository / step, config_name)) for step in steps}
+        self.formats = {step: format_of(config.backend, config.platform) for step, config in configs.items()}
+        self._graphs = {
+            step: runtimes[self.formats[step].name](
+                config, repository / step / "1" / config.default_model_filename, threads, server
+            )
+            for step, config in configs.items()
+        }
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Named arrays in, named arrays out; shapes include the batch."""
@@ -79,15 +86,6 @@ class ModelRunner:
                 steps.append(step)
                 wanted |= set(step.input_map.values())
         return steps[::-1]
-
-
-def _open(
-    directory: Path, config_name: str, threads: int | None, server: TimedServer, runtimes: Mapping[Format, Runtime]
-) -> Graph:
-    config = read_model_config(config_path(directory, config_name))
-    return runtimes[format_of(config.backend, config.platform).name](
-        config, directory / "1" / config.default_model_filename, threads, server
-    )
 
 
 def _spins(config: Any, server: TimedServer) -> str:
