@@ -116,9 +116,9 @@ def _misses(files: _GraphFiles, known: Mapping[_GraphFiles, _Measured]) -> bool:
     return any(other.precision == files.precision and measured.overflows for other, measured in known.items())
 
 
-def _given_way(plan: TritonPlan, wanted: Sequence[_GraphFiles], known: Mapping[_GraphFiles, _Measured]) -> str:
-    """What takes the place of what missed, in words."""
-    missed = next(files for files, measured in known.items() if measured.problems and files not in wanted)
+def _given_way(plan: TritonPlan, wanted: Sequence[_GraphFiles], known: dict[_GraphFiles, _Measured]) -> str:
+    """What takes the place of what missed last, in words."""
+    missed = next(f for f, measured in reversed(known.items()) if measured.problems and f not in wanted)
     if missed.precision in plan.precisions.values():
         return "packed it is not close enough, padded takes its place"
     return f"{missed.precision} is not close enough, float32 takes its place"

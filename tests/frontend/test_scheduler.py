@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sie_frontend.rows import padded_width
-from sie_frontend.serving.runs import PADDING_SHARE, RUN_OVERHEAD
+from sie_frontend.serving.runs import PADDING_SHARE, RUN_OVERHEAD, RowFailure
 from sie_frontend.serving.scheduler import RunQueue
 from sie_frontend.watch.metrics import RunRecord
 
@@ -397,3 +397,33 @@ def test_runs_are_observed() -> None:
         assert all(record.seconds >= 0 for record in records)
 
     asyncio.run(main())
+
+
+class Shaped(Row):
+    """A row of another shape for each of its requests' letters."""
+
+    @property
+    def shape_key(self) -> str:  # type: ignore[override]
+        return self.request
+
+
+@pytest.mark.asyncio
+async def test_rows_of_several_shapes_never_share_a_run() -> None:
+    """One request has both; what comes back is in its order, and a failure names its number in the request."""
+    device = Device()
+    device.gate.set()
+    scheduler: RunQueue[Row] = queue(device, run_tokens=1024)
+    mixed = [Shaped("ab"[index % 2], index, 8) for index in range(6)]
+    other = [Shaped("b", index, 8) for index in range(10, 13)]
+    first, second = await asyncio.gather(scheduler.submit(mixed, ("x",)), scheduler.submit(other, ("x",)))
+    assert [row for row, _ in first.results] == mixed
+    assert [row for row, _ in second.results] == other
+    assert {len({row.request for row in rows}) for rows, _ in device.runs} == {1}
+    device.poisoned = {mixed[3]}
+    divided: RunQueue[Row] = RunQueue(
+        device, widths=BUCKETS, run_tokens=1024, max_rows=8, streams=2, divisible=lambda _: True
+    )
+    with pytest.raises(RowFailure) as caught:
+        await divided.submit(mixed, ("x",))
+    assert caught.value.row == 3
+    assert divided.pending_rows == 0

@@ -37,8 +37,10 @@ class Heads:
         self._encoded: dict[str, EncodedKind] = {}
         self._score: ScoreKind | None = None
         for output, entry in entries.items():
-            self._encoded.update({output: kind} if (kind := encoded_kind(entry)) else {})
-            self._score = score_kind(entry) or self._score
+            if encoded := encoded_kind(entry):
+                self._encoded[output] = encoded
+            if score := score_kind(entry):
+                self._score = score
 
     def encoded(self, output: str) -> EncodedKind:
         """The head of an output type. Raises `WireError` (400) if the model was built without it."""

@@ -24,6 +24,7 @@ from sie_frontend.serving.lora import refuse_lora
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.runs import Outcome, RowFailure
 from sie_frontend.serving.served import NotFinite, ServedInput, ServedModel
+from sie_frontend.serving.together import together
 from sie_frontend.settings import Settings
 from sie_frontend.text.reader import TextReader
 from sie_frontend.triton.client import FailureKind, TritonFailure
@@ -129,7 +130,7 @@ class Engine:
         with self._admitted(model_id, model, items, len(items)):
             groups = served.by_modality(items)
             parts = [self._encode_part(served, name, items, numbers, call, clock) for name, numbers in groups.items()]
-            done = await asyncio.gather(*parts) if len(parts) > 1 else [await parts[0]]
+            done = await together(parts) if len(parts) > 1 else [await parts[0]]
             self.metrics.truncated.labels(model_id).inc(sum(part.truncated for part in done))
         outputs: list[ItemOutputs] = [ItemOutputs()] * len(items)
         for part in done:
@@ -207,8 +208,9 @@ class Engine:
 
     async def cut(self, model_id: str, texts: Sequence[str], tokens: int) -> Sequence[str]:
         """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""
-        reader = self._models[model_id].readers["text"]
-        assert isinstance(reader, TextReader)
+        reader = self._models[model_id].readers.get("text")
+        if not isinstance(reader, TextReader):
+            raise errors.invalid_input(f"Model '{model_id}' reads no text, so that nothing of it can be cut")
         if tokens >= reader.spec.max_length:
             return texts
         tokenizer = reader.tokenizer

@@ -37,6 +37,7 @@ from typing import Any, Generic, TypeAlias
 
 from sie_frontend.rows import AnyRow, padded_width
 from sie_frontend.serving.runs import Job, Outcome, Place, RowFailure, Run
+from sie_frontend.serving.together import together
 from sie_frontend.watch.metrics import RunRecord
 
 # Four runs of a quarter cost 11 % more than one, by the same measure, and end a wait after a quarter of the time.
@@ -122,28 +123,21 @@ class RunQueue(Generic[AnyRow]):
             places.setdefault(row.shape_key, []).append(index)
         if len(places) <= 1:
             return await self._submit_alike(rows, outputs)
-        return await self._submit_groups(rows, outputs, list(places.values()))
-
-    async def _submit_groups(
-        self, rows: Sequence[AnyRow], outputs: tuple[str, ...], groups: Sequence[Sequence[int]]
-    ) -> Outcome:
-        """Rows of several shapes, each shape in runs of its own; the slowest one's times are the request's."""
-        tasks = [asyncio.ensure_future(self._submit_alike([rows[i] for i in group], outputs)) for group in groups]
+        groups = list(places.values())
+        outcomes = await together(self._submit_group(rows, group, outputs) for group in groups)
         results: list[Any] = [None] * len(rows)
-        try:
-            outcomes = await asyncio.gather(*tasks)
-        except RowFailure as failure:
-            group = next(
-                g for g, task in zip(groups, tasks, strict=True) if task.done() and task.exception() is failure
-            )
-            raise RowFailure(group[failure.row], failure.cause) from failure
-        finally:
-            for task in tasks:
-                task.cancel()
         for group, outcome in zip(groups, outcomes, strict=True):
             for index, result in zip(group, outcome.results, strict=True):
                 results[index] = result
+        # The slowest shape's times are the request's.
         return Outcome(results, max(o.queue_s for o in outcomes), max(o.compute_s for o in outcomes))
+
+    async def _submit_group(self, rows: Sequence[AnyRow], group: Sequence[int], outputs: tuple[str, ...]) -> Outcome:
+        """The rows of these numbers, which are of one shape; a failure names the request's number."""
+        try:
+            return await self._submit_alike([rows[index] for index in group], outputs)
+        except RowFailure as failure:
+            raise RowFailure(group[failure.row], failure.cause) from failure
 
     async def _submit_alike(self, rows: Sequence[AnyRow], outputs: tuple[str, ...]) -> Outcome:
         loop = asyncio.get_running_loop()
