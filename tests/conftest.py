@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 # Tests import ONNX Runtime themselves, some of them before anything of ours.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# Tests run side by side, and their matrices are small: torch's second thread would only wait and spin, here and in every
+# process that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -77,9 +80,7 @@ def bge_stand_in(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A checkpoint of bge-small's shape: one random layer, since its real weights are in no package."""
     from compiler import tiny
 
-    return tiny.write_checkpoint(
-        tmp_path_factory.mktemp("bge"), tokenizer_from=minilm, width=384, layers=1, positions=512
-    )
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("bge"), tokenizer_from=minilm, width=384, positions=512)
 
 
 @pytest.fixture(scope="session")

@@ -43,10 +43,8 @@ def write_bundle(folder: Path, text: str = BUNDLE) -> Path:
     return folder
 
 
-def write_checkpoint(
-    folder: Path, tokenizer_from: Path | None = None, *, width: int = 32, layers: int = 2, positions: int = 64
-) -> Path:
-    """A seeded BERT. The tokenizer is `tokenizer_from`'s, or a toy of letters and the reference's words."""
+def write_checkpoint(folder: Path, tokenizer_from: Path | None = None, *, width: int = 32, positions: int = 64) -> Path:
+    """A seeded BERT of one layer. The tokenizer is `tokenizer_from`'s, or a toy of letters and the reference's words."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -65,7 +63,7 @@ def write_checkpoint(
     config = BertConfig(
         vocab_size=size,
         hidden_size=width,
-        num_hidden_layers=layers,
+        num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=2 * width,
         max_position_embeddings=positions,

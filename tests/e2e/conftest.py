@@ -30,7 +30,7 @@ def tiny_build(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyBu
     folder = tmp_path_factory.mktemp("tiny_e2e")
     checkpoint = tiny.write_checkpoint(folder / "checkpoint", tokenizer_from=minilm)
     bundles = tiny.write_bundle(folder / "bundles")
-    arguments = ("build", "-m", tiny.MODEL_ID, "--bundles", bundles, "--weights", checkpoint)
+    arguments = ("build", "-m", tiny.MODEL_ID, "--bundles", bundles, "--weights", checkpoint, "--device", "cpu")
     begun = time.monotonic()
     done = sie_triton(*arguments, "-r", folder / "repository")
     assert done.returncode == 0, done.stderr

@@ -49,7 +49,7 @@ def url(interpreter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for name in FAMILIES:
         shutil.copy(made(name).bundle_path, bundles)
         models += ["-m", made(name).sie_id]
-    command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(bundles), *models]
+    command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(bundles), *models, "--device", "cpu"]
     done = subprocess.run([*command, "-r", str(repository)], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     served = serve(repository)

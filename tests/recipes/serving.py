@@ -17,6 +17,9 @@ from sie_frontend.settings import Settings
 from sie_triton.embedded.ports import free_port
 from sie_triton.embedded.server import ServerSpec, TritonServer
 
+# A busy machine takes long to start a process for every graph.
+_READY_SECONDS = 300
+
 
 @dataclass
 class Served:
@@ -40,7 +43,7 @@ def serve(repository: Path) -> Served:
     triton = TritonServer(ServerSpec(repository, log))
     triton.start()
     try:
-        triton.wait_ready(120)
+        triton.wait_ready(_READY_SECONDS)
         port = free_port()
         server = make_server(Settings(repository, triton_url=triton.url.removeprefix("http://"), port=port))
         thread = threading.Thread(target=server.run, daemon=True)
@@ -54,7 +57,7 @@ def serve(repository: Path) -> Served:
 
 
 def _await_ready(url: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
         with suppress(OSError), urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
             if answer.status == 200:

