@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 # Tests import ONNX Runtime themselves, some of them before anything of ours.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-# Tests run side by side, and their matrices are small: torch's second thread would only wait and spin, here and in every
-# process that a test starts.
+# Tests run side by side, and their matrices are small: a second thread of torch would only wait and spin, here and in
+# every process that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -44,7 +44,7 @@ def write_bundle(folder: Path, text: str = BUNDLE) -> Path:
 
 
 def write_checkpoint(folder: Path, tokenizer_from: Path | None = None, *, width: int = 32, positions: int = 64) -> Path:
-    """A seeded BERT of one layer. The tokenizer is `tokenizer_from`'s, or a toy of letters and the reference's words."""
+    """A seeded BERT of a layer. The tokenizer is `tokenizer_from`'s, or a toy of letters and the reference's words."""
     import torch
     from transformers import BertConfig, BertModel
 

@@ -62,8 +62,8 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     [row] = add_tokens(checkpoint / "tokenizer.json", NOT_FINITE)
     spoil(checkpoint, row)
     bundles, repository = tiny.write_bundle(folder / "bundles"), folder / "repository"
-    model = ("-m", tiny.MODEL_ID, "--bundles", bundles, "--weights", checkpoint)
-    done = sie_triton("build", *model, "-r", repository, "--device", "cpu")
+    chosen = ("-m", tiny.MODEL_ID, "--bundles", bundles, "--weights", checkpoint)
+    done = sie_triton("build", *chosen, "-r", repository, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     manifest = read_manifest(repository)
     add_tokens(repository / manifest.models[tiny.MODEL_ID].text.tokenization.path, BEYOND)
