@@ -63,7 +63,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     spoil(checkpoint, row)
     bundles, repository = tiny.write_bundle(folder / "bundles"), folder / "repository"
     chosen = ("-m", tiny.MODEL_ID, "--bundles", bundles, "--weights", checkpoint)
-    done = sie_triton("build", *chosen, "-r", repository, "--device", "cpu")
+    done = sie_triton("build", *chosen, "-r", repository)
     assert done.returncode == 0, done.stderr
     manifest = read_manifest(repository)
     add_tokens(repository / manifest.models[tiny.MODEL_ID].text.tokenization.path, BEYOND)

@@ -12,9 +12,10 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, JinaEmbeddingsV3Config, JinaEmbeddingsV3Model, ModernBertModel
 
 from . import vocabularies
-from .dense_families import ENCODER, POSITIONS, WIDTH, modernbert_config
+from .encoder_checkpoints import modernbert_config
 from .family import Family
 from .sentence_modules import DenseSpec, write_pylate_modules
+from .tiny_shapes import ENCODER, POSITIONS, WIDTH
 from .weights import edit_config, linear, spread, write_json, write_model, write_tensors
 
 TOKEN_WIDTH = 24

@@ -23,8 +23,9 @@ from transformers import (
 )
 
 from . import vocabularies
-from .dense_families import DECODER, ENCODER, QUERY_INSTRUCTION, ROBERTA, modernbert_config
+from .encoder_checkpoints import modernbert_config
 from .family import Family
+from .tiny_shapes import DECODER, ENCODER, QUERY_INSTRUCTION, ROBERTA
 from .vocabularies import Vocabulary
 from .weights import edit_config, spread, write_json, write_model, write_tensors
 

@@ -19,17 +19,10 @@ from transformers import (
 )
 
 from . import vocabularies
-from .dense_families import (
-    ENCODER,
-    POSITIONS,
-    ROBERTA,
-    WIDTH,
-    distilbert_config,
-    gte_config,
-    write_original_gte_config,
-)
+from .encoder_checkpoints import distilbert_config, gte_config, write_original_gte_config
 from .family import Family
 from .sentence_modules import write_splade_modules
+from .tiny_shapes import ENCODER, POSITIONS, ROBERTA, WIDTH
 from .vocabularies import Vocabulary
 from .weights import gaussian, linear, spread, write_json, write_model, write_tensors
 

@@ -15,11 +15,11 @@ from transformers import AutoModel, NomicBertModel
 from . import references
 from .bodies import alibi_slopes, load_body, read_json
 from .corpus import LONG_TEXT, QUERY, TEXTS
-from .dense_families import QUERY_INSTRUCTION
 from .factory import make
 from .made import made, oracle
 from .oracle import Expected, Oracle
 from .references import Sparse, TooLongError, maxsim, sparse_dot, tokenize
+from .tiny_shapes import QUERY_INSTRUCTION
 
 
 @pytest.fixture(autouse=True)
