@@ -297,7 +297,7 @@ def test_a_candle_profile_with_unknown_heads_is_refused(make: Make) -> None:
 
 
 def test_judging_a_bundle_imports_no_framework() -> None:
-    heavy = "{'torch', 'transformers', 'onnx', 'onnxruntime', 'numpy', 'huggingface_hub'}"
+    heavy = "{'torch', 'transformers', 'onnx', 'onnxruntime', 'huggingface_hub'}"
     program = (
         f"import sys, sie_triton.bundle, sie_triton.planning.catalogue; print(sorted({heavy} & sys.modules.keys()))"
     )
