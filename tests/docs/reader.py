@@ -61,7 +61,8 @@ class Reader:
             (self.place / name).symlink_to(ROOT / name)
         # Hard links, as a build makes them: nothing in a repository is ever written to.
         shutil.copytree(repository, self.place / "model_repository", copy_function=os.link)
-        (self.place / "requirements-dev.txt").touch()
+        for name in ("requirements-dev.txt", "requirements-test.txt"):
+            (self.place / name).touch()
         self._environment = self._install(self.place / ".venv" / "bin")
 
     def _install(self, programs: Path) -> dict[str, str]:

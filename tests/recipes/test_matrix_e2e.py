@@ -199,9 +199,9 @@ def _page(matrix: Matrix) -> str:
     head = " | ".join(f"{graph_format}, {precision}" for graph_format, precision in COLUMNS)
     return (
         "# How close each format and precision is\n\n"
-        "Written by `SIE_TRITON_ALL_RECIPES=1 pytest tests/recipes/test_matrix_e2e.py --update-golden`: one tiny random "
-        "checkpoint for each "
-        "recipe, compiled,\nserved by tritonserver on the CPU, asked through the SDK for documents and queries, and "
+        "Written by `SIE_TRITON_ALL_RECIPES=1 pytest tests/recipes/test_matrix_e2e.py --update-golden`: one tiny "
+        "random checkpoint for each recipe, compiled,\nserved by tritonserver on the CPU, asked through the SDK for "
+        "documents and queries, and "
         "compared with arithmetic written\nfrom the models' own documentation. Vectors by their least cosine, scores "
         "by their largest difference. ONNX in float32\npasses the same tests at 0.99999 and 1e-4. What a build of "
         "yours measured is in its `manifest.json` and printed at its end.\nNothing here was computed by a GPU.\n"
