@@ -127,7 +127,7 @@ def test_stopping_leaves_nothing(spec: ServerSpec) -> None:
 PARENT = """
 import sys, threading, time
 from pathlib import Path
-from sie_triton.embedded.server import ServerSpec, TritonServer, _environment
+from sie_triton.embedded.server import ServerSpec, TritonServer
 
 def serve():
     server = TritonServer(ServerSpec(Path(sys.argv[1]), Path(sys.argv[2])))
@@ -160,7 +160,7 @@ def test_a_killed_parent_takes_everything_with_it(spec: ServerSpec, tmp_path: Pa
     assert results(infer(url, "double", {"x": ("FP32", [1, 1], [1])}))["y"] == ([1, 1], [2.0])
     assert len(list(temporary.glob(SCRATCH))) == 1
     parent.kill()
-    parent.wait()
+    parent.communicate()
     assert eventually(lambda: not group_members(int(pid)))
     assert eventually(lambda: not regions(prefix))
     assert eventually(lambda: not list(temporary.glob(SCRATCH)))
@@ -183,3 +183,4 @@ def test_a_killed_warden_takes_the_server_with_it(
     assert eventually(lambda: not group_members(server.pid or 0))
     assert regions(server.shm_prefix) == []
     assert list(tmp_path.glob(SCRATCH)) == []
+    server.stop()

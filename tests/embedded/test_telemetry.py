@@ -37,7 +37,7 @@ time.sleep(60)
 OURS = """
 import sys, time
 from pathlib import Path
-from sie_triton.model_runner import ModelRunner
+from sie_triton.verify.model_runner import ModelRunner
 ModelRunner(Path(sys.argv[1]), "double")
 time.sleep(60)
 """

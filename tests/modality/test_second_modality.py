@@ -117,6 +117,6 @@ def test_text_and_vectors_of_one_request_go_each_to_their_own_model(client: SIEC
 
 def test_what_no_input_reads_is_refused_by_the_one_that_should(client: SIEClient) -> None:
     with pytest.raises(RequestError, match="requires text or a document"):
-        client.encode(tiny.MODEL_ID, Item(images=[{"data": b"picture", "format": "png"}]))
+        client.encode(tiny.MODEL_ID, Item(images=[{"data": b"\x89PNG\r\n\x1a\n"}]))
     with pytest.raises(RequestError, match=r"`items\[1\]` has 3 bytes, a vector of this model has 128"):
         client.encode(tiny.MODEL_ID, [Item(text="the cell"), Item(document={"data": b"abc"})])
