@@ -77,7 +77,7 @@ def plan(
 def build(
     model: Models,
     bundles: Bundles = None,
-    weights: Weights = [],  # noqa: B006
+    weights: Weights = [],  # noqa: B006 - typer copies the default
     repository: Repository = DEFAULT_REPOSITORY,
     graph_format: Format = DEFAULT_FORMAT_NAME,
     layout: Layout = LayoutName.auto,

@@ -15,7 +15,7 @@ DEFAULT_REPOSITORY = Path("model_repository")
 DEFAULT_LOG_DIR = Path(".cache/log")
 
 
-# Graph formats that `build` writes.
+# Graph formats that `build` writes. The type check cannot follow members that a table gives.
 FormatName = Enum("FormatName", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
 DEFAULT_FORMAT_NAME = FormatName(DEFAULT_FORMAT)
 

@@ -79,7 +79,7 @@ def write_measured_graphs(
 ) -> MeasuredGraphs:
     """The first candidate that is close enough, written with its configurations.
 
-    No graph file is written twice, and a candidate with files that are known to miss is passed over. Raises
+    No graphs are written and measured twice, and a candidate with some that are known to miss is passed over. Raises
     `DiagnosticError` with what speaks against the last one if none holds.
     """
     known: dict[_GraphFiles, _Measured] = {}

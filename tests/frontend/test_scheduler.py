@@ -28,7 +28,7 @@ class Row(NamedTuple):
         return self.tokens
 
     @property
-    def shape_key(self) -> None:
+    def shape_key(self) -> str | None:
         return None
 
 
@@ -403,7 +403,7 @@ class Shaped(Row):
     """A row of another shape for each of its requests' letters."""
 
     @property
-    def shape_key(self) -> str:  # type: ignore[override]
+    def shape_key(self) -> str:
         return self.request
 
 
