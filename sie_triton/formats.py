@@ -31,7 +31,8 @@ class GraphFormat:
     graphs for CPUs can compute padding only where tokens meet. `accelerated`: whether the backend reads accelerators
     from the configuration, so that TensorRT can take graphs. `own_threads`: whether each instance can have a number of
     threads of its own. `embedded_cuda`: whether the embedded server computes it on a GPU. `half_as_served`: whether
-    what is watched in half precision is the graph as it is served, and not one with more rounding.
+    what is watched in half precision is the graph as it is served, and not one with more rounding. `written`: whether
+    graphs can be written from a checkpoint's tensors, without torch.
     """
 
     name: Format
@@ -45,6 +46,7 @@ class GraphFormat:
     own_threads: bool = False
     embedded_cuda: bool = False
     half_as_served: bool = False
+    written: bool = False
 
     def filename(self, precision: Precision) -> str:
         """The graph's file in a version folder. float32 has Triton's default name."""
@@ -67,6 +69,7 @@ _ROWS = (
         accelerated=True,
         own_threads=True,
         embedded_cuda=True,
+        written=True,
     ),
     GraphFormat(
         "torchscript",

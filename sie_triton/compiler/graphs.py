@@ -48,6 +48,7 @@ class _GraphFiles:
 
     precision: Precision
     packed: bool
+    traced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,14 @@ class _Measured:
 
 
 def candidates(plan: TritonPlan, *, insisted: bool) -> list[TritonPlan]:
-    """The plan, then with all padding computed, then in float32 unless the user `insisted` on the precision."""
+    """The plan, then traced by torch, then with all padding computed, then in float32.
+
+    A precision that the user `insisted` on is kept.
+    """
     found = [plan]
+    if plan.graph_format.written and not plan.traced:
+        plan = replace(plan, traced=True)
+        found.append(plan)
     if plan.packing:
         found.append(replace(plan, packing=False))
     if not insisted and set(plan.precisions.values()) != {"float32"}:
@@ -107,7 +114,8 @@ def write_measured_graphs(
 
 
 def _files_of(plan: TritonPlan) -> list[_GraphFiles]:
-    return [_GraphFiles(precision, plan.packs(precision)) for precision in dict.fromkeys(plan.precisions.values())]
+    precisions = dict.fromkeys(plan.precisions.values())
+    return [_GraphFiles(precision, plan.packs(precision), plan.traced) for precision in precisions]
 
 
 def _misses(files: _GraphFiles, known: Mapping[_GraphFiles, _Measured]) -> bool:
@@ -119,6 +127,8 @@ def _misses(files: _GraphFiles, known: Mapping[_GraphFiles, _Measured]) -> bool:
 def _given_way(plan: TritonPlan, wanted: Sequence[_GraphFiles], known: dict[_GraphFiles, _Measured]) -> str:
     """What takes the place of what missed last, in words."""
     missed = next(f for f, measured in reversed(known.items()) if measured.problems and f not in wanted)
+    if plan.traced and not missed.traced:
+        return "written without torch it is not close enough, what torch traces takes its place"
     if missed.precision in plan.precisions.values():
         return "packed it is not close enough, padded takes its place"
     return f"{missed.precision} is not close enough, float32 takes its place"

@@ -17,13 +17,16 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.export.encoder import load_model
 from sie_triton.export.masks import masks_with_room
 from sie_triton.export.modules import build_module
-from sie_triton.export.to_onnx import ExportError, export_onnx
+from sie_triton.export.to_onnx import export_onnx
 from sie_triton.export.to_torchscript import export_torchscript
 from sie_triton.export.tokenizer import load_tokenizer, pad_id, tokenizer_json
 from sie_triton.facts.checkpoint import TOKENIZER_SETTINGS_NAME
 from sie_triton.facts.files import read_object
 from sie_triton.formats import Format, Precision
-from sie_triton.planning.plan import TritonPlan
+from sie_triton.onnx_graphs.declined import Declined
+from sie_triton.onnx_graphs.finish import ExportError
+from sie_triton.onnx_graphs.writer import GraphWriter
+from sie_triton.planning.plan import GraphPlan, TritonPlan
 
 Announce = Callable[[str], None]
 WRITERS: dict[Format, Callable[..., float | None]] = {"onnx": export_onnx, "torchscript": export_torchscript}
@@ -39,6 +42,7 @@ class Exporter:
         self.folder = folder
         self._announce = announce
         self._trust = trust_remote_code
+        self._writer: GraphWriter | None = None
         self._tokenizer: PreTrainedTokenizerFast = load_tokenizer(folder, trust_remote_code=trust_remote_code)
 
     @property
@@ -103,10 +107,33 @@ class Exporter:
         np.save(path, table, allow_pickle=False)
 
     def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> float | None:
-        """Every graph of the plan in one precision. The encoder goes first: heads take the model apart.
+        """Every graph of the plan in one precision: written from the checkpoint's tensors, or else traced by torch.
 
         Returns what a padded position costs if the graph with the encoder was packed.
         """
+        padding_cost: float | None = None
+        left: list[GraphPlan] = []
+        for graph in plan.graphs:
+            if plan.traced or not plan.graph_format.written:
+                left.append(graph)
+                continue
+            try:
+                padding_cost = self._write(plan, graph, staging, precision) or padding_cost
+            except Declined as reason:
+                self._announce(f"{graph.triton_model}: torch traces the graph: {reason}")
+                left.append(graph)
+        return (self._trace(plan, left, staging, precision) if left else None) or padding_cost
+
+    def _write(self, plan: TritonPlan, graph: GraphPlan, staging: Path, precision: Precision) -> float | None:
+        """One graph without torch. Raises `Declined` where that cannot be done."""
+        self._writer = self._writer or GraphWriter(self.folder, self.token_id)
+        self._announce(f"{graph.triton_model}: writing the graph in {precision}")
+        return self._writer.write(plan, graph, _graph_path(plan, graph, staging, precision), precision)
+
+    def _trace(
+        self, plan: TritonPlan, graphs: Sequence[GraphPlan], staging: Path, precision: Precision
+    ) -> float | None:
+        """Graphs by torch, in their order: the encoder goes first, heads take the model apart."""
         write = WRITERS[plan.format]
         padding_cost: float | None = None
         with masks_with_room(precision):
@@ -117,20 +144,23 @@ class Exporter:
                 trust_remote_code=self._trust,
                 precision=precision,
             )
-            for graph in plan.graphs:
+            for graph in graphs:
                 self._announce(f"{graph.triton_model}: exporting the graph in {precision}")
-                path = staging / graph.triton_model / "1" / plan.graph_format.filename(precision)
                 try:
                     module = build_module(graph.module, self.folder, model, self.token_id, precision)
                     # Behind the encoder there is little to pack, and padding may be blanked already.
-                    packs = plan.packs(precision) and graph.has_encoder
-                    packing = {"packing": True} if packs else {}
+                    packing = {"packing": True} if plan.packs(precision) and graph.has_encoder else {}
+                    path = _graph_path(plan, graph, staging, precision)
                     cost = write(module, graph, path, max_sequence=plan.max_length, **packing)
                     padding_cost = padding_cost or cost
                 except ExportError as error:
                     hint = "try another version of torch, or another `--format`, or report the checkpoint"
                     raise DiagnosticError([Diagnostic("SIE402", str(error), Where(self.folder), hint)]) from error
         return padding_cost
+
+
+def _graph_path(plan: TritonPlan, graph: GraphPlan, staging: Path, precision: Precision) -> Path:
+    return staging / graph.triton_model / "1" / plan.graph_format.filename(precision)
 
 
 def _first_weights(paths: Sequence[Path]) -> dict[str, float]:

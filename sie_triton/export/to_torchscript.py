@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from sie_triton.export.to_onnx import EXAMPLE, ExportError
+from sie_triton.export.to_onnx import EXAMPLE
+from sie_triton.onnx_graphs.finish import ExportError
 from sie_triton.planning.plan import GraphPlan
 from sie_triton.planning.tensors import ATTENTION_MASK, INPUT_IDS, SPARSE_IDS
 from sie_triton.verify.parity import TOLERANCES

@@ -19,7 +19,7 @@ from sie_triton.planning.modules import Encoder
 from sie_triton.planning.tensors import Tensor
 
 # Raise when the exported bytes change for equal inputs, so that `build` does not skip what it should renew.
-EXPORTER_REVISION = 5
+EXPORTER_REVISION = 6
 
 Layout = Literal["ensemble", "fused"]
 
@@ -101,6 +101,7 @@ class TritonPlan:
     for the model on queries; the first that can be read counts. `packing`: whether graphs for CPUs may be packed.
     `truncation_side`: where a text that is too long loses tokens; `lowercase`: whether text is lowercased first.
     `warnings`: what the bundle asks for without effect. `modality`: what the items are made of that it computes.
+    `traced`: whether torch traces every graph, the ones too that could be written without it.
     """
 
     name: str
@@ -121,6 +122,7 @@ class TritonPlan:
     lowercase: bool = False
     warnings: tuple[str, ...] = ()
     modality: str = "text"
+    traced: bool = False
 
     @property
     def encoder(self) -> Encoder:

@@ -152,7 +152,7 @@ def test_a_packed_graph_that_misses_gives_way_to_the_padded_one(
         model.graph.node[last].op_type = "Identity"  # every token is taken for the one at place 0 or 1
         return cost
 
-    monkeypatch.setattr("sie_triton.export.to_onnx.pack", damaging)
+    monkeypatch.setattr("sie_triton.onnx_graphs.finish.pack", damaging)
     said: list[str] = []
     graphs = GraphOptions(devices=("cpu",))
     compile_models([tiny_model.target()], telling(tiny_model.options(tmp_path / "r", graphs=graphs), said))

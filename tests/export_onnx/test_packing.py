@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper, parser, shape_inference
 
-from sie_triton.export.packing import PADDING_COST, pack
+from sie_triton.onnx_graphs.packing import PADDING_COST, pack
 
 pytestmark = pytest.mark.export
 

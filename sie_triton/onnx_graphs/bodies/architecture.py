@@ -1,0 +1,54 @@
+"""What the graph writer must know of an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from sie_triton.onnx_graphs.attention import Inputs
+from sie_triton.onnx_graphs.builder import GraphBuilder, Value
+from sie_triton.onnx_graphs.declined import Declined
+
+Config: TypeAlias = Any
+"""transformers' configuration of the checkpoint, with its defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Around a body: the inputs, the longest row in tokens, and whether a decoder attends to both sides."""
+
+    inputs: Inputs
+    max_length: int
+    bidirectional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A row of the table. Every function raises `Declined` for what it does not write.
+
+    `prefix` stands before the body's tensors in a checkpoint with a head. `body` gives the last states, `[batch,
+    sequence, hidden]`; `masked_lm` logits `[…, vocabulary]` of states; `classifier` logits `[batch, labels]` of the
+    states, of the first token's `[batch, hidden]`, and the mask. All in the transformer's precision.
+    """
+
+    prefix: str
+    body: Callable[[GraphBuilder, Config, Frame], Value]
+    masked_lm: Callable[[GraphBuilder, Config, Value], Value] | None = None
+    classifier: Callable[[GraphBuilder, Config, Value, Value, Value], Value] | None = None
+    decodes: bool = False
+
+
+def expect(config: Config, key: str, *allowed: Any, default: Any = None) -> None:
+    """A setting whose other values are not written. Raises `Declined`."""
+    value = getattr(config, key, default)
+    if value not in allowed:
+        raise Declined(f"`{key}` is {value!r}")
+
+
+def default_rope(parameters: Any) -> tuple[float, float]:
+    """The base of rotary positions and what their frequencies are divided by. Raises `Declined` for other kinds."""
+    kind = parameters.get("rope_type", "default")
+    if kind not in ("default", "linear") or parameters.get("partial_rotary_factor", 1.0) != 1.0:
+        raise Declined(f"rotary positions of the kind {dict(parameters)} are not written")
+    return float(parameters["rope_theta"]), float(parameters["factor"]) if kind == "linear" else 1.0

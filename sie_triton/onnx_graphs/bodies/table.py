@@ -1,0 +1,26 @@
+"""The architectures that are written without torch, by transformers' `model_type`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sie_triton.onnx_graphs.bodies.architecture import Architecture
+from sie_triton.onnx_graphs.bodies.bert import BERT, ROBERTA
+from sie_triton.onnx_graphs.bodies.decoder import LLAMA, MISTRAL, QWEN2, QWEN3
+from sie_triton.onnx_graphs.bodies.distilbert import DISTILBERT
+from sie_triton.onnx_graphs.bodies.modernbert import MODERNBERT
+from sie_triton.onnx_graphs.bodies.mpnet import MPNET
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "bert": BERT,
+    "camembert": ROBERTA,
+    "distilbert": DISTILBERT,
+    "llama": LLAMA,
+    "mistral": MISTRAL,
+    "modernbert": MODERNBERT,
+    "mpnet": MPNET,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
+}

@@ -1,0 +1,72 @@
+"""Writes the planned graphs of one checkpoint, if its architecture and its heads are among those written here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from transformers import AutoConfig
+
+from sie_triton.formats import Precision
+from sie_triton.onnx_graphs.attention import Inputs
+from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Frame
+from sie_triton.onnx_graphs.bodies.table import ARCHITECTURES
+from sie_triton.onnx_graphs.builder import GraphBuilder, Value
+from sie_triton.onnx_graphs.declined import Declined
+from sie_triton.onnx_graphs.finish import raw_outputs, save_onnx
+from sie_triton.onnx_graphs.heads import HeadSite, head_outputs
+from sie_triton.onnx_graphs.tensors import CheckpointTensors
+from sie_triton.planning.modules import Encoder, ModelClass
+from sie_triton.planning.plan import Fused, GraphPlan, TritonPlan
+from sie_triton.planning.tensors import ATTENTION_MASK, HIDDEN, INPUT_IDS, TOKEN_TYPE_IDS, Tensor
+
+TokenId: TypeAlias = "Callable[[str], int]"
+
+# What transformers calls a class of the model with a head, behind the architecture's own name.
+_HEADS: dict[ModelClass, str] = {
+    "masked_lm": "ForMaskedLM",
+    "sequence_classification": "ForSequenceClassification",
+    "causal_lm": "ForCausalLM",
+}
+
+
+class GraphWriter:
+    """One checkpoint, opened for writing. Raises `Declined` where its architecture is not written here."""
+
+    def __init__(self, folder: Path, token_id: TokenId) -> None:
+        config: Config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        architecture = ARCHITECTURES.get(config.model_type)
+        if architecture is None:
+            raise Declined(f"the architecture `{config.model_type}` is not written")
+        if getattr(config, "quantization_config", None):
+            raise Declined("quantized weights are not read")
+        self._architecture: Architecture = architecture
+        self._site = HeadSite(folder, architecture, config, token_id)
+        self._tensors = CheckpointTensors(folder, architecture.prefix)
+
+    def write(self, plan: TritonPlan, graph: GraphPlan, path: Path, precision: Precision) -> float | None:
+        """One graph of the plan. Returns what a padded position costs if it was packed.
+
+        Raises `Declined` for what is not written here, before anything is saved, and `ExportError`.
+        """
+        b = GraphBuilder(self._tensors, precision)
+        outputs = self._outputs(b, plan, graph)
+        model, kept = b.finish(graph.triton_model, graph.inputs, list(zip(outputs, raw_outputs(graph), strict=True)))
+        packing = plan.packs(precision) and graph.has_encoder
+        return save_onnx(model, graph, path, kept=kept, packing=packing)
+
+    def _outputs(self, b: GraphBuilder, plan: TritonPlan, graph: GraphPlan) -> list[Value]:
+        module = graph.module
+        if not isinstance(module, Encoder | Fused):
+            return head_outputs(b, module, HIDDEN, ATTENTION_MASK, self._site)
+        encoder = module.encoder if isinstance(module, Fused) else module
+        states = b.from_body(self._states(b, encoder, graph.inputs, plan.max_length))
+        if isinstance(module, Encoder):
+            return [states]
+        return [value for head in module.heads for value in head_outputs(b, head, states, ATTENTION_MASK, self._site)]
+
+    def _states(self, b: GraphBuilder, encoder: Encoder, inputs: tuple[Tensor, ...], max_length: int) -> Value:
+        types = TOKEN_TYPE_IDS if any(tensor.name == TOKEN_TYPE_IDS for tensor in inputs) else None
+        frame = Frame(Inputs(INPUT_IDS, ATTENTION_MASK, types), max_length, encoder.bidirectional)
+        return self._architecture.body(b, self._site.config, frame)
