@@ -53,10 +53,10 @@ _FASTEMBED = """\
 
 Models that Fastembed's lists share with SIE's catalogue follow SIE. All others give what Fastembed's `embed`,
 `query_embed` and `passage_embed` give; none of these puts a prefix in front of a text, and a request may ask for one by
-its options `query_template` and `doc_template`. What is not in this table does not differ, apart from what
-[migrate-from-fastembed.md](migrate-from-fastembed.md#what-differs) says of all models. The weights are those of the
-model's author, of which Fastembed's files are exports. Fastembed knows names whatever their case; here
-`Snowflake/snowflake-arctic-embed-s` has SIE's spelling, and the others of its family have Fastembed's.
+its options `query_template` and `doc_template`. What is not in this table is the same by Fastembed's own code and
+lists, apart from what [migrate-from-fastembed.md](migrate-from-fastembed.md#what-differs) says of all models. The
+weights are those of the model's author, of which Fastembed's files are exports. Fastembed knows names whatever their
+case; here `Snowflake/snowflake-arctic-embed-s` has SIE's spelling, and the others of its family have Fastembed's.
 """
 
 _NOT_SHIPPED = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sie_triton.bundle import Bundle, expand, find_model, load_bundles
 from sie_triton.cli import main, shipped_bundles
 from sie_triton.compiler.options import select
 from sie_triton.diagnostics import Diagnostic
+from sie_triton.pages import model_table
 from sie_triton.pages.fastembed_lists import bundle_of, listed_models
 from sie_triton.pages.public_bundles import file_name
 from sie_triton.planning.catalogue import catalogue_table
@@ -82,6 +84,19 @@ def test_whatever_else_is_shipped_is_on_fastembeds_lists(
     listed = [bundle_of(model.name, shipped.values()) for model in listed_models()]
     names = {bundle.sie_id for bundle in listed if bundle}
     assert shipped.keys() - catalogue_bundles.keys() <= names
+
+
+def test_the_page_has_every_model_once(
+    shipped: Mapping[str, Bundle], catalogue_bundles: Mapping[str, Bundle], public_bundles: Path
+) -> None:
+    """Under what is shipped or under what is not; profiles that are left out have a line as well."""
+    page = model_table.render(public_bundles)
+    here = page.partition("## What is shipped")[2].partition("## What differs")[0]
+    missing = page.partition("## What is not shipped")[2].partition("## Checkpoints")[0]
+    names = {name.casefold() for name in (*catalogue_bundles, *(model.name for model in listed_models()), *LORA)}
+    rows = {part: re.findall(r"^\| `(.+?)` \|", part, re.MULTILINE) for part in (here, missing)}
+    assert sorted(rows[here]) == sorted(shipped)
+    assert sorted(name.casefold() for name in (*rows[here], *rows[missing])) == sorted(names)
 
 
 def test_models_resolve_as_in_the_catalogue(shipped: Mapping[str, Bundle]) -> None:
