@@ -191,6 +191,8 @@ def test_the_command_plans_every_shipped_model(
     ("model_id", "first"),
     [
         ("bge-small-en-v1.5", "BAAI/bge-small-en-v1.5"),
+        ("splade", "rasyosef/splade-mini"),
+        ("bge-m3-v2", "BAAI/bge-m3"),
         ("BAAI/bge-base-en-v15", "BAAI/bge-base-en-v1.5"),
         ("Snowflake/snowflake-arctic-embed-m", "snowflake/snowflake-arctic-embed-m"),
         ("snowflake/snowflake-arctic-embed-s", "Snowflake/snowflake-arctic-embed-s"),
