@@ -74,6 +74,9 @@ def find_model(bundles: Mapping[str, Bundle], model_id: str) -> tuple[Bundle, Re
         ids = [other.model_id for other in expand(bundle)]
         hint = did_you_mean(model_id, ids) or f"choose {', '.join(f'`{i}`' for i in ids)}"
         return Diagnostic("SIE111", f"`{base}` has no profile `{profile}`", Where(bundle.path), hint)
-    without_owner = [known for known in models if known.rpartition("/")[2].casefold() == model_id.casefold()]
-    hint = did_you_mean(without_owner[0] if without_owner else model_id, models) or "`sie-triton catalog` lists the ids"
-    return Diagnostic("SIE111", f"unknown model `{model_id}`", None, hint)
+    near = did_you_mean(model_id, models, by=str if "/" in model_id else _without_owner)
+    return Diagnostic("SIE111", f"unknown model `{model_id}`", None, near or "`sie-triton catalog` lists the ids")
+
+
+def _without_owner(model_id: str) -> str:
+    return model_id.rpartition("/")[2]

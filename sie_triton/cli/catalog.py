@@ -19,7 +19,7 @@ def catalog(bundles: Bundles = None, as_json: AsJson = False) -> None:
     found, mistakes = load_bundles(bundles or shipped_bundles())
     if not found:
         raise DiagnosticError(mistakes)
-    rows = catalogue_table(found.values())
+    rows = catalogue_table(sorted(found.values(), key=lambda bundle: bundle.sie_id.casefold()))
     if as_json:
         out.print_json(json.dumps([asdict(row) for row in rows]))
     else:

@@ -108,7 +108,7 @@ def test_wrong_usage_is_two(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("model", "hint"),
     [
-        ("BAAI/bge-small-en", "did you mean `BAAI/bge-small-en-v1.5`"),
+        ("BAAI/bge-small-en-v15", "did you mean `BAAI/bge-small-en-v1.5`"),
         ("baai/BGE-small-en-v1.5", "did you mean `BAAI/bge-small-en-v1.5`"),
         ("all-MiniLM-L6-v2", f"did you mean `{MINILM}`"),
         (f"{MINILM}:default", f"the default profile is addressed as `{MINILM}`"),
