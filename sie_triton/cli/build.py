@@ -28,6 +28,7 @@ from sie_triton.cli.options import (
     Precision,
     PrecisionName,
     Repository,
+    Trace,
     TrustRemoteCode,
     Weights,
 )
@@ -54,6 +55,7 @@ def plan(
     graph_format: Format = DEFAULT_FORMAT_NAME,
     layout: Layout = LayoutName.auto,
     packing: Packing = True,
+    trace: Trace = False,
     precision: Precision = PrecisionName.auto,
     device: Devices = BOTH_DEVICES,
     as_json: AsJson = False,
@@ -64,7 +66,7 @@ def plan(
     """
     from sie_triton.compiler.build import plan_models
 
-    graphs = graph_options(graph_format, layout, packing, precision, device)
+    graphs = graph_options(graph_format, layout, packing, precision, device, trace=trace)
     options = build_options(DEFAULT_REPOSITORY, weights, model, graphs)
     plans = [made for target in find_targets(model, bundles) for made in plan_models(target, options)]
     if as_json:
@@ -82,6 +84,7 @@ def build(
     graph_format: Format = DEFAULT_FORMAT_NAME,
     layout: Layout = LayoutName.auto,
     packing: Packing = True,
+    trace: Trace = False,
     precision: Precision = PrecisionName.auto,
     device: Devices = BOTH_DEVICES,
     force: Annotated[bool, typer.Option("--force", help="Build even if nothing changed.")] = False,
@@ -91,7 +94,7 @@ def build(
 
     Nothing is published unless every output matches the reference; an unchanged model is not built again.
     """
-    graphs = graph_options(graph_format, layout, packing, precision, device)
+    graphs = graph_options(graph_format, layout, packing, precision, device, trace=trace)
     options = build_options(repository, weights, model, graphs)
     run_build(model, bundles, replace(options, force=force, trust_remote_code=trust_remote_code))
 
@@ -151,6 +154,8 @@ def graph_options(
     packing: bool,
     precision: PrecisionName,
     devices: Sequence[DeviceName],
+    *,
+    trace: bool = False,
 ) -> GraphOptions:
     """The options of the graphs, in the compiler's terms; raises `DiagnosticError` (`SIE216`) for int8."""
     from sie_triton.planning.plan import GraphOptions
@@ -164,6 +169,7 @@ def graph_options(
         precision=None if precision is PrecisionName.auto else precision.value,
         devices=tuple(dict.fromkeys(device.value for device in devices)),
         packing=packing,
+        traced=trace,
     )
 
 

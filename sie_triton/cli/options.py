@@ -130,6 +130,13 @@ Packing = Annotated[
         help="Whether ONNX graphs that only CPUs use may compute padding only where tokens meet.",
     ),
 ]
+Trace = Annotated[
+    bool,
+    typer.Option(
+        "--trace",
+        help="Let torch trace every graph, those too that are written from the checkpoint's tensors without it.",
+    ),
+]
 Devices = Annotated[
     list[DeviceName],
     typer.Option("--device", help="What the repository is for. Repeatable; the first is Triton's default."),

@@ -55,6 +55,11 @@ def hidden_outside(b: GraphBuilder, ids: Value, window: int) -> Value:
     return penalty_where(b, b.op("Greater", away, b.constant(np.array(window, np.int64))))
 
 
+def joined(b: GraphBuilder, one: Value, other: Value) -> Value:
+    """Both penalties, where they meet no further away than one: two would leave the range of half precision."""
+    return b.op("Max", b.op("Add", one, other), b.body_number(far(b)))
+
+
 @dataclass(frozen=True, slots=True)
 class Rotary:
     """Rotary position embedding (Su et al., 2021), halves rotated: `cos` and `sin` are `[sequence, width]`, float32."""

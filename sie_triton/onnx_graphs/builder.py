@@ -57,6 +57,7 @@ class GraphBuilder:
         self._nodes: list[Any] = []
         self._initializers: dict[str, Any] = {}
         self._kept: set[str] = set()
+        self._known: list[Any] = []
 
     # --- constants and weights ---
 
@@ -89,7 +90,9 @@ class GraphBuilder:
         # A head beside a body of half precision has the same tensor in float32.
         key = name if precision == self.precision else f"{name}.{precision}"
         if key not in self._initializers:
-            array = np.asarray(read(), dtype=_NUMPY[precision], order="C")
+            # What has no place in half precision becomes infinite, and is found when the graph is measured.
+            with np.errstate(over="ignore"):
+                array = np.asarray(read(), dtype=_NUMPY[precision], order="C")
             self._initializers[key] = numpy_helper.from_array(array, key)
             self._kept.add(key)
         return key
@@ -179,7 +182,10 @@ class GraphBuilder:
         """0, 1, 2 … as many as a row has places: `[sequence]`, int64."""
         length = self.op("Gather", self.op("Shape", ids), self.constant(np.array(1, np.int64)), axis=0)
         zero, one = (self.constant(np.array(number, np.int64)) for number in (0, 1))
-        return self.op("Range", zero, length, one)
+        places = self.op("Range", zero, length, one)
+        # Inference cannot know that a length is that of a row.
+        self._known.append(helper.make_tensor_value_info(places, onnx.TensorProto.INT64, ["sequence"]))
+        return places
 
     # --- the graph ---
 
@@ -202,6 +208,7 @@ class GraphBuilder:
         """Add what shapes can be inferred. Large weights stand as inputs for it, so that nobody copies them."""
         bare = onnx.ModelProto()
         bare.CopyFrom(model)
+        bare.graph.value_info.extend(self._known)
         for tensor in self._initializers.values():
             if int(np.prod(tensor.dims)) <= 64:
                 bare.graph.initializer.append(tensor)

@@ -29,7 +29,8 @@ class GraphOptions:
     """What a build chooses for all its models. None leaves it: the layout to the heads, the precision to the bundle.
 
     `devices` are the kinds of machine that the repository is for; the first one's configuration is `config.pbtxt`.
-    `packing` lets graphs for CPUs compute padding only where tokens meet.
+    `packing` lets graphs for CPUs compute padding only where tokens meet. `traced` has torch trace every graph, those
+    too that can be written without it.
     """
 
     format: Format = DEFAULT_FORMAT
@@ -37,6 +38,7 @@ class GraphOptions:
     precision: Precision | None = None
     devices: tuple[Device, ...] = DEVICES
     packing: bool = True
+    traced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

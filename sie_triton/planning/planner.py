@@ -149,6 +149,7 @@ def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: Gr
         layout=layout,
         precisions=precisions_for(profile, options),
         packing=options.packing and not any(member.need.reads_padding for member in members),
+        traced=options.traced,
         truncation_side=facts.truncation_side if facts else "right",
         warnings=tuple(dict.fromkeys(text for member in members for text in member.warnings)),
         lowercase=bool(facts and recipe.runs_sentence_transformers and facts.pipeline.do_lower_case),

@@ -66,20 +66,25 @@ class SentenceWitness(Witness):
     def outputs(self, case: Case, row: TextRow) -> Outputs:
         """The vector at unit length, and as it leaves the model; before its last Normalize, where that ends it."""
         text, call = self._call(case)
-        vector = np.asarray(self._model.encode([text], batch_size=1, **call), dtype=np.float32)[0]
-        before = self._before_normalizing(case)
+        seen: list[Array] = []
+        watch = self._before_normalizing().register_forward_hook(
+            lambda module, args, features: seen.append(features["sentence_embedding"][0].float().numpy())
+        )
+        try:
+            vector = np.asarray(self._model.encode([text], batch_size=1, **call), dtype=np.float32)[0]
+        finally:
+            watch.remove()
+        (before,) = seen
         # A vector that is truncated behind its Normalize has no length of its own any more.
         raw = before if before.shape == vector.shape else vector
         return dict(zip(self._names, (unit(vector), raw), strict=True))
 
-    def _before_normalizing(self, case: Case) -> Array:
+    def _before_normalizing(self) -> torch.nn.Module:
+        """The last module that does more than to bring a vector to unit length."""
         modules = list(self._model)
         while type(modules[-1]).__name__ in ("Normalize", "Dropout"):
             modules.pop()
-        features = self._model.preprocess([self.text(case)])
-        for module in modules:
-            features = module(features)
-        found: Array = features["sentence_embedding"][0].float().numpy()
+        found: torch.nn.Module = modules[-1]
         return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import importlib.util
 import json
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import msgspec
 import onnx
 import pytest
+import transformers
+from safetensors.torch import load_file, save_file
 from sie_frontend.manifest import Manifest, read_manifest
 
 from compiler import tiny
@@ -144,7 +147,7 @@ def test_only_graphs_that_no_gpu_uses_are_packed(everything: Path, tiny_model: T
 def test_a_packed_graph_that_misses_gives_way_to_the_padded_one(
     tiny_model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sie_triton.export import packing
+    from sie_triton.onnx_graphs import packing
 
     def damaging(model: onnx.ModelProto, ids: str, mask: str) -> float | None:
         cost = packing.pack(model, ids, mask)
@@ -158,6 +161,25 @@ def test_a_packed_graph_that_misses_gives_way_to_the_padded_one(
     compile_models([tiny_model.target()], telling(tiny_model.options(tmp_path / "r", graphs=graphs), said))
     assert any("padded takes its place" in line for line in said)
     assert not packed(tmp_path / "r")
+    assert verify_repository(tmp_path / "r", read_manifest(tmp_path / "r")) == []
+
+
+@pytest.mark.export
+def test_a_written_graph_that_misses_gives_way_to_the_traced_one(
+    tiny_model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Misread(transformers.AutoConfig):  # type: ignore[misc] # the package has no types
+        @classmethod
+        def from_pretrained(cls, *args: Any, **options: Any) -> Any:
+            found = transformers.AutoConfig.from_pretrained(*args, **options)
+            found.layer_norm_eps = 1.0
+            return found
+
+    monkeypatch.setattr("sie_triton.onnx_graphs.writer.AutoConfig", Misread)
+    said: list[str] = []
+    graphs = GraphOptions(devices=("cpu",))
+    compile_models([tiny_model.target()], telling(tiny_model.options(tmp_path / "r", graphs=graphs), said))
+    assert any("what torch traces takes its place" in line for line in said)
     assert verify_repository(tmp_path / "r", read_manifest(tmp_path / "r")) == []
 
 
@@ -176,33 +198,24 @@ def test_half_the_weights_and_the_same_signature(everything: Path) -> None:
 
 
 @pytest.mark.export
-def test_a_precision_that_misses_gives_way_unless_it_was_insisted_on(
-    tiny_model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sie_triton.export import encoder
-
-    # Weights far beyond float16's largest number: they become infinite there, and NaN right after.
-    real = encoder.load_model
-
-    def overflowing(*args: Any, **kwargs: Any) -> Any:
-        model: Any = real(*args, **kwargs)
-        if kwargs.get("precision") == "float16":
-            model.embeddings.word_embeddings.weight.data.fill_(float("inf"))
-        return model
-
-    monkeypatch.setattr("sie_triton.export.exporter.load_model", overflowing)
+def test_a_precision_that_misses_gives_way_unless_it_was_insisted_on(tiny_model: Tiny, tmp_path: Path) -> None:
+    # Weights far beyond float16's largest number: they become infinite there, and NaN right after. In float32 the layer
+    # norm behind them makes them harmless.
+    loud = Tiny(tiny_model.bundles, tmp_path / "loud")
+    shutil.copytree(tiny_model.checkpoint, loud.checkpoint)
+    tensors = load_file(loud.checkpoint / "model.safetensors")
+    tensors["embeddings.word_embeddings.weight"] *= 1e7
+    save_file(tensors, loud.checkpoint / "model.safetensors", metadata={"format": "pt"})
     said: list[str] = []
-    options = telling(tiny_model.options(tmp_path / "auto", graphs=GraphOptions()), said)
-    (built,) = compile_models([tiny_model.target()], options)
+    options = telling(loud.options(tmp_path / "auto", graphs=GraphOptions()), said)
+    (built,) = compile_models([loud.target()], options)
     assert built.precisions == {"cpu": "float32", "cuda": "float32"}
     assert any("float32 takes its place" in line for line in said)
     assert not list((tmp_path / "auto").rglob("*float16*"))
     assert not packed(tmp_path / "auto")
     assert verify_repository(tmp_path / "auto", read_manifest(tmp_path / "auto")) == []
-    with pytest.raises(DiagnosticError, match="SIE501"):
-        compile_models(
-            [tiny_model.target()], tiny_model.options(tmp_path / "firm", graphs=GraphOptions(precision="float16"))
-        )
+    with pytest.raises(DiagnosticError, match="SIE506"):
+        compile_models([loud.target()], loud.options(tmp_path / "firm", graphs=GraphOptions(precision="float16")))
     assert not (tmp_path / "firm").exists()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sie_triton.onnx_graphs.attention import Rotary, far, hidden_future, padding_penalty, rotary, rotated
+from sie_triton.onnx_graphs.attention import Rotary, hidden_future, joined, padding_penalty, rotary, rotated
 from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Frame, default_rope
 from sie_triton.onnx_graphs.builder import GraphBuilder, Value
 from sie_triton.onnx_graphs.declined import Declined
@@ -73,8 +73,7 @@ class _Body:
         penalty = padding_penalty(b, inputs.mask)
         both_sides = self._frame.bidirectional or getattr(self._config, "is_causal", True) is False
         if not both_sides:
-            future = hidden_future(b, inputs.ids)
-            penalty = b.op("Max", b.op("Add", penalty, future), b.body_number(far(b)))
+            penalty = joined(b, penalty, hidden_future(b, inputs.ids))
         return b.op("Unsqueeze", penalty, b.ints(2))
 
     def _norm(self, states: Value, name: str) -> Value:

@@ -7,6 +7,7 @@ from sie_triton.onnx_graphs.attention import (
     attention,
     hidden_outside,
     join_heads,
+    joined,
     padding_penalty,
     rotary,
     rotated,
@@ -25,19 +26,19 @@ def _body(b: GraphBuilder, config: Config, frame: Frame) -> Value:
     width = config.hidden_size // config.num_attention_heads
     padding = padding_penalty(b, frame.inputs.mask)
     kinds = sorted(set(config.layer_types))
-    penalties = {kind: (padding, *_window(b, config, kind, ids)) for kind in kinds}
+    penalties = {kind: _penalty(b, config, kind, ids, padding) for kind in kinds}
     ropes = {kind: _rope(b, config, kind, ids, width) for kind in kinds}
     for number, kind in enumerate(config.layer_types):
         states = _layer(b, config, states, (penalties[kind], ropes[kind]), number)
     return _norm(b, config, states, "final_norm")
 
 
-def _window(b: GraphBuilder, config: Config, kind: str, ids: Value) -> tuple[Value, ...]:
+def _penalty(b: GraphBuilder, config: Config, kind: str, ids: Value, padding: Value) -> Value:
     if kind == "full_attention":
-        return ()
+        return padding
     if kind != "sliding_attention":
         raise Declined(f"layers of the kind `{kind}` are not written")
-    return (hidden_outside(b, ids, config.sliding_window),)
+    return joined(b, padding, hidden_outside(b, ids, config.sliding_window))
 
 
 def _rope(b: GraphBuilder, config: Config, kind: str, ids: Value, width: int) -> Rotary:
@@ -49,9 +50,7 @@ def _norm(b: GraphBuilder, config: Config, states: Value, name: str) -> Value:
     return b.layer_norm(states, name, config.norm_eps, bias=config.norm_bias)
 
 
-def _layer(
-    b: GraphBuilder, config: Config, states: Value, kind: tuple[tuple[Value, ...], Rotary], number: int
-) -> Value:
+def _layer(b: GraphBuilder, config: Config, states: Value, kind: tuple[Value, Rotary], number: int) -> Value:
     name = f"layers.{number}"
     # The embeddings are normalised already.
     normed = states if number == 0 else _norm(b, config, states, f"{name}.attn_norm")
@@ -64,17 +63,15 @@ def _layer(
     return b.op("Add", states, b.linear(gated, f"{name}.mlp.Wo", bias=config.mlp_bias))
 
 
-def _attention(
-    b: GraphBuilder, config: Config, states: Value, kind: tuple[tuple[Value, ...], Rotary], name: str
-) -> Value:
-    penalties, rope = kind
+def _attention(b: GraphBuilder, config: Config, states: Value, kind: tuple[Value, Rotary], name: str) -> Value:
+    penalty, rope = kind
     width, heads = config.hidden_size, config.num_attention_heads
     head = width // heads
     together = b.linear(states, f"{name}.Wqkv", bias=config.attention_bias, shape=(3 * width, width))
     flat = b.ops("Split", together, b.ints(width, width, width), outputs=3, axis=-1)
     query, key, value = (split_heads(b, part, heads, head) for part in flat)
     query = b.op("Mul", rotated(b, query, rope, head), b.body_number(head**-0.5))
-    mixed = attention(b, query, rotated(b, key, rope, head), value, *penalties, wide_softmax=True)
+    mixed = attention(b, query, rotated(b, key, rope, head), value, penalty, wide_softmax=True)
     return b.linear(join_heads(b, mixed, width), f"{name}.Wo", bias=config.attention_bias)
 
 
