@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .card import ModelCard
+from .card import ModelCard, whole_widths
 from .chains import DenseChain, TokenChain, dense_chain, sparse_chain, token_chain
 from .checkpoint import CheckpointFacts, Matryoshka, read_facts
 from .pipeline import DenseLayer, Layer, LayerNormLayer, NormalizeLayer, Pipeline, Pooling, SpladeStep
@@ -24,4 +24,5 @@ __all__ = [
     "read_facts",
     "sparse_chain",
     "token_chain",
+    "whole_widths",
 ]
