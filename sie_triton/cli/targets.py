@@ -72,7 +72,7 @@ def _derived(
     """The bundle of a checkpoint that no bundle names. Raises `DiagnosticError` (`SIE111`) if there is none."""
     from sie_triton.bundle import find_model
     from sie_triton.checkpoint import weight_paths
-    from sie_triton.derive import Source, derive_bundle
+    from sie_triton.derive import Origin, derive_bundle
     from sie_triton.facts import read_facts
 
     folder = wanted.weights.get(model_id, wanted.default_weights)
@@ -86,7 +86,7 @@ def _derived(
             raise
         raise DiagnosticError([_nowhere(model_id, unknown, error.diagnostics[0], allow_hub=allow_hub)]) from error
     facts = read_facts(checkpoint.folder, weight_paths(checkpoint.folder))
-    named = Source(folder=folder.expanduser().resolve()) if folder else Source(checkpoint.hf_id, checkpoint.revision)
+    named = Origin(folder=folder.expanduser().resolve()) if folder else Origin(checkpoint.hf_id, checkpoint.revision)
     return derive_bundle(model_id, facts, named, trust_remote_code=options.trust_remote_code)
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .bundle import OPTIONAL_FILES, Derived, Source, derive_bundle
+from .bundle import OPTIONAL_FILES, Derived, Origin, derive_bundle
 
-__all__ = ["OPTIONAL_FILES", "Derived", "Source", "derive_bundle"]
+__all__ = ["OPTIONAL_FILES", "Derived", "Origin", "derive_bundle"]

@@ -31,7 +31,7 @@ _DRAFTS: Mapping[Kind, Callable[[CheckpointFacts], Draft]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Origin:
     """Where the weights are: the hub's `hf_id` at `revision`, or a `folder` of the user's."""
 
     hf_id: str | None = None
@@ -59,7 +59,7 @@ class Derived:
         return f"{self.bundle.sie_id.replace('/', '__').replace(':', '__')}.yaml"
 
 
-def derive_bundle(sie_id: str, facts: CheckpointFacts, source: Source, *, trust_remote_code: bool = False) -> Derived:
+def derive_bundle(sie_id: str, facts: CheckpointFacts, source: Origin, *, trust_remote_code: bool = False) -> Derived:
     """The bundle that serves a checkpoint as sentence-transformers runs it.
 
     `trust_remote_code` says that the user trusts this checkpoint's code, if it has any: then the bundle does too.

@@ -13,7 +13,7 @@ from conftest import BGE_ID, MINILM_ID, ROOT
 from derive.test_derived_families import derived, facts_of
 from sie_triton.bundle import expand, load_bundles
 from sie_triton.checkpoint import resolve_checkpoint
-from sie_triton.derive import Source, derive_bundle
+from sie_triton.derive import Origin, derive_bundle
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 
 DENSE_MODULE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
@@ -32,7 +32,7 @@ def test_minilm_gets_the_bundle_that_is_shipped(minilm: Path) -> None:
     shipped, _ = load_bundles(ROOT / "model_bundles")
     written = shipped[MINILM_ID].resolve("default")
     revision = shipped[MINILM_ID].hf_revision
-    ours = derive_bundle(MINILM_ID, facts_of(minilm), Source(MINILM_ID, revision)).bundle
+    ours = derive_bundle(MINILM_ID, facts_of(minilm), Origin(MINILM_ID, revision)).bundle
     [profile] = expand(ours)
     assert (ours.dims, ours.max_sequence_length, ours.outputs) == ({"dense": 384}, 256, ("dense",))
     assert (ours.hf_id, ours.hf_revision) == (MINILM_ID, revision)
@@ -248,14 +248,14 @@ def test_an_empty_file_and_a_dangling_link_are_named(tmp_path: Path) -> None:
 def test_code_of_a_checkpoint_is_trusted_only_by_the_flag(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, {"config.json": {**BERT, "auto_map": {"AutoModel": "modeling.Model"}}})
     facts = facts_of(folder)
-    plain, trusting = (derive_bundle("a/b", facts, Source(folder=folder), trust_remote_code=t) for t in (False, True))
+    plain, trusting = (derive_bundle("a/b", facts, Origin(folder=folder), trust_remote_code=t) for t in (False, True))
     assert expand(plain.bundle)[0].loadtime == {}
     assert expand(trusting.bundle)[0].loadtime == {"trust_remote_code": True}
 
 
 def test_a_snapshot_is_named_with_its_commit(tmp_path: Path) -> None:
     facts = facts_of(write_folder(tmp_path, {}))
-    bundle = derive_bundle("acme/small", facts, Source("acme/small", "f" * 40)).bundle
+    bundle = derive_bundle("acme/small", facts, Origin("acme/small", "f" * 40)).bundle
     assert (bundle.hf_id, bundle.hf_revision, bundle.weights_path) == ("acme/small", "f" * 40, None)
 
 

@@ -16,7 +16,7 @@ from recipes.made import made
 
 from sie_triton.bundle import Bundle, expand, load_bundle
 from sie_triton.checkpoint import resolve_checkpoint, weight_paths
-from sie_triton.derive import OPTIONAL_FILES, Derived, Source, derive_bundle
+from sie_triton.derive import OPTIONAL_FILES, Derived, Origin, derive_bundle
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.facts import CheckpointFacts, read_facts
 from sie_triton.planning.catalogue import verdict
@@ -80,7 +80,7 @@ def facts_of(folder: Path) -> CheckpointFacts:
 
 
 def derived(folder: Path, sie_id: str = "acme/derived") -> Derived:
-    return derive_bundle(sie_id, facts_of(folder), Source(folder=folder))
+    return derive_bundle(sie_id, facts_of(folder), Origin(folder=folder))
 
 
 def what_matters(bundle: Bundle, facts: CheckpointFacts) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def test_a_checkpoint_alone_gives_the_bundle_of_its_family(name: str) -> None:
     facts = facts_of(checkpoint.folder)
     written, mistakes = load_bundle(checkpoint.bundle_path)
     assert written is not None, mistakes
-    ours = what_matters(derive_bundle(checkpoint.sie_id, facts, Source(folder=checkpoint.folder)).bundle, facts)
+    ours = what_matters(derive_bundle(checkpoint.sie_id, facts, Origin(folder=checkpoint.folder)).bundle, facts)
     theirs = what_matters(written, facts)
     differing = {key for key in ours if ours[key] != theirs[key]}
     assert differing == DIFFERS.get(name, CHOSEN_LENGTH)
