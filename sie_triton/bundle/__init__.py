@@ -5,7 +5,7 @@ Imports the standard library, PyYAML and `sie_triton.diagnostics` only.
 
 from __future__ import annotations
 
-from .folder import find_model, load_bundle, load_bundles, routable
+from .folder import find_model, load_bundle, load_bundles, parse_bundle, routable
 from .model import Bundle, ProfileSpec, ResolvedProfile, expand
 from .suggest import did_you_mean
 
@@ -18,5 +18,6 @@ __all__ = [
     "find_model",
     "load_bundle",
     "load_bundles",
+    "parse_bundle",
     "routable",
 ]

@@ -93,10 +93,13 @@ class _DepthLimitedLoader(yaml.SafeLoader):
             self.depth -= 1
 
 
-def read_document(path: Path) -> tuple[Map | None, list[Diagnostic]]:
-    """The root map of a UTF-8 YAML file, or None; every mistake found on the way (`SIE101` to `SIE104`, `SIE107`)."""
+def read_document(path: Path, text: str | None = None) -> tuple[Map | None, list[Diagnostic]]:
+    """The root map of a UTF-8 YAML file, or None; every mistake found on the way (`SIE101` to `SIE104`, `SIE107`).
+
+    `text` is what is read in place of the file.
+    """
     try:
-        text = _read_text(path)
+        text = _read_text(path) if text is None else text
         loader = _loader(text, path)
         try:
             root = _compose(loader, path)

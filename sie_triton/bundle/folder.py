@@ -17,6 +17,11 @@ def load_bundle(path: Path) -> tuple[Bundle | None, list[Diagnostic]]:
     return read_bundle(path)
 
 
+def parse_bundle(text: str, path: Path) -> tuple[Bundle | None, list[Diagnostic]]:
+    """The bundle in a text, or None and all its mistakes; `path` is where messages say that it stands."""
+    return read_bundle(path, text)
+
+
 def load_bundles(folder: Path) -> tuple[dict[str, Bundle], list[Diagnostic]]:
     """Every `*.yaml` directly in a folder, by `sie_id`, in the order of the file names.
 

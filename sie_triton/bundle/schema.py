@@ -88,9 +88,12 @@ _TENSOR_PARALLEL: Kind[int] = Kind(f"a whole number from 1 to {_WIDEST_TENSOR_PA
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
-def read_bundle(path: Path) -> tuple[Bundle | None, list[Diagnostic]]:
-    """The bundle in one file, or None with every mistake of the file (`SIE101` to `SIE109`), in line order."""
-    document, mistakes = read_document(path)
+def read_bundle(path: Path, text: str | None = None) -> tuple[Bundle | None, list[Diagnostic]]:
+    """The bundle in one file, or None with every mistake of the file (`SIE101` to `SIE109`), in line order.
+
+    `text` is what is read in place of the file.
+    """
+    document, mistakes = read_document(path, text)
     if document is None:
         return None, mistakes
     report = Report(path, list(mistakes))

@@ -65,7 +65,7 @@ def find_cached(request: Request) -> Cached | None:
         absent = try_to_load_from_cache(request.hf_id, name, revision=folder.name) is _CACHED_NO_EXIST
         return absent or (folder / name).is_file()
 
-    return Cached(folder, find_problems(folder, request), all(known(name) for name in TELLING))
+    return Cached(folder, find_problems(folder, request), all(map(known, (*TELLING, *request.optional_files))))
 
 
 def from_hub(request: Request, progress: Progress) -> Checkpoint:
@@ -160,7 +160,8 @@ def _download(request: Request, report: Progress, beat: _Heartbeat) -> tuple[Pat
     if request.revision != commit:
         # By its own name, so that the cache notes which commit the branch or tag is: other tools look there.
         hf_hub_download(request.hf_id, anchor, revision=request.revision, etag_timeout=timeout)
-    _note_absent(request, commit, [name for name in TELLING if name not in entries])
+    telling = (*TELLING, *request.optional_files)
+    _note_absent(request, commit, [name for name in telling if name not in entries])
     for name in sorted(missing, key=lambda name: (name.endswith((".safetensors", ".pt")), name)):
         snapshot.fetch(name)
     folder = Path(hf_hub_download(request.hf_id, anchor, revision=commit)).parents[anchor.count("/")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sie_triton.checkpoint.files import (
@@ -13,6 +13,7 @@ from sie_triton.checkpoint.files import (
     INDEX,
     MODULE_FOLDER,
     MODULES,
+    PICKLE_SUFFIXES,
     SINGLE,
     Parts,
     extra_file,
@@ -28,6 +29,8 @@ from sie_triton.diagnostics import Diagnostic, Where
 
 _PICKLED_WEIGHTS = re.compile(r"(?:pytorch_model|model)\b.*\.(?:bin|pt|pth|ckpt)")
 _T5 = frozenset({"longt5", "mt5", "switch_transformers", "t5", "umt5"})
+_ENCODERS = "pick a checkpoint with an encoder of the BERT, RoBERTa, ModernBERT, GTE or Qwen kind"
+_OTHER_WEIGHTS = {".gguf": "GGUF", ".onnx": "ONNX"}
 _AGAIN = "copy or download the checkpoint again"
 
 
@@ -56,11 +59,14 @@ def find_problems(folder: Path, request: Request) -> list[Diagnostic]:
 def uncompiled(config: Mapping[str, Any], where: Where | None) -> list[Diagnostic]:
     """Architectures that load and are compiled by no recipe."""
     kind = str(config.get("model_type", ""))
-    if kind not in _T5:
-        return []
-    message = f"`model_type` is `{kind}`: T5 encoders are not compiled, no recipe covers their relative positions"
-    hint = "pick a checkpoint with an encoder of the BERT, RoBERTa, ModernBERT, GTE or Qwen kind"
-    return [Diagnostic("SIE324", message, where, hint)]
+    if kind in _T5:
+        message = f"`model_type` is `{kind}`: T5 encoders are not compiled, no recipe covers their relative positions"
+        return [Diagnostic("SIE324", message, where, _ENCODERS)]
+    sense = next((sense for sense in ("vision", "audio") if f"{sense}_config" in config), None)
+    if sense:
+        message = f"`model_type` is `{kind}` with a `{sense}_config`: only encoders of text alone are compiled"
+        return [Diagnostic("SIE326", message, where, _ENCODERS)]
+    return []
 
 
 def _module_files(modules: object) -> frozenset[str]:
@@ -98,6 +104,11 @@ def _something_else(held: set[str], place: str, where: Where | None, parts: Part
     """What is whole in its own way, so that a list of absent files would mislead."""
     if f"{parts.home}{ADAPTER}" in held:
         return _adapter(place, where, parts, alone=not weight_files(held, parts))
+    if (other := _other_weights(held, place, where)) is not None:
+        return other
+    if "preprocessor_config.json" in held and not _has_tokenizer(held, parts.home):
+        message = f"{place} has a `preprocessor_config.json` and no tokenizer: it reads images or sound, and no text"
+        return Diagnostic("SIE326", message, where, _ENCODERS)
     if f"{parts.home}config.json" in held:
         return None
     if parts.first == "Router" or (parts.first is None and "router_config.json" in held):
@@ -108,6 +119,22 @@ def _something_else(held: set[str], place: str, where: Where | None, parts: Part
         return None
     hint = "pick a checkpoint whose `modules.json` begins with a `Transformer`"
     return Diagnostic("SIE323", f"{place} holds {what}, and only transformers are compiled", where, hint)
+
+
+def _other_weights(held: set[str], place: str, where: Where | None) -> Diagnostic | None:
+    """Weights in a form that was made from the checkpoint, and nothing that they were made from."""
+    if any(name.endswith((".safetensors", *PICKLE_SUFFIXES, ".pt", f"{INDEX}")) for name in held):
+        return None
+    found = sorted(name for name in held if PurePosixPath(name).suffix in _OTHER_WEIGHTS)
+    if not found:
+        return None
+    form = _OTHER_WEIGHTS[PurePosixPath(found[0]).suffix]
+    message = f"{place} has its weights as {form} only, `{found[0]}`; graphs are compiled from safetensors"
+    hint = (
+        "name the repository that it was converted from, which its model card or its name tells; `--weights FOLDER` "
+        "takes a copy of it"
+    )
+    return Diagnostic("SIE327", message, where, hint)
 
 
 def _adapter(place: str, where: Where | None, parts: Parts, *, alone: bool) -> Diagnostic:

@@ -64,7 +64,13 @@ HARMLESS: Mapping[str, str] = {
 CARRIED = frozenset(
     {
         *("bos_token_id", "classifier_dropout", "eos_token_id", "id2label", "initializer_range", "label2id"),
-        *("num_labels", "pad_token_id", "problem_type", "sbert_ce_default_activation_function"),
+        *(
+            "matryoshka_dimensions",
+            "num_labels",
+            "pad_token_id",
+            "problem_type",
+            "sbert_ce_default_activation_function",
+        ),
         *("sentence_transformers", "tie_word_embeddings", "torch_dtype", "dtype"),
     }
 )

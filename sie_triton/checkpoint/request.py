@@ -10,16 +10,20 @@ from sie_triton.checkpoint.files import Parts, wanted_files
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A model at a revision, and what the recipe needs of it beside the usual files."""
+    """A model at a revision, and what the recipe needs of it beside the usual files.
+
+    `optional_files` are taken along where they are; `extra_files` have to be there.
+    """
 
     hf_id: str
     revision: str | None
     extra_files: tuple[str, ...]
     trust_remote_code: bool
+    optional_files: tuple[str, ...] = ()
 
     def wanted(self, names: Iterable[str], parts: Parts | None = None) -> tuple[str, ...]:
         """Those of these names that are fetched and digested."""
-        more = self.extra_files
+        more = (*self.extra_files, *self.optional_files)
         return wanted_files(names, parts=parts, extra_files=more, trust_remote_code=self.trust_remote_code)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sie_triton.checkpoint.files import SINGLE, names_in, parts_of
@@ -29,6 +30,7 @@ def resolve_checkpoint(
     trust_remote_code: bool = False,
     progress: Progress | None = None,
     extra_files: Sequence[str] = (),
+    optional_files: Sequence[str] = (),
     announce: Announce | None = None,
 ) -> Checkpoint:
     """Find the weights of `hf_id` at `revision` (None: the hub's `main`), or raise `DiagnosticError` with all reasons.
@@ -38,11 +40,11 @@ def resolve_checkpoint(
     package with the same bytes. A folder that was named but is not whole is an error, not a reason to look further.
     `allow_hub=False` keeps the network out altogether.
 
-    `extra_files` are names that the recipe cannot do without; `x.safetensors` is preferred to `x.pt`. Python files
-    are fetched only with `trust_remote_code`, and never run here. `announce` gets one line where the user should know
-    what was used instead of the hub; by default it goes to stderr.
+    `extra_files` are names that the recipe cannot do without, `optional_files` are taken along where there are such;
+    `x.safetensors` is preferred to `x.pt`. Python files are fetched only with `trust_remote_code`, and never run here.
+    `announce` gets one line where the user should know what was used instead of the hub; by default it goes to stderr.
     """
-    request = Request(hf_id or "", revision, tuple(extra_files), trust_remote_code)
+    request = Request(hf_id or "", revision, tuple(extra_files), trust_remote_code, tuple(optional_files))
     announce = announce or _to_stderr
     for folder, origin in ((weights, "--weights"), (bundle_weights_path, "weights_path")):
         if folder is not None:
@@ -86,7 +88,7 @@ def _from_folder(folder: Path, origin: str, hf_id: str | None, revision: str | N
 
 def _from_package(request: Request, reasons: list[Diagnostic], announce: Announce, *, install: bool) -> Checkpoint:
     """Raises `DiagnosticError` with `reasons`, and why no package helps where one could have."""
-    entry = PACKAGES.get(request.hf_id)
+    entry, request = PACKAGES.get(request.hf_id), replace(request, optional_files=())
     if entry is None or request.revision not in (None, "main", entry.revision):
         raise DiagnosticError(reasons)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sie-triton" / "weights"

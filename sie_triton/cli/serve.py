@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sie_triton.cli.build import build_options, graph_options, run_build
+from sie_triton.cli.models import wanted_models
 from sie_triton.cli.options import (
     BOTH_DEVICES,
     DEFAULT_FORMAT_NAME,
@@ -28,6 +29,7 @@ from sie_triton.cli.options import (
     Port,
     Precision,
     PrecisionName,
+    SaveBundle,
     ServeDevice,
     ServedRepository,
     TrustRemoteCode,
@@ -105,20 +107,22 @@ def up(
     packing: Packing = True,
     precision: Precision = PrecisionName.auto,
     device: Device = ServeDevice.auto,
+    save_bundle: SaveBundle = None,
     trust_remote_code: TrustRemoteCode = False,
     log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Build what is missing, for CPU and CUDA, then serve it."""
     from sie_triton.serving.serve import check_embedded_device, check_prerequisites, serve_repository
 
+    wanted = wanted_models(model, weights)
     if os.environ.get("SIE_TRITON_TRITON_URL"):
         say("`up` starts a tritonserver of its own: `SIE_TRITON_TRITON_URL` has no effect; use `serve` instead")
     # Report a taken port, a missing tritonserver or a missing GPU before minutes of building.
     check_prerequisites(host, port)
     check_embedded_device(device.value, {graph_format.value})
     graphs = graph_options(graph_format, layout, packing, precision, BOTH_DEVICES)
-    options = build_options(repository, weights, model, graphs)
-    run_build(model, bundles, replace(options, trust_remote_code=trust_remote_code))
+    options = build_options(repository, wanted, graphs)
+    run_build(wanted, bundles, replace(options, trust_remote_code=trust_remote_code), save_bundle=save_bundle)
     serve_repository(
         repository,
         built_manifest(repository),

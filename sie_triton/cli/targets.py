@@ -1,17 +1,21 @@
-"""Which bundles and profiles a command is about."""
+"""Which bundles and profiles a command is about; for a model that no bundle knows, the bundle is derived."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sie_triton
-from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 if TYPE_CHECKING:
-    from sie_triton.bundle import ResolvedProfile
-    from sie_triton.compiler.options import Target
+    from sie_triton.bundle import Bundle, ResolvedProfile
+    from sie_triton.checkpoint import Checkpoint
+    from sie_triton.cli.models import Wanted
+    from sie_triton.compiler.options import BuildOptions, Target
+    from sie_triton.derive import Derived
 
 
 def shipped_bundles() -> Path:
@@ -21,11 +25,14 @@ def shipped_bundles() -> Path:
     return inside if inside.is_dir() else package.parent / "model_bundles"
 
 
-def find_targets(models: Sequence[str], folder: Path | None) -> list[Target]:
-    """The bundles of the model ids, with the profiles to build: all of them for `id`, one for `id:profile`.
+def find_targets(
+    wanted: Wanted, folder: Path | None, options: BuildOptions, *, allow_hub: bool, save: Path | None = None
+) -> list[Target]:
+    """The bundles of the wanted models, with the profiles to build: all of them for `id`, one for `id:profile`.
 
-    `folder` is where the bundles are; None stands for the shipped ones. Raises `DiagnosticError` for a bundle that
-    is not valid, a model that no bundle has, or a bundle of which no profile compiles.
+    `folder` is where the bundles are; None stands for the shipped ones. A bundle that is derived is announced, and
+    written to the folder `save`. Raises `DiagnosticError` for a bundle that is not valid, a model that no bundle has
+    and whose weights are nowhere or say not enough, or a bundle of which no profile compiles.
     """
     from sie_triton.bundle import expand, find_model, load_bundles
     from sie_triton.compiler.options import select
@@ -33,18 +40,108 @@ def find_targets(models: Sequence[str], folder: Path | None) -> list[Target]:
     bundles, mistakes = load_bundles(folder or shipped_bundles())
     if mistakes:
         raise DiagnosticError(mistakes)
-    wanted: dict[str, list[ResolvedProfile]] = {}
-    problems = []
-    for model_id in dict.fromkeys(models):
+    chosen: dict[str, tuple[Bundle, list[ResolvedProfile]]] = {}
+    unwritten: set[str] = set()
+    problems: list[Diagnostic] = []
+    for model_id in wanted.ids:
         found = find_model(bundles, model_id)
-        if isinstance(found, Diagnostic):
-            problems.append(found)
-            continue
-        bundle, profile = found
-        chosen = wanted.setdefault(bundle.sie_id, [])
-        for candidate in expand(bundle) if model_id == bundle.sie_id else [profile]:
-            if candidate not in chosen:
-                chosen.append(candidate)
+        if model_id in wanted.folders or isinstance(found, Diagnostic):
+            try:
+                derived = _derived(model_id, wanted, bundles, options, allow_hub=allow_hub)
+            except DiagnosticError as error:
+                problems += error.diagnostics
+                continue
+            announce_derived(derived, options, save)
+            bundle, profiles = derived.bundle, expand(derived.bundle)
+            unwritten.add(bundle.sie_id)
+        else:
+            bundle, profile = found
+            profiles = expand(bundle) if model_id == bundle.sie_id else [profile]
+        _, known = chosen.setdefault(bundle.sie_id, (bundle, []))
+        known += [profile for profile in profiles if profile not in known]
     if problems:
         raise DiagnosticError(problems)
-    return [select(bundles[sie_id], profiles) for sie_id, profiles in wanted.items()]
+    return [
+        replace(select(bundle, profiles), derived=bundle.sie_id in unwritten) for bundle, profiles in chosen.values()
+    ]
+
+
+def _derived(
+    model_id: str, wanted: Wanted, bundles: Mapping[str, Bundle], options: BuildOptions, *, allow_hub: bool
+) -> Derived:
+    """The bundle of a checkpoint that no bundle names. Raises `DiagnosticError` (`SIE111`) if there is none."""
+    from sie_triton.bundle import find_model
+    from sie_triton.checkpoint import weight_paths
+    from sie_triton.derive import Origin, derive_bundle
+    from sie_triton.facts import read_facts
+
+    folder = wanted.weights.get(model_id, wanted.default_weights)
+    unknown = find_model(bundles, model_id)
+    if isinstance(unknown, Diagnostic) and folder is None and not _may_be_elsewhere(model_id, unknown, bundles):
+        raise DiagnosticError([unknown])
+    try:
+        checkpoint = _checkpoint(model_id, folder, options, allow_hub=allow_hub)
+    except DiagnosticError as error:
+        if folder is not None or not isinstance(unknown, Diagnostic):
+            raise
+        raise DiagnosticError([_nowhere(model_id, unknown, error.diagnostics[0], allow_hub=allow_hub)]) from error
+    facts = read_facts(checkpoint.folder, weight_paths(checkpoint.folder))
+    named = Origin(folder=folder.expanduser().resolve()) if folder else Origin(checkpoint.hf_id, checkpoint.revision)
+    return derive_bundle(model_id, facts, named, trust_remote_code=options.trust_remote_code)
+
+
+def _may_be_elsewhere(model_id: str, unknown: Diagnostic, bundles: Mapping[str, Bundle]) -> bool:
+    """Whether an id that no bundle has may be one of the hub's: not a profile, and not a known id in other letters."""
+    from sie_triton.bundle import routable
+
+    if ":" in model_id or not model_id.strip():
+        return False
+    known = {known.casefold() for known in routable(bundles)}
+    return model_id.casefold() not in known | {name.rpartition("/")[2] for name in known}
+
+
+def _checkpoint(model_id: str, folder: Path | None, options: BuildOptions, *, allow_hub: bool) -> Checkpoint:
+    from sie_triton.checkpoint import resolve_checkpoint
+    from sie_triton.derive import OPTIONAL_FILES
+
+    return resolve_checkpoint(
+        None if folder else model_id,
+        None,
+        weights=folder,
+        bundle_weights_path=None,
+        allow_hub=allow_hub,
+        trust_remote_code=options.trust_remote_code,
+        progress=options.progress,
+        optional_files=OPTIONAL_FILES,
+        announce=options.announce,
+    )
+
+
+def _nowhere(model_id: str, unknown: Diagnostic, reason: Diagnostic, *, allow_hub: bool) -> Diagnostic:
+    """No bundle and no weights: what was looked at, near ids, and what helps whichever was meant."""
+    message = f"{unknown.message}: no bundle has it, and its weights were not found: {reason.message} ({reason.code})"
+    ways = [unknown.hint or "", f"for a model of your own pass its folder, `--weights {model_id}=FOLDER`"]
+    if Path(model_id).is_dir():
+        ways = [f"for the folder write `-m ./{model_id}`", *ways]
+    if not allow_hub:
+        ways.append("`build` asks the hub for it")
+    return Diagnostic(unknown.code, message, None, "; ".join(way for way in ways if way))
+
+
+def announce_derived(derived: Derived, options: BuildOptions, save: Path | None) -> None:
+    """Print the bundle, and write it to a folder of bundles. Raises `DiagnosticError` (`SIE114`)."""
+    options.announce(f"{derived.bundle.sie_id}: no bundle names it; this one was derived from its checkpoint:")
+    options.announce(derived.text)
+    if save is None:
+        return
+    path = save / derived.file_name
+    try:
+        save.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.read_text(encoding="utf-8") != derived.text:
+            hint = "remove it or name another folder; without `--save-bundle` nothing is written"
+            raise DiagnosticError([Diagnostic("SIE114", "another bundle lies there already", Where(path), hint)])
+        path.write_text(derived.text, encoding="utf-8")
+    except OSError as error:
+        message = f"the bundle cannot be written: {error.strerror or error}"
+        raise DiagnosticError([Diagnostic("SIE114", message, Where(path), "name another folder")]) from error
+    options.announce(f"{derived.bundle.sie_id}: written to {path}")

@@ -37,11 +37,15 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One bundle and the profiles of it that were asked for; the refused ones among them, with their reasons."""
+    """One bundle and the profiles of it that were asked for; the refused ones among them, with their reasons.
+
+    `derived`: nobody wrote the bundle, it says what its checkpoint's files say.
+    """
 
     bundle: Bundle
     profiles: tuple[tuple[ResolvedProfile, Recipe], ...]
     refused: tuple[tuple[ResolvedProfile, Refusal], ...] = ()
+    derived: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def check_remote_code(target: Target, checkpoint: Checkpoint, options: BuildOpti
     allowed = all(recipe.needs_remote_code for _, recipe in target.profiles)
     if options.trust_remote_code and allowed:
         return
-    if allowed:
+    if allowed or target.derived:
         hint = "read the code, then pass `--trust-remote-code`"
     elif all(recipe.loads_remote_code for _, recipe in target.profiles):
         hint = "its bundle does not set `trust_remote_code: true`; add it there if you have read the code"

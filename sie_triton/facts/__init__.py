@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .card import ModelCard, whole_widths
 from .chains import DenseChain, TokenChain, dense_chain, sparse_chain, token_chain
-from .checkpoint import CheckpointFacts, read_facts
+from .checkpoint import CheckpointFacts, Matryoshka, read_facts
 from .pipeline import DenseLayer, Layer, LayerNormLayer, NormalizeLayer, Pipeline, Pooling, SpladeStep
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "DenseLayer",
     "Layer",
     "LayerNormLayer",
+    "Matryoshka",
+    "ModelCard",
     "NormalizeLayer",
     "Pipeline",
     "Pooling",
@@ -21,4 +24,5 @@ __all__ = [
     "read_facts",
     "sparse_chain",
     "token_chain",
+    "whole_widths",
 ]

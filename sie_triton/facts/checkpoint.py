@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
+from .card import CARD_NAME, ModelCard, read_card, whole_widths
 from .files import read_json, read_object, unreadable, weight_shapes
 from .known_keys import FILES, check_keys
 from .pipeline import TRANSFORMER_SETTINGS, Pipeline, activation_class, read_pipeline, unsupported
@@ -21,6 +22,9 @@ NO_LIMIT = 1_000_000_000
 
 SETTINGS_NAME = "config_sentence_transformers.json"
 TOKENIZER_SETTINGS_NAME = "tokenizer_config.json"
+STANFORD_NAME = "artifact.metadata"
+"""Where ColBERT's own code keeps its markers and lengths, as JSON."""
+MATRYOSHKA_KEY = "matryoshka_dimensions"
 LATE_SETTINGS = (
     "query_prefix",
     "document_prefix",
@@ -51,11 +55,21 @@ class SentenceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Matryoshka:
+    """The widths that vectors may be cut to, descending, and which key of which file says so."""
+
+    widths: tuple[int, ...] = ()
+    file: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointFacts:
     """Everything planning needs of a checkpoint.
 
-    `problems` say what in the sentence-transformers files is damaged, unknown or not compiled; only recipes that follow
-    those files mind: they ask `followed` for the pipeline and get the problems instead.
+    `stanford` is what ColBERT's own code wrote beside the weights, `card` what the model card says. `problems` say what
+    in the sentence-transformers files is damaged, unknown or not compiled; only recipes that follow those files mind:
+    they ask `followed` for the pipeline and get the problems instead.
     """
 
     folder: Path
@@ -67,6 +81,8 @@ class CheckpointFacts:
     files: frozenset[str] = frozenset()
     weight_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     truncation_side: Literal["left", "right"] = "right"
+    stanford: Mapping[str, Any] = field(default_factory=dict)
+    card: ModelCard = field(default_factory=ModelCard)
 
     def followed(self, *model_types: str) -> Pipeline:
         """The pipeline, for a recipe that runs it and serves checkpoints of these types; raises `DiagnosticError`."""
@@ -136,6 +152,19 @@ class CheckpointFacts:
         return () if self.pipeline.listed else tuple(name for name in names if name in self.files)
 
     @property
+    def matryoshka(self) -> Matryoshka:
+        """The widths that vectors may be cut to: the configuration's word, else that of the model card.
+
+        `truncate_dim` is none of them: it cuts every vector. Raises `DiagnosticError` for a list that is none.
+        """
+        if (named := self.config.get(MATRYOSHKA_KEY)) is not None:
+            widths = whole_widths(named)
+            if widths is None:
+                raise unreadable(self.folder / "config.json", f"`{MATRYOSHKA_KEY}` is {named!r}, no list of widths")
+            return Matryoshka(widths, "config.json", MATRYOSHKA_KEY)
+        return Matryoshka(self.card.matryoshka, CARD_NAME, "matryoshka_dims") if self.card.matryoshka else Matryoshka()
+
+    @property
     def late(self) -> dict[str, Any]:
         """What the checkpoint says of late interaction, which SIE takes from the bundle instead."""
         return {**self.settings.late, **self.pipeline.late}
@@ -168,6 +197,8 @@ def read_facts(folder: Path, weights: Sequence[Path] | None = None) -> Checkpoin
         files=frozenset(path.name for path in folder.iterdir() if path.is_file()),
         weight_shapes=weight_shapes(sorted(folder.glob("*.safetensors")) if weights is None else weights),
         truncation_side=_truncation_side(folder, tokenizer_config),
+        stanford=read_object(folder / STANFORD_NAME),
+        card=read_card(folder),
     )
 
 

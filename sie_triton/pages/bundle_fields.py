@@ -65,6 +65,8 @@ LOADTIME: Mapping[str, str] = {
 RUNTIME: Mapping[str, str] = {
     "pooling": "`cls`, `mean`, `last` or `last_token`, as the adapter understands them.",
     "normalize": "Whether vectors have length 1.",
+    "matryoshka_dims": "Widths that `dimensions` of `/v1/embeddings` may ask for; by default the checkpoint's. No "
+    "option of a request.",
     "query_template, doc_template": "How text is wrapped: `{text}`, `{instruction}`.",
     "default_instruction": "The instruction of queries that bring none.",
     "instruction": "The instruction of every item that brings none.",

@@ -199,8 +199,9 @@ What a score means depends on the model: a probability, a raw logit, or the sum 
 
 $embeddings_body
 
-Vectors are dense and float32, and an instruction of the profile is left out. `dimensions` may only be what the model
-has. Lists of token numbers are refused. The answer:
+Vectors are dense and float32, and an instruction of the profile is left out. `dimensions` may be what the
+model has, or one of the widths that its checkpoint was trained to be cut to: then a vector's first numbers are left, at
+unit length where the profile normalises. Lists of token numbers are refused. The answer:
 
 $embeddings_answer
 

@@ -107,7 +107,8 @@ def _other_outcomes(bundle: Bundle, profile: ResolvedProfile, unit: bool | None)
 
 def _without_effect(profile: ResolvedProfile, recipe: RecipeBase) -> Iterator[str]:
     adapter = profile.adapter_class
-    honoured = recipe.runtime_options | SERVER_OPTIONS
+    cuts = frozenset({"matryoshka_dims"}) if "dense" in recipe.outputs else frozenset()
+    honoured = recipe.runtime_options | SERVER_OPTIONS | cuts
     ignored = set() if recipe.reads_pooling else {"pooling"}
     for key in profile.runtime:
         if key not in honoured or key in ignored:

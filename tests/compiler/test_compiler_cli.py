@@ -116,7 +116,10 @@ def test_wrong_usage_is_two(arguments: list[str]) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "build", "up"])
-def test_an_unknown_model_gets_a_suggestion(command: str, model: str, hint: str) -> None:
+def test_an_unknown_model_gets_a_suggestion(
+    command: str, model: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     done = call(command, "-m", model, *(["--port", str(free_port())] if command == "up" else []))
     assert (done.code, done.stdout) == (2, "")
     assert "SIE111" in done.stderr

@@ -31,6 +31,7 @@ from sie_frontend.http.dialects.rerank import (
 )
 from sie_frontend.http.frontend import Frontend
 from sie_frontend.manifest import Model
+from sie_frontend.outputs.dense import DenseHead
 from sie_frontend.outputs.options import resolve_encode, resolve_score
 from sie_frontend.outputs.response import encode_body
 from sie_frontend.serving.bulk import in_parts, total_timing
@@ -105,7 +106,9 @@ async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -
     exchange.model_id = parsed.model
     exchange.body_read()
     model = frontend.model(parsed.model)
-    call = resolve_embeddings(parsed, profiles=model.profiles, declared_dims=_declared_dims(model))
+    head = model.heads.get("dense")
+    cuts = head.cuts if isinstance(head, DenseHead) else ()
+    call = resolve_embeddings(parsed, profiles=model.profiles, declared_dims=_declared_dims(model), cuts=cuts)
 
     async def part(texts: Sequence[str]) -> Encoded:
         return await frontend.engine.encode(parsed.model, model, [Item(text=text) for text in texts], call)
@@ -114,6 +117,8 @@ async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -
     tokens = sum(one.usage.input_tokens for one in encoded)
     exchange.computed(len(parsed.texts), tokens, total_timing([one.timing for one in encoded]))
     vectors = [item.values["dense"] for one in encoded for item in one.items]
+    if isinstance(head, DenseHead) and parsed.dimensions in cuts:
+        vectors = [head.cut(vector, parsed.dimensions, call) for vector in vectors]
     if len(encoded) > 1:
         pieces = embeddings_pieces(parsed, vectors, input_tokens=tokens)
         return StreamingResponse(pieces, headers=SUCCESS_HEADERS)

@@ -14,6 +14,9 @@ from sie_frontend.contract.ndarray import map_fields, pack_array
 from sie_frontend.outputs.kind import Comparable, HeadEntry, Shape, Tensors
 from sie_frontend.rows import Array, Call, Row
 
+# As torch's `normalize` has it: what is shorter keeps its length.
+_EPSILON = 1e-12
+
 if TYPE_CHECKING:
     from sie_frontend.outputs.heads import Heads
 
@@ -31,7 +34,8 @@ class DenseHead(HeadEntry, frozen=True, tag="dense", tag_field="kind"):
     `poolings` maps each pooling that a request may choose to its output tensors; `pooling_names` maps the spellings of
     `options.pooling` to them, "*" standing for any other spelling and for null. It is empty where the adapter ignores
     the option. `unsaid` is the pooling of a call whose options do not name one, if it is not `pooling`.
-    `blank_is_zero`: blank text gives a zero vector without running the model.
+    `blank_is_zero`: blank text gives a zero vector without running the model. `cuts` are the widths that a vector may
+    be cut to, descending: those that the model was trained for (Kusupati et al., 2022, Matryoshka representations).
     """
 
     output_type: ClassVar[str] = "dense"
@@ -43,6 +47,7 @@ class DenseHead(HeadEntry, frozen=True, tag="dense", tag_field="kind"):
     honours_normalize: bool = True
     blank_is_zero: bool = False
     unsaid: str | None = None
+    cuts: tuple[int, ...] = ()
 
     @property
     def comparables(self) -> tuple[Comparable, ...]:
@@ -67,6 +72,14 @@ class DenseHead(HeadEntry, frozen=True, tag="dense", tag_field="kind"):
         """`[dim]` float32."""
         vector = tensors[self._tensor(call.options)].astype(np.float32, copy=False)
         return np.zeros_like(vector) if self.blank_is_zero and row.blank else vector
+
+    def cut(self, vector: Array, width: int, call: Call) -> Array:
+        """The first `width` numbers of `[dim]`, at unit length again where the call's vectors have it."""
+        kept = vector[:width]
+        if not normalizes(self.normalize, call.options, honoured=self.honours_normalize):
+            return kept
+        length = max(float(np.linalg.norm(kept.astype(np.float64))), _EPSILON)
+        return (kept / length).astype(np.float32)
 
 
 def normalizes(default: bool, options: Mapping[str, Any], *, honoured: bool) -> bool:

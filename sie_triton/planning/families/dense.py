@@ -12,7 +12,7 @@ from sie_frontend.outputs.table import Head, OutputType
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
-from sie_triton.facts import CheckpointFacts, DenseLayer, Layer
+from sie_triton.facts import CheckpointFacts, DenseLayer, Layer, whole_widths
 from sie_triton.planning.modules import Encoder, PlannedHead
 from sie_triton.planning.need import Need, mistake
 from sie_triton.planning.recipe import TEMPLATE_OPTIONS, Pooling, RecipeBase, WitnessName, requires_text
@@ -65,23 +65,25 @@ class DensePooling(PlannedHead):
 class DenseVectors:
     """What one profile asks of the dense head. `unit`: every vector has unit length, so that nothing is left to choose.
 
-    The first pooling is the profile's own. `width` is that of a vector, or the name of an axis.
+    The first pooling is the profile's own. `width` is that of a vector, or the name of an axis; `cuts` are the widths
+    that it may be cut to.
     """
 
     head: DensePooling
     width: Axis
     unit: bool = False
+    cuts: tuple[int, ...] = ()
 
     def checked(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> DenseVectors:
-        """With the width that the bundle declares, where the checkpoint does not tell.
+        """With the width that the bundle declares, where the checkpoint does not tell, and what it may be cut to.
 
-        Raises `DiagnosticError` where it tells another.
+        Raises `DiagnosticError` where the checkpoint tells another width, or a cut is none.
         """
         declared = bundle.dims.get("dense")
         if declared is None or declared == self.width:
-            return self
+            return replace(self, cuts=_cuts(bundle, profile, facts, self.width))
         if not isinstance(self.width, int):
-            return replace(self, width=declared)
+            return replace(self, width=declared, cuts=_cuts(bundle, profile, facts, declared))
         kept = f", of which its `truncate_dim` keeps {self.width}" if self.head.keep else ""
         raise DiagnosticError(
             [
@@ -112,7 +114,20 @@ class DenseVectors:
             honours_normalize=recipe.honours_normalize and not self.unit,
             blank_is_zero=blank_is_zero,
             unsaid=recipe.default_pooling if spellings else None,
+            cuts=self.cuts,
         )
+
+
+def _cuts(bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None, width: Axis) -> tuple[int, ...]:
+    """The widths below `width` that vectors may be cut to: the bundle's word, else the checkpoint's."""
+    named = profile.runtime.get("matryoshka_dims")
+    widths = facts.matryoshka.widths if named is None and facts else whole_widths(named if named is not None else [])
+    if widths is None or (named is not None and isinstance(width, int) and any(cut > width for cut in widths)):
+        place = f"profiles.{profile.profile}.adapter_options.runtime.matryoshka_dims"
+        message = f"`{profile.model_id}` names {named!r} as widths to cut its vectors to, which have {width} numbers"
+        hint = f"write a list of whole numbers up to {width}"
+        raise DiagnosticError([Diagnostic("SIE218", message, bundle.positions.get(place), hint)])
+    return tuple(cut for cut in widths if not isinstance(width, int) or cut < width)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,7 +170,7 @@ class EmbeddingsBody(Struct):
     model: str
     input: str | list[str]
     encoding_format: Annotated[Literal["float", "base64"] | None, _means("`float` where it is null")] = None
-    dimensions: Annotated[int | float | str | None, _means("the model's own, or left out")] = None
+    dimensions: Annotated[int | float | str | None, _means("the model's own, or a width it may be cut to")] = None
 
 
 class Embedding(Struct):

@@ -76,10 +76,12 @@ def resolve_embeddings(
     *,
     profiles: Mapping[str, Mapping[str, Any]],
     declared_dims: Mapping[str, int],
+    cuts: Sequence[int] = (),
 ) -> ResolvedCall:
     """The encode call behind a request: dense, float32, without an instruction; the rest is the default profile's.
 
-    `declared_dims` holds the bundle's dims by output type. Raises `WireError` (400).
+    `declared_dims` holds the bundle's dims by output type, `cuts` the widths that a vector may be cut to. Raises
+    `WireError` (400).
     """
     native = declared_dims.get("dense")
     # Among the options, since those beat a profile's own `output_types`.
@@ -88,10 +90,11 @@ def resolve_embeddings(
         call = resolve_encode(params, profiles=profiles, declared_outputs=tuple(declared_dims), model_id=request.model)
     except WireError as error:
         raise _refused(error.message, param="model") from error
-    if request.dimensions is not None and request.dimensions != native:
+    if request.dimensions is not None and request.dimensions not in (native, *cuts):
+        others = f" and may be cut to {', '.join(map(str, cuts))}" if cuts else "; leave `dimensions` out"
         raise _refused(
             f"dimensions={request.dimensions} is not supported for model '{request.model}', "
-            f"whose vectors have {native}; leave `dimensions` out",
+            f"whose vectors have {native}{others}",
             param="dimensions",
             code="unsupported_field",
         )
