@@ -73,14 +73,14 @@ class LateInteractionTextEmbedding(Remote):
         include_extension: bool = False,
         **kwargs: Any,
     ) -> int:
-        """The tokens of all texts after cutting. The server runs the model to tell.
+        """The tokens of all texts, special ones included, as the server counts them: it runs the model to tell.
 
-        With `include_extension` the marker counts, and so do the masks that fill a query up.
+        With `include_extension` a document has its marker besides, and a query as many as it has vectors.
         """
         given = [texts] if isinstance(texts, str) else list(texts)
-        if include_extension:
-            return self._count(given, batch_size, "multivector", is_query=not is_doc)
-        return self._count(given, batch_size, "multivector") - len(given)
+        if include_extension and not is_doc:
+            return sum(len(vectors) for vectors in self.query_embed(given, batch_size=batch_size))
+        return self._count(given, batch_size, "multivector") + (len(given) if include_extension else 0)
 
 
 def _read(results: list[EncodeResult]) -> list[NumpyArray]:
