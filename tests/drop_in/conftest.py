@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +20,8 @@ from frontend.fake_triton import FakeTriton, Run, compute, tensors
 from frontend.process import until
 from frontend.repository import write_repository
 from numpy.typing import NDArray
+from recipes.made import made
+from recipes.serving import serve
 from sie_frontend.main import make_server
 from sie_frontend.manifest import dump_manifest, read_manifest
 from sie_frontend.settings import Settings
@@ -122,3 +127,33 @@ def tokenizer(repository: Path) -> Tokenizer:
     loaded.no_padding()
     loaded.enable_truncation(LIMIT)
     return loaded
+
+
+# Tiny checkpoints behind the real tritonserver
+
+FAMILIES = (
+    "bert",
+    "splade_bert",
+    "opensearch_gte",
+    "colbert_root_linear",
+    "cross_encoder_bert_identity",
+    "cross_encoder_bert_legacy_sigmoid",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a family of each kind is served, built through the command line."""
+    folder = tmp_path_factory.mktemp("drop_in_families")
+    (folder / "bundles").mkdir()
+    models = []
+    for name in FAMILIES:
+        shutil.copy(made(name).bundle_path, folder / "bundles")
+        models += ["-m", made(name).sie_id]
+    command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(folder / "bundles"), *models]
+    command += ["--device", "cpu", "-r", str(folder / "repository")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    served = serve(folder / "repository")
+    yield served.url
+    served.stop()

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from frontend.fake_triton import DIM, FakeTriton, expected
+from aiohttp import web
+from frontend.fake_triton import DIM, FakeTriton, Run, expected, tensors
 from sie_sdk import RequestError
 from sie_triton_fastembed import (
     ImageEmbedding,
@@ -181,6 +182,30 @@ def test_a_custom_reranker_is_a_name(url: str) -> None:
         TextCrossEncoder.add_custom_model("Xenova/ms-marco-MiniLM-L-6-v2", ModelSource(hf=RERANKER))
     with pytest.raises(NotImplementedError, match="no custom models"):
         SparseTextEmbedding.add_custom_model("my/sparse")
+
+
+# An adapter that does not let a request choose
+
+
+def test_vectors_that_come_too_long_are_normalised_here(url: str, triton: FakeTriton, tokenizer: Tokenizer) -> None:
+    async def long(run: Run) -> web.StreamResponse:
+        return tensors(run, {name: 3 * np.stack([expected(row, name) for row in run.rows]) for name in run.outputs})
+
+    triton.answer = long
+    (vector,) = TextEmbedding(DENSE).embed("a house")
+    assert vector.dtype == np.float32
+    np.testing.assert_allclose(vector, expected(tokenizer.encode("a house").ids), atol=1e-6)
+
+
+def test_a_length_that_is_lost_is_said(url: str, triton: FakeTriton) -> None:
+    async def short(run: Run) -> web.StreamResponse:
+        return tensors(run, {name: np.stack([expected(row) for row in run.rows]) for name in run.outputs})
+
+    triton.answer = short
+    TextEmbedding.add_custom_model("my/model", PoolingType.MEAN, False, ModelSource(hf=DENSE), DIM)
+    with pytest.warns(UserWarning, match="`normalize: false` in its bundle") as seen:
+        list(TextEmbedding("my/model").embed(["a house", "the cell"]))
+    assert [warning.filename for warning in seen] == [__file__]
 
 
 # The key

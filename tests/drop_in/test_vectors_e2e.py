@@ -6,9 +6,6 @@ Fastembed runs its own pipeline on graphs of transformers' own models; ours asks
 from __future__ import annotations
 
 import runpy
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,13 +32,6 @@ fastembed = pytest.importorskip("fastembed")
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "fastembed_migration.py"
-FAMILIES = (
-    "splade_bert",
-    "opensearch_gte",
-    "colbert_root_linear",
-    "cross_encoder_bert_identity",
-    "cross_encoder_bert_legacy_sigmoid",
-)
 # Every character is in the tiny vocabulary: Fastembed's ColBERT drops unknown tokens where its skip list has one.
 KNOWN_TEXTS = [*TINY_TEXTS[:3], "yes no", "the sea, the wind and the rain."]
 TEXTS = [*TINY_TEXTS, LONG_TEXT, "", "yes no"]
@@ -102,23 +92,6 @@ def test_both_read_a_source_alike(minilm_url: str, theirs: Any) -> None:
 
 
 # Tiny checkpoints
-
-
-@pytest.fixture(scope="module")
-def tiny_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("drop_in_families")
-    (folder / "bundles").mkdir()
-    models = []
-    for name in FAMILIES:
-        shutil.copy(made(name).bundle_path, folder / "bundles")
-        models += ["-m", made(name).sie_id]
-    command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(folder / "bundles"), *models]
-    command += ["--device", "cpu", "-r", str(folder / "repository")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr
-    served = serve(folder / "repository")
-    yield served.url
-    served.stop()
 
 
 def checkpoint(family: str) -> Path:
