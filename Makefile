@@ -22,7 +22,7 @@ INSTALLED := .venv/.installed
 OLDEST_BIN := .venv-oldest/bin
 OLDEST_INSTALLED := .venv-oldest/.installed
 PROJECTS := pyproject.toml frontend/pyproject.toml sdk/pyproject.toml
-PACKAGES := sie_triton frontend/sie_frontend sdk/sie_sdk
+PACKAGES := sie_triton frontend/sie_frontend sdk/sie_sdk sdk/sie_triton_fastembed
 SOURCES := $(PACKAGES) tests tools benchmarks examples
 QUICK := "not e2e and not export and not official"
 # What needs neither torch nor transformers, whose lowest versions are gigabytes of their own.

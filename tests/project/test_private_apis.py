@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from .ranges import ROOT, ranges
 
 PAGE = ROOT / "docs" / "private-apis.md"
-OURS = ("sie_triton", "frontend/sie_frontend", "sdk/sie_sdk")
+OURS = ("sie_triton", "frontend/sie_frontend", "sdk/sie_sdk", "sdk/sie_triton_fastembed")
 SOURCES = (*OURS, "tests", "tools", "benchmarks", "examples")
 # Documented, in spite of their names: of `os`, and of every named tuple.
 PUBLIC = {"_exit", "_asdict", "_fields", "_make", "_replace"}

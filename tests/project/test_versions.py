@@ -88,3 +88,4 @@ def test_a_wheel_out_of_an_sdist_has_the_version_and_is_typed(folder: str, tmp_p
     assert wheel.name.split("-")[1] == sie_triton.__version__
     with zipfile.ZipFile(wheel) as archive:
         assert f"{DISTRIBUTIONS[folder]}/py.typed" in archive.namelist()
+        assert (folder == "sdk") == ("sie_triton_fastembed/py.typed" in archive.namelist())

@@ -1,0 +1,1 @@
+"""Rerankers. Nothing else lives here."""
