@@ -67,27 +67,31 @@ def feed_forward(b: GraphBuilder, config: Config, states: Value, attended: Value
     )
 
 
-def vocabulary_logits(b: GraphBuilder, config: Config, states: Value, decoder: str, bias: tuple[str, ...]) -> Value:
-    """`[…, hidden]` times the word embeddings, or times a decoder of its own where they are not tied."""
-    tied = config.tie_word_embeddings or not b.tensors.has(decoder)
-    table = b.weight(WORDS if tied else decoder)
+def vocabulary_logits(b: GraphBuilder, config: Config, states: Value, head: str, decoder: str) -> Value:
+    """`[…, hidden]` times the word embeddings and plus the head's bias, or by a decoder of its own if none is tied.
+
+    `head` and `decoder` are what stands before `bias` in either case.
+    """
+    tied = config.tie_word_embeddings or not b.tensors.has(f"{decoder}.weight")
+    table = b.weight(WORDS if tied else f"{decoder}.weight")
     logits = b.op("MatMul", states, b.op("Transpose", table, perm=[1, 0]))
-    found = next((name for name in bias if b.tensors.has(name)), bias[0])
-    return b.op("Add", logits, b.weight(found))
+    names = (head, decoder) if tied else (decoder, head)
+    found = next((name for name in names if b.tensors.has(f"{name}.bias")), head)
+    return b.op("Add", logits, b.weight(f"{found}.bias"))
 
 
 def _bert_masked_lm(b: GraphBuilder, config: Config, states: Value) -> Value:
     head = "cls.predictions"
     states = b.activation(b.linear(states, f"{head}.transform.dense"), config.hidden_act)
     states = b.layer_norm(states, f"{head}.transform.LayerNorm", config.layer_norm_eps)
-    return vocabulary_logits(b, config, states, f"{head}.decoder.weight", (f"{head}.bias", f"{head}.decoder.bias"))
+    return vocabulary_logits(b, config, states, head, f"{head}.decoder")
 
 
 def lm_head(b: GraphBuilder, config: Config, states: Value) -> Value:
     """The masked-language head of RoBERTa and MPNet."""
     states = b.activation(b.linear(states, "lm_head.dense"), "gelu")
     states = b.layer_norm(states, "lm_head.layer_norm", config.layer_norm_eps)
-    return vocabulary_logits(b, config, states, "lm_head.decoder.weight", ("lm_head.bias", "lm_head.decoder.bias"))
+    return vocabulary_logits(b, config, states, "lm_head", "lm_head.decoder")
 
 
 def _bert_classifier(b: GraphBuilder, config: Config, states: Value, first: Value, mask: Value) -> Value:

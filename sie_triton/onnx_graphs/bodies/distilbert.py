@@ -38,7 +38,7 @@ def _layer(b: GraphBuilder, config: Config, states: Value, penalty: Value, name:
 def _masked_lm(b: GraphBuilder, config: Config, states: Value) -> Value:
     states = b.activation(b.linear(states, "vocab_transform"), config.activation)
     states = b.layer_norm(states, "vocab_layer_norm", EPS)
-    return vocabulary_logits(b, config, states, "vocab_projector.weight", ("vocab_projector.bias",))
+    return vocabulary_logits(b, config, states, "vocab_projector", "vocab_projector")
 
 
 def _classifier(b: GraphBuilder, config: Config, states: Value, first: Value, mask: Value) -> Value:

@@ -1,0 +1,71 @@
+"""Small random checkpoints of every architecture that is written, in the variants that their configurations allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+VOCABULARY = 61
+SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+ENCODER = {**SIZES, "intermediate_size": 48, "max_position_embeddings": 320, "num_labels": 1}
+DISTIL = {"vocab_size": VOCABULARY, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "num_labels": 1}
+MODERN = {**ENCODER, "num_hidden_layers": 3, "global_attn_every_n_layers": 2, "local_attention": 8, "pad_token_id": 0}
+MODERN |= {"cls_token_id": 1, "bos_token_id": 1, "sep_token_id": 2, "eos_token_id": 2}
+DECODER = {**ENCODER, "num_key_value_heads": 2, "pad_token_id": 0}
+SCALED = {"rope_type": "linear", "rope_theta": 5000.0, "factor": 3.0}
+
+CONFIGS: Mapping[str, Callable[[], Any]] = {
+    "bert": lambda: transformers.BertConfig(**ENCODER),
+    "bert-relu": lambda: transformers.BertConfig(**ENCODER, hidden_act="relu", layer_norm_eps=1e-5),
+    "bert-gelu_new": lambda: transformers.BertConfig(**ENCODER, hidden_act="gelu_new", type_vocab_size=1),
+    "bert-silu": lambda: transformers.BertConfig(**ENCODER, hidden_act="silu"),
+    "camembert": lambda: transformers.CamembertConfig(**ENCODER, pad_token_id=1),
+    "distilbert": lambda: transformers.DistilBertConfig(**DISTIL),
+    "distilbert-relu": lambda: transformers.DistilBertConfig(**DISTIL, activation="relu"),
+    "llama": lambda: transformers.LlamaConfig(**DECODER),
+    "llama-biases-scaled": lambda: transformers.LlamaConfig(
+        **DECODER, attention_bias=True, mlp_bias=True, rope_parameters=SCALED
+    ),
+    "mistral-window": lambda: transformers.MistralConfig(**DECODER, sliding_window=400),
+    "modernbert": lambda: transformers.ModernBertConfig(**MODERN),
+    "modernbert-biases": lambda: transformers.ModernBertConfig(
+        **MODERN,
+        attention_bias=True,
+        mlp_bias=True,
+        norm_bias=True,
+        classifier_bias=True,
+        decoder_bias=True,
+        classifier_pooling="mean",
+        classifier_activation="silu",
+    ),
+    "mpnet": lambda: transformers.MPNetConfig(**ENCODER),
+    "qwen2": lambda: transformers.Qwen2Config(**DECODER),
+    "qwen3": lambda: transformers.Qwen3Config(**DECODER, head_dim=16),
+    "qwen3-biases": lambda: transformers.Qwen3Config(**DECODER, head_dim=8, attention_bias=True),
+    "roberta": lambda: transformers.RobertaConfig(**ENCODER, pad_token_id=1),
+    "xlm-roberta-far-padding": lambda: transformers.XLMRobertaConfig(**ENCODER, pad_token_id=3),
+}
+
+
+def make(name: str, auto: Any, folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """A random model of a class of transformers' that `auto` knows, saved into `folder` in `dtype`; as it is then read.
+
+    `changes` are settings of its configuration. Every weight is random, norms and biases too, so that none can be left
+    out unseen.
+    """
+    generator = torch.Generator().manual_seed(sum(name.encode()))
+    config = CONFIGS[name]()
+    for key, value in changes.items():
+        setattr(config, key, value)
+    model = auto.from_config(config, attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            spread = 0.5 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+    model.to(dtype).save_pretrained(folder)
+    loaded = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return loaded.eval()

@@ -1,0 +1,119 @@
+"""What is not written is declined with the reason, and before anything is saved; torch then traces the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from recipes.weights import edit_config
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+
+from sie_triton.onnx_graphs.declined import Declined
+from sie_triton.onnx_graphs.pooling import pool
+from sie_triton.onnx_graphs.writer import GraphWriter
+from sie_triton.planning.tensors import ATTENTION_MASK
+
+from .checkpoints import DECODER, ENCODER, make
+from .running import Written
+
+pytestmark = pytest.mark.export
+
+YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 80}
+
+
+def no_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["encoder.layer.1.output.dense.bias"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def wrong_shape(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = "encoder.layer.0.attention.self.query.weight"
+    tensors[name] = tensors[name][:16].contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def wrong_type(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    tensors[name] = tensors[name].to(torch.int8)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+ODD_FILES: Mapping[str, tuple[Callable[[Path], None], str]] = {
+    "no tensor": (no_tensor, "no tensor `encoder.layer.1.output.dense.bias`"),
+    "wrong shape": (
+        wrong_shape,
+        r"`encoder.layer.0.attention.self.query.weight` is \[16, 32\] and should be \[32, 32\]",
+    ),
+    "wrong type": (wrong_type, "`embeddings.word_embeddings.weight` has the type I8"),
+    "unknown activation": (lambda folder: edit_config(folder, hidden_act="gelu_fast"), "`gelu_fast`"),
+    "decoder": (lambda folder: edit_config(folder, is_decoder=True), "`is_decoder` is True"),
+    "relative positions": (
+        lambda folder: edit_config(folder, position_embedding_type="relative_key"),
+        "`position_embedding_type` is 'relative_key'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD_FILES)
+def test_odd_files(case: str, tmp_path: Path) -> None:
+    change, reason = ODD_FILES[case]
+    make("bert", AutoModel, tmp_path)
+    change(tmp_path)
+    with pytest.raises(Declined, match=reason):
+        Written(tmp_path)
+
+
+ODD_DECODERS: Mapping[str, tuple[Any, str]] = {
+    "yarn": (transformers.Qwen3Config(**{**DECODER, "head_dim": 8, "rope_parameters": YARN}), "yarn"),
+    "a window shorter than the longest text": (
+        transformers.MistralConfig(**DECODER, sliding_window=64),
+        "`sliding_window` is 64, and texts have up to 300 tokens",
+    ),
+    "layers with a window": (
+        transformers.Qwen2Config(**DECODER, use_sliding_window=True, sliding_window=64, max_window_layers=1),
+        "`sliding_window` is 64",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD_DECODERS)
+def test_odd_decoders(case: str, tmp_path: Path) -> None:
+    config, reason = ODD_DECODERS[case]
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(Declined, match=reason):
+        Written(tmp_path)
+
+
+def test_a_window_that_holds_the_longest_text_hides_nothing(tmp_path: Path) -> None:
+    AutoModel.from_config(transformers.MistralConfig(**DECODER, sliding_window=64)).save_pretrained(tmp_path)
+    assert Written(tmp_path, max_length=64).states
+
+
+def test_an_unknown_architecture(tmp_path: Path) -> None:
+    AutoModel.from_config(transformers.DebertaV2Config(**ENCODER)).save_pretrained(tmp_path)
+    with pytest.raises(Declined, match="`deberta-v2` is not written"):
+        GraphWriter(tmp_path, lambda token: 0)
+
+
+def test_quantized_weights(tmp_path: Path) -> None:
+    make("bert", AutoModel, tmp_path)
+    edit_config(tmp_path, quantization_config={"quant_method": "fp8"})
+    with pytest.raises(Declined, match="quantized"):
+        GraphWriter(tmp_path, lambda token: 0)
+
+
+def test_precisions_and_poolings_that_are_not_written(tmp_path: Path) -> None:
+    make("bert", AutoModel, tmp_path)
+    with pytest.raises(Declined, match="bfloat16"):
+        Written(tmp_path, precision="bfloat16")
+    written = Written(tmp_path)
+    with pytest.raises(Declined, match="`median`"):
+        pool(written.b, written.states, ATTENTION_MASK, "median")
