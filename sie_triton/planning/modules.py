@@ -12,6 +12,16 @@ from sie_frontend.outputs.table import Head, OutputType
 from sie_triton.planning.tensors import Axis, Tensor
 
 ModelClass = Literal["base", "masked_lm", "sequence_classification", "causal_lm"]
+WitnessName = Literal[
+    "pooled_transformer",
+    "sentence_transformer",
+    "sparse_encoder",
+    "bge_m3",
+    "late_interaction",
+    "cross_encoder",
+    "causal_model",
+]
+"""The implementations that graphs are compared with, as `witness.testify` has them."""
 HeadT = TypeVar("HeadT", bound="PlannedHead")
 
 
@@ -43,6 +53,11 @@ class PlannedHead(ABC):
     `SPARSE_WEIGHTS`, as wide as the data decide."""
     fits_tensorrt: ClassVar[bool] = True
     """Whether TensorRT can take a graph with it. It takes none whose outputs' size the data decide."""
+
+    @property
+    @abstractmethod
+    def told_by(self) -> tuple[WitnessName, ...]:
+        """The witnesses that compute the same in their own way: a head that none of them knows is not compiled."""
 
     @abstractmethod
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:

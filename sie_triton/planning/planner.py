@@ -131,6 +131,8 @@ def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: Gr
     heads: tuple[HeadModule, ...] = tuple(
         head.joined([member.need.heads[place] for member in members]) for place, head in enumerate(need.heads)
     )
+    for head in heads:
+        assert recipe.witness in head.told_by, f"{recipe.witness} does not know what `{head.kind}` gives"
     graphs, layout = _graphs(profile.model_id, need, heads, facts, options)
     # A graph that has the public model's own name needs no ensemble around it.
     steps = () if graphs[0].triton_model == name else tuple(_step(graph, options.format) for graph in graphs)

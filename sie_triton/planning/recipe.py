@@ -15,21 +15,12 @@ from sie_frontend.text.entry import Prompting, PromptStyle
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.facts import CheckpointFacts
-from sie_triton.planning.modules import PlannedHead
+from sie_triton.planning.modules import PlannedHead, WitnessName
 from sie_triton.planning.need import Need, mistake
 
 Pooling = Literal["cls", "mean", "last_token"]
 """The poolings that a bundle or a request can name. A checkpoint's own modules know more."""
 LimitSource = Literal["tokenizer", "sentence_transformers", "cross_encoder"]
-WitnessName = Literal[
-    "pooled_transformer",
-    "sentence_transformer",
-    "sparse_encoder",
-    "bge_m3",
-    "late_interaction",
-    "cross_encoder",
-    "causal_model",
-]
 TEMPLATE_OPTIONS = frozenset({"query_template", "doc_template", "default_instruction"})
 
 

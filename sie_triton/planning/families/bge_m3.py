@@ -15,9 +15,9 @@ from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.facts import CheckpointFacts
 from sie_triton.planning.families.dense import DensePooling, pooled_vectors
 from sie_triton.planning.families.late_interaction import TokenVectors
-from sie_triton.planning.modules import Encoder, PlannedHead
+from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need
-from sie_triton.planning.recipe import Pooling, RecipeBase, WitnessName, requires_text
+from sie_triton.planning.recipe import Pooling, RecipeBase, requires_text
 from sie_triton.planning.tensors import Axis, Tensor
 
 
@@ -29,6 +29,11 @@ class TokenWeights(PlannedHead):
 
     file: str
     kind: Literal["token_weights"] = "token_weights"
+
+    @property
+    def told_by(self) -> tuple[WitnessName, ...]:
+        """The witnesses that know it."""
+        return ("bge_m3",)
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """`[batch, sequence]`."""

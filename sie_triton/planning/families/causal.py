@@ -12,9 +12,9 @@ from sie_frontend.text.entry import CausalPrompt
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.facts import CheckpointFacts
-from sie_triton.planning.modules import Encoder, PlannedHead
+from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need
-from sie_triton.planning.recipe import RecipeBase, WitnessName, requires_text
+from sie_triton.planning.recipe import RecipeBase, requires_text
 from sie_triton.planning.tensors import Axis, Tensor
 
 # zerank scores a pair by the logit of this token.
@@ -29,6 +29,11 @@ class LastTokenLogits(PlannedHead):
     no: str | None
     mode: Literal["difference", "probability", "logit"]
     kind: Literal["score"] = "score"
+
+    @property
+    def told_by(self) -> tuple[WitnessName, ...]:
+        """The witnesses that know it."""
+        return ("causal_model",)
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """`[batch, 1]`."""

@@ -14,9 +14,9 @@ from sie_triton.diagnostics import DiagnosticError
 from sie_triton.facts import CheckpointFacts
 from sie_triton.facts.checkpoint import activation
 from sie_triton.facts.pipeline import unsupported
-from sie_triton.planning.modules import Encoder, PlannedHead
+from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need, mistake
-from sie_triton.planning.recipe import LimitSource, RecipeBase, WitnessName, requires_text
+from sie_triton.planning.recipe import LimitSource, RecipeBase, requires_text
 from sie_triton.planning.tensors import Axis, Tensor
 
 # The last layer of a classification head, by the names that transformers' architectures give it.
@@ -29,6 +29,11 @@ class Classifier(PlannedHead):
 
     activation: str
     kind: Literal["score"] = "score"
+
+    @property
+    def told_by(self) -> tuple[WitnessName, ...]:
+        """The witnesses that know it."""
+        return ("cross_encoder",)
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """`[batch, 1]`."""

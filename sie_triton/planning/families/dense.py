@@ -13,9 +13,9 @@ from sie_frontend.outputs.table import Head, OutputType
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.facts import CheckpointFacts, DenseLayer, Layer, whole_widths
-from sie_triton.planning.modules import Encoder, PlannedHead
+from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need, mistake
-from sie_triton.planning.recipe import TEMPLATE_OPTIONS, Pooling, RecipeBase, WitnessName, requires_text
+from sie_triton.planning.recipe import TEMPLATE_OPTIONS, Pooling, RecipeBase, requires_text
 from sie_triton.planning.tensors import Axis, Tensor
 
 
@@ -38,6 +38,11 @@ class DensePooling(PlannedHead):
         """What a pooling's tensors are called: normalised, and as pooled."""
         suffix = "" if pooling == self.poolings[0] else f"_{pooling.replace('+', '_')}"
         return f"dense{suffix}", f"dense{suffix}_unnormalized"
+
+    @property
+    def told_by(self) -> tuple[WitnessName, ...]:
+        """The witnesses that know it."""
+        return ("pooled_transformer", "sentence_transformer", "bge_m3")
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """Two tensors a pooling, `[batch, width]`."""

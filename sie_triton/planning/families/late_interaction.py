@@ -13,9 +13,9 @@ from sie_frontend.text.entry import PromptStyle, Sides, TextSide
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.facts import CheckpointFacts, Layer, token_chain
-from sie_triton.planning.modules import Encoder, PlannedHead
+from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need, mistake
-from sie_triton.planning.recipe import RecipeBase, WitnessName, requires_text
+from sie_triton.planning.recipe import RecipeBase, requires_text
 from sie_triton.planning.tensors import Axis, Tensor
 
 # Checkpoints keep their projection under one of these names, if it is not a module of its own.
@@ -37,6 +37,11 @@ class TokenVectors(PlannedHead):
     file: str | None = None
     normalize: bool = True
     kind: Literal["multivector"] = "multivector"
+
+    @property
+    def told_by(self) -> tuple[WitnessName, ...]:
+        """The witnesses that know it."""
+        return ("late_interaction", "bge_m3")
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """`[batch, sequence, dim]`."""

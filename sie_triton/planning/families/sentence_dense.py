@@ -12,9 +12,9 @@ from sie_triton.diagnostics import DiagnosticError
 from sie_triton.facts import CheckpointFacts, DenseChain, dense_chain
 from sie_triton.facts.pipeline import unsupported
 from sie_triton.planning.families.dense import DensePooling, DenseVectors
-from sie_triton.planning.modules import Encoder
+from sie_triton.planning.modules import Encoder, WitnessName
 from sie_triton.planning.need import Need
-from sie_triton.planning.recipe import TEMPLATE_OPTIONS, LimitSource, RecipeBase, WitnessName, requires_text
+from sie_triton.planning.recipe import TEMPLATE_OPTIONS, LimitSource, RecipeBase, requires_text
 
 
 @dataclass(frozen=True, kw_only=True)

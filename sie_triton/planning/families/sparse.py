@@ -10,9 +10,9 @@ from sie_frontend.outputs.table import OutputType
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.facts import CheckpointFacts, sparse_chain
-from sie_triton.planning.modules import Encoder, PlannedHead
+from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need
-from sie_triton.planning.recipe import TEMPLATE_OPTIONS, RecipeBase, WitnessName, requires_text
+from sie_triton.planning.recipe import TEMPLATE_OPTIONS, RecipeBase, requires_text
 from sie_triton.planning.tensors import SPARSE_IDS, SPARSE_WEIGHTS, Axis, Tensor, triton_model_name
 
 # Tried in this order; the first that the checkpoint has is used (SIE does the same).
@@ -34,6 +34,11 @@ class SparseMax(PlannedHead):
     pooling: Literal["max", "sum"] = "max"
     max_terms: int | None = None
     kind: Literal["sparse"] = "sparse"
+
+    @property
+    def told_by(self) -> tuple[WitnessName, ...]:
+        """The witnesses that know it."""
+        return ("sparse_encoder",)
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """Ids and weights, `[batch, terms]`."""
