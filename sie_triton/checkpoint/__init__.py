@@ -1,4 +1,4 @@
-"""Where a model's weights are: a folder, the local Hugging Face cache, the hub, or at last a Python package.
+"""Where a model's weights are: a folder, the local Hugging Face cache, the hub, or, as a last resort, a Python package.
 
 `resolve_checkpoint` answers with a `Checkpoint`, a folder that is known to be whole: configuration, safetensors
 weights, tokenizer, sentence-transformers modules and whatever else the recipe named. Whatever is wrong becomes a

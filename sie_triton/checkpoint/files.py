@@ -62,12 +62,15 @@ class Parts:
 
     @property
     def starts_elsewhere(self) -> bool:
-        """Whether the pipeline begins with something that is no transformer."""
+        """Whether the pipeline begins with something other than a transformer."""
         return self.first is not None and self.first not in _TRANSFORMERS
 
 
 def read_parts(names: Iterable[str], read: Callable[[str], Any]) -> Parts:
-    """The parts of a repository with these file names. `read` gives the content of a JSON file, None if it cannot."""
+    """The parts of a repository that has these files.
+
+    `read` returns the content of a JSON file, or None if it cannot be read.
+    """
     held = set(names)
     listed = _listed(read(MODULES)) if MODULES in held else []
     home = _home(held, listed)
@@ -82,7 +85,10 @@ def read_parts(names: Iterable[str], read: Callable[[str], Any]) -> Parts:
 
 
 def _listed(modules: object) -> list[tuple[str, str]]:
-    """Folder and class of each entry of `modules.json`, in order; what is no entry is for the pipeline's reader."""
+    """Folder and class of each entry of `modules.json`, in order.
+
+    Anything that is not an entry is left to the pipeline's reader to report.
+    """
     entries = [entry for entry in modules if isinstance(entry, dict)] if isinstance(modules, list) else []
     return [(_folder(str(entry.get("path", ""))), module_class(entry)) for entry in entries]
 
@@ -168,13 +174,13 @@ def parts_of(folder: Path) -> Parts:
 
 
 def weight_paths(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files that hold the transformer's weights; others beside them may be stale."""
+    """The safetensors files that hold the transformer's weights. Other files beside them may be stale."""
     names = weight_files(names_in(folder), parts_of(folder))
     return tuple(folder / name for name in names if name.endswith(".safetensors"))
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; None if it is none."""
+    """The content of a JSON file, or None if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -49,7 +49,7 @@ class Checkpoint:
 
     @cached_property
     def identity(self) -> str:
-        """A stable name of these very bytes: `hf:ID@COMMIT`, or `sha256:` over names and digests for a folder."""
+        """A stable name for exactly these bytes: `hf:ID@COMMIT`, or `sha256:` over names and digests for a folder."""
         if self.source != "folder" and self.hf_id and self.revision and _COMMIT.fullmatch(self.revision):
             return f"hf:{self.hf_id}@{self.revision}"
         lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.digests.items()))

@@ -45,7 +45,7 @@ class Cached:
 
 
 def find_cached(request: Request) -> Cached | None:
-    """The snapshot of the revision in the local cache, None where there is none."""
+    """The snapshot of the revision in the local cache, or None."""
     from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache  # `plan` does without
     from huggingface_hub.errors import HFValidationError
 
@@ -69,7 +69,7 @@ def find_cached(request: Request) -> Cached | None:
 
 
 def from_hub(request: Request, progress: Progress) -> Checkpoint:
-    """The checkpoint, fetched as far as the cache lacks it. Raises `HubFailure` where that fails."""
+    """The checkpoint, with whatever the cache lacks fetched. Raises `HubFailure` if that fails."""
     beat = _Heartbeat()
 
     def report(file: str, done: int, total: int | None) -> None:
@@ -133,7 +133,7 @@ def supervise(work: Callable[[], tuple[Path, bool]], beat: _Heartbeat) -> tuple[
 
 
 def _download(request: Request, report: Progress, beat: _Heartbeat) -> tuple[Path, bool]:
-    """Bring the cache's snapshot of the commit to completeness; the folder, and whether anything was fetched."""
+    """Complete the cache's snapshot of the commit. Returns the folder, and whether anything was fetched."""
     from huggingface_hub import HfApi, constants, hf_hub_download
 
     timeout = constants.HF_HUB_ETAG_TIMEOUT

@@ -11,7 +11,7 @@ from sie_triton.diagnostics import Diagnostic
 
 
 class HubFailure(Exception):
-    """The hub did not give the files. `unreachable`: nothing was learnt about the model, another source may serve."""
+    """The hub did not provide the files. `unreachable`: another source may have the model."""
 
     def __init__(self, diagnostics: list[Diagnostic], *, unreachable: bool = False) -> None:
         super().__init__("\n".join(map(str, diagnostics)))
@@ -39,7 +39,7 @@ def explain(error: Exception, request: Request) -> HubFailure | None:
 
 
 def _explain_silence(error: Exception, request: Request) -> HubFailure | None:
-    """No answer at all, or one that is not a hub's; None for what has nothing to do with the network."""
+    """No answer, or an answer that is not from a hub. None for errors that have nothing to do with the network."""
     kinds, endpoint, unreachable = kinds_of(error), endpoint_url(), True
     if "OfflineModeIsEnabled" in kinds:
         message = f"`{request.hf_id}` is absent or incomplete in the local cache, and HF_HUB_OFFLINE keeps the hub out"
@@ -116,7 +116,7 @@ def no_such_model(request: Request) -> Diagnostic:
 
 
 def not_a_hub(reason: str) -> Diagnostic:
-    """What answers is no hub."""
+    """Something answers, but it is not a hub."""
     hint = "check HF_ENDPOINT and the proxy variables; unset HF_ENDPOINT for the public hub"
     return Diagnostic("SIE318", f"the server at {endpoint_url()} does not speak like a hub: {reason}", hint=hint)
 

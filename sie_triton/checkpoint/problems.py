@@ -57,7 +57,7 @@ def find_problems(folder: Path, request: Request) -> list[Diagnostic]:
 
 
 def uncompiled(config: Mapping[str, Any], where: Where | None) -> list[Diagnostic]:
-    """Architectures that load and are compiled by no recipe."""
+    """Architectures that load but that no recipe compiles."""
     kind = str(config.get("model_type", ""))
     if kind in _T5:
         message = f"`model_type` is `{kind}`: T5 encoders are not compiled, no recipe covers their relative positions"
@@ -101,7 +101,7 @@ def gaps(
 
 
 def _something_else(held: set[str], place: str, where: Where | None, parts: Parts) -> Diagnostic | None:
-    """What is whole in its own way, so that a list of absent files would mislead."""
+    """A repository that is complete in its own way, so that a list of missing files would mislead."""
     if f"{parts.home}{ADAPTER}" in held:
         return _adapter(place, where, parts, alone=not weight_files(held, parts))
     if (other := _other_weights(held, place, where)) is not None:
@@ -122,7 +122,7 @@ def _something_else(held: set[str], place: str, where: Where | None, parts: Part
 
 
 def _other_weights(held: set[str], place: str, where: Where | None) -> Diagnostic | None:
-    """Weights in a form that was made from the checkpoint, and nothing that they were made from."""
+    """Weights converted from a checkpoint, without the checkpoint itself."""
     if any(name.endswith((".safetensors", *PICKLE_SUFFIXES, ".pt", f"{INDEX}")) for name in held):
         return None
     found = sorted(name for name in held if PurePosixPath(name).suffix in _OTHER_WEIGHTS)

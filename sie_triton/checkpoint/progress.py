@@ -1,4 +1,4 @@
-"""How far a download is, and who is told."""
+"""The progress of a download, and who is told about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """Told how far a file is, in bytes; `total` is None where the server does not say. Called from another thread."""
+    """Called, from another thread, with the progress of a file in bytes; `total` is None if the server does not say."""
 
     def __call__(self, file: str, done: int, total: int | None) -> None:
         """`done` of `total` bytes of `file` are here."""

@@ -1,4 +1,4 @@
-"""What is looked for, wherever it is looked for."""
+"""What is requested, whichever source is asked."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sie_triton.checkpoint.files import Parts, wanted_files
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A model at a revision, and what the recipe needs of it beside the usual files.
+    """A model at a revision, and what the recipe needs besides the usual files.
 
-    `optional_files` are taken along where they are; `extra_files` have to be there.
+    `optional_files` are fetched if they exist; `extra_files` must exist.
     """
 
     hf_id: str

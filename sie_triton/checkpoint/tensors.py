@@ -90,5 +90,5 @@ def _load_torch(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def damaged(path: Path, reason: str) -> Diagnostic:
-    """A file that is not what its name says."""
+    """A file whose content is not what its name says."""
     return Diagnostic("SIE308", f"`{path.name}` is damaged: {reason}", Where(path), "delete it and get it again")

@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself, read from its files without torch, and nothing of it passed over in silence."""
+"""What a checkpoint says about itself, read from its files without torch. Nothing is silently ignored."""
 
 from __future__ import annotations
 

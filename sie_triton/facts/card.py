@@ -1,6 +1,6 @@
 """The model card, `README.md`: its tags, and what sentence-transformers writes there about the training.
 
-A card is prose. What is not there, or cannot be read, says nothing: it is never a mistake.
+A card is prose: what is missing or unreadable is ignored and never an error.
 """
 
 from __future__ import annotations

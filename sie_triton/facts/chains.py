@@ -46,7 +46,7 @@ class DenseChain:
         return tuple(kept)
 
     def width(self, hidden: int | None) -> int | None:
-        """Numbers in a vector, where that can be told."""
+        """The length of a vector, if it is known."""
         for layer in reversed(self.layers):
             if isinstance(layer, DenseLayer):
                 return layer.out_features
@@ -64,7 +64,7 @@ class TokenChain:
 
 
 def last_width(layers: Sequence[Layer]) -> int | None:
-    """Width behind a chain of layers, None if it leaves the width alone."""
+    """The width behind a chain of layers, or None if the chain does not change it."""
     for layer in reversed(layers):
         if isinstance(layer, DenseLayer):
             return layer.out_features

@@ -147,15 +147,16 @@ class CheckpointFacts:
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """SentenceSettings of sentence-transformers that it does not read either, since `modules.json` is missing."""
+        """Settings files that sentence-transformers does not read either, because `modules.json` is missing."""
         names = (SETTINGS_NAME, *TRANSFORMER_SETTINGS)
         return () if self.pipeline.listed else tuple(name for name in names if name in self.files)
 
     @property
     def matryoshka(self) -> Matryoshka:
-        """The widths that vectors may be cut to: the configuration's word, else that of the model card.
+        """The widths that vectors may be cut to, from the configuration, else from the model card.
 
-        `truncate_dim` is none of them: it cuts every vector. Raises `DiagnosticError` for a list that is none.
+        `truncate_dim` does not count: it cuts every vector. Raises `DiagnosticError` if the value is not a list of
+        widths.
         """
         if (named := self.config.get(MATRYOSHKA_KEY)) is not None:
             widths = whole_widths(named)
@@ -166,7 +167,7 @@ class CheckpointFacts:
 
     @property
     def late(self) -> dict[str, Any]:
-        """What the checkpoint says of late interaction, which SIE takes from the bundle instead."""
+        """What the checkpoint says about late interaction. SIE takes this from the bundle instead."""
         return {**self.settings.late, **self.pipeline.late}
 
 
@@ -234,7 +235,7 @@ def _positive(document: Mapping[str, Any], key: str, path: Path) -> int | None:
 
 
 def _truncation_side(folder: Path, tokenizer_config: Mapping[str, Any]) -> Literal["left", "right"]:
-    """At which end a long text loses tokens: the configuration's word, else that of `tokenizer.json`."""
+    """The end at which a long text loses tokens, from the configuration, else from `tokenizer.json`."""
     path = folder / TOKENIZER_SETTINGS_NAME
     if problems := check_keys(tokenizer_config, FILES[TOKENIZER_SETTINGS_NAME], path, TOKENIZER_SETTINGS_NAME):
         raise DiagnosticError(problems)

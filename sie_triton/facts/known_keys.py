@@ -20,24 +20,24 @@ NOTHING: tuple[object, ...] = (None, False, "", [], {})
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key: what is done with it, and why. A `refused` key is refused only where its value says something."""
+    """One key: what is done with it, and why. A `refused` key is refused only if its value is meaningful."""
 
     outcome: Outcome
     why: str
 
 
 def honoured(why: str) -> Key:
-    """Read, and compiled or served."""
+    """Read, and used by the compiler or the server."""
     return Key("honoured", why)
 
 
 def harmless(why: str) -> Key:
-    """Cannot change a vector or a score."""
+    """Ignored, because it cannot change a vector or a score."""
     return Key("harmless", why)
 
 
 def refused(why: str) -> Key:
-    """Would change outputs in a way that is not compiled."""
+    """Refused, because it would change outputs in a way that the compiler does not support."""
     return Key("refused", why)
 
 
@@ -281,7 +281,7 @@ MODULES: Mapping[str, Key] = {
 
 
 def check_keys(document: Mapping[str, Any], keys: Mapping[str, Key], path: Path, file: str) -> list[Diagnostic]:
-    """One diagnostic for each key of `document` that is unknown, or refused with a value that says something."""
+    """One diagnostic for each key of `document` that is unknown, or that is refused and has a meaningful value."""
     problems = []
     for name, value in document.items():
         key = keys.get(name)

@@ -1,6 +1,6 @@
 """`modules.json` and the folders it names -> `Pipeline`: what runs behind the transformer, in order.
 
-Reads what sentence-transformers 6 and its older releases write. What is not understood is a diagnostic, never skipped.
+Reads what sentence-transformers 6 and its older releases write. Anything that is not understood becomes a diagnostic.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class _PipelineReader:
         self.steps.append(step)
 
     def _kind(self, class_path: str) -> str | None:
-        """The module's class, None if it is not compiled; then that is said."""
+        """The module's class, or None, with a problem noted, if it is not supported."""
         kind = class_path.rpartition(".")[2]
         known = MODULES.get(kind)
         if not class_path.startswith(OURS):
@@ -302,7 +302,7 @@ def _dense(config: Mapping[str, Any], path: str, class_path: str) -> LayerStep:
 
 
 def activation_class(named: object) -> str | None:
-    """The class of `torch.nn` that a dotted path names; None for any that is not compiled."""
+    """The class of `torch.nn` that a dotted path names, or None if it is not supported."""
     short = named.rpartition(".")[2] if isinstance(named, str) and named.startswith("torch.") else ""
     return short if short in ACTIVATIONS else None
 
@@ -384,7 +384,7 @@ def _with_transformer(folder: Path, path: str, pipeline: Pipeline) -> Pipeline:
 
 
 def _check_output(config: Mapping[str, Any], task: str, path: Path) -> None:
-    """Text must go in by `forward` and come out as the task's ordinary output."""
+    """Text must be passed to `forward`, and the task's ordinary output must be used."""
     if task not in TASKS:
         raise DiagnosticError([unsupported(path, f"a transformer for the task `{task}`")])
     modalities = config.get("modality_config")

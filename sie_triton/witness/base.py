@@ -46,7 +46,7 @@ class Witness(ABC):
 
     @property
     def limit(self) -> int | None:
-        """Tokens of the longest text that it reads by itself; None where SIE's adapter sets the limit always."""
+        """The longest text that it reads by itself, in tokens. None where SIE's adapter always sets the limit."""
         return None
 
     @property
@@ -124,7 +124,7 @@ def transformer(
 
 @contextlib.contextmanager
 def asking(folder: Path, what: str) -> Iterator[None]:
-    """Whatever sentence-transformers raises becomes a diagnostic; what it logs and warns of stays unsaid."""
+    """Turns whatever sentence-transformers raises into a diagnostic, and suppresses its logs and warnings."""
     loggers = [logging.getLogger(name) for name in ("sentence_transformers", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -80,7 +80,7 @@ class SentenceWitness(Witness):
         return dict(zip(self._names, (unit(vector), raw), strict=True))
 
     def _before_normalizing(self) -> torch.nn.Module:
-        """The last module that does more than to bring a vector to unit length."""
+        """The last module that does more than normalise a vector."""
         modules = list(self._model)
         while type(modules[-1]).__name__ in ("Normalize", "Dropout"):
             modules.pop()

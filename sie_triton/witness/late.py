@@ -78,13 +78,13 @@ class LateWitness(Witness):
 
 
 def _lists_layers(folder: Path) -> bool:
-    """Whether the checkpoint names a projection of its own. Its text is searched, so that no reader can lose one."""
+    """Whether the checkpoint names a projection of its own. Its text is searched, so that no reader can miss one."""
     path = folder / "modules.json"
     return path.is_file() and "Dense" in path.read_text(encoding="utf-8")
 
 
 def _tensor_projection(folder: Path, name: str) -> Callable[[Tensor], Tensor]:
-    """A linear layer out of the checkpoint's own tensors, in float64."""
+    """A linear layer made of the checkpoint's own tensors, in float64."""
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = {}
@@ -96,7 +96,7 @@ def _tensor_projection(folder: Path, name: str) -> Callable[[Tensor], Tensor]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The one file that transformers loads, else the shards of its index."""
+    """The single file that transformers loads, else the shards of its index."""
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))

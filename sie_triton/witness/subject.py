@@ -19,7 +19,7 @@ Outputs: TypeAlias = dict[str, Array]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A checkpoint and what is to be said of it.
+    """A checkpoint and the questions about it.
 
     `prepared` is a case's text after the adapter's templates and instructions, where SIE's contract and not the
     checkpoint decides them; `bare_ids` are the ids that we make of it, without markers. `token_id` is the id of a token

@@ -1,4 +1,4 @@
-"""Asks the witness of a plan: limits, tokens, outputs; what it contradicts is a diagnostic."""
+"""Asks the witness of a plan: limits, tokens, outputs; a contradiction becomes a diagnostic."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAX_POSITION_OFFSET = 2
 
 
 def testify(subject: Subject) -> Testimony:
-    """What an implementation that reads the checkpoint itself makes of every case.
+    """The outputs of an implementation that reads the checkpoint itself, for every case.
 
     Raises `DiagnosticError` if there is none, or if it reads another limit or other tokens than we do.
     """
@@ -132,7 +132,9 @@ def _agree_on_limit(witness: Witness, subject: Subject) -> list[str]:
 
 
 def _agree_on_tokens(witness: Witness, subject: Subject) -> tuple[list[str], frozenset[int]]:
-    """Both must make the same ids of every text, and what was passed over because nothing is left of it.
+    """Both must make the same ids of every text.
+
+    Returns the departures, and the cases that were skipped because no token is left of them.
 
     Where the checkpoint's own `tokenizer.json` makes ours and transformers made something else of it, the file decides:
     SIE reads it as it is. Then the witness goes on with the file.
@@ -165,7 +167,7 @@ def _agree_on_tokens(witness: Witness, subject: Subject) -> tuple[list[str], fro
 
 
 def _file_decides(path: Path, ours: Sequence[int], theirs: Sequence[int]) -> bool:
-    """Whether a difference is one that transformers 5 is known to make when it rebuilds a tokenizer.
+    """Whether a difference is one that transformers 5 is known to introduce when it rebuilds a tokenizer.
 
     It loses normalisers of SentencePiece models, and special tokens around a text. Anything else is a checkpoint whose
     files contradict each other, and nobody can say which of them is meant.
@@ -189,7 +191,7 @@ def _kinds(document: Mapping[str, Any]) -> set[str]:
 
 
 def _file_reader(subject: Subject) -> Callable[[Text], list[int]]:
-    """The checkpoint's own tokenizer file, read by its library and by nobody else."""
+    """The checkpoint's own tokenizer file, read by the tokenizers library alone."""
     tokenizer = Tokenizer.from_file(str(subject.folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(subject.plan.max_length, direction=subject.truncation_side)
