@@ -1,0 +1,214 @@
+"""What explains the differences of a sample, found by experiments in the order of how much they would explain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sie_triton.migrate.check.experiments import Experiment, best, run
+from sie_triton.migrate.check.measure import (
+    SAME,
+    Numbers,
+    all_pairs,
+    common_part,
+    cosines,
+    grid_bits,
+    likeness,
+    positive_share,
+)
+from sie_triton.migrate.check.report import Cause, Tried
+from sie_triton.migrate.check.server import Server, Vectors
+from sie_triton.migrate.check.truncation import Cut, count_tokens, find_cut
+from sie_triton.migrate.stores import Stored
+
+_MOST_TRIED = 10
+_PROVED = 0.995
+_GAIN = 0.01
+_NOISE = 0.95
+_RELATED = 0.5
+_ALIKE = 0.8
+_MOSTLY_POSITIVE = 0.7
+_SHIFT = 0.6
+
+Same = npt.NDArray[np.bool_]
+
+
+@dataclass
+class Case:
+    """The entries of a sample that can be compared, with the server's vectors, and what was found so far."""
+
+    server: Server
+    entries: Sequence[Stored]
+    stored: Vectors
+    served: Vectors
+    causes: list[Cause] = field(default_factory=list)
+    tried: list[Tried] = field(default_factory=list)
+    experiment: Experiment | None = None
+    """What reproduces the stored vectors as far as is known."""
+
+    @property
+    def cosine(self) -> Numbers:
+        """Of each entry, against what the server gives now."""
+        return cosines(self.stored, self.served)
+
+    def share(self, rows: Same) -> float:
+        """The part of the sample that some rows are."""
+        return float(rows.mean())
+
+
+def explain(case: Case) -> None:
+    """Add the causes of every difference of direction to the case."""
+    if (case.cosine >= SAME).all():
+        return
+    if _other_vector(case) or _mixed_up(case):
+        return
+    tokens = _tokens(case)
+    if _truncation(case, tokens):
+        return
+    if not _by_experiments(case, tokens):
+        _by_statistics(case)
+        return
+    still = case.cosine < SAME
+    if still.any() and not _truncation(case, tokens):
+        _by_statistics(case)
+
+
+def _tokens(case: Case) -> npt.NDArray[np.int64]:
+    return count_tokens(case.server, case.entries)
+
+
+def _other_vector(case: Case) -> bool:
+    for name in sorted({name for entry in case.entries for name in entry.others}):
+        rows = [place for place, entry in enumerate(case.entries) if name in entry.others]
+        other = np.stack([case.entries[place].others[name] for place in rows])
+        median = float(np.median(cosines(other, case.served[rows])))
+        case.tried.append(Tried(f"the vector `{name}` of the same points", median))
+        if median >= SAME:
+            message = f"the vector `{name}` of the same points is this model's"
+            case.causes.append(Cause("vector_name", message, True, 1.0, f"name it with `--vector {name}`"))
+            return True
+    return False
+
+
+def _mixed_up(case: Case) -> bool:
+    """Whether the vectors are those of other texts of the sample."""
+    wrong = case.cosine < SAME
+    pairs = all_pairs(case.stored, case.served)
+    elsewhere = wrong & (pairs.max(axis=1) >= SAME)
+    if elsewhere.sum() < max(2, wrong.sum() / 2):
+        return False
+    message = "vectors belong to other texts of the sample: texts and vectors were put together in another order"
+    case.causes.append(
+        Cause("order", message, True, case.share(elsewhere), "write texts and vectors anew, in one order")
+    )
+    return True
+
+
+def _truncation(case: Case, tokens: npt.NDArray[np.int64]) -> bool:
+    same = case.cosine >= SAME
+    # What is proved by cutting must not be hidden by another difference that an experiment mends.
+    plain = case.experiment is None
+    found = find_cut(case.server, case.entries, same, tokens) if plain else _cut_under(case, same, tokens)
+    if found is None:
+        return False
+    at = f"{found.limit} tokens" if found.limit is not None else "some length"
+    if found.earlier:
+        message = f"only long texts differ: the index cut them at {at}, and the server cuts later"
+        cure = "embed those texts again, or build with a bundle whose `max_sequence_length` is the old limit"
+    else:
+        message = f"only texts that the server cuts at {at} differ: the index holds more of them"
+        cure = "embed those texts again, or build with a bundle whose `max_sequence_length` is higher"
+    case.causes.append(Cause("truncation", message, found.proved, case.share(~same), cure))
+    return True
+
+
+def _cut_under(case: Case, same: Same, tokens: npt.NDArray[np.int64]) -> Cut | None:
+    """The cut, with texts and options as the experiment has them."""
+    experiment = case.experiment
+    assert experiment is not None
+    entries = [
+        Stored(entry.key, text, entry.vector, entry.fields)
+        for entry, text in zip(case.entries, experiment.texts(case.entries), strict=True)
+    ]
+    server = case.server
+    before = server.options
+    server.options = {**before, **experiment.options}
+    try:
+        return find_cut(server, entries, same, tokens)
+    finally:
+        server.options = before
+
+
+def _by_experiments(case: Case, tokens: npt.NDArray[np.int64]) -> bool:
+    """Whether another way of embedding comes closer, or two of them together; the case goes on with it."""
+    wrong = np.flatnonzero(case.cosine < SAME)
+    # Short texts: what is tried costs little, and no truncation can hide it.
+    chosen = wrong[np.argsort(tokens[wrong], kind="stable")][:_MOST_TRIED]
+    entries = [case.entries[place] for place in chosen]
+    baseline = float(np.median(case.cosine[chosen]))
+    first = best(case.server, entries, case.tried)
+    if first is None or first[1] < baseline + min(_GAIN, (1 - baseline) / 2):
+        return False
+    found = first
+    if first[1] < SAME:
+        second = best(case.server, entries, case.tried, on_top_of=first[0])
+        found = second if second is not None and second[1] >= SAME else first
+    if found[1] < _PROVED:
+        return False
+    _go_on_with(case, found[0])
+    return True
+
+
+def _go_on_with(case: Case, experiment: Experiment) -> None:
+    before = case.cosine < SAME
+    case.served = run(case.server, experiment, case.entries)
+    case.experiment = experiment
+    share = case.share(before & (case.cosine >= SAME))
+    options: Mapping[str, Any] = {} if experiment.changes_texts else experiment.request
+    for step in experiment.steps:
+        message = f"the stored vectors come out {step.what}"
+        case.causes.append(Cause(step.cause, message, True, share, step.cure, options))
+
+
+def _by_statistics(case: Case) -> None:
+    """What no experiment reproduced: told by how the vectors differ."""
+    wrong = case.cosine < SAME
+    stored, served = case.stored[wrong], case.served[wrong]
+    cosine = case.cosine[wrong]
+    case.causes.append(_told(stored, served, cosine, case))
+
+
+def _told(stored: Vectors, served: Vectors, cosine: Numbers, case: Case) -> Cause:
+    share = case.share(case.cosine < SAME)
+    again = "embed everything again"
+    if grid_bits(stored) is not None:
+        message = "the stored numbers lie on a grid of 8 bits: they were rounded to int8 or uint8"
+        return Cause("precision", message, True, share, "search still works, less exactly; embed again to be exact")
+    if np.median(cosine) >= _NOISE and common_part(stored, served) < _SHIFT:
+        message = (
+            "all texts differ a little, in no common direction: int8 or otherwise quantised weights, or another "
+            "revision that is close"
+        )
+        return Cause("precision", message, False, share, again)
+    if positive_share(stored) > _MOSTLY_POSITIVE > positive_share(served):
+        message = "most stored numbers are positive: pooled by the maximum over tokens, which is not served"
+        return Cause("pooling", message, False, share, again)
+    alike = likeness(stored, served)
+    if np.median(cosine) >= _RELATED and alike >= _ALIKE:
+        message = (
+            "the vectors are related, and no request gives them: another revision, a prompt of your own, texts that "
+            "were changed, or a pooling that the server does not let a request choose"
+        )
+        return Cause("related", message, False, share, f"name what was done by `--options`, or {again}")
+    if alike >= _ALIKE:
+        message = (
+            "the directions are others, and the texts lie to each other as before: another pooling, or a model of the "
+            "same family"
+        )
+        return Cause("related", message, False, share, again)
+    message = f"another model of the same size ({stored.shape[1]}): even the texts' order by likeness differs"
+    return Cause("model", message, False, share, f"find its name and check with `-m`, or {again}")

@@ -1,0 +1,67 @@
+"""What a check found, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["stay", "stay_with_options", "partly", "embed_again"]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why vectors differ.
+
+    `cause` is a word for programs. `certain`: an experiment reproduced the stored vectors; otherwise it is likely only.
+    `share` is the part of the sample that it is about, from 0 to 1. `options` are those of a request that give the
+    stored vectors, where there are any.
+    """
+
+    cause: str
+    message: str
+    certain: bool
+    share: float
+    cure: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Worst:
+    """One stored text and how far its vector is from the server's."""
+
+    key: str
+    cosine: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One experiment: what was changed, and the median cosine that it led to. None: the server does not allow it."""
+
+    what: str
+    median: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole finding. Cosines are those of the request as it was asked for, without experiments."""
+
+    verdict: Verdict
+    store: str
+    model: str
+    sampled: int
+    same: int
+    dims: int
+    served_dims: int | None
+    cosine: Mapping[str, float]
+    length: Mapping[str, float]
+    metric: str
+    causes: tuple[Cause, ...]
+    worst: tuple[Worst, ...]
+    tried: tuple[Tried, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
