@@ -117,7 +117,7 @@ def check(
     """Embed a sample of a stored index again with a running server, and say whether the index can stay.
 
     Says what differs, and why where that can be told. Writes nothing to the store. Exits 0 if the index can stay, and 1
-    if it must be embedded again, all of it or in part, or if clients must send other options.
+    if it must be embedded again, all of it or in part, or if clients must do something else than they would.
     """
     from sie_triton.migrate.check.run import check as run_check
     from sie_triton.migrate.check.server import Server
@@ -254,7 +254,7 @@ def _print_scan(scanned: Scan) -> None:
 
 _VERDICTS = {
     "stay": "the index can stay",
-    "stay_with_options": "the index can stay if clients send other options",
+    "stay_with_changes": "the index can stay if its clients do as said above",
     "partly": "a part must be embedded again",
     "embed_again": "everything must be embedded again",
 }
@@ -273,7 +273,7 @@ def _print_report(report: Report) -> None:
         out.print(f"worst: {worst.cosine:.6f}  {worst.key}  {worst.text[:80]!r}", markup=False)
     out.print(_VERDICTS[report.verdict], markup=False)
     options = {key: value for cause in report.causes for key, value in cause.options.items()}
-    if options and report.verdict == "stay_with_options":
+    if options and report.verdict == "stay_with_changes":
         out.print(f"options: {json.dumps(options)}", markup=False)
 
 

@@ -53,6 +53,8 @@ class Experiment:
     cure: str
     options: Mapping[str, Any] = field(default_factory=dict)
     change: Change | None = None
+    same_by_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options that should do what `change` does, where a model honours them."""
     base: Experiment | None = None
     """Another way that this one comes on top of."""
 
@@ -116,13 +118,13 @@ def best(
 
 
 def _of_requests() -> Iterator[Experiment]:
-    yield Experiment("prompt", "as queries (`is_query`)", "send `is_query: true`, or embed again", {"is_query": True})
     yield Experiment(
         "prompt",
         "without the server's own prompt",
         'send `doc_template: "{text}"`, or use a bundle without it',
         RAW,
     )
+    yield Experiment("prompt", "as queries (`is_query`)", "send `is_query: true`", {"is_query": True})
     for pooling in ("cls", "mean", "last_token", "last"):
         yield Experiment(
             "pooling",
@@ -140,6 +142,7 @@ def _of_prompts() -> Iterator[Experiment]:
             f"put `{prompt}` in front of texts as before, or use a bundle whose `doc_template` does",
             RAW,
             lambda entry, prompt=prompt: prompt + entry.text,  # type: ignore[misc]
+            {"doc_template": prompt.replace("{", "{{").replace("}", "}}") + "{text}"},
         )
 
 

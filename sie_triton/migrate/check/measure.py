@@ -68,6 +68,14 @@ def likeness(left: Vectors, right: Vectors) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
+def rank_correlation(left: npt.ArrayLike, right: npt.ArrayLike) -> float:
+    """Whether one grows with the other, from -1 to 1; 0 where either is the same throughout."""
+    a, b = _ranks(np.asarray(left)), _ranks(np.asarray(right))
+    if len(a) < 3 or not (a.std() and b.std()):
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
 def positive_share(vectors: Vectors) -> float:
     """The part of the numbers that are above 0: a half for most models, far more behind a maximum over tokens."""
     return float((vectors > 0).mean())
@@ -90,3 +98,9 @@ def _on_grid(row: Numbers) -> bool:
     return any(
         float(np.abs(steps - steps.round()).max()) < _ON_GRID for steps in (signed, row / largest * 128, unsigned)
     )
+
+
+def _ranks(values: npt.NDArray[np.generic]) -> Numbers:
+    """The place of each in the order of all; equal ones share a place."""
+    _, places = np.unique(values, return_inverse=True)
+    return np.asarray(places, np.float64)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Verdict = Literal["stay", "stay_with_options", "partly", "embed_again"]
+Verdict = Literal["stay", "stay_with_changes", "partly", "embed_again"]
+"""`stay_with_changes`: the stored vectors are right for clients that do as the cures say."""
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,9 @@ class Cause:
     """Why vectors differ.
 
     `cause` is a word for programs. `certain`: an experiment reproduced the stored vectors; otherwise it is likely only.
-    `share` is the part of the sample that it is about, from 0 to 1. `options` are those of a request that give the
-    stored vectors, where there are any.
+    `share` is the part of the sample that it is about, from 0 to 1. `keeps`: with the cure those vectors can stay;
+    otherwise they must be embedded again. `options` are those of a request that gives the stored vectors, if one
+    does.
     """
 
     cause: str
@@ -23,6 +25,7 @@ class Cause:
     certain: bool
     share: float
     cure: str
+    keeps: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -11,7 +11,6 @@ from sie_triton.migrate.check.causes import Case, explain
 from sie_triton.migrate.check.measure import (
     SAME,
     SAME_LENGTH,
-    Numbers,
     cosines,
     grid_bits,
     is_half,
@@ -75,7 +74,7 @@ def _other_dims(stored: Vectors, served: Vectors) -> Cause:
         else:
             message = f"the server gives the first {gives} of the {has} numbers that the index holds"
             cure = "serve the checkpoint without `truncate_dim`"
-        return Cause("dims", message, True, 1.0, cure)
+        return Cause("dims", message, True, 1.0, cure, keeps=True)
     message = f"the index holds {has} numbers, the server gives {gives}, and neither begins with the other"
     return Cause("dims", message, True, 1.0, "find the model that the index was made with, and check with `-m`")
 
@@ -98,8 +97,10 @@ def _lengths(store: Store, case: Case, notes: list[str]) -> list[Cause]:
         other = case.server.encode(texts, **{**options, "normalize": normalize})
         if not _apart(case.stored, other)[apart].any():
             cure = f"send `normalize: {str(normalize).lower()}`"
-            return [Cause("length", said, True, float(apart.mean()), cure, {**options, "normalize": normalize})]
-    cure = "embed everything again, or compare by cosine"
+            told = dict(case.causes[-1].options) if case.causes else {}
+            told["normalize"] = normalize
+            return [Cause("length", said, True, float(apart.mean()), cure, keeps=True, options=told)]
+    cure = "embed those texts again, or compare by cosine"
     if store.metric == "unknown":
         cure += "; if you do that already, say `--metric cosine`"
     return [Cause("length", said, True, float(apart.mean()), cure)]
@@ -116,15 +117,13 @@ def _roundings(stored: Vectors) -> list[str]:
     return ["the stored numbers have half precision (float16)"] if is_half(stored) else []
 
 
-def _verdict(cosine: Numbers, causes: Sequence[Cause]) -> Verdict:
-    # A cause that only says how the index was rounded, while every vector is the same, changes nothing.
+def _verdict(causes: Sequence[Cause]) -> Verdict:
     if not causes:
         return "stay"
-    curable = [cause for cause in causes if cause.options]
-    if len(curable) == len(causes):
-        return "stay_with_options"
-    differing = max(float((cosine < SAME).mean()), *(cause.share for cause in causes))
-    return "partly" if differing < 1 else "embed_again"
+    lost = max((cause.share for cause in causes if not cause.keeps), default=0.0)
+    if not lost:
+        return "stay_with_changes"
+    return "partly" if lost < 1 else "embed_again"
 
 
 def _report(
@@ -142,7 +141,7 @@ def _report(
     order = np.argsort(cosine, kind="stable")[:_MOST_WORST]
     has, gives = lengths(np.nan_to_num(stored)), lengths(served)
     return Report(
-        verdict=_verdict(cosine, causes),
+        verdict=_verdict(causes),
         store=store.name,
         model=server.model,
         sampled=len(entries),
