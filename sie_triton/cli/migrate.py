@@ -121,6 +121,7 @@ def check(
     """
     from sie_triton.migrate.check.run import check as run_check
     from sie_triton.migrate.check.server import Server
+    from sie_triton.migrate.stores.qdrant import refuse_local_mode
 
     sources = {
         "--qdrant": qdrant,
@@ -134,11 +135,12 @@ def check(
     if len(given) != 1:
         raise typer.BadParameter(f"name one store, by one of {', '.join(sources)}", param_hint="STORE")
     ((source, place),) = given.items()
+    if qdrant_path is not None:
+        raise refuse_local_mode(qdrant_path)
+    name, asked = _needed(source, collection, table), _options(options)
     chosen = {"vector": vector, "text_field": text_field}
-    server = Server(url, model, _options(options))
-    store = _OPENERS[source](
-        place, _needed(source, collection, table), server, chosen, metric.value if metric else None
-    )
+    server = Server(url, model, asked)
+    store = _OPENERS[source](place, name, server, chosen, metric.value if metric else None)
     report = run_check(store, server, sample=sample, seed=seed)
     if as_json:
         out.print_json(json.dumps(report.to_json()))
@@ -173,12 +175,6 @@ def _open_qdrant(place: Any, name: str, server: Server, chosen: dict[str, Any], 
     return QdrantStore(place, name, model=server.model, dims=server.dims, **chosen)
 
 
-def _refuse_qdrant_path(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: str | None) -> Store:
-    from sie_triton.migrate.stores.qdrant import refuse_local_mode
-
-    raise refuse_local_mode(place)
-
-
 def _open_pgvector(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> Store:
     from sie_triton.migrate.stores.pgvector import PgvectorStore
 
@@ -206,7 +202,6 @@ def _open_file(place: Any, name: str, server: Server, chosen: dict[str, Any], me
 
 _OPENERS: dict[str, Callable[[Any, str, Any, dict[str, Any], Any], Store]] = {
     "--qdrant": _open_qdrant,
-    "--qdrant-path": _refuse_qdrant_path,
     "--pgvector": _open_pgvector,
     "--chroma": _open_chroma,
     "--lancedb": _open_lance,

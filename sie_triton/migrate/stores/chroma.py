@@ -1,7 +1,12 @@
-"""A Chroma collection in a folder or behind a server, through the package `chromadb`."""
+"""A Chroma collection in a folder or behind a server, through the package `chromadb`.
+
+Chroma's client writes to a folder that it opens, also when it only reads (seen with 1.5.9): a copy is opened.
+"""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +35,9 @@ class ChromaStore:
             raise missing_package("chromadb", "chromadb") from None
         self.name = f"Chroma collection `{collection}`"
         self.notes: list[str] = []
-        client = _client(chromadb, place)
+        # Removed with this object.
+        self._copy = tempfile.TemporaryDirectory(prefix="sie-triton-chroma-", ignore_cleanup_errors=True)
+        client = _client(chromadb, place, Path(self._copy.name) / "copy")
         try:
             self._collection = client.get_collection(collection, embedding_function=None)
         except Exception as error:  # its kinds differ between releases
@@ -62,9 +69,8 @@ class ChromaStore:
         return [found[key] for key in keys if key in found]
 
 
-def _client(chromadb: Any, place: str) -> Any:
-    # Chroma would change a folder of an older release into one of its own, and make one that is not there.
-    settings = chromadb.Settings(anonymized_telemetry=False, migrations="validate")
+def _client(chromadb: Any, place: str, copy: Path) -> Any:
+    settings = chromadb.Settings(anonymized_telemetry=False)
     address = urlsplit(place)
     try:
         if address.scheme in ("http", "https"):
@@ -73,7 +79,8 @@ def _client(chromadb: Any, place: str) -> Any:
             return chromadb.HttpClient(host=address.hostname, port=port, ssl=ssl, settings=settings)
         if not (Path(place) / "chroma.sqlite3").is_file():
             raise fail("SIE903", f"`{place}` is no folder of Chroma", "name the folder that holds `chroma.sqlite3`")
-        return chromadb.PersistentClient(path=place, settings=settings)
+        shutil.copytree(place, copy)
+        return chromadb.PersistentClient(path=str(copy), settings=settings)
     except (ValueError, OSError, RuntimeError) as error:
         raise fail("SIE903", f"Chroma at `{place}` cannot be read: {error}", "check `--chroma`") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ class QdrantStore:
     def _stored(self, point: Mapping[str, Any], seen: set[str]) -> Stored | None:
         payload = point.get("payload") or {}
         fields = text_fields(payload)
-        seen |= fields.keys()
+        seen.update(fields)
         if self._text_field is None:
             self._text_field = next((name for name in TEXT_FIELDS if name in fields), None)
         text = text_at(payload, self._text_field) if self._text_field else None
@@ -142,10 +143,16 @@ def _which(wanted: str | None, spaces: Mapping[str, Mapping[str, Any]], model: s
     """The vector that was named; else the only one, the one called after the model, or the only one of its size."""
     if wanted is not None or len(spaces) == 1:
         return pick("vector", wanted, list(spaces), (), "--vector")
-    base = model.partition(":")[0].rpartition("/")[2].casefold()
-    called = [name for name in spaces if name.casefold() in (model.casefold(), base, f"fast-{base}")]
+    whole = _plain(model.partition(":")[0])
+    base = _plain(model.partition(":")[0].rpartition("/")[2])
+    called = [name for name in spaces if _plain(name) in (whole, base, f"fast-{base}")]
     fitting = [name for name in spaces if spaces[name].get("size") == dims]
     for found in (called, fitting):
         if len(found) == 1:
             return found[0]
     return pick("vector", None, list(spaces), (), "--vector")
+
+
+def _plain(name: str) -> str:
+    """Without what may not stand in the name of a vector: clients write a model's name in several ways."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.casefold())
