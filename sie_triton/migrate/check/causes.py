@@ -76,11 +76,8 @@ def explain(case: Case) -> None:
     tokens = count_tokens(case.server, case.entries)
     if _truncation(case, tokens):
         return
-    if not _by_experiments(case, tokens):
-        _by_statistics(case, tokens)
-        return
-    still = case.cosine < SAME
-    if still.any() and not _truncation(case, tokens):
+    _by_experiments(case, tokens)
+    if (case.cosine < SAME).any() and not _truncation(case, tokens, guess=True):
         _by_statistics(case, tokens)
 
 
@@ -111,12 +108,13 @@ def _mixed_up(case: Case) -> bool:
     return True
 
 
-def _truncation(case: Case, tokens: npt.NDArray[np.int64]) -> bool:
+def _truncation(case: Case, tokens: npt.NDArray[np.int64], *, guess: bool = False) -> bool:
+    """Whether length tells which texts differ. Without proof that may be chance, so it is the last guess but one."""
     same = case.cosine >= SAME
     # What is proved by cutting must not be hidden by another difference that an experiment mends.
     plain = case.experiment is None
     found = find_cut(case.server, case.entries, same, tokens) if plain else _cut_under(case, same, tokens)
-    if found is None:
+    if found is None or not (found.proved or guess or not found.earlier):
         return False
     at = f"{found.limit} tokens" if found.limit is not None else "some length"
     if found.earlier:
@@ -146,8 +144,8 @@ def _cut_under(case: Case, same: Same, tokens: npt.NDArray[np.int64]) -> Cut | N
         server.options = before
 
 
-def _by_experiments(case: Case, tokens: npt.NDArray[np.int64]) -> bool:
-    """Whether another way of embedding comes closer, or two of them together; the case goes on with it."""
+def _by_experiments(case: Case, tokens: npt.NDArray[np.int64]) -> None:
+    """Look for another way of embedding that comes closer, or two of them together; the case goes on with it."""
     wrong = np.flatnonzero(case.cosine < SAME)
     # Short texts: what is tried costs little, and no truncation can hide it.
     chosen = wrong[np.argsort(tokens[wrong], kind="stable")][:_MOST_TRIED]
@@ -155,15 +153,13 @@ def _by_experiments(case: Case, tokens: npt.NDArray[np.int64]) -> bool:
     baseline = float(np.median(case.cosine[chosen]))
     first = best(case.server, entries, case.tried)
     if first is None or first[1] < baseline + min(_GAIN, (1 - baseline) / 2):
-        return False
+        return
     found = first
     if _WORTH_A_SECOND <= first[1] < SAME:
         second = best(case.server, entries, case.tried, on_top_of=first[0])
         found = second if second is not None and second[1] >= SAME else first
-    if found[1] < _PROVED:
-        return False
-    _go_on_with(case, found[0])
-    return True
+    if found[1] >= _PROVED:
+        _go_on_with(case, found[0])
 
 
 def _go_on_with(case: Case, experiment: Experiment) -> None:
