@@ -17,10 +17,10 @@ from sie_triton.cli.printing import out, say
 from sie_triton.cli.targets import shipped_bundles
 
 if TYPE_CHECKING:
-    from sie_triton.migrate.check.report import Report
+    from sie_triton.migrate.check.report import IndexReport
     from sie_triton.migrate.check.server import Server
     from sie_triton.migrate.scan import Scan
-    from sie_triton.migrate.stores import Store
+    from sie_triton.migrate.stores import VectorStore
 
 app = typer.Typer(
     name="migrate",
@@ -169,38 +169,38 @@ def _needed(source: str, collection: str | None, table: str | None) -> str:
     return name
 
 
-def _open_qdrant(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: str | None) -> Store:
+def _open_qdrant(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: str | None) -> VectorStore:
     from sie_triton.migrate.stores.qdrant import QdrantStore
 
     return QdrantStore(place, name, model=server.model, dims=server.dims, **chosen)
 
 
-def _open_pgvector(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> Store:
+def _open_pgvector(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> VectorStore:
     from sie_triton.migrate.stores.pgvector import PgvectorStore
 
     return PgvectorStore(place, name, metric=metric or "unknown", **chosen)
 
 
-def _open_chroma(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> Store:
+def _open_chroma(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> VectorStore:
     from sie_triton.migrate.stores.chroma import ChromaStore
 
     return ChromaStore(place, name, metric=metric or "unknown")
 
 
-def _open_lance(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> Store:
+def _open_lance(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> VectorStore:
     from sie_triton.migrate.stores.lance import LanceStore
 
     return LanceStore(place, name, metric=metric or "unknown", **chosen)
 
 
-def _open_file(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> Store:
+def _open_file(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> VectorStore:
     from sie_triton.migrate.stores.files import JsonLines, NumpyFile
 
     kind = NumpyFile if place.suffix == ".npz" else JsonLines
     return kind(place, metric=metric or "unknown", **chosen)
 
 
-_OPENERS: dict[str, Callable[[Any, str, Any, dict[str, Any], Any], Store]] = {
+_OPENERS: dict[str, Callable[[Any, str, Any, dict[str, Any], Any], VectorStore]] = {
     "--qdrant": _open_qdrant,
     "--pgvector": _open_pgvector,
     "--chroma": _open_chroma,
@@ -255,7 +255,7 @@ _VERDICTS = {
 }
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: IndexReport) -> None:
     numbers = ", ".join(f"{name} {value:.6f}" for name, value in report.cosine.items())
     out.print(f"{report.store}: {report.sampled} entries, {report.same} of them the same", markup=False)
     out.print(f"cosine to {report.model}: {numbers}", markup=False)

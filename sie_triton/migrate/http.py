@@ -15,7 +15,7 @@ _LONGEST_WAIT = 10.0
 
 
 @dataclass(frozen=True)
-class Refused(Exception):
+class RefusedAnswer(Exception):
     """An answer that is no success: its status, and what it said."""
 
     status: int
@@ -32,7 +32,7 @@ class Unreachable(Exception):
 def ask(url: str, body: object = None, *, headers: Mapping[str, str] | None = None, timeout: float = 120) -> Any:
     """GET, or POST where there is a body; the JSON of the answer.
 
-    Waits and asks again on 503 and 429, at most five times. Raises `Refused` and `Unreachable`.
+    Waits and asks again on 503 and 429, at most five times. Raises `RefusedAnswer` and `Unreachable`.
     """
     if not url.startswith(("http://", "https://")):
         raise Unreachable(f"`{url}` does not begin with http:// or https://")
@@ -46,7 +46,7 @@ def ask(url: str, body: object = None, *, headers: Mapping[str, str] | None = No
             with error:
                 said = error.read().decode(errors="replace")
             if error.code not in (429, 503) or not remaining:
-                raise Refused(error.code, said) from None
+                raise RefusedAnswer(error.code, said) from None
             time.sleep(_wait(error.headers.get("Retry-After")))
         except (URLError, OSError) as error:
             raise Unreachable(str(getattr(error, "reason", error))) from error

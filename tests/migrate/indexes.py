@@ -86,10 +86,9 @@ class Encoder:
 
         kept = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         torch.manual_seed(3)
-        self.model.apply(self.model._init_weights)
-        for layer in self.model.encoder.layer:
-            for linear in (layer.attention.self.query, layer.attention.self.key, layer.intermediate.dense):
-                torch.nn.init.normal_(linear.weight, std=0.1)
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
+                torch.nn.init.normal_(module.weight, std=0.1)
         yield
         self.model.load_state_dict(kept)
 

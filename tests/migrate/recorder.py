@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import inspect
 import json
 import runpy
 import sys
@@ -36,12 +37,12 @@ def record(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
     """Every line of the program that is on the way to this call, with the model that it gives."""
     model = next((keywords[name] for name in KEYWORDS if name in keywords), None)
     model = model if model is not None else next((a for a in arguments if isinstance(a, str)), None)
-    frame = sys._getframe(2)
+    frame = inspect.currentframe()
     while frame is not None and isinstance(model, str):
         if frame.f_code.co_filename == PROGRAM:
             calls.append((frame.f_lineno, model))
             break
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
 
 
 class Kind(type):

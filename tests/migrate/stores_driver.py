@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.migrate.stores import Store, Stored
+from sie_triton.migrate.stores import Stored, VectorStore
 
 COUNT, DIMS = 300, 8
 TEXTS = [f"Text number {place}" for place in range(COUNT)]
@@ -34,7 +34,7 @@ def same(stored: Stored, vectors: Any = VECTORS, *, unit: bool = False) -> None:
     np.testing.assert_allclose(stored.vector, expected, rtol=1e-5, atol=1e-6)
 
 
-def judge(store: Store, *, unit: bool = False, vectors: Any = VECTORS) -> None:
+def judge(store: VectorStore, *, unit: bool = False, vectors: Any = VECTORS) -> None:
     """Right entries, as many as asked, the same ones again, others for another seed."""
     first, again, other = store.sample(40, 0), store.sample(40, 0), store.sample(40, 1)
     assert len({entry.text for entry in first}) == 40

@@ -14,7 +14,7 @@ from e2e.processes import sie_triton
 
 from migrate.conftest import MODEL
 from migrate.indexes import Encoder, Vectors, int8, noisy, texts, unit
-from sie_triton.migrate.check.report import Report
+from sie_triton.migrate.check.report import IndexReport
 from sie_triton.migrate.check.run import check
 from sie_triton.migrate.check.server import Server
 from sie_triton.migrate.stores import Metric, Stored
@@ -59,7 +59,7 @@ def judged(
     fields: Sequence[Mapping[str, str]] = (),
     others: Sequence[Mapping[str, Vectors]] = (),
     options: Mapping[str, Any] | None = None,
-) -> Report:
+) -> IndexReport:
     entries = [
         Stored(str(row), text, vectors[row], fields[row] if fields else {}, others[row] if others else {})
         for row, text in enumerate(stored)
@@ -67,11 +67,11 @@ def judged(
     return check(Memory(entries, metric), Server(url, model, options), sample=len(entries), seed=0)
 
 
-def causes(report: Report) -> list[tuple[str, bool]]:
+def causes(report: IndexReport) -> list[tuple[str, bool]]:
     return [(cause.cause, cause.certain) for cause in report.causes]
 
 
-def stays_with(url: str, report: Report, vectors: Vectors, metric: Metric = "unknown") -> bool:
+def stays_with(url: str, report: IndexReport, vectors: Vectors, metric: Metric = "unknown") -> bool:
     """Whether the options that it tells make the same index one that can stay."""
     options = {key: value for cause in report.causes for key, value in cause.options.items()}
     return bool(options) and judged(url, vectors, options=options, metric=metric).verdict == "stay"

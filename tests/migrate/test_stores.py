@@ -149,7 +149,7 @@ def test_the_key_is_sent_and_a_busy_server_is_asked_again(
     assert "QDRANT_API_KEY" in mistake(error)[1]
     handler.refusals[:] = [(503, {"Retry-After": "soon"})] * 9
     monkeypatch.setattr("sie_triton.migrate.http.time.sleep", lambda seconds: None)
-    with pytest.raises(http.Refused):
+    with pytest.raises(http.RefusedAnswer):
         http.ask(url)
     assert len(handler.refusals) == 4
 

@@ -45,7 +45,7 @@ Same = npt.NDArray[np.bool_]
 
 
 @dataclass
-class Case:
+class Comparison:
     """The entries of a sample that can be compared, with the server's vectors, and what was found so far."""
 
     server: Server
@@ -67,7 +67,7 @@ class Case:
         return float(rows.mean())
 
 
-def explain(case: Case) -> None:
+def explain(case: Comparison) -> None:
     """Add the causes of every difference of direction to the case."""
     if (case.cosine >= SAME).all():
         return
@@ -81,7 +81,7 @@ def explain(case: Case) -> None:
         _by_statistics(case, tokens)
 
 
-def _other_vector(case: Case) -> bool:
+def _other_vector(case: Comparison) -> bool:
     for name in sorted({name for entry in case.entries for name in entry.others}):
         rows = [place for place, entry in enumerate(case.entries) if name in entry.others]
         other = np.stack([case.entries[place].others[name] for place in rows])
@@ -94,7 +94,7 @@ def _other_vector(case: Case) -> bool:
     return False
 
 
-def _mixed_up(case: Case) -> bool:
+def _mixed_up(case: Comparison) -> bool:
     """Whether the vectors are those of other texts of the sample."""
     wrong = case.cosine < SAME
     pairs = all_pairs(case.stored, case.served)
@@ -108,7 +108,7 @@ def _mixed_up(case: Case) -> bool:
     return True
 
 
-def _truncation(case: Case, tokens: npt.NDArray[np.int64], *, guess: bool = False) -> bool:
+def _truncation(case: Comparison, tokens: npt.NDArray[np.int64], *, guess: bool = False) -> bool:
     """Whether length tells which texts differ. Without proof that may be chance, so it is the last guess but one."""
     same = case.cosine >= SAME
     # What is proved by cutting must not be hidden by another difference that an experiment mends.
@@ -127,7 +127,7 @@ def _truncation(case: Case, tokens: npt.NDArray[np.int64], *, guess: bool = Fals
     return True
 
 
-def _cut_under(case: Case, same: Same, tokens: npt.NDArray[np.int64]) -> Cut | None:
+def _cut_under(case: Comparison, same: Same, tokens: npt.NDArray[np.int64]) -> Cut | None:
     """The cut, with texts and options as the experiment has them."""
     experiment = case.experiment
     assert experiment is not None
@@ -144,7 +144,7 @@ def _cut_under(case: Case, same: Same, tokens: npt.NDArray[np.int64]) -> Cut | N
         server.options = before
 
 
-def _by_experiments(case: Case, tokens: npt.NDArray[np.int64]) -> None:
+def _by_experiments(case: Comparison, tokens: npt.NDArray[np.int64]) -> None:
     """Look for another way of embedding that comes closer, or two of them together; the case goes on with it."""
     wrong = np.flatnonzero(case.cosine < SAME)
     # Short texts: what is tried costs little, and no truncation can hide it.
@@ -162,7 +162,7 @@ def _by_experiments(case: Case, tokens: npt.NDArray[np.int64]) -> None:
         _go_on_with(case, found[0])
 
 
-def _go_on_with(case: Case, experiment: Experiment) -> None:
+def _go_on_with(case: Comparison, experiment: Experiment) -> None:
     before = case.cosine < SAME
     case.served = run(case.server, experiment, case.entries)
     case.experiment = experiment
@@ -173,7 +173,7 @@ def _go_on_with(case: Case, experiment: Experiment) -> None:
         case.causes.append(Cause(step.cause, message, True, share, step.cure, keeps=True, options=options))
 
 
-def _as_options(case: Case, experiment: Experiment) -> Mapping[str, Any]:
+def _as_options(case: Comparison, experiment: Experiment) -> Mapping[str, Any]:
     """Options of a request that do the same as the experiment; none if the texts themselves must be changed."""
     if not experiment.changes_texts:
         return experiment.request
@@ -187,14 +187,14 @@ def _as_options(case: Case, experiment: Experiment) -> Mapping[str, Any]:
     return options if (cosines(other, case.served[rows]) > _EQUAL).all() else {}
 
 
-def _by_statistics(case: Case, tokens: npt.NDArray[np.int64]) -> None:
+def _by_statistics(case: Comparison, tokens: npt.NDArray[np.int64]) -> None:
     """What no experiment reproduced: told by how the vectors differ."""
     wrong = case.cosine < SAME
     cause, message, cure = _told(case, case.stored[wrong], case.served[wrong], tokens[wrong])
     case.causes.append(Cause(cause, message, False, case.share(wrong), cure))
 
 
-def _told(case: Case, stored: Vectors, served: Vectors, tokens: npt.NDArray[np.int64]) -> tuple[str, str, str]:
+def _told(case: Comparison, stored: Vectors, served: Vectors, tokens: npt.NDArray[np.int64]) -> tuple[str, str, str]:
     """The kind of a likely cause, what it is, and its cure."""
     again = "embed those texts again"
     cosine = cosines(stored, served)

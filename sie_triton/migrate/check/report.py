@@ -47,7 +47,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Report:
+class IndexReport:
     """The whole finding. Cosines are those of the request as it was asked for, without experiments."""
 
     verdict: Verdict

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sie_triton.migrate.check.causes import Case, explain
+from sie_triton.migrate.check.causes import Comparison, explain
 from sie_triton.migrate.check.measure import (
     SAME,
     SAME_LENGTH,
@@ -16,16 +16,16 @@ from sie_triton.migrate.check.measure import (
     is_half,
     lengths,
 )
-from sie_triton.migrate.check.report import Cause, Report, Tried, Verdict, Worst
+from sie_triton.migrate.check.report import Cause, IndexReport, Tried, Verdict, Worst
 from sie_triton.migrate.check.server import Server, Vectors
-from sie_triton.migrate.stores import Store, Stored, fail
+from sie_triton.migrate.stores import Stored, VectorStore, fail
 
 _MOST_WORST = 5
 _SHOWN = 200
 _FEW = 0.05
 
 
-def check(store: Store, server: Server, *, sample: int, seed: int) -> Report:
+def check(store: VectorStore, server: Server, *, sample: int, seed: int) -> IndexReport:
     """Embed a sample of the store again, and say what differs and why.
 
     Raises `DiagnosticError`: `SIE908` if the store has nothing to compare, and what store and server raise.
@@ -45,7 +45,9 @@ def check(store: Store, server: Server, *, sample: int, seed: int) -> Report:
     if stored.shape[1] != served.shape[1]:
         causes.append(_other_dims(stored, served))
         return _report(store, server, entries, stored, served, causes, [], notes)
-    case = Case(server, [entry for entry, ok in zip(entries, whole, strict=True) if ok], stored[whole], served[whole])
+    case = Comparison(
+        server, [entry for entry, ok in zip(entries, whole, strict=True) if ok], stored[whole], served[whole]
+    )
     if case.entries:
         explain(case)
         causes += case.causes
@@ -79,7 +81,7 @@ def _other_dims(stored: Vectors, served: Vectors) -> Cause:
     return Cause("dims", message, True, 1.0, "find the model that the index was made with, and check with `-m`")
 
 
-def _lengths(store: Store, case: Case, notes: list[str]) -> list[Cause]:
+def _lengths(store: VectorStore, case: Comparison, notes: list[str]) -> list[Cause]:
     """A change of length counts where the store's metric sees it."""
     apart = _apart(case.stored, case.served)
     # Where directions differ, lengths tell nothing more; but what the store compares by may be lengths alone.
@@ -127,7 +129,7 @@ def _verdict(causes: Sequence[Cause]) -> Verdict:
 
 
 def _report(
-    store: Store,
+    store: VectorStore,
     server: Server,
     entries: Sequence[Stored],
     stored: Vectors,
@@ -135,12 +137,12 @@ def _report(
     causes: Sequence[Cause],
     tried: Sequence[Tried],
     notes: Sequence[str],
-) -> Report:
+) -> IndexReport:
     least = min(stored.shape[1], served.shape[1])
     cosine = cosines(stored[:, :least], served[:, :least])
     order = np.argsort(cosine, kind="stable")[:_MOST_WORST]
     has, gives = lengths(np.nan_to_num(stored)), lengths(served)
-    return Report(
+    return IndexReport(
         verdict=_verdict(causes),
         store=store.name,
         model=server.model,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sie_triton.migrate.http import Refused, Unreachable, ask
+from sie_triton.migrate.http import RefusedAnswer, Unreachable, ask
 from sie_triton.migrate.stores import fail
 
 Vectors = npt.NDArray[np.float32]
@@ -51,7 +51,7 @@ class Server:
     def _ask(self, path: str, body: object = None) -> Any:
         try:
             return ask(f"{self.url}{path}", body)
-        except Refused as error:
+        except RefusedAnswer as error:
             raise fail(
                 "SIE907", f"{self.url}{path} answers {error}", "check `-m`; `GET /v1/models` lists all"
             ) from None

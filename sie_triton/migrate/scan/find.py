@@ -27,7 +27,7 @@ _HOSTED = ("api.openai.com", "openai.azure.com")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class EmbedderCall:
     """One call of an embedder with one model that it may use.
 
     `task`: dense, sparse, multivector, score, image, or any. `model` None: it cannot be told, and `note` says why;
@@ -43,7 +43,7 @@ class Call:
     server: bool = False
 
 
-def find_calls(programs: Iterable[Program]) -> list[Call]:
+def find_calls(programs: Iterable[Program]) -> list[EmbedderCall]:
     """Every call, in the order of files and lines; a call that may use several models is there once for each."""
     project = Project(Module(program) for program in programs)
     values = Values(project)
@@ -51,7 +51,7 @@ def find_calls(programs: Iterable[Program]) -> list[Call]:
     return list(dict.fromkeys(found))
 
 
-def _of(project: Project, values: Values, module: Module, node: ast.Call) -> Iterator[Call]:
+def _of(project: Project, values: Values, module: Module, node: ast.Call) -> Iterator[EmbedderCall]:
     parent = _parent_constructor(project, module, node)
     names = list(project.qualified(module, node.func)) if parent is None else parent
     row = next((row for name in names if (row := find_callable(name)) is not None), None)
@@ -67,14 +67,14 @@ def _of(project: Project, values: Values, module: Module, node: ast.Call) -> Ite
     yield from _rows(project, values, module, node, row)
 
 
-def _rows(project: Project, values: Values, module: Module, node: ast.Call, row: Callable) -> Iterator[Call]:
+def _rows(project: Project, values: Values, module: Module, node: ast.Call, row: Callable) -> Iterator[EmbedderCall]:
     place = module.program.place(node.lineno)
     made = project.constructor(module, node.func.value) if isinstance(node.func, ast.Attribute) else None
     url = _base_url(values, node, module) or (_base_url(values, made[1], made[0]) if made else "")
     hosted = any(host in url for host in _HOSTED)
     server = bool(url) and not hosted
     for text in _models(values, module, node, row, made):
-        yield Call(place, row.library, row.name, row.task, text.value, text.note, server)
+        yield EmbedderCall(place, row.library, row.name, row.task, text.value, text.note, server)
 
 
 def _models(
@@ -164,7 +164,7 @@ def _partial(project: Project, module: Module, node: ast.Call) -> tuple[Callable
     return row, made
 
 
-def _openai_of_unknown(values: Values, module: Module, node: ast.Call, names: Iterable[str]) -> Iterator[Call]:
+def _openai_of_unknown(values: Values, module: Module, node: ast.Call, names: Iterable[str]) -> Iterator[EmbedderCall]:
     """`anything.embeddings.create(model=…, input=…)`: a client that came from elsewhere."""
     match node.func:
         case ast.Attribute(attr="create", value=ast.Attribute(attr="embeddings")):
@@ -172,12 +172,12 @@ def _openai_of_unknown(values: Values, module: Module, node: ast.Call, names: It
             if "input" in given and "model" in given:
                 for text in values.texts(module, given["model"]):
                     place = module.program.place(node.lineno)
-                    yield Call(place, "OpenAI", "embeddings.create", "dense", text.value, text.note)
+                    yield EmbedderCall(place, "OpenAI", "embeddings.create", "dense", text.value, text.note)
         case _:
             pass
 
 
-def _http(values: Values, module: Module, node: ast.Call, names: Iterable[str]) -> Iterator[Call]:
+def _http(values: Values, module: Module, node: ast.Call, names: Iterable[str]) -> Iterator[EmbedderCall]:
     called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if called not in _HTTP_CALLS:
         return
@@ -191,7 +191,9 @@ def _http(values: Values, module: Module, node: ast.Call, names: Iterable[str]) 
                 return
 
 
-def _posted(values: Values, module: Module, node: ast.Call, url: str, library: str, task: str) -> Iterator[Call]:
+def _posted(
+    values: Values, module: Module, node: ast.Call, url: str, library: str, task: str
+) -> Iterator[EmbedderCall]:
     given = keywords_of(node)
     body = given.get("json") or given.get("data") or given.get("content")
     body = values.written(module, body) if body is not None else None
@@ -200,4 +202,4 @@ def _posted(values: Values, module: Module, node: ast.Call, url: str, library: s
     where = f"POST {url if url.startswith('http') else '…' + url}"
     texts = values.texts(module, entry) if entry is not None else (Text(None, "the server decides"),)
     for text in texts:
-        yield Call(module.program.place(node.lineno), library, where, task, text.value, text.note, not hosted)
+        yield EmbedderCall(module.program.place(node.lineno), library, where, task, text.value, text.note, not hosted)

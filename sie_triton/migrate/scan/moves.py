@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from sie_triton.migrate.scan.fastembed_models import FastembedModel, fastembed_model
-from sie_triton.migrate.scan.find import Call
+from sie_triton.migrate.scan.find import EmbedderCall
 from sie_triton.migrate.scan.shelf import NotServed, Served, Shelf
 
 # Names of models whose weights only OpenAI has.
@@ -27,7 +27,7 @@ class Move:
     `serves` is the id that clients ask for. `change` says what to write instead.
     """
 
-    call: Call
+    call: EmbedderCall
     status: str
     reason: str = ""
     serves: str | None = None
@@ -36,12 +36,12 @@ class Move:
     change: str = ""
 
 
-def judge_calls(calls: Iterable[Call], shelf: Shelf) -> list[Move]:
+def judge_calls(calls: Iterable[EmbedderCall], shelf: Shelf) -> list[Move]:
     """Every call with what becomes of it, in the same order."""
     return [_judge(call, shelf) for call in calls]
 
 
-def _judge(call: Call, shelf: Shelf) -> Move:
+def _judge(call: EmbedderCall, shelf: Shelf) -> Move:
     if call.task == "image" and call.model is None:
         return Move(call, "refused", "images are not served", change="keep it in process")
     if call.model is None:
@@ -71,7 +71,7 @@ def _judge(call: Call, shelf: Shelf) -> Move:
     )
 
 
-def _ask(call: Call) -> str:
+def _ask(call: EmbedderCall) -> str:
     match call.library:
         case "TEI":
             return "ask the server: `GET /info` names its `model_id`"
@@ -81,7 +81,7 @@ def _ask(call: Call) -> str:
             return "find out which model runs, and look it up with `sie-triton catalog`"
 
 
-def _differences(call: Call, row: FastembedModel | None, served: Served) -> Iterator[str]:
+def _differences(call: EmbedderCall, row: FastembedModel | None, served: Served) -> Iterator[str]:
     dense = "dense" in served.recipe.outputs and call.task in ("dense", "any")
     if row is not None and dense:
         yield from _against_fastembed(row, served)
@@ -113,7 +113,7 @@ def _against_fastembed(row: FastembedModel, served: Served) -> Iterator[str]:
         yield f"dims: {row.dims} from Fastembed, {served.bundle.dims['dense']} here"
 
 
-def _notes(call: Call, row: FastembedModel | None, served: Served) -> Iterator[str]:
+def _notes(call: EmbedderCall, row: FastembedModel | None, served: Served) -> Iterator[str]:
     if call.note:
         yield call.note
     if row is not None and row.optimized:
@@ -131,7 +131,7 @@ def _notes(call: Call, row: FastembedModel | None, served: Served) -> Iterator[s
         yield "scores: the order is the same; the numbers may be raw or behind a sigmoid, as the checkpoint says"
 
 
-def _change(call: Call, served: Served) -> str:
+def _change(call: EmbedderCall, served: Served) -> str:
     model = served.profile.model_id
     if call.library == "fastembed" and call.api in _DROP_IN:
         return f"from sie_triton_fastembed import {call.api}"

@@ -37,7 +37,7 @@ class Stored:
     others: Mapping[str, Vector] = field(default_factory=dict)
 
 
-class Store(Protocol):
+class VectorStore(Protocol):
     """One index, opened for reading.
 
     `metric` is how it compares; `normalizes`: it gives vectors back at length 1, whatever was written.

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.migrate.http import Refused, Unreachable, ask
+from sie_triton.migrate.http import RefusedAnswer, Unreachable, ask
 from sie_triton.migrate.stores import (
     TEXT_FIELDS,
     Metric,
@@ -60,7 +60,7 @@ class QdrantStore:
         key = os.environ.get("QDRANT_API_KEY")
         try:
             return ask(f"{self._url}{path}", body, headers={"api-key": key} if key else None)["result"]
-        except Refused as error:
+        except RefusedAnswer as error:
             if error.status == 404:
                 raise self._no_collection() from None
             hint = "set `QDRANT_API_KEY`" if error.status in (401, 403) else "check `--qdrant`"
@@ -71,7 +71,7 @@ class QdrantStore:
     def _no_collection(self) -> DiagnosticError:
         try:
             listed = [entry["name"] for entry in ask(f"{self._url}/collections")["result"]["collections"]]
-        except (Refused, Unreachable, KeyError, TypeError):
+        except (RefusedAnswer, Unreachable, KeyError, TypeError):
             listed = []
         names = ", ".join(f"`{name}`" for name in listed) or "none"
         return fail("SIE904", f"there is no such collection; there are: {names}", "name one with `--collection`")
