@@ -154,6 +154,8 @@ def test_what_the_notes_say(judge: Judge) -> None:
     notes = " ".join(bge.notes)
     assert "float16" in notes
     assert "Represent this sentence" in notes
+    (own,) = judge("TextEmbedding('ibm-granite/granite-embedding-small-english-r2')").moves
+    assert any("leaves both to its file" in note for note in own.notes)
     (local,) = judge("openai.OpenAI(base_url='http://a/v1').embeddings.create(model='BAAI/bge-m3', input='a')").moves
     assert local.change == 'base_url="http://localhost:8080/v1", model="BAAI/bge-m3"'
 

@@ -118,6 +118,8 @@ def _notes(call: EmbedderCall, row: FastembedModel | None, served: Served) -> It
         yield call.note
     if row is not None and row.optimized:
         yield "precision: Fastembed's file was optimized, mostly into float16: cosines of 0.999 and more, other bits"
+    if row is not None and row.pooling == "own":
+        yield "pooling and length: Fastembed leaves both to its file, so only `sie-triton migrate check` tells"
     if row is not None and row.task == "dense":
         yield "truncation: Fastembed cuts where the tokenizer_config.json of its file says, which may be earlier"
     if call.library in ("sentence-transformers", "TEI", "infinity") and served.limit and call.task != "score":
