@@ -36,6 +36,7 @@ GROUPS = {
     "recipes/test_layouts_e2e.py": "matrix",
     "e2e": "real",
     "docs": "real",
+    "migrate/test_check_e2e.py": "real",
     "official": "official",
 }
 

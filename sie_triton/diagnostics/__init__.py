@@ -29,7 +29,8 @@ class Diagnostic:
     """One mistake of the user's: what is wrong, where, and how to mend it.
 
     `code` is stable and has a row in `diagnostics.codes`: `SIE1xx` bundle, `SIE2xx` catalogue and plan, `SIE3xx`
-    weights, `SIE4xx` export, `SIE5xx` verification, `SIE6xx` repository, `SIE7xx` serving, `SIE8xx` deployment.
+    weights, `SIE4xx` export, `SIE5xx` verification, `SIE6xx` repository, `SIE7xx` serving, `SIE8xx` deployment,
+    `SIE9xx` migration.
     `message` names the cause without a final full stop; `hint` says what mends it.
     """
 

@@ -22,11 +22,12 @@ AREAS: Mapping[str, str] = {
     "6": "The repository",
     "7": "Serving",
     "8": "Deployment",
+    "9": "Migration",
 }
 """The first digit of a code -> what it is about."""
 
 # Mistakes in what the user wrote, as against work that failed.
-_USAGE = ("SIE1", "SIE2", "SIE712", "SIE801")
+_USAGE = ("SIE1", "SIE2", "SIE712", "SIE801", "SIE901", "SIE904", "SIE905", "SIE906")
 
 
 @dataclass(frozen=True, slots=True)

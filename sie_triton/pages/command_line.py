@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -38,12 +38,23 @@ def chapter() -> str:
 
 
 def commands() -> Mapping[str, Callable[..., None]]:
-    """The function of every command."""
+    """The function of every command; one of a group has both names, as `migrate scan`."""
     found = {}
-    for command in app.registered_commands:
-        assert command.callback is not None
-        found[command.name or command.callback.__name__] = command.callback
+    groups = [group.typer_instance for group in app.registered_groups if group.typer_instance is not None]
+    for prefix, part in [("", app), *((f"{group.info.name} ", group) for group in groups)]:
+        for command in part.registered_commands:
+            assert command.callback is not None
+            found[prefix + (command.name or command.callback.__name__)] = command.callback
     return found
+
+
+def command_of(words: Sequence[str]) -> tuple[str, Sequence[str]] | None:
+    """The command that the words behind `sie-triton` begin with, and the rest of them; None if there is no such."""
+    for count in (2, 1):
+        name = " ".join(words[:count])
+        if len(words) >= count and name in commands():
+            return name, words[count:]
+    return None
 
 
 def parameters(command: Callable[..., None]) -> Iterator[Parameter]:

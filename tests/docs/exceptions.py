@@ -40,7 +40,6 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
     "--shrink": "python -m checkpoint_fuzz",
     "--soak": "python -m benchmarks.run",
     "--texts": "examples/fastembed_migration.py",
-    "--url": "examples/fastembed_migration.py",
     "--model-config-name": "tritonserver",
 }
 """Options that are not `sie-triton`'s, and whose they are."""
@@ -49,6 +48,7 @@ MENTIONS: Mapping[str, str] = {
     "sie-triton build --force -m ID": "it builds a model anew; tests/e2e runs it",
     "sie-triton build -r /models/repository -m ID": "a path inside a container",
     "sie-triton doctor": "what it finds is the machine's; tests/embedded reads it",
+    "sie-triton migrate check -m ID": "it needs an index and a server; docs/migrate-check.md has both",
     "sie-triton tune": NOT_HERE["sie-triton tune"],
     "sie-triton verify": "it takes half a minute, and docs/quick-start.md runs it",
 }
@@ -57,6 +57,7 @@ MENTIONS: Mapping[str, str] = {
 PLACEHOLDERS: Mapping[str, str] = {
     "ID": "sentence-transformers/all-MiniLM-L6-v2",
     "DIR": "model_bundles",
+    "PATH": "model_bundles",
     "REPOSITORY": "model_repository",
     "RULE": "L101",
 }

@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 from e2e.processes import alive, descendants, eventually, free_port
 
-from sie_triton.pages.command_line import commands, parameters
+from sie_triton.pages.command_line import command_of, commands, parameters
 
 from .exceptions import NOT_HERE, PENDING
 from .markdown import ROOT, Block, Page
@@ -275,8 +275,10 @@ def not_yet(words: Sequence[str]) -> list[str]:
         return []
     if words[1].startswith("-"):
         return [word for word in words[1:2] if word not in ("--version", "--verbose", "--help", "-v", "-h")]
-    if words[1] not in commands():
+    found = command_of(words[1:])
+    if found is None:
         return [words[1]]
-    known = {spelling for parameter in parameters(commands()[words[1]]) for spelling in parameter.spellings}
-    options = [word.split("=")[0] for word in words[2:] if re.fullmatch(r"--?[a-z].*", word)]
+    command, rest = found
+    known = {spelling for parameter in parameters(commands()[command]) for spelling in parameter.spellings}
+    options = [word.split("=")[0] for word in rest if re.fullmatch(r"--?[a-z].*", word)]
     return [option for option in options if option not in known | {"--help", "-h"}]

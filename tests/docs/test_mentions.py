@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sie_triton.pages.command_line import commands, parameters
+from sie_triton.pages.command_line import command_of, commands, parameters
 
 from .exceptions import MENTIONS, PENDING, PLACEHOLDERS
 from .markdown import ROOT, pages
@@ -32,8 +32,10 @@ MENTIONED = _mentions()
 
 def _is_whole(words: list[str]) -> bool:
     """Whether every argument that the command needs is there; otherwise it is only spoken of."""
-    needed = [p for p in parameters(commands()[words[1]]) if p.required]
-    rest = words[2:]
+    found = command_of(words[1:])
+    assert found is not None
+    command, rest = found
+    needed = [p for p in parameters(commands()[command]) if p.required]
     return all(
         set(p.spellings) & set(rest) if p.spellings[0].startswith("-") else any(not w.startswith("-") for w in rest)
         for p in needed

@@ -1,0 +1,228 @@
+"""All modules of a code base, and what dotted names mean across them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+
+from sie_triton.migrate.scan.names import Bound, Function, Module, Scope, annotation_of
+from sie_triton.migrate.scan.table import find_callable, known_package
+
+_DEEPEST = 16
+
+
+class Project:
+    """The modules, found by the end of their dotted name: a code base may be scanned from above its root."""
+
+    def __init__(self, modules: Iterable[Module]) -> None:
+        self.modules = tuple(modules)
+        self._by_end: dict[str, list[Module]] = {}
+        for module in self.modules:
+            parts = module.program.module.split(".")
+            for start in range(len(parts)):
+                self._by_end.setdefault(".".join(parts[start:]), []).append(module)
+
+    def find(self, dotted: str) -> tuple[Module, str] | None:
+        """The module that defines a dotted name, and the rest of the name; None if none does, or several might."""
+        head, _, rest = dotted.rpartition(".")
+        while head:
+            found = self._by_end.get(head, [])
+            if len(found) == 1:
+                return found[0], rest
+            head, _, last = head.rpartition(".")
+            rest = f"{last}.{rest}"
+        return None
+
+    # What a callable is called -----------------------------------------------------------------------------------
+
+    def qualified(self, module: Module, node: ast.expr, depth: int = 0) -> Iterator[str]:
+        """The dotted names that an expression may have, such as `openai.OpenAI().embeddings.create`."""
+        if depth > _DEEPEST:
+            return
+        scope = module.scope(node)
+        match node:
+            case ast.Name():
+                yield from self._qualified_name(module, node.id, scope, depth)
+            case ast.Attribute():
+                yield from self._qualified_attribute(module, node, depth)
+            case ast.Call():
+                yield from self._qualified_call(module, node, depth)
+            case ast.Await() | ast.NamedExpr():
+                yield from self.qualified(module, node.value, depth + 1)
+            case ast.IfExp():
+                for branch in (node.body, node.orelse):
+                    yield from self.qualified(module, branch, depth + 1)
+            case ast.BoolOp():
+                for part in node.values:
+                    yield from self.qualified(module, part, depth + 1)
+            case _:
+                pass
+
+    def _qualified_name(self, module: Module, name: str, scope: Scope, depth: int) -> Iterator[str]:
+        definition = module.definition(name, scope)
+        if isinstance(definition, ast.ClassDef):
+            yield f"{module.program.module}.{name}"
+            for base in definition.bases:
+                yield from self.qualified(module, base, depth + 1)
+            return
+        found = module.lookup(name, scope)
+        if found is not None:
+            place, bindings = found
+            for bound in bindings:
+                yield from self.qualified(module, bound.value, depth + 1)
+            if not bindings and isinstance(place, Function):
+                yield from self._annotated(module, place, name, depth)
+        elif name in module.imports:
+            yield from self._imported(module.imports[name], depth)
+        else:
+            for star in module.stars:
+                if known_package(star.partition(".")[0]):
+                    yield f"{star}.{name}"
+
+    def _imported(self, dotted: str, depth: int) -> Iterator[str]:
+        """An imported name; where it is one of this code base, what it is there."""
+        yield dotted
+        found = self.find(dotted)
+        if found is not None and "." not in found[1]:
+            yield from self._qualified_name(found[0], found[1], (), depth + 1)
+
+    def _annotated(self, module: Module, function: Function, name: str, depth: int) -> Iterator[str]:
+        annotation = annotation_of(function, name)
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+            try:
+                parsed: ast.expr = ast.parse(annotation.value, mode="eval").body
+            except SyntaxError:
+                return
+            for part in ast.walk(parsed):
+                module.scopes.setdefault(part, ())
+            annotation = parsed
+        for part in _alternatives(annotation):
+            for dotted in self.qualified(module, part, depth + 1):
+                yield f"{dotted}()"
+
+    def _qualified_attribute(self, module: Module, node: ast.Attribute, depth: int) -> Iterator[str]:
+        owner = self.own_class(module, node.value)
+        if owner is not None:
+            for bound in module.attributes.get((owner, node.attr), ()):
+                yield from self.qualified(module, bound.value, depth + 1)
+        for dotted in self.qualified(module, node.value, depth + 1):
+            yield from (
+                self._imported(f"{dotted}.{node.attr}", depth) if "()" not in dotted else [f"{dotted}.{node.attr}"]
+            )
+
+    def own_class(self, module: Module, node: ast.expr) -> ast.ClassDef | None:
+        """The class of this module that `self`, `cls`, its own name or an instance of it stands for."""
+        scope = module.scope(node)
+        if isinstance(node, ast.Name):
+            if node.id in ("self", "cls"):
+                return next((entry for entry in reversed(scope) if isinstance(entry, ast.ClassDef)), None)
+            definition = module.definition(node.id, scope)
+            if isinstance(definition, ast.ClassDef):
+                return definition
+            found = module.lookup(node.id, scope)
+            made = [bound.value for bound in found[1]] if found else []
+            if len(made) == 1 and isinstance(made[0], ast.Call):
+                return self.own_class(module, made[0].func) if made[0].func is not node else None
+        if isinstance(node, ast.Call):
+            return self.own_class(module, node.func)
+        return None
+
+    def _qualified_call(self, module: Module, node: ast.Call, depth: int) -> Iterator[str]:
+        match node:
+            # `getattr(package, "Name")` and `importlib.import_module("package")`.
+            case ast.Call(func=ast.Name(id="getattr"), args=[ast.expr() as of, ast.Constant(value=str() as name), *_]):
+                for dotted in self.qualified(module, of, depth + 1):
+                    yield f"{dotted}.{name}"
+                return
+            case ast.Call(args=[ast.Constant(value=str() as name), *_]) if _ends(node.func, "import_module"):
+                yield name
+                return
+            case ast.Call(func=ast.Name(id="__import__"), args=[ast.Constant(value=str() as name), *_]):
+                yield name
+                return
+            case _:
+                pass
+        for dotted in self.qualified(module, node.func, depth + 1):
+            yield f"{dotted}()"
+        yield from self._returned(module, node, depth)
+
+    def _returned(self, module: Module, node: ast.Call, depth: int) -> Iterator[str]:
+        """What a function of this module returns, such as a client that it makes."""
+        definition = module.definition(node.func.id, module.scope(node)) if isinstance(node.func, ast.Name) else None
+        if isinstance(definition, Function):
+            for part in ast.walk(definition):
+                if isinstance(part, ast.Return) and part.value is not None:
+                    yield from self.qualified(module, part.value, depth + 1)
+
+    def constructor(self, module: Module, node: ast.expr, depth: int = 0) -> tuple[Module, ast.Call] | None:
+        """The call that makes the object which an expression stands for."""
+        if depth > _DEEPEST:
+            return None
+        if isinstance(node, ast.Call):
+            return module, node
+        bindings: Iterable[Bound] = ()
+        if isinstance(node, ast.Name):
+            found = module.lookup(node.id, module.scope(node))
+            bindings = found[1] if found else ()
+        elif isinstance(node, ast.Attribute):
+            owner = self.own_class(module, node.value)
+            bindings = module.attributes.get((owner, node.attr), ()) if owner else ()
+            if not bindings:
+                return self.constructor(module, node.value, depth + 1)
+        return next((made for bound in bindings if (made := self.constructor(module, bound.value, depth + 1))), None)
+
+    def definition_of(self, module: Module, node: ast.expr) -> tuple[Module, ast.AST] | None:
+        """The class or function of this code base that an expression names."""
+        if isinstance(node, ast.Name):
+            own = module.definition(node.id, module.scope(node))
+            if own is not None:
+                return module, own
+        for dotted in self.qualified(module, node):
+            found = self.find(dotted)
+            if found is not None and (there := found[0].definition(found[1], ())) is not None:
+                return found[0], there
+        return None
+
+
+def embedder_of(names: Iterable[str]) -> str | None:
+    """The first of some dotted names that the table knows."""
+    return next((dotted for dotted in names if find_callable(dotted) is not None), None)
+
+
+def keywords_of(call: ast.Call) -> Mapping[str, ast.expr]:
+    """The keyword arguments of a call, with those of `**{"a": 1}` and `**dict(a=1)`."""
+    found: dict[str, ast.expr] = {}
+    for keyword in call.keywords:
+        if keyword.arg is not None:
+            found[keyword.arg] = keyword.value
+        else:
+            found |= map_entries(keyword.value)
+    return found
+
+
+def map_entries(node: ast.expr) -> dict[str, ast.expr]:
+    """The entries of a map that is written out, `{"a": 1}` or `dict(a=1)`."""
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {k.value: v for k, v in pairs if isinstance(k, ast.Constant) and isinstance(k.value, str)}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        return {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+    return {}
+
+
+def _ends(node: ast.expr, name: str) -> bool:
+    return (isinstance(node, ast.Attribute) and node.attr == name) or (isinstance(node, ast.Name) and node.id == name)
+
+
+def _alternatives(annotation: ast.expr | None) -> Iterator[ast.expr]:
+    """`A`, both of `A | None`, and `A` of `Optional[A]` and the like."""
+    match annotation:
+        case ast.BinOp():
+            yield from _alternatives(annotation.left)
+            yield from _alternatives(annotation.right)
+        case ast.Subscript():
+            yield from _alternatives(annotation.slice)
+        case ast.Name() | ast.Attribute():
+            yield annotation
+        case _:
+            pass

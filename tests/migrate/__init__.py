@@ -1,0 +1,1 @@
+"""What `migrate` finds in programs and in stored indexes; the other side is never ours."""

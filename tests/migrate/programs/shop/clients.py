@@ -1,0 +1,7 @@
+from fastembed import TextEmbedding
+
+Embedder = TextEmbedding
+
+
+class Base(TextEmbedding):
+    pass

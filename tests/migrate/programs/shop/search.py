@@ -1,0 +1,9 @@
+from fastembed.rerank.cross_encoder import TextCrossEncoder
+
+from . import settings as configuration
+from .clients import Base, Embedder
+from .settings import EMBEDDER, settings
+
+one = Embedder(EMBEDDER)
+two = TextCrossEncoder(settings.reranker)
+three = Base(configuration.EMBEDDER)
