@@ -69,7 +69,7 @@ class Remote:
 
         Raises `ServerUnreachableError`.
         """
-        return [asdict(model) for model in cls._list_supported_models()]
+        return [asdict(model) for model in cls._described_models()]
 
     @classmethod
     def add_custom_model(cls, *args: Any, **kwargs: Any) -> None:
@@ -77,7 +77,7 @@ class Remote:
         raise NotImplementedError(f"{cls.__name__} has no custom models: serve the model under the name that you want")
 
     @classmethod
-    def _list_supported_models(cls) -> list[Any]:
+    def _described_models(cls) -> list[Any]:
         server = Server()
         return [cls._description(info, server) for info in server.models() if cls.output in info["outputs"]]
 

@@ -18,7 +18,7 @@ from sie_triton.cli.targets import shipped_bundles
 
 if TYPE_CHECKING:
     from sie_triton.migrate.check.report import IndexReport
-    from sie_triton.migrate.check.server import Server
+    from sie_triton.migrate.check.server import EncodingServer
     from sie_triton.migrate.scan import Scan
     from sie_triton.migrate.stores import VectorStore
 
@@ -120,7 +120,7 @@ def check(
     if it must be embedded again, all of it or in part, or if clients must do something else than they would.
     """
     from sie_triton.migrate.check.run import check as run_check
-    from sie_triton.migrate.check.server import Server
+    from sie_triton.migrate.check.server import EncodingServer
     from sie_triton.migrate.stores.qdrant import refuse_local_mode
 
     sources = {
@@ -139,7 +139,7 @@ def check(
         raise refuse_local_mode(qdrant_path)
     name, asked = _needed(source, collection, table), _options(options)
     chosen = {"vector": vector, "text_field": text_field}
-    server = Server(url, model, asked)
+    server = EncodingServer(url, model, asked)
     store = _OPENERS[source](place, name, server, chosen, metric.value if metric else None)
     report = run_check(store, server, sample=sample, seed=seed)
     if as_json:
@@ -169,31 +169,33 @@ def _needed(source: str, collection: str | None, table: str | None) -> str:
     return name
 
 
-def _open_qdrant(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: str | None) -> VectorStore:
+def _open_qdrant(
+    place: Any, name: str, server: EncodingServer, chosen: dict[str, Any], metric: str | None
+) -> VectorStore:
     from sie_triton.migrate.stores.qdrant import QdrantStore
 
     return QdrantStore(place, name, model=server.model, dims=server.dims, **chosen)
 
 
-def _open_pgvector(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> VectorStore:
+def _open_pgvector(place: Any, name: str, server: EncodingServer, chosen: dict[str, Any], metric: Any) -> VectorStore:
     from sie_triton.migrate.stores.pgvector import PgvectorStore
 
     return PgvectorStore(place, name, metric=metric or "unknown", **chosen)
 
 
-def _open_chroma(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> VectorStore:
+def _open_chroma(place: Any, name: str, server: EncodingServer, chosen: dict[str, Any], metric: Any) -> VectorStore:
     from sie_triton.migrate.stores.chroma import ChromaStore
 
     return ChromaStore(place, name, metric=metric or "unknown")
 
 
-def _open_lance(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> VectorStore:
+def _open_lance(place: Any, name: str, server: EncodingServer, chosen: dict[str, Any], metric: Any) -> VectorStore:
     from sie_triton.migrate.stores.lance import LanceStore
 
     return LanceStore(place, name, metric=metric or "unknown", **chosen)
 
 
-def _open_file(place: Any, name: str, server: Server, chosen: dict[str, Any], metric: Any) -> VectorStore:
+def _open_file(place: Any, name: str, server: EncodingServer, chosen: dict[str, Any], metric: Any) -> VectorStore:
     from sie_triton.migrate.stores.files import JsonLines, NumpyFile
 
     kind = NumpyFile if place.suffix == ".npz" else JsonLines

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sie_triton.onnx_graphs.finish import ExportError
 from sie_triton.export.to_torchscript import export_torchscript
+from sie_triton.onnx_graphs.finish import ExportError
 from sie_triton.planning.families import SparseMax, TokenVectors
 from sie_triton.planning.plan import GraphPlan, Module
 from sie_triton.planning.tensors import Tensor as Planned

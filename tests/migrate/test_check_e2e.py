@@ -16,7 +16,7 @@ from migrate.conftest import MODEL
 from migrate.indexes import Encoder, Vectors, int8, noisy, texts, unit
 from sie_triton.migrate.check.report import IndexReport
 from sie_triton.migrate.check.run import check
-from sie_triton.migrate.check.server import Server
+from sie_triton.migrate.check.server import EncodingServer
 from sie_triton.migrate.stores import Metric, Stored
 
 pytestmark = pytest.mark.e2e
@@ -64,7 +64,7 @@ def judged(
         Stored(str(row), text, vectors[row], fields[row] if fields else {}, others[row] if others else {})
         for row, text in enumerate(stored)
     ]
-    return check(Memory(entries, metric), Server(url, model, options), sample=len(entries), seed=0)
+    return check(Memory(entries, metric), EncodingServer(url, model, options), sample=len(entries), seed=0)
 
 
 def causes(report: IndexReport) -> list[tuple[str, bool]]:

@@ -117,8 +117,8 @@ class TextEmbedding(Remote):
         cls._custom[model.lower()] = _Custom(described, Postprocessing(chosen, normalization))
 
     @classmethod
-    def _list_supported_models(cls) -> list[DenseModelDescription]:
-        served = super()._list_supported_models()
+    def _described_models(cls) -> list[DenseModelDescription]:
+        served = super()._described_models()
         names = {description.model.lower() for description in served}
         return [*served, *(c.description for name, c in cls._custom.items() if name not in names)]
 

@@ -22,7 +22,7 @@ from sie_triton.migrate.check.measure import (
     rank_correlation,
 )
 from sie_triton.migrate.check.report import Cause, Tried
-from sie_triton.migrate.check.server import Server, Vectors
+from sie_triton.migrate.check.server import EncodingServer, Vectors
 from sie_triton.migrate.check.truncation import Cut, count_tokens, find_cut
 from sie_triton.migrate.stores import Stored
 
@@ -48,7 +48,7 @@ Same = npt.NDArray[np.bool_]
 class Comparison:
     """The entries of a sample that can be compared, with the server's vectors, and what was found so far."""
 
-    server: Server
+    server: EncodingServer
     entries: Sequence[Stored]
     stored: Vectors
     served: Vectors

@@ -13,7 +13,7 @@ import numpy as np
 
 from sie_triton.migrate.check.measure import cosines
 from sie_triton.migrate.check.report import Tried
-from sie_triton.migrate.check.server import Server, Vectors
+from sie_triton.migrate.check.server import EncodingServer, Vectors
 from sie_triton.migrate.stores import Stored
 
 Change = Callable[[Stored], str]
@@ -89,13 +89,13 @@ def experiments(entries: Sequence[Stored]) -> Iterator[Experiment]:
     yield from _of_texts()
 
 
-def run(server: Server, experiment: Experiment, entries: Sequence[Stored]) -> Vectors:
+def run(server: EncodingServer, experiment: Experiment, entries: Sequence[Stored]) -> Vectors:
     """The vectors of the entries in this way."""
     return server.encode(experiment.texts(entries), **experiment.request)
 
 
 def best(
-    server: Server, entries: Sequence[Stored], tried: list[Tried], on_top_of: Experiment | None = None
+    server: EncodingServer, entries: Sequence[Stored], tried: list[Tried], on_top_of: Experiment | None = None
 ) -> tuple[Experiment, float] | None:
     """The experiment that comes closest to the stored vectors, with its median cosine; None if none has an effect.
 

@@ -17,7 +17,7 @@ from sie_triton.migrate.check.measure import (
     lengths,
 )
 from sie_triton.migrate.check.report import Cause, IndexReport, Tried, Verdict, Worst
-from sie_triton.migrate.check.server import Server, Vectors
+from sie_triton.migrate.check.server import EncodingServer, Vectors
 from sie_triton.migrate.stores import Stored, VectorStore, fail
 
 _MOST_WORST = 5
@@ -25,7 +25,7 @@ _SHOWN = 200
 _FEW = 0.05
 
 
-def check(store: VectorStore, server: Server, *, sample: int, seed: int) -> IndexReport:
+def check(store: VectorStore, server: EncodingServer, *, sample: int, seed: int) -> IndexReport:
     """Embed a sample of the store again, and say what differs and why.
 
     Raises `DiagnosticError`: `SIE908` if the store has nothing to compare, and what store and server raise.
@@ -130,7 +130,7 @@ def _verdict(causes: Sequence[Cause]) -> Verdict:
 
 def _report(
     store: VectorStore,
-    server: Server,
+    server: EncodingServer,
     entries: Sequence[Stored],
     stored: Vectors,
     served: Vectors,

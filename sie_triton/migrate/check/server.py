@@ -17,7 +17,7 @@ _MOST_ITEMS = 32
 _MOST_BYTES = 1_000_000
 
 
-class Server:
+class EncodingServer:
     """One model of one server. `options` go with every request and stand below those of a single one."""
 
     def __init__(self, url: str, model: str, options: Mapping[str, Any] | None = None) -> None:

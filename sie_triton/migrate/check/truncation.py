@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sie_triton.migrate.check.measure import cosines
-from sie_triton.migrate.check.server import Server
+from sie_triton.migrate.check.server import EncodingServer
 from sie_triton.migrate.stores import Stored
 
 USUAL = (128, 256, 512, 384, 64, 77, 75, 192, 300, 510, 1024, 2048, 4096, 8192)
@@ -34,7 +34,7 @@ class Cut:
 
 
 def find_cut(
-    server: Server, entries: Sequence[Stored], same: npt.NDArray[np.bool_], tokens: npt.NDArray[np.int64]
+    server: EncodingServer, entries: Sequence[Stored], same: npt.NDArray[np.bool_], tokens: npt.NDArray[np.int64]
 ) -> Cut | None:
     """The cut that explains which texts differ; None if length does not tell them apart.
 
@@ -60,7 +60,7 @@ def find_cut(
 
 
 def _prove(
-    server: Server,
+    server: EncodingServer,
     entries: Sequence[Stored],
     differing: npt.NDArray[np.int64],
     tokens: npt.NDArray[np.int64],
@@ -78,7 +78,7 @@ def _prove(
     return closest if closest is not None and medians[closest] >= _PROVED else None
 
 
-def cut(server: Server, text: str, limit: int) -> str:
+def cut(server: EncodingServer, text: str, limit: int) -> str:
     """The longest beginning of a text that has at most `limit` tokens, as the server counts them."""
     low, high = 0, len(text)
     while low < high:
@@ -90,6 +90,6 @@ def cut(server: Server, text: str, limit: int) -> str:
     return text[:low]
 
 
-def count_tokens(server: Server, entries: Sequence[Stored]) -> npt.NDArray[np.int64]:
+def count_tokens(server: EncodingServer, entries: Sequence[Stored]) -> npt.NDArray[np.int64]:
     """How many tokens each text has, one request each."""
     return np.array([server.tokens(entry.text) for entry in entries], np.int64)

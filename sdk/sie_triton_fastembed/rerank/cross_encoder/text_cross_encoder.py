@@ -56,8 +56,8 @@ class TextCrossEncoder(Remote):
         )
 
     @classmethod
-    def _list_supported_models(cls) -> list[BaseModelDescription]:
-        served = super()._list_supported_models()
+    def _described_models(cls) -> list[BaseModelDescription]:
+        served = super()._described_models()
         names = {description.model.lower() for description in served}
         return [*served, *(custom for name, custom in cls._custom.items() if name not in names)]
 
