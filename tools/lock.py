@@ -61,14 +61,23 @@ def locks() -> Iterator[Lock]:
         NEWEST,
         "The versions that the Makefile, CI and the images install; the ranges for users are in the pyproject files.",
         PYTHONS,
-        ["./sdk", "./frontend[storage,otel]", ".[export,cpu]", *_lines("requirements-dev.txt"), "pip"],
+        ["./sdk", "./frontend[storage,otel]", ".[export]", "onnxruntime", *_lines("requirements-dev.txt"), "pip"],
         alone=[ALONE],
     )
     yield Lock(
         OLDEST,
         "What `make oldest` installs: the lowest versions that the pyproject files allow, and what goes with them.",
         PYTHONS[:1],
-        ["./sdk", "./frontend[storage,otel]", ".[cpu]", "onnx", "safetensors", *_lines("requirements-test.txt"), "pip"],
+        [
+            "./sdk",
+            "./frontend[storage,otel]",
+            ".",
+            "onnxruntime",
+            "onnx",
+            "safetensors",
+            *_lines("requirements-test.txt"),
+            "pip",
+        ],
         limits=[f"{name}=={version}" for name, version in floors().items()],
         alone=[ALONE],
     )
