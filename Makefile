@@ -32,7 +32,7 @@ LIGHT_TESTS := tests/bundle tests/checkpoint tests/deploy tests/frontend tests/f
 	tests/sdk $(addprefix tests/compiler/test_compiler_,effects.py explain.py facts.py known_keys.py plan.py) \
 	--ignore tests/lint/test_judged_torchscript.py
 
-.PHONY: up install check format lint types contracts pages unit e2e test coverage oldest lock version dist clean
+.PHONY: up install check format lint types contracts pages unit e2e test coverage oldest lock version release clean
 
 up: $(INSTALLED)
 	@$(BIN)/sie-triton up $(MODEL:%=-m %) --repository $(REPOSITORY) --port $(PORT) $(WEIGHTS:%=--weights %)
@@ -97,9 +97,9 @@ lock: $(INSTALLED)
 version: $(INSTALLED)
 	@$(BIN)/python tools/version.py $(VERSION)
 
-dist: $(INSTALLED)
-	rm -rf dist
-	for folder in frontend sdk .; do $(BIN)/python -m build --outdir dist $$folder || exit 1; done
+# A dry run: builds and checks in `dist/` what a release consists of, and uploads nothing. RELEASING.md has the steps.
+release: $(INSTALLED)
+	@$(BIN)/python tools/release.py $(RELEASE)
 
 clean:
 	rm -rf .venv .venv-oldest dist .cache model_repository .model_repository.*
