@@ -36,6 +36,7 @@ GROUPS = {
     "recipes/test_layouts_e2e.py": "matrix",
     "e2e": "real",
     "docs": "real",
+    "official/test_installed_wheels.py": "real",
     "official": "official",
 }
 

@@ -5,7 +5,7 @@
 The versions are those of `constraints.txt`, which the images install. Which packages belong to it, what they need in
 turn and their licences is read out of the metadata of the environment that runs this: that of `make install`. A package
 that is not installed there is left out, since nothing says that it is needed. The same lock gives the same bytes.
-The strict validator of cyclonedx-python-lib 11.11.0 found no error in it.
+The strict validator of cyclonedx-python-lib 11.12.0 found no error in it.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ PROC = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
+class Leftover:
     """One thing that may go: its path, what it is, and its bytes. `kept` says why it stays for now, "" otherwise."""
 
     path: Path
@@ -44,7 +44,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sie-triton"
 
 
-def leavings() -> list[Leaving]:
+def leavings() -> list[Leftover]:
     """All that is there. What a process of ours that runs now may use is `kept`."""
     process = running()
     busy = f"process {process} may use it: stop it first" if process else ""
@@ -63,12 +63,12 @@ def leavings() -> list[Leaving]:
     # A region whose lock nobody holds is nobody's, whatever else runs.
     orphans = [region for prefix in warden.orphaned() for region in warden.SHARED_MEMORY.glob(f"{prefix}*")]
     return [
-        *(Leaving(path, what, _size(path), busy) for path, what in found),
-        *(Leaving(path, "shared memory of a server that is gone", _size(path)) for path in sorted(orphans)),
+        *(Leftover(path, what, _size(path), busy) for path, what in found),
+        *(Leftover(path, "shared memory of a server that is gone", _size(path)) for path in sorted(orphans)),
     ]
 
 
-def remove(found: Sequence[Leaving]) -> list[Diagnostic]:
+def remove(found: Sequence[Leftover]) -> list[Diagnostic]:
     """Remove all that is not `kept`, and our cache folders once they are empty; what failed, as `SIE614`."""
     failed = []
     for leaving in found:
