@@ -113,7 +113,7 @@ def carry_out(todo: Sequence[Step], folder: Path) -> None:
             raise
         after = measured(folder)
         words = [said] if said else []
-        print(*words, f"{time.monotonic() - begun:.0f} s, {(after - before) / 1e6:,.0f} MB", sep=", ", flush=True)
+        print(*words, f"{time.monotonic() - begun:.0f} s, {max(0, after - before) / 1e6:,.0f} MB", sep=", ", flush=True)
         before = after
 
 

@@ -48,7 +48,7 @@ def _clean(*, ask: bool) -> None:
     going = [leaving for leaving in found if not leaving.kept]
     size = f"{sum(leaving.size for leaving in going) / 1e6:,.1f} MB"
     if not going:
-        out.print("nothing to remove")
+        out.print("nothing to remove now" if found else "nothing to remove")
         return
     if ask:
         typer.confirm(f"Remove {len(going)} of these, {size}?", abort=True)

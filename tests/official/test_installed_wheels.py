@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -51,17 +50,21 @@ class Installed:
     def __init__(self, base: Path, folder: Path) -> None:
         self.folder, self.cwd = folder / "environment", folder / "empty"
         self.cwd.mkdir(parents=True)
-        subprocess.run([base, "-m", "venv", self.folder], check=True, capture_output=True)
+        # pip works on it from outside: to install it inside would take as long as all the rest.
+        subprocess.run([base, "-m", "venv", "--without-pip", self.folder], check=True, capture_output=True)
 
     def program(self, name: str) -> Path:
         return self.folder / "bin" / name
 
     def run(self, name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        command: Sequence[str | Path] = [self.program(name), *arguments]
-        return subprocess.run(command, cwd=self.cwd, capture_output=True, text=True, check=False, timeout=600)
+        return self._run(self.program(name), *arguments)
 
     def pip(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return self.run("python", "-m", "pip", *arguments, "--disable-pip-version-check")
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", self.program("python"))
+        return self._run(*pip, *arguments)
+
+    def _run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=self.cwd, capture_output=True, text=True, check=False, timeout=600)
 
     def left(self) -> list[str]:
         """What of ours lies in it."""
