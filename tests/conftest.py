@@ -37,6 +37,7 @@ GROUPS = {
     "e2e": "real",
     "docs": "real",
     "migrate/test_check_e2e.py": "real",
+    "official/test_installed_wheels.py": "real",
     "official": "official",
 }
 

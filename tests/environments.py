@@ -14,6 +14,9 @@ from pathlib import Path
 LOCKS = Path(__file__).parent / "locks"
 """A file of exact versions for each environment, of its name; `make lock` writes them."""
 
+SERVE = LOCKS / "serve.txt"
+"""The versions of what `sie-triton[serve]` brings, for the test that installs our wheels as a user does."""
+
 _INSTALL_SECONDS = 600
 
 

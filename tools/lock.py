@@ -31,7 +31,7 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-from environments import ENVIRONMENTS, LOCKS  # noqa: E402 - it lies beside the tests
+from environments import ENVIRONMENTS, LOCKS, SERVE  # noqa: E402 - it lies beside the tests
 
 UV = "uv==0.13.9"
 NEWEST, OLDEST = ROOT / "constraints.txt", ROOT / "constraints-oldest.txt"
@@ -39,6 +39,8 @@ PROJECTS = ("pyproject.toml", "frontend/pyproject.toml", "sdk/pyproject.toml")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 # Installed without what its metadata asks for, which only its own Python code needs.
 ALONE = "nvidia-pytriton==0.7.0"
+# Of the numpy that its metadata asks for there is no wheel here, so that the extras leave it out.
+WITHOUT_NUMPY_1 = "python_version >= '3.13'"
 # Ours, and what torch's build for CUDA brings: torch itself pins that, and its build for CPUs has none of it.
 LEFT_OUT = re.compile(r"sie-triton.*|(cuda|nvidia)-.*|triton")
 
@@ -61,15 +63,32 @@ def locks() -> Iterator[Lock]:
         NEWEST,
         "The versions that the Makefile, CI and the images install; the ranges for users are in the pyproject files.",
         PYTHONS,
-        ["./sdk", "./frontend[storage,otel]", ".[export,cpu]", *_lines("requirements-dev.txt"), "pip"],
+        ["./sdk", "./frontend[storage,otel]", ".[export]", "onnxruntime", *_lines("requirements-dev.txt"), "pip"],
         alone=[ALONE],
     )
     yield Lock(
         OLDEST,
         "What `make oldest` installs: the lowest versions that the pyproject files allow, and what goes with them.",
         PYTHONS[:1],
-        ["./sdk", "./frontend[storage,otel]", ".[cpu]", "onnx", "safetensors", *_lines("requirements-test.txt"), "pip"],
+        [
+            "./sdk",
+            "./frontend[storage,otel]",
+            ".",
+            "onnxruntime",
+            "onnx",
+            "safetensors",
+            *_lines("requirements-test.txt"),
+            "pip",
+        ],
         limits=[f"{name}=={version}" for name, version in floors().items()],
+        alone=[ALONE],
+    )
+    yield Lock(
+        SERVE,
+        "What an installation of `sie-triton[serve]` brings besides our own wheels.",
+        PYTHONS,
+        ["./sdk", "./frontend", ".[serve]"],
+        limits=[f"numpy>=2.1 ; {WITHOUT_NUMPY_1}"],
         alone=[ALONE],
     )
     for name, wanted in ENVIRONMENTS.items():

@@ -21,7 +21,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "sie_triton/__init__.py": ('__version__ = "{}"',),
     "frontend/sie_frontend/__init__.py": ('__version__ = "{}"',),
     "sdk/sie_sdk/__init__.py": ('__version__ = "{}"',),
-    "pyproject.toml": ('"sie-triton-frontend=={}"',),
+    "pyproject.toml": ('"sie-triton-frontend=={}"', '"sie-triton-sdk=={}"'),
     "docker-compose.yml": ("${{SIE_TRITON_VERSION:-{}}}",),
     "docs/docker.md": ("| `SIE_TRITON_VERSION` | `{}` |",),
     "docs/kubernetes.md": ("/sie-triton-frontend:{} ", "/sie-triton-server:{} "),

@@ -1,4 +1,4 @@
-"""`doctor`: what this machine has."""
+"""`doctor`: what this machine has, and what we left on it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,20 @@ from sie_triton.cli.printing import out
 
 def doctor(
     port: Annotated[int, typer.Option(help="Port the frontend would listen on.", min=1, max=65535)] = 8080,
+    clean: Annotated[
+        bool,
+        typer.Option(
+            "--clean",
+            help="List our caches and what killed processes left, with sizes, and remove them if you agree. Never a "
+            "repository that you built, never the cache of Hugging Face.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With `--clean`: remove without asking.")] = False,
 ) -> None:
     """Say what this machine has and what would be used. Exits 1 if something would fail."""
+    if clean:
+        _clean(ask=not yes)
+        return
     from sie_triton.serving.doctor import examine
 
     checks = list(examine(port))
@@ -23,3 +35,24 @@ def doctor(
             out.print(f"        hint: {check.hint}", markup=False)
     if any(check.verdict == "problem" for check in checks):
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _clean(*, ask: bool) -> None:
+    from sie_triton.diagnostics import DiagnosticError
+    from sie_triton.serving.leavings import leavings, remove
+
+    found = leavings()
+    for leaving in found:
+        stays = f" (stays: {leaving.kept})" if leaving.kept else ""
+        out.print(f"{leaving.size / 1e6:9,.1f} MB  {leaving.path}: {leaving.what}{stays}", markup=False)
+    going = [leaving for leaving in found if not leaving.kept]
+    size = f"{sum(leaving.size for leaving in going) / 1e6:,.1f} MB"
+    if not going:
+        out.print("nothing to remove now" if found else "nothing to remove")
+        return
+    if ask:
+        typer.confirm(f"Remove {len(going)} of these, {size}?", abort=True)
+    failed = remove(going)
+    if failed:
+        raise DiagnosticError(failed)
+    out.print(f"removed {size}")

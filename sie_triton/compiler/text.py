@@ -74,7 +74,7 @@ class TextWorkbench:
             message = (
                 f"`build` needs torch, transformers, sentence-transformers and onnx, and {error.name} is not installed"
             )
-            hint = "`pip install 'sie-triton[export,cpu]'`"
+            hint = "`pip install 'sie-triton[cpu]'`, or `[gpu]`"
             raise DiagnosticError([Diagnostic("SIE401", message, hint=hint)]) from None
         self._exporter = Exporter(folder, announce, trust_remote_code=trust_remote_code)
         self._trust = trust_remote_code

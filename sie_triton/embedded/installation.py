@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import sys
 import sysconfig
@@ -15,6 +16,9 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError
 DISTRIBUTION = "nvidia-pytriton"
 # The wheel's metadata asks for numpy<2 and six packages that only its own Python code needs.
 INSTALL_HINT = "pip install --no-deps nvidia-pytriton==0.7.0"
+
+NO_NUMPY_1 = (3, 13)
+"""From this Python on there is no wheel of the numpy that the wheel's metadata asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +50,14 @@ def find_installation() -> Installation:
     try:
         distribution = metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:
-        _fail("SIE701", f"`{DISTRIBUTION}`, which carries tritonserver, is not installed", INSTALL_HINT)
+        _fail("SIE701", f"`{DISTRIBUTION}`, which carries tritonserver, is not installed{_left_out()}", install_hint())
     root = Path(str(distribution.locate_file("pytriton/tritonserver")))
     libraries = Path(str(distribution.locate_file("nvidia_pytriton.libs")))
     binary, backend = root / "bin" / "tritonserver", root / "backends" / "python"
     for part in (binary, backend / "libtriton_python.so", libraries):
         if not part.exists():
-            _fail(
-                "SIE701", f"`{DISTRIBUTION}` {distribution.version} lacks `{part}`", f"{INSTALL_HINT} --force-reinstall"
-            )
+            lacking = f"`{DISTRIBUTION}` {distribution.version} lacks `{part}`"
+            _fail("SIE701", lacking, f"{install_hint()} --force-reinstall")
     minor = ".".join(platform.python_version_tuple()[:2])
     stub = root / "python_backend_stubs" / minor / "triton_python_backend_stub"
     if not stub.is_file():
@@ -65,6 +68,20 @@ def find_installation() -> Installation:
             f"use one of Python {', '.join(offered)}",
         )
     return Installation(binary, backend, stub, libraries, _libpython_folder(stub, minor))
+
+
+def install_hint() -> str:
+    """What to type for the wheel; by uv where the environment has no pip, as those of `uv tool install` have none."""
+    if importlib.util.find_spec("pip") is None:
+        return f"uv {INSTALL_HINT} --python {sys.executable}"
+    return INSTALL_HINT
+
+
+def _left_out() -> str:
+    if sys.version_info < NO_NUMPY_1:
+        return ""
+    minor = ".".join(platform.python_version_tuple()[:2])
+    return f"; the extras leave it out for Python {minor}: its metadata asks for numpy 1, which has no wheel there"
 
 
 def _libpython_folder(stub: Path, minor: str) -> Path | None:

@@ -30,6 +30,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -45,8 +46,8 @@ def remove_regions(prefix: str) -> None:
             region.unlink()
 
 
-def sweep() -> None:
-    """Remove the regions of servers of which no process is left."""
+def orphaned() -> Iterator[str]:
+    """Every prefix of which no process is left; its lock is held while the caller has it."""
     for path in SHARED_MEMORY.glob(f"{PREFIX}*.lock"):
         try:
             lock = os.open(path, os.O_RDWR)
@@ -54,11 +55,19 @@ def sweep() -> None:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_regions(path.stem)
         except OSError:
-            pass
+            os.close(lock)
+            continue
+        try:
+            yield path.stem
         finally:
             os.close(lock)
+
+
+def sweep() -> None:
+    """Remove the regions of servers of which no process is left."""
+    for prefix in orphaned():
+        remove_regions(prefix)
 
 
 def mark(prefix: str) -> None:

@@ -20,7 +20,7 @@ from sie_triton.serving.gpus import gpu_names, gpu_obstacle
 
 Verdict = Literal["ok", "note", "problem"]
 
-EXPORT = ("torch", "transformers", "onnx", "onnxscript", "safetensors")
+EXPORT = ("torch", "transformers", "sentence-transformers", "onnx", "onnxscript", "safetensors")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 SHARED_MEMORY_BYTES = 64 * 1024 * 1024
 
@@ -101,7 +101,9 @@ def _version(name: str) -> str | None:
 def _packages() -> Iterator[Check]:
     missing = [name for name in EXPORT if _version(name) is None]
     if missing:
-        yield Check("note", "export", f"`build` needs {', '.join(missing)}", "`pip install 'sie-triton[export,cpu]'`")
+        yield Check(
+            "note", "export", f"`build` needs {', '.join(missing)}", "`pip install 'sie-triton[cpu]'`, or `[gpu]`"
+        )
     else:
         yield Check("ok", "export", ", ".join(f"{name} {_version(name)}" for name in EXPORT))
     found = [name for name in RUNTIMES if _version(name)]
@@ -110,7 +112,7 @@ def _packages() -> Iterator[Check]:
             "problem",
             "onnxruntime",
             "both `onnxruntime` and `onnxruntime-gpu` are installed and overwrite each other's files",
-            "uninstall both, then install the one you want",
+            "`pip uninstall -y onnxruntime onnxruntime-gpu`, then `pip install 'sie-triton[cpu]'`, or `[gpu]`",
         )
     elif found:
         yield Check("ok", "onnxruntime", f"{found[0]} {_version(found[0])}")

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+_WHEELS = "it fetches gigabytes; tests/official/test_installed_wheels.py installs the same wheels"
+
 NOT_HERE: Mapping[str, str] = {
     "docker": "there is no container engine; tests/deploy reads the same compose files and runs the same images' steps",
+    "pip": _WHEELS,
+    "uv": _WHEELS,
+    "uvx": _WHEELS,
     "kubectl": "there is no cluster; tests/deploy checks the manifests against Kubernetes' schemas",
     "sie-triton tune": "it measures the machine for minutes; tests of its own run it",
 }
@@ -22,7 +27,12 @@ which is not there yet is skipped; once it is there, it is run as any other, whe
 
 FOREIGN_OPTIONS: Mapping[str, str] = {
     "--build-arg": "docker",
+    "--extra-index-url": "pip",
     "--force-reinstall": "pip",
+    "--from": "uvx",
+    "--python": "uv",
+    "--torch-backend": "uv",
+    "--with": "uv",
     "--target": "docker",
     "--trace-config": "tritonserver",
     "--update-golden": "pytest, tests/conftest.py",
@@ -49,6 +59,7 @@ MENTIONS: Mapping[str, str] = {
     "sie-triton build -r /models/repository -m ID": "a path inside a container",
     "sie-triton doctor": "what it finds is the machine's; tests/embedded reads it",
     "sie-triton migrate check -m ID": "it needs an index and a server; docs/migrate-check.md has both",
+    "sie-triton doctor --clean": "it would empty the caches that tests share; tests/embedded/test_leavings.py runs it",
     "sie-triton tune": NOT_HERE["sie-triton tune"],
     "sie-triton verify": "it takes half a minute, and docs/quick-start.md runs it",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import onnxruntime
@@ -37,6 +38,34 @@ def test_a_taken_port_is_a_problem_with_a_hint_and_a_status() -> None:
     assert result.exit_code == 1
     assert "problem port" in result.output
     assert "hint:" in result.output
+
+
+def distribution(folder: Path, name: str) -> None:
+    """What pip records of a distribution, and nothing of its files."""
+    info = folder / f"{name.replace('-', '_')}-1.2.3.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2.3\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("installed", "verdict", "said"),
+    [
+        (["onnxruntime"], "ok", "onnxruntime 1.2.3"),
+        (["onnxruntime-gpu"], "ok", "onnxruntime-gpu 1.2.3"),
+        (["onnxruntime", "onnxruntime-gpu"], "problem", "both `onnxruntime` and `onnxruntime-gpu` are installed"),
+        ([], "problem", "not installed"),
+    ],
+)
+def test_both_runtimes_side_by_side_are_a_problem(
+    installed: list[str], verdict: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in installed:
+        distribution(tmp_path, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    check = {check.subject: check for check in examine(free_port())}["onnxruntime"]
+    assert (check.verdict, check.message.startswith(said)) == (verdict, True)
+    if len(installed) == 2:
+        assert str(check.hint).startswith("`pip uninstall -y onnxruntime onnxruntime-gpu`")
 
 
 # A GPU: what `doctor` says is what `serve` does

@@ -33,10 +33,26 @@ def test_every_part_is_a_file_and_pytriton_is_not_imported() -> None:
 
 
 def test_a_missing_wheel_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pip.py").touch()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     diagnostic = failure()
     assert diagnostic.code == "SIE701"
     assert diagnostic.hint == "pip install --no-deps nvidia-pytriton==0.7.0"
+
+
+def test_an_environment_without_pip_is_told_what_uv_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delitem(sys.modules, "pip", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert failure().hint == f"uv pip install --no-deps nvidia-pytriton==0.7.0 --python {sys.executable}"
+
+
+@pytest.mark.parametrize(("version", "said"), [((3, 12, 1), False), ((3, 13, 0), True)])
+def test_a_python_for_which_the_extras_leave_it_out_is_told(
+    version: tuple[int, ...], said: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "version_info", version)
+    assert ("the extras leave it out for Python" in failure().message) is said
 
 
 def test_another_processor_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

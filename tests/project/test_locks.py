@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from environments import ENVIRONMENTS, LOCKS
+from environments import ENVIRONMENTS, LOCKS, SERVE
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -20,9 +20,12 @@ from packaging.version import Version
 from .ranges import ROOT, ranges
 
 NEWEST, OLDEST = ROOT / "constraints.txt", ROOT / "constraints-oldest.txt"
-ALL = [NEWEST, OLDEST, *(LOCKS / f"{name}.txt" for name in ENVIRONMENTS)]
+ALL = [NEWEST, OLDEST, SERVE, *(LOCKS / f"{name}.txt" for name in ENVIRONMENTS)]
 # Ours, and what of the `export` extra the light tests do without.
-NOT_IN_OLDEST = {"onnxscript", "sentence-transformers", "sentencepiece", "torch", "transformers", "sie-triton-frontend"}
+NOT_IN_OLDEST = {
+    *("onnxscript", "sentence-transformers", "sentencepiece", "torch", "transformers", "pip"),
+    *("sie-triton-frontend", "sie-triton-sdk"),
+}
 # torch pins what its build for CUDA brings.
 TORCHS_OWN = re.compile(r"(cuda|nvidia)-.*|triton")
 
@@ -75,7 +78,7 @@ def test_what_the_projects_and_the_tests_ask_for_is_pinned_within_their_ranges()
     asked = [*requirements("requirements-dev.txt"), *(entry for entries in ranges().values() for entry in entries)]
     for requirement in asked:
         name = canonicalize_name(requirement.name)
-        if name in ("sie-triton-frontend", "onnxruntime-gpu"):  # ours; instead of `onnxruntime`
+        if name in ("sie-triton-frontend", "sie-triton-sdk", "onnxruntime-gpu"):  # ours; instead of `onnxruntime`
             continue
         assert name in pins(NEWEST), name
         for pin in pins(NEWEST)[name]:
@@ -87,7 +90,8 @@ def test_what_these_ask_for_in_turn_is_pinned_too() -> None:
     asked = [
         "sie-triton-sdk",
         "sie-triton-frontend[storage,otel]",
-        "sie-triton[cpu]" if oldest else "sie-triton[export,cpu]",
+        "sie-triton" if oldest else "sie-triton[export]",
+        "onnxruntime",
     ]
     asked += map(str, requirements("requirements-test.txt" if oldest else "requirements-dev.txt"))
     missing = set(_closure(asked)) - pins(OLDEST if oldest else NEWEST).keys()
@@ -120,13 +124,13 @@ def test_the_oldest_versions_are_the_lowest_that_our_ranges_allow() -> None:
         if name in NOT_IN_OLDEST:
             continue
         [pin] = pins(OLDEST)[name]
-        lowest = [s.version for requirement in entries for s in requirement.specifier if s.operator == ">="]
+        lowest = [s.version for requirement in entries for s in requirement.specifier if s.operator in (">=", "==")]
         assert lowest, f"`{name}` has no lowest version"
         assert Version(version(pin)) in map(Version, lowest), name
 
 
 def test_every_environment_of_the_tests_has_its_lock() -> None:
-    assert {path.name.removesuffix(".txt") for path in LOCKS.glob("*.txt")} == set(ENVIRONMENTS)
+    assert {path.name.removesuffix(".txt") for path in LOCKS.glob("*.txt")} == {*ENVIRONMENTS, SERVE.stem}
     for name, wanted in ENVIRONMENTS.items():
         pinned = pins(LOCKS / f"{name}.txt")
         for requirement in map(Requirement, (*wanted.requirements, *wanted.beside)):

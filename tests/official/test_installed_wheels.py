@@ -1,0 +1,131 @@
+"""The wheels, installed as a user installs them: in an environment of its own, used in an empty folder.
+
+`sie-triton[serve]` serves a repository that was built elsewhere, and the SDK's own page gets the vector out of it. The
+third-party packages come at the versions of a lock first; then our wheels are resolved with no index at all, so that an
+extra that asks for too little or too much cannot be installed or fails to serve.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import MINILM_ID
+from e2e.processes import Serving, free_port
+from environments import SERVE, interpreter
+
+pytestmark = pytest.mark.official
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_NUMPY_1 = "3.13"
+"""Its tritonserver is installed beside the extra: docs/install.md."""
+PYTHONS = ("3.10", "3.12", WITHOUT_NUMPY_1) if os.environ.get("SIE_TRITON_ALL_PYTHONS") else ("3.12",)
+# What sentence-transformers computes of the sentence in the SDK's page: mean pooling, and a norm of 1.
+KNOWN = (-0.0478733, 0.0541967, -0.0680890, 0.0471586)
+OURS = ("sie-triton", "sie-triton-frontend", "sie-triton-sdk")
+PLACES = """
+import importlib.util, json, sie_frontend, sie_sdk, sie_triton, sys
+print(json.dumps([sie_frontend.__file__, sie_sdk.__file__, sie_triton.__file__]))
+print(json.dumps([name for name in ("torch", "transformers", "onnx") if importlib.util.find_spec(name)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `make release` fills."""
+    out = tmp_path_factory.mktemp("wheels")
+    command: list[str | Path] = [sys.executable, ROOT / "tools" / "release.py", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+class Installed:
+    """An environment of one Python, and the empty folder in which its programs run."""
+
+    def __init__(self, base: Path, folder: Path) -> None:
+        self.folder, self.cwd = folder / "environment", folder / "empty"
+        self.cwd.mkdir(parents=True)
+        # pip works on it from outside: to install it inside would take as long as all the rest.
+        subprocess.run([base, "-m", "venv", "--without-pip", self.folder], check=True, capture_output=True)
+
+    def program(self, name: str) -> Path:
+        return self.folder / "bin" / name
+
+    def run(self, name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return self._run(self.program(name), *arguments)
+
+    def pip(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", self.program("python"))
+        return self._run(*pip, *arguments)
+
+    def _run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=self.cwd, capture_output=True, text=True, check=False, timeout=600)
+
+    def left(self) -> list[str]:
+        """What of ours lies in it."""
+        [packages] = (self.folder / "lib").glob("python3.*/site-packages")
+        return sorted(path.name for path in (*packages.glob("sie*"), *(self.folder / "bin").glob("sie*")))
+
+
+@pytest.fixture(params=PYTHONS)
+def installed(
+    request: pytest.FixtureRequest, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Installed:
+    """Our wheels with the extra `serve`. Skips without that Python, or if a package of the lock cannot be had."""
+    for variable in ("PYTHONPATH", "PYTHONHOME"):
+        monkeypatch.delenv(variable, raising=False)
+    base = interpreter(request.param)
+    if base is None:
+        pytest.skip(f"Python {request.param} is not here")
+    made = Installed(base, tmp_path)
+    done = made.pip("install", "--quiet", "--no-compile", "--no-deps", "--only-binary", ":all:", "-r", SERVE)
+    if done.returncode:
+        pytest.skip(f"pip cannot install {SERVE.name}: {done.stderr.strip()[-300:]}")
+    done = made.pip("install", "--no-index", "--no-compile", "--find-links", wheels, "sie-triton[serve]")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Successfully installed sie-triton-\S+ sie-triton-frontend-\S+ sie-triton-sdk-\S+\n", done.stdout)
+    done = made.pip("check")
+    complaint = "nvidia-pytriton 0.7.0 has requirement numpy<2.0.0,>=1.21, but you have numpy "
+    if request.param == WITHOUT_NUMPY_1:
+        told = [line for line in done.stdout.splitlines() if not line.startswith(complaint)]
+        assert all(line.startswith("nvidia-pytriton 0.7.0 requires ") for line in told), done.stdout
+    else:
+        assert done.returncode == 0, done.stdout
+    return made
+
+
+def test_a_vector_from_the_wheels(installed: Installed, built_repository: Path, tmp_path: Path) -> None:
+    places, further = installed.run("python", "-I", "-c", PLACES).stdout.splitlines()
+    assert places.count(str(installed.folder)) == 3
+    assert further == "[]"
+    examined = installed.run("sie-triton", "doctor", "--port", str(free_port()))
+    assert examined.returncode == 0, examined.stdout
+
+    command = [str(installed.program("sie-triton"))]
+    serving = Serving(built_repository, tmp_path / "serving", command=command, cwd=installed.cwd)
+    try:
+        serving.wait_ready()
+        page = (ROOT / "sdk" / "README.md").read_text(encoding="utf-8")
+        [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        assert "http://localhost:8080" in example and MINILM_ID in example
+        example = example.replace("http://localhost:8080", serving.url)
+        done = installed.run("python", "-I", "-c", f"{example}print(vec.shape, *map(float, vec[:4]))")
+    finally:
+        serving.stop()
+    assert done.returncode == 0, done.stderr
+    shape, numbers = done.stdout.strip().split(") ")
+    assert shape == "(384,"
+    assert tuple(map(float, numbers.split())) == pytest.approx(KNOWN, abs=1e-6)
+
+    refused = installed.run("sie-triton", "build", "-m", MINILM_ID)
+    assert refused.returncode == 1
+    assert "SIE401" in refused.stderr and "pip install 'sie-triton[cpu]'" in refused.stderr
+
+    assert installed.left()
+    assert installed.pip("uninstall", "--yes", *OURS).returncode == 0
+    assert installed.left() == []

@@ -1,0 +1,151 @@
+"""Makes the environment of a checkout: what `make install` runs, with the standard library alone.
+
+    python3 tools/install.py .venv                 # PyTorch for the CPU where there is no GPU
+    python3 tools/install.py .venv --torch usual   # PyTorch as the usual index has it
+
+Each step prints a line with its seconds and how many megabytes the environment grew by. What pip writes is shown only
+if a step fails for good.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONSTRAINTS = ROOT / "constraints.txt"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+"""PyTorch's own index of the builds that have no CUDA: a tenth of what the usual index has for Linux."""
+# nvidia-pytriton asks for numpy<2, which only its own Python API needs: we use the tritonserver that it carries.
+TRITONSERVER = "nvidia-pytriton==0.7.0"
+_GPU_PLACES = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"), Path("/dev/dxg"))
+_CONNECT_SECONDS = "10"
+_SHOWN_LINES = 20
+
+
+class StepFailed(Exception):
+    """A step did not succeed; the message holds what its program wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of progress. `run` returns what there is to say of it, "" for nothing."""
+
+    name: str
+    run: Callable[[], str]
+
+
+def has_gpu(places: Sequence[Path] = _GPU_PLACES) -> bool:
+    """Whether an NVIDIA driver shows a GPU: its folder in `/proc`, the device of a container, or that of WSL."""
+    return any(any(place.iterdir()) if place.is_dir() else place.exists() for place in places)
+
+
+def pip_install(python: Path, *arguments: str | Path) -> str:
+    """Run `pip install` of an environment; "". Raises `StepFailed` with the last lines that it wrote."""
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *arguments]
+    _run(*command)
+    return ""
+
+
+def install_torch(python: Path, constraints: Path, wish: str, index: str = CPU_INDEX) -> str:
+    """Install PyTorch and return what was taken, for instance `2.13.0+cpu`.
+
+    `wish` is `cpu` (the CPU index; where it cannot be reached or has no such version, the usual one) or `usual`.
+    Raises `StepFailed` if neither has it.
+    """
+    if wish == "cpu":
+        # What it needs comes with the next step: the CPU index has those packages in other versions.
+        once = ("--index-url", index, "--no-deps", "--retries", "0", "--timeout", _CONNECT_SECONDS)
+        try:
+            pip_install(python, *once, "--constraint", constraints, "torch")
+        except StepFailed:
+            pip_install(python, "--constraint", constraints, "torch")
+            return f"{_torch_version(python)} of the usual index, since {index} gave none"
+        return _torch_version(python)
+    pip_install(python, "--constraint", constraints, "torch")
+    return f"{_torch_version(python)} of the usual index"
+
+
+def _torch_version(python: Path) -> str:
+    return _run(python, "-I", "-c", "from importlib.metadata import version; print(version('torch'))").strip()
+
+
+def steps(folder: Path, torch: str) -> list[Step]:
+    """All that an environment of the checkout needs, in the order in which it is installed."""
+    python = folder / "bin" / "python"
+    wish = ("usual" if has_gpu() else "cpu") if torch == "auto" else torch
+    rest = ("-e", ROOT / "sdk", "-e", ROOT / "frontend", "-e", f"{ROOT}[export]", "onnxruntime")
+
+    def pip(*arguments: str | Path) -> Callable[[], str]:
+        return partial(pip_install, python, *arguments)
+
+    return [
+        Step("environment", partial(_run, sys.executable, "-m", "venv", folder)),
+        Step("pip", pip("--upgrade", "--constraint", CONSTRAINTS, "pip")),
+        Step("tritonserver", pip("--no-deps", TRITONSERVER)),
+        Step("PyTorch", partial(install_torch, python, CONSTRAINTS, wish)),
+        Step("the rest", pip("--constraint", CONSTRAINTS, *rest, "-r", ROOT / "requirements-dev.txt")),
+    ]
+
+
+def measured(folder: Path) -> int:
+    """The bytes of all files below a folder; 0 where there is none."""
+    return sum((Path(place) / name).lstat().st_size for place, _, names in os.walk(folder) for name in names)
+
+
+def carry_out(todo: Sequence[Step], folder: Path) -> None:
+    """Run every step, and print how long each took and what it added. Raises `StepFailed` at the first failure."""
+    before = measured(folder)
+    for number, step in enumerate(todo, start=1):
+        print(f"[{number}/{len(todo)}] {step.name} … ", end="", flush=True)
+        begun = time.monotonic()
+        try:
+            said = step.run()
+        except StepFailed:
+            print("failed", flush=True)
+            raise
+        after = measured(folder)
+        words = [said] if said else []
+        print(*words, f"{time.monotonic() - begun:.0f} s, {max(0, after - before) / 1e6:,.0f} MB", sep=", ", flush=True)
+        before = after
+
+
+def _run(*command: str | Path) -> str:
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    except OSError as error:
+        raise StepFailed(f"{command[0]}: {error.strerror}") from error
+    if done.returncode:
+        lines = done.stdout.strip().splitlines()[-_SHOWN_LINES:]
+        raise StepFailed("\n".join([" ".join(map(str, command)), *lines]))
+    return done.stdout
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make or complete an environment; the exit code."""
+    parser = argparse.ArgumentParser(prog="tools/install.py", description="make the environment of a checkout")
+    parser.add_argument("folder", type=Path, help="where the environment is, or is to be")
+    parser.add_argument(
+        "--torch",
+        choices=("auto", "cpu", "usual"),
+        default="auto",
+        help="which build of PyTorch; `auto`: for the CPU where there is no GPU",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        carry_out(steps(options.folder, options.torch), options.folder)
+    except StepFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
