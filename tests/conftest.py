@@ -27,18 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden files anew; read the difference")
 
 
-# Folders and files whose tests share what takes minutes to make stay in one process; every other folder is a group of
-# its own. The longest groups stand in front.
+# Files whose tests share what takes long to start stay in one process; every other folder is a group of its own. What
+# takes minutes to build is made once for all processes (`made_once`). The longest groups stand in front.
 GROUPS = {
     "recipes": "families",
-    "oldest": "families",
-    "recipes/test_matrix_e2e.py": "matrix",
-    "recipes/test_layouts_e2e.py": "matrix",
     "e2e": "real",
-    "docs": "real",
-    "migrate/test_check_e2e.py": "real",
-    "official/test_installed_wheels.py": "real",
+    "recipes/test_matrix_e2e.py": "matrix",
     "official": "official",
+    "drop_in/test_vectors_e2e.py": "fastembed",
+    "docs": "docs",
+    "compiler": "compiler",
+    "oldest": "oldest",
+    "migrate": "migrate",
+    "recipes/test_layouts_e2e.py": "layouts",
+    "drop_in/test_qdrant_client.py": "qdrant",
 }
 
 
@@ -97,21 +99,24 @@ def bge_stand_in(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="session")
 def built_repository(minilm: Path, bge_stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both shipped bundles, built through the command line: MiniLM on its real weights, bge-small on the stand-in."""
+    """MiniLM on its real weights, bge-small on the stand-in, built through the command line. Never written to."""
     from e2e.processes import sie_triton
+    from shared import made_once, session_folder
 
-    target = tmp_path_factory.mktemp("real") / "repository"
-    weights = ("--weights", f"{BGE_ID}={bge_stand_in}")
-    # MiniLM comes from a cache, as a user's does: then the user's next `build` finds nothing to do.
-    with mock.patch.dict(os.environ, HF_HUB_OFFLINE="1"):
-        done = sie_triton("build", "-m", MINILM_ID, "-m", BGE_ID, *weights, "-r", target)
-    assert done.returncode == 0, done.stderr
-    return target
+    def build(folder: Path) -> None:
+        weights = ("--weights", f"{BGE_ID}={bge_stand_in}")
+        # MiniLM comes from a cache, as a user's does: then the user's next `build` finds nothing to do.
+        with mock.patch.dict(os.environ, HF_HUB_OFFLINE="1"):
+            done = sie_triton("build", "-m", MINILM_ID, "-m", BGE_ID, *weights, "-r", folder / "repository")
+        assert done.returncode == 0, done.stderr
+
+    return made_once(session_folder(tmp_path_factory) / "real", build) / "repository"
 
 
 @pytest.fixture(scope="session")
 def built_families(tmp_path_factory: pytest.TempPathFactory) -> BuiltFamilies:
     """The recipes' families in ONNX and float32: compiled once a session, whichever tests ask."""
     from recipes.built import BuiltFamilies
+    from shared import session_folder
 
-    return BuiltFamilies(tmp_path_factory.mktemp("recipes"), arguments=("--device", "cpu"))
+    return BuiltFamilies(session_folder(tmp_path_factory) / "families", arguments=("--device", "cpu"))

@@ -49,7 +49,9 @@ def has_gpu(places: Sequence[Path] = _GPU_PLACES) -> bool:
 
 def pip_install(python: Path, *arguments: str | Path) -> str:
     """Run `pip install` of an environment; "". Raises `StepFailed` with the last lines that it wrote."""
-    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *arguments]
+    # What is imported is compiled then; to compile all of torch and transformers takes half a minute.
+    quiet = ("--disable-pip-version-check", "--no-input", "--no-compile")
+    command = [python, "-m", "pip", "install", *quiet, *arguments]
     _run(*command)
     return ""
 

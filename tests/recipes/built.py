@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from shared import made_once
+
 from .factory import FAMILIES
 from .made import made
 
@@ -67,24 +69,24 @@ class BuiltFamilies:
 
     def repository(self, group: int) -> Path:
         """The published repository of a group; never written to."""
-        repository = self._root / str(group) / "repository"
-        if not repository.exists():
-            members = self.families[group * _GROUP : (group + 1) * _GROUP]
-            bundles = repository.parent / "bundles"
-            shutil.rmtree(bundles, ignore_errors=True)
-            bundles.mkdir(parents=True)
-            for name in members:
-                shutil.copy(made(name).bundle_path, bundles)
-            # In a process of its own, as users do: pytest would record torch's trace log, line by line.
-            models = [argument for name in members for argument in ("-m", FAMILIES[name].sie_id)]
-            command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(bundles), *models]
-            done = subprocess.run(
-                [*command, "-r", str(repository), *self._arguments],
-                env={**os.environ, "PYTHONHASHSEED": HASH_SEED},
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=_BUILD_SECONDS,
-            )
-            assert done.returncode == 0, done.stderr
-        return repository
+        return made_once(self._root / str(group), lambda folder: self._build(group, folder)) / "repository"
+
+    def _build(self, group: int, folder: Path) -> None:
+        members = self.families[group * _GROUP : (group + 1) * _GROUP]
+        bundles = folder / "bundles"
+        shutil.rmtree(bundles, ignore_errors=True)
+        bundles.mkdir()
+        for name in members:
+            shutil.copy(made(name).bundle_path, bundles)
+        # In a process of its own, as users do: pytest would record torch's trace log, line by line.
+        models = [argument for name in members for argument in ("-m", FAMILIES[name].sie_id)]
+        command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(bundles), *models]
+        done = subprocess.run(
+            [*command, "-r", str(folder / "repository"), *self._arguments],
+            env={**os.environ, "PYTHONHASHSEED": HASH_SEED},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_BUILD_SECONDS,
+        )
+        assert done.returncode == 0, done.stderr
