@@ -83,7 +83,20 @@ def environment(name: str, base: Path) -> Path:
         # The interpreter that it was made with may have gone since.
         if not (complete.exists() and complete.read_text() == wanted and version_of(interpreter)):
             _run(name, [base, "-m", "venv", "--clear", folder])
-            _run(name, [interpreter, "-m", "pip", "install", "--quiet", "--constraint", versions, *requirements])
+            _run(
+                name,
+                [
+                    interpreter,
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--no-compile",
+                    "--constraint",
+                    versions,
+                    *requirements,
+                ],
+            )
             complete.write_text(wanted)
     return interpreter
 

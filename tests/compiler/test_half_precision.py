@@ -23,18 +23,18 @@ from sie_triton.verify.checks import verify_repository
 
 pytestmark = pytest.mark.export
 
-# The published EmbeddingGemma's residual stream passes 50,000; of these embeddings' it is beyond 65,504.
-LOUDER = 30_000
+# The published EmbeddingGemma's residual stream passes 50,000; behind this layer it is beyond 65,504.
+LOUDER = 100_000
 TEXT = "The mitochondrion is the powerhouse of the cell."
 
 
 @pytest.fixture(scope="module")
 def loud(tmp_path_factory: pytest.TempPathFactory) -> MadeCheckpoint:
-    """A Gemma-like encoder whose norms make large embeddings harmless, in float32."""
-    checkpoint = make("embedding_gemma", tmp_path_factory.mktemp("loud"))
+    """A decoder whose norms make large states harmless, in float32."""
+    checkpoint = make("qwen3", tmp_path_factory.mktemp("loud"))
     path = checkpoint.folder / "model.safetensors"
     tensors = load_file(path)
-    (name,) = [name for name in tensors if name.endswith("embed_tokens.weight")]
+    (name,) = [name for name in tensors if name.endswith("layers.0.mlp.down_proj.weight")]
     tensors[name] *= LOUDER
     save_file(tensors, path, metadata={"format": "pt"})
     return checkpoint
@@ -63,8 +63,8 @@ def test_float16_that_overflows_gives_way_to_float32(loud: MadeCheckpoint, tmp_p
     built = build(loud, tmp_path / "auto", said)
     assert built.precisions == {"cpu": "float32", "cuda": "float32"}
     (line,) = [line for line in said if "float32 takes its place" in line]
-    assert "float16 overflows in `tiny__embedding-gemma`: tensor `" in line
-    assert "behind `encoder.model.embed_tokens." in line
+    assert "float16 overflows in `tiny__qwen3`: tensor `" in line
+    assert "behind `layers.0.mlp.down_proj.weight`" in line
     assert " on '" in line
     assert not list((tmp_path / "auto").rglob("*float16*"))
     assert verify_repository(tmp_path / "auto", read_manifest(tmp_path / "auto")) == []

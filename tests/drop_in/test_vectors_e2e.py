@@ -17,6 +17,7 @@ from recipes.corpus import LONG_TEXT, QUERY
 from recipes.corpus import TEXTS as TINY_TEXTS
 from recipes.made import made, oracle
 from recipes.serving import serve
+from shared import made_once, session_folder
 from sie_triton_fastembed import (
     LateInteractionTextEmbedding,
     SparseTextEmbedding,
@@ -48,8 +49,8 @@ def minilm_url(built_repository: Path) -> Iterator[str]:
 def theirs(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Fastembed in process on MiniLM's weights, exported by the migration example."""
     example = runpy.run_path(str(EXAMPLE))
-    folder = tmp_path_factory.mktemp("minilm_in_process")
-    example["export_for_fastembed"](minilm, folder)
+    folder = session_folder(tmp_path_factory) / "minilm_in_process"
+    made_once(folder, lambda folder: example["export_for_fastembed"](minilm, folder))
     return example["local_fastembed"](folder)
 
 

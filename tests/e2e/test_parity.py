@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from shared import made_once, session_folder
 from sie_sdk import SIEAsyncClient, SIEClient
 from sie_sdk.types import Item
 
@@ -78,13 +79,14 @@ def test_singly_in_a_list_and_concurrently_are_the_same(url: str) -> None:
     assert len({vector.tobytes() for vector in singly}) == 200
 
 
-def test_fastembed_gives_the_same_vectors(url: str, minilm: Path, tmp_path: Path) -> None:
+def test_fastembed_gives_the_same_vectors(url: str, minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """fastembed's whole pipeline on a graph that our exporter never saw."""
     pytest.importorskip("fastembed")
     example = runpy.run_path(str(EXAMPLE))
-    example["export_for_fastembed"](minilm, tmp_path)
+    folder = session_folder(tmp_path_factory) / "minilm_in_process"
+    made_once(folder, lambda folder: example["export_for_fastembed"](minilm, folder))
     texts = [*UNICODE, *mixed_texts(60, seed=3, longest=120)]  # beyond 256 tokens fastembed reads on
-    embedded = list(example["local_fastembed"](tmp_path).embed(texts))
+    embedded = list(example["local_fastembed"](folder).embed(texts))
     with SIEClient(url) as client:
         cosine, difference = worst(vectors(client, MINILM, texts), embedded)
     assert cosine >= 0.99999
