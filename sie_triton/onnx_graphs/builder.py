@@ -192,7 +192,10 @@ class GraphBuilder:
     def finish(
         self, name: str, inputs: Sequence[Tensor], outputs: Sequence[tuple[Value, Tensor]]
     ) -> tuple[onnx.ModelProto, set[str]]:
-        """The model with inferred shapes, and the names of initializers that are the checkpoint's."""
+        """The model with inferred shapes, and the names of initializers that are the checkpoint's.
+
+        Raises `Declined` where shapes contradict each other, or the planned outputs.
+        """
         for value, tensor in outputs:
             # A value may be another output's too, and an output has its own name.
             self._nodes.append(helper.make_node("Identity", [value], [tensor.name]))
@@ -214,7 +217,10 @@ class GraphBuilder:
                 bare.graph.initializer.append(tensor)
             else:
                 bare.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-        inferred = onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
+        try:
+            inferred = onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
+        except onnx.shape_inference.InferenceError as error:
+            raise Declined(f"its tensors do not fit together: {str(error).strip().splitlines()[-1]}") from error
         model.graph.value_info.extend(inferred.graph.value_info)
 
 

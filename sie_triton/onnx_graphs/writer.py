@@ -17,25 +17,27 @@ from sie_triton.onnx_graphs.declined import Declined
 from sie_triton.onnx_graphs.finish import raw_outputs, save_onnx
 from sie_triton.onnx_graphs.heads import HeadSite, head_outputs
 from sie_triton.onnx_graphs.tensors import CheckpointTensors
-from sie_triton.planning.modules import Encoder, ModelClass
+from sie_triton.planning.modules import Encoder
 from sie_triton.planning.plan import Fused, GraphPlan, TritonPlan
 from sie_triton.planning.tensors import ATTENTION_MASK, HIDDEN, INPUT_IDS, TOKEN_TYPE_IDS, Tensor
 
 TokenId: TypeAlias = "Callable[[str], int]"
 
-# What transformers calls a class of the model with a head, behind the architecture's own name.
-_HEADS: dict[ModelClass, str] = {
-    "masked_lm": "ForMaskedLM",
-    "sequence_classification": "ForSequenceClassification",
-    "causal_lm": "ForCausalLM",
-}
+
+def _config(folder: Path) -> Config:
+    """transformers' configuration with its defaults. Raises `Declined` where only the checkpoint's code can read it."""
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises whatever its many loaders raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Declined(f"transformers itself cannot read its configuration ({reason})") from error
 
 
 class GraphWriter:
     """One checkpoint, opened for writing. Raises `Declined` where its architecture is not written here."""
 
     def __init__(self, folder: Path, token_id: TokenId) -> None:
-        config: Config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = _config(folder)
         architecture = ARCHITECTURES.get(config.model_type)
         if architecture is None:
             raise Declined(f"the architecture `{config.model_type}` is not written")

@@ -11,15 +11,15 @@ import torch
 import transformers
 from recipes.weights import edit_config
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from sie_triton.onnx_graphs.declined import Declined
-from sie_triton.onnx_graphs.pooling import pool
+from sie_triton.onnx_graphs.pooling import first_state, pool
 from sie_triton.onnx_graphs.writer import GraphWriter
-from sie_triton.planning.tensors import ATTENTION_MASK
+from sie_triton.planning.tensors import ATTENTION_MASK, Tensor
 
 from .checkpoints import DECODER, ENCODER, make
-from .running import Written
+from .running import Written, texts
 
 pytestmark = pytest.mark.export
 
@@ -101,6 +101,24 @@ def test_an_unknown_architecture(tmp_path: Path) -> None:
     AutoModel.from_config(transformers.DebertaV2Config(**ENCODER)).save_pretrained(tmp_path)
     with pytest.raises(Declined, match="`deberta-v2` is not written"):
         GraphWriter(tmp_path, lambda token: 0)
+
+
+def test_a_configuration_that_only_the_checkpoints_code_reads(tmp_path: Path) -> None:
+    make("bert", AutoModel, tmp_path)
+    edit_config(tmp_path, model_type="theirs", auto_map={"AutoConfig": "configuration.TheirConfig"})
+    with pytest.raises(Declined, match="transformers itself cannot read its configuration"):
+        GraphWriter(tmp_path, lambda token: 0)
+
+
+def test_a_head_of_another_size_than_planned(tmp_path: Path) -> None:
+    make("bert", AutoModelForSequenceClassification, tmp_path, num_labels=2)
+    written = Written(tmp_path)
+    classifier = written.architecture.classifier
+    assert classifier is not None
+    first = first_state(written.b, written.states, ATTENTION_MASK)
+    logits = classifier(written.b, written.config, written.states, first, ATTENTION_MASK)
+    with pytest.raises(Declined, match="do not fit together"):
+        written.run(logits, Tensor("score", "FP32", ("batch", 1)), tmp_path / "g.onnx", texts("right"), packing=False)
 
 
 def test_quantized_weights(tmp_path: Path) -> None:
