@@ -1,4 +1,7 @@
-"""The only place that imports torch, transformers and onnx. It is itself imported late, by `compiler` alone."""
+"""A checkpoint and its plans -> graph files and tokenizer: graphs that `onnx_graphs` does not write, torch traces here.
+
+Imported late, by `compiler` alone, since torch takes seconds to import.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
 from sie_triton.onnx_graphs.attention import Inputs, attention, join_heads, padding_penalty, split_heads
 from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Frame, expect
@@ -23,7 +24,7 @@ def _roberta(b: GraphBuilder, config: Config, frame: Frame) -> Value:
 def roberta_positions(b: GraphBuilder, config: Config, ids: Value) -> Value:
     """Position embeddings `[batch, sequence, hidden]`: tokens count from `pad_token_id + 1`, padding has its own."""
     pad = b.constant(np.array(config.pad_token_id, np.int64))
-    real = b.op("Cast", b.op("Not", b.op("Equal", ids, pad)), to=7)
+    real = b.op("Cast", b.op("Not", b.op("Equal", ids, pad)), to=TensorProto.INT64)
     counted = b.op("Mul", b.op("CumSum", real, b.constant(np.array(1, np.int64))), real)
     return b.op("Gather", b.weight("embeddings.position_embeddings.weight"), b.op("Add", counted, pad), axis=0)
 
