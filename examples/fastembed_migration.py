@@ -139,14 +139,15 @@ def local_fastembed(folder: Path) -> Any:
     from fastembed.common.model_description import ModelSource, PoolingType
 
     name = f"local/{folder.name}"
-    TextEmbedding.add_custom_model(
-        model=name,
-        pooling=PoolingType.MEAN,
-        normalization=True,
-        sources=ModelSource(hf=name),
-        dim=384,
-        model_file="model.onnx",
-    )
+    if not any(known["model"] == name for known in TextEmbedding.list_supported_models()):
+        TextEmbedding.add_custom_model(
+            model=name,
+            pooling=PoolingType.MEAN,
+            normalization=True,
+            sources=ModelSource(hf=name),
+            dim=384,
+            model_file="model.onnx",
+        )
     return TextEmbedding(name, specific_model_path=str(folder))
 
 
