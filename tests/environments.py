@@ -17,6 +17,9 @@ LOCKS = Path(__file__).parent / "locks"
 SERVE = LOCKS / "serve.txt"
 """The versions of what `sie-triton[serve]` brings, for the test that installs our wheels as a user does."""
 
+LIGHT = LOCKS / "light.txt"
+"""The same with what `sie-triton[light]` brings besides."""
+
 _INSTALL_SECONDS = 600
 
 

@@ -31,7 +31,7 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-from environments import ENVIRONMENTS, LOCKS, SERVE  # noqa: E402 - it lies beside the tests
+from environments import ENVIRONMENTS, LIGHT, LOCKS, SERVE  # noqa: E402 - it lies beside the tests
 
 UV = "uv==0.13.9"
 NEWEST, OLDEST = ROOT / "constraints.txt", ROOT / "constraints-oldest.txt"
@@ -89,6 +89,14 @@ def locks() -> Iterator[Lock]:
         PYTHONS,
         ["./sdk", "./frontend", ".[serve]"],
         limits=[f"numpy>=2.1 ; {WITHOUT_NUMPY_1}"],
+        alone=[ALONE],
+    )
+    yield Lock(
+        LIGHT,
+        "What an installation of `sie-triton[light]` brings besides our own wheels.",
+        PYTHONS,
+        ["./sdk", "./frontend", ".[light]"],
+        limits=list(map(str, pinned(SERVE))),
         alone=[ALONE],
     )
     for name, wanted in ENVIRONMENTS.items():

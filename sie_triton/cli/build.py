@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,6 +20,7 @@ from sie_triton.cli.options import (
     DEFAULT_REPOSITORY,
     AsJson,
     Bundles,
+    Carried,
     DeviceName,
     Devices,
     Format,
@@ -31,6 +33,7 @@ from sie_triton.cli.options import (
     PrecisionName,
     Repository,
     SaveBundle,
+    SaveReferences,
     Trace,
     TrustRemoteCode,
     Weights,
@@ -38,7 +41,7 @@ from sie_triton.cli.options import (
 from sie_triton.cli.printing import err, out, parity_lines, plan_json, print_certificate, print_plan, say
 from sie_triton.cli.repositories import built_manifest
 from sie_triton.cli.targets import find_targets
-from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 if TYPE_CHECKING:
     from sie_triton.compiler.options import BuildOptions, BuiltModel
@@ -96,6 +99,8 @@ def build(
     device: Devices = BOTH_DEVICES,
     force: Annotated[bool, typer.Option("--force", help="Build even if nothing changed.")] = False,
     save_bundle: SaveBundle = None,
+    carried: Carried = True,
+    save_references: SaveReferences = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Compile bundles into a verified Triton model repository.
@@ -106,8 +111,10 @@ def build(
     graphs = graph_options(graph_format, layout, packing, precision, device, trace=trace)
     wanted = wanted_models(model, weights)
     options = build_options(repository, wanted, graphs)
-    options = replace(options, force=force, trust_remote_code=trust_remote_code)
-    run_build(wanted, bundles, options, save_bundle=save_bundle)
+    options = replace(options, force=force, trust_remote_code=trust_remote_code, carried=carried)
+    built = run_build(wanted, bundles, options, save_bundle=save_bundle)
+    if save_references is not None:
+        _save_references(built, repository, save_references)
 
 
 def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
@@ -129,7 +136,9 @@ def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
     err.print(f"[green]verified[/] {escape(str(repository))}: {count} Triton models, all files intact")
 
 
-def run_build(wanted: Wanted, bundles: Path | None, options: BuildOptions, *, save_bundle: Path | None = None) -> None:
+def run_build(
+    wanted: Wanted, bundles: Path | None, options: BuildOptions, *, save_bundle: Path | None = None
+) -> list[BuiltModel]:
     """Build the models, and print on stderr what was built, what was unchanged and what cannot be built."""
     from sie_triton.checkpoint import rich_progress
     from sie_triton.compiler.build import compile_models
@@ -142,6 +151,23 @@ def run_build(wanted: Wanted, bundles: Path | None, options: BuildOptions, *, sa
                 say(f"not built: `{profile.model_id}`: {refusal.reason}")
         built = compile_models(targets, options)
     _print_built(built)
+    return built
+
+
+def _save_references(built: Iterable[BuiltModel], repository: Path, folder: Path) -> None:
+    """Copy what models were compared with to `folder`. Raises `DiagnosticError` (`SIE115`)."""
+    from sie_triton.verify.carried import carried_name
+    from sie_triton.verify.reference import REFERENCE_NAME
+
+    for name in dict.fromkeys(result.triton_model for result in built):
+        path = folder / carried_name(name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(repository / name / "1" / REFERENCE_NAME, path)
+        except OSError as error:
+            message = f"the reference cannot be written: {error.strerror or error}"
+            raise DiagnosticError([Diagnostic("SIE115", message, Where(path), "name another folder")]) from error
+        say(f"{name}: what it was compared with is written to {path}; put it beside the bundle")
 
 
 def _print_built(built: Iterable[BuiltModel]) -> None:

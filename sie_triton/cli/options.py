@@ -148,6 +148,21 @@ Trace = Annotated[
         help="Let torch trace every graph, those too that are written from the checkpoint's tensors without it.",
     ),
 ]
+Carried = Annotated[
+    bool,
+    typer.Option(
+        "--carried/--no-carried",
+        help="Whether a reference that is carried beside a bundle may take the place of asking sentence-transformers.",
+    ),
+]
+SaveReferences = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-references",
+        metavar="FOLDER",
+        help="Write the references that the models were compared with there, to be put beside their bundles.",
+    ),
+]
 Devices = Annotated[
     list[DeviceName],
     typer.Option("--device", help="What the repository is for. Repeatable; the first is Triton's default."),

@@ -5,31 +5,41 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from sie_frontend.manifest import Certificate
 
+from sie_triton.compiler.options import Announce
 from sie_triton.compiler.workbench import WrittenInput
+from sie_triton.verify.carried import misfit, retold, stored_reference
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import Case, StoredReference, fingerprint
+from sie_triton.verify.reference import Case, Question, StoredReference, UnreadableReference, read_reference
 from sie_triton.verify.testimony import Testimony
 
 
-def take_reference(written: WrittenInput, model: PublicModel) -> tuple[StoredReference, Testimony]:
+def take_reference(
+    written: WrittenInput, model: PublicModel, question: Question, carried: Path | None, announce: Announce
+) -> tuple[StoredReference, Testimony]:
     """What another implementation says of every case, to be stored beside the graphs.
 
-    Raises `DiagnosticError` if there is none, or if it reads the cases otherwise than we do.
+    `carried`: where its answer may lie already, told on another machine. Raises `DiagnosticError` if there is none, or
+    if it reads the cases otherwise than we do.
     """
     cases = written.cases(model)
     rows = model.rows(cases)
+    if carried is not None and carried.is_file():
+        try:
+            stored = read_reference(carried)
+            reason = misfit(stored, question, cases, rows)
+        except UnreadableReference as error:
+            reason = f"it cannot be read ({error})"
+        if reason is None:
+            announce(f"{model.name}: comparing with what is carried beside the bundle, `{carried.name}`")
+            return stored, retold(stored, cases)
+        announce(f"{model.name}: `{carried.name}` beside the bundle does not answer: {reason}")
+    announce(f"{model.name}: asking an implementation that reads the checkpoint itself")
     testimony = written.testify(model, cases, rows)
-    kept = [place for place in range(len(cases)) if place not in testimony.skipped]
-    reference = StoredReference(
-        origin=testimony.implementation,
-        cases=tuple(cases[place] for place in kept),
-        fingerprints=tuple(fingerprint(rows[place]) for place in kept),
-        outputs=dict(testimony.outputs),
-    )
-    return reference, testimony
+    return stored_reference(testimony, question, cases, rows), testimony
 
 
 def certify(reference: StoredReference, testimony: Testimony, warnings: Sequence[str]) -> Certificate:

@@ -9,25 +9,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sie_triton import __version__
-from sie_triton.bundle import Bundle
 from sie_triton.compiler.certificate import certify, take_reference
 from sie_triton.compiler.graphs import Site, write_measured_graphs
 from sie_triton.compiler.options import BuildOptions, Target
+from sie_triton.compiler.packages import check_comparable
 from sie_triton.compiler.weights import Weights, check_remote_code, find_checkpoint, read_weights
 from sie_triton.compiler.workbench import WORKBENCHES, Workbench
 from sie_triton.planning.plan import EXPORTER_REVISION, TritonPlan
 from sie_triton.planning.planner import make_plans
 from sie_triton.repository.config import CpuShape, cpu_shape, multiplies_bfloat16, triton_configs
 from sie_triton.repository.record import Record, built_entry, model_entries, triton_entries
+from sie_triton.verify.carried import carried_name
 from sie_triton.verify.public_model import PublicModel, comparables_of, open_reader
-from sie_triton.verify.reference import REFERENCE_NAME, write_reference
+from sie_triton.verify.reference import REFERENCE_NAME, Question, write_reference
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
     """What all plans of one bundle share."""
 
-    bundle: Bundle
+    target: Target
     weights: Weights
     cpu: CpuShape
     key: str
@@ -41,6 +42,7 @@ def compile_bundle(target: Target, options: BuildOptions, staging: Path) -> list
     Raises `DiagnosticError`.
     """
     bundle, announce = target.bundle, options.announce
+    check_comparable(target)
     checkpoint = find_checkpoint(target, options)
     announce(f"{bundle.sie_id}: weights from {checkpoint.source} `{checkpoint.folder}`")
     check_remote_code(target, checkpoint, options)
@@ -48,13 +50,13 @@ def compile_bundle(target: Target, options: BuildOptions, staging: Path) -> list
     plans = make_plans(bundle, target.profiles, weights.facts, options.graphs)
     if any(plan.precisions.get("cpu") == "bfloat16" for plan in plans) and not multiplies_bfloat16():
         announce("this CPU does not multiply bfloat16: float32 would be faster here")
-    announce(f"{bundle.sie_id}: loading torch and transformers")
+    announce(f"{bundle.sie_id}: loading what reads checkpoints")
     benches = {
         modality: WORKBENCHES[modality](checkpoint.folder, announce, options.trust_remote_code)
         for modality in dict.fromkeys(plan.modality for plan in plans)
     }
     key = build_key(target, options, checkpoint.identity)
-    job = _Job(bundle, weights, cpu_shape(options.cores, weights.bytes), key, staging, options)
+    job = _Job(target, weights, cpu_shape(options.cores, weights.bytes), key, staging, options)
     return [_compile_plan(plan, benches[plan.modality], job) for plan in plans]
 
 
@@ -64,8 +66,7 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
     home = _clear(plan, staging)
     written = bench.write_input(plan, home)
     model = _public_model(plan, written.reads(plan.served[0]), staging)
-    announce(f"{plan.name}: asking an implementation that reads the checkpoint itself")
-    reference, testimony = take_reference(written, model)
+    reference, testimony = take_reference(written, model, _question(plan, job), _carried(plan, job), announce)
     write_reference(home / REFERENCE_NAME, reference)
     announce(f"{plan.name}: comparing {len(reference.cases)} texts with {reference.origin}")
     site = Site(staging, job.cpu, job.key[:12], announce)
@@ -75,15 +76,39 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
     for text in (*certificate.departures, *certificate.warnings):
         announce(f"{plan.name}: {text}")
     revision, identity = job.weights.checkpoint.revision, job.weights.checkpoint.identity
+    bundle = job.target.bundle
     default, *_ = triton_configs(graphs.plan, job.cpu, site.tag).values()
     return Record(
         plan.name,
         model_entries(
-            job.bundle, graphs.plan, job.cpu, lambda s: written.reads(s, testimony), revision, graphs.padding_cost
+            bundle,
+            graphs.plan,
+            job.cpu,
+            lambda s: written.reads(s, testimony),
+            revision,
+            graphs.padding_cost,
         ),
         triton_entries(staging, default),
         built_entry(graphs.plan, job.key, identity, graphs.parity, certificate),
     )
+
+
+def _question(plan: TritonPlan, job: _Job) -> Question:
+    """What decides a witness's answers: the checkpoint, and what the plan says of reading and of outputs."""
+    served = plan.served[0]
+    told = (
+        *(served.profile.to_json(), served.recipe.name, plan.modality, plan.max_length, plan.truncation_side),
+        *(plan.lowercase, [tensor.name for tensor in plan.outputs]),
+    )
+    written = json.dumps(told, sort_keys=True, default=str)
+    return Question(job.weights.checkpoint.identity, hashlib.sha256(written.encode()).hexdigest())
+
+
+def _carried(plan: TritonPlan, job: _Job) -> Path | None:
+    """Where a reference of the plan would lie; None where only a new one is wanted, or nobody wrote the bundle."""
+    if not job.options.carried or job.target.derived:
+        return None
+    return job.target.bundle.path.parent / carried_name(plan.name)
 
 
 def _public_model(plan: TritonPlan, reads: object, staging: Path) -> PublicModel:
@@ -111,6 +136,7 @@ def build_key(target: Target, options: BuildOptions, identity: str) -> str:
         "checkpoint": identity,
         "cores": options.cores,
         "graphs": asdict(options.graphs),
+        "carried": options.carried,
         "exporter": EXPORTER_REVISION,
         "version": __version__,
     }

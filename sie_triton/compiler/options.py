@@ -22,7 +22,10 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What the command line decides for all models of one build."""
+    """What the command line decides for all models of one build.
+
+    `carried`: whether a reference that lies beside a bundle may take the place of asking anew.
+    """
 
     repository: Path
     weights: Mapping[str, Path] = field(default_factory=dict)
@@ -30,6 +33,7 @@ class BuildOptions:
     graphs: GraphOptions = field(default_factory=GraphOptions)
     force: bool = False
     trust_remote_code: bool = False
+    carried: bool = True
     cores: int = field(default_factory=available_cores)
     announce: Announce = lambda _: None
     progress: Progress | None = None

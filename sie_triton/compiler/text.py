@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,7 +17,7 @@ from sie_frontend.text.reader import TextReader
 from sie_frontend.text.tokenization import TextRow
 
 from sie_triton.compiler.options import Announce
-from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.compiler.packages import NOTHING_TO_COMPARE, missing_package
 from sie_triton.formats import Precision
 from sie_triton.planning.families import QUERY_WEIGHTS_NAME
 from sie_triton.planning.plan import ServedPlan, TritonPlan
@@ -26,7 +27,7 @@ from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
 
 if TYPE_CHECKING:
-    from sie_triton.export import Exporter
+    from sie_triton.tokenizer import CheckpointTokenizer
 
 TOKENIZER_NAME = "tokenizer.json"
 
@@ -64,58 +65,63 @@ def text_entry(plan: TritonPlan, served: ServedPlan, vocabulary: Vocabulary) -> 
 
 
 class TextWorkbench:
-    """A checkpoint of a language model. torch and transformers are imported here and not before."""
+    """A checkpoint of a language model. transformers is imported here and not before, torch where it is needed."""
 
     def __init__(self, folder: Path, announce: Announce, *, trust_remote_code: bool) -> None:
+        # Without torch it would say that it has no models: none of them is needed here.
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         try:
-            import_module("sentence_transformers")
-            from sie_triton.export import Exporter
+            from sie_triton.compiler.text_graphs import TextGraphs
+            from sie_triton.tokenizer import CheckpointTokenizer
         except ModuleNotFoundError as error:
-            message = (
-                f"`build` needs torch, transformers, sentence-transformers and onnx, and {error.name} is not installed"
-            )
-            hint = "`pip install 'sie-triton[cpu]'`, or `[gpu]`"
-            raise DiagnosticError([Diagnostic("SIE401", message, hint=hint)]) from None
-        self._exporter = Exporter(folder, announce, trust_remote_code=trust_remote_code)
+            raise missing_package(error, "`build` needs transformers, safetensors and onnx") from None
+        self._tokenizer = CheckpointTokenizer(folder, trust_remote_code=trust_remote_code)
+        self._graphs = TextGraphs(self._tokenizer, announce, trust_remote_code=trust_remote_code)
         self._trust = trust_remote_code
 
     def write_input(self, plan: TritonPlan, home: Path) -> WrittenText:
         """The tokenizer, and the table of query weights where the plan has one."""
-        largest_id = self._exporter.write_tokenizer(home / TOKENIZER_NAME, lowercase=plan.lowercase)
+        largest_id = self._tokenizer.write(home / TOKENIZER_NAME, lowercase=plan.lowercase)
         if plan.query_weights:
-            self._exporter.write_query_weights(home / QUERY_WEIGHTS_NAME, plan.query_weights)
-        return WrittenText(plan, self._exporter, largest_id, self._trust)
+            self._tokenizer.write_query_weights(home / QUERY_WEIGHTS_NAME, plan.query_weights)
+        return WrittenText(plan, self._tokenizer, largest_id, self._trust)
 
     def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> float | None:
         """Every graph of the plan in a precision."""
-        return self._exporter.write_graphs(plan, staging, precision)
+        return self._graphs.write(plan, staging, precision)
 
 
 class WrittenText:
     """The text input of one plan. `largest_id` is the largest that the written tokenizer makes."""
 
-    def __init__(self, plan: TritonPlan, exporter: Exporter, largest_id: int, trust_remote_code: bool) -> None:
+    def __init__(
+        self, plan: TritonPlan, tokenizer: CheckpointTokenizer, largest_id: int, trust_remote_code: bool
+    ) -> None:
         self._plan = plan
-        self._exporter = exporter
+        self._tokenizer = tokenizer
         self._largest_id = largest_id
         self._trust = trust_remote_code
 
     def reads(self, served: ServedPlan, testimony: Testimony | None = None) -> TextInput:
         """The entry; the witness knows how many tokens have an embedding."""
-        exporter = self._exporter
+        tokenizer = self._tokenizer
         rows = testimony.vocabulary if testimony else None
-        vocabulary = Vocabulary(exporter.pad_id, exporter.special_ids, exporter.all_special_ids, rows)
+        vocabulary = Vocabulary(tokenizer.pad_id, tokenizer.special_ids, tokenizer.all_special_ids, rows)
         return text_entry(self._plan, served, vocabulary)
 
     def cases(self, model: PublicModel) -> tuple[Case, ...]:
         """Texts of every length that matters and of all kinds, or pairs of them."""
         scores = self._plan.served[0].heads.get("score")
         pairs = scores is not None and (kind := score_kind(scores)) is not None and kind.pairs
-        return text_cases(model, _text_reader(model), self._exporter.added_tokens, pairs=pairs)
+        return text_cases(model, _text_reader(model), self._tokenizer.added_tokens, pairs=pairs)
 
     def testify(self, model: PublicModel, cases: Sequence[Case], rows: Sequence[Row]) -> Testimony:
         """What the witness says of every case. Raises `DiagnosticError` if it reads the texts otherwise than we do."""
-        from sie_triton.witness import Subject, testify
+        try:
+            import_module("sentence_transformers")
+            from sie_triton.witness import Subject, testify
+        except ModuleNotFoundError as error:
+            raise missing_package(error, NOTHING_TO_COMPARE) from None
 
         reader = _text_reader(model)
 
@@ -130,14 +136,14 @@ class WrittenText:
 
         return testify(
             Subject(
-                folder=self._exporter.folder,
+                folder=self._tokenizer.folder,
                 plan=self._plan,
                 served=self._plan.served[0],
                 cases=cases,
                 rows=[row for row in rows if isinstance(row, TextRow)],
                 prepared=prepared,
                 bare_ids=bare_ids,
-                token_id=self._exporter.token_id,
+                token_id=self._tokenizer.token_id,
                 truncation_side=self._plan.truncation_side,
                 trust_remote_code=self._trust,
             )

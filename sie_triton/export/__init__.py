@@ -1,10 +1,10 @@
-"""A checkpoint and its plans -> graph files and tokenizer: graphs that `onnx_graphs` does not write, torch traces here.
+"""A checkpoint and its plans -> graph files: graphs that `onnx_graphs` does not write, torch traces here.
 
 Imported late, by `compiler` alone, since torch takes seconds to import.
 """
 
 from __future__ import annotations
 
-from sie_triton.export.exporter import Exporter
+from sie_triton.export.tracer import trace_graphs
 
-__all__ = ["Exporter"]
+__all__ = ["trace_graphs"]

@@ -6,8 +6,8 @@ A build calls it, on the machine that builds. It needs the packages that a build
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sie_frontend.manifest import Distance
 from sie_frontend.rows import Array
@@ -15,7 +15,7 @@ from sie_frontend.rows import Array
 from sie_triton.diagnostics import Diagnostic, Where
 from sie_triton.formats import Format, Precision
 from sie_triton.half_precision.ranges import LARGEST, Peak, Ranges
-from sie_triton.verify.model_runner import ModelRunner, Runtime
+from sie_triton.verify.model_runner import Graph, ModelRunner, Runtime, TimedServer
 from sie_triton.verify.parity import check_parity, measure
 from sie_triton.verify.public_model import PublicModel
 from sie_triton.verify.reference import REFERENCE_NAME, Case, read_reference
@@ -39,11 +39,19 @@ class HalfRunner(ModelRunner):
 
 
 def half_runtimes(ranges: Ranges) -> Mapping[Format, Runtime]:
-    """For each format, what opens a graph so that its runs fill `ranges`."""
-    from sie_triton.half_precision.rounded_onnx import open_rounded
-    from sie_triton.half_precision.watched_torchscript import open_watched
+    """For each format, what opens a graph so that its runs fill `ranges`; its packages are imported with the first."""
 
-    return {"onnx": partial(open_rounded, ranges), "torchscript": partial(open_watched, ranges)}
+    def open_onnx(config: Any, path: Path, threads: int | None, server: TimedServer) -> Graph:
+        from sie_triton.half_precision.rounded_onnx import open_rounded
+
+        return open_rounded(ranges, config, path, threads, server)
+
+    def open_torchscript(config: Any, path: Path, threads: int | None, server: TimedServer) -> Graph:
+        from sie_triton.half_precision.watched_torchscript import open_watched
+
+        return open_watched(ranges, config, path, threads, server)
+
+    return {"onnx": open_onnx, "torchscript": open_torchscript}
 
 
 def measure_half(

@@ -20,7 +20,10 @@ from sie_triton.serving.gpus import gpu_names, gpu_obstacle
 
 Verdict = Literal["ok", "note", "problem"]
 
-EXPORT = ("torch", "transformers", "sentence-transformers", "onnx", "onnxscript", "safetensors")
+GRAPHS = ("transformers", "onnx", "safetensors")
+# Without them, only what a reference is carried for is built.
+WITNESS = ("torch", "sentence-transformers", "onnxscript")
+_BUILDS = "`pip install 'sie-triton[cpu]'`, or `[gpu]`"
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 SHARED_MEMORY_BYTES = 64 * 1024 * 1024
 
@@ -99,13 +102,15 @@ def _version(name: str) -> str | None:
 
 
 def _packages() -> Iterator[Check]:
-    missing = [name for name in EXPORT if _version(name) is None]
+    missing = [name for name in GRAPHS if _version(name) is None]
+    without = [name for name in WITNESS if _version(name) is None]
     if missing:
-        yield Check(
-            "note", "export", f"`build` needs {', '.join(missing)}", "`pip install 'sie-triton[cpu]'`, or `[gpu]`"
-        )
+        yield Check("note", "export", f"`build` needs {', '.join([*without, *missing])}", _BUILDS)
+    elif without:
+        message = f"`build` builds the models whose reference is carried; for all others it needs {', '.join(without)}"
+        yield Check("note", "export", message, _BUILDS)
     else:
-        yield Check("ok", "export", ", ".join(f"{name} {_version(name)}" for name in EXPORT))
+        yield Check("ok", "export", ", ".join(f"{name} {_version(name)}" for name in (*WITNESS, *GRAPHS)))
     found = [name for name in RUNTIMES if _version(name)]
     if len(found) == len(RUNTIMES):
         yield Check(

@@ -1,9 +1,14 @@
-"""The reference that a build is compared with: its cases, their rows and outputs, stored as plain arrays."""
+"""The reference that a build is compared with: its cases, their rows and outputs, stored as plain arrays.
+
+The file says who answered and to what, so that it can be carried to a machine where nobody can be asked.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,10 @@ import numpy as np
 from sie_frontend.rows import Array, Row
 
 REFERENCE_NAME = "reference.npz"
+
+
+class UnreadableReference(ValueError):
+    """The file is no reference; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +34,44 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What the witness was asked about: the checkpoint's identity, and a digest of the plan it was asked for."""
+
+    checkpoint: str
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a witness said besides its outputs, in the terms of `Testimony`; `skipped` are the cases themselves."""
+
+    question: Question
+    compared: tuple[str, ...]
+    not_compared: tuple[str, ...]
+    departures: tuple[str, ...]
+    skipped: tuple[Case, ...]
+    vocabulary: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredReference:
-    """What `reference.npz` holds: cases, what their rows are recognised by, and an array per case and output tensor."""
+    """What `reference.npz` holds: cases, what their rows are recognised by, and an array per case and output tensor.
+
+    `account`: what makes it worth something elsewhere; None if only the arrays were kept.
+    """
 
     origin: str
     cases: tuple[Case, ...]
     fingerprints: tuple[Array, ...]
     outputs: dict[str, tuple[Array, ...]]
+    account: Account | None = None
 
 
 def write_reference(path: Path, reference: StoredReference) -> None:
     """Store a reference as plain arrays: ragged ones flattened beside their shapes. No pickling."""
-    header = {"origin": reference.origin, "cases": [[case.document, case.query] for case in reference.cases]}
+    header: dict[str, Any] = {"origin": reference.origin, "cases": _listed(reference.cases)}
+    if account := reference.account:
+        header["account"] = {**asdict(account), "skipped": _listed(account.skipped)}
     arrays: dict[str, Array] = {
         "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
         "ids": np.concatenate(reference.fingerprints),
@@ -50,9 +85,15 @@ def write_reference(path: Path, reference: StoredReference) -> None:
 
 
 def read_reference(path: Path) -> StoredReference:
-    """The inverse of `write_reference`."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+    """The inverse of `write_reference`. Raises `UnreadableReference`."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _reference(dict(file))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise UnreadableReference(f"{type(error).__name__}: {error}") from error
+
+
+def _reference(arrays: dict[str, Array]) -> StoredReference:
     header = json.loads(arrays["header"].tobytes())
     outputs = {}
     for key, flat in arrays.items():
@@ -61,7 +102,27 @@ def read_reference(path: Path) -> StoredReference:
             pieces = np.split(flat, np.cumsum(np.prod(shapes, axis=1))[:-1])
             outputs[key[4:]] = tuple(p.reshape(s) for p, s in zip(pieces, shapes, strict=True))
     ids = np.split(arrays["ids"], np.cumsum(arrays["lengths"])[:-1])
-    return StoredReference(header["origin"], tuple(Case(*case) for case in header["cases"]), tuple(ids), outputs)
+    account = _account(header["account"]) if "account" in header else None
+    return StoredReference(header["origin"], _cases(header["cases"]), tuple(ids), outputs, account)
+
+
+def _account(said: dict[str, Any]) -> Account:
+    return Account(
+        question=Question(**said["question"]),
+        compared=tuple(said["compared"]),
+        not_compared=tuple(said["not_compared"]),
+        departures=tuple(said["departures"]),
+        skipped=_cases(said["skipped"]),
+        vocabulary=said["vocabulary"],
+    )
+
+
+def _listed(cases: Sequence[Case]) -> list[list[Any]]:
+    return [[case.document, case.query] for case in cases]
+
+
+def _cases(listed: Sequence[Sequence[Any]]) -> tuple[Case, ...]:
+    return tuple(Case(*case) for case in listed)
 
 
 def fingerprint(row: Row) -> Array:

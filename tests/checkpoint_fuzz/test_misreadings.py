@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sie_triton.export import tokenizer
 from sie_triton.facts import CheckpointFacts, NormalizeLayer, dense_chain, read_facts, sparse_chain, token_chain
 from sie_triton.planning.families import cross_encoder, late_interaction, sentence_dense, sparse
+from sie_triton.tokenizer import document as tokenizer
 
 from .judge import judge
 from .recipe import Recipe

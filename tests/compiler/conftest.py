@@ -84,9 +84,11 @@ class Playback:
 @pytest.fixture
 def playback(built: Path, monkeypatch: pytest.MonkeyPatch) -> Playback:
     """Graphs and reference come from the session's build and not from torch; everything else is the real compiler."""
-    import sie_triton.export
+    import sie_triton.compiler.text_graphs
+    import sie_triton.tokenizer
     import sie_triton.witness
-    from sie_triton.export import Exporter
+    from sie_triton.compiler.text_graphs import TextGraphs
+    from sie_triton.tokenizer import CheckpointTokenizer
     from sie_triton.verify.testimony import Testimony
     from sie_triton.witness import Subject, testify
 
@@ -97,13 +99,14 @@ def playback(built: Path, monkeypatch: pytest.MonkeyPatch) -> Playback:
     vocabulary = manifest.models[tiny.MODEL_ID].text.tokenization.vocabulary
     assert vocabulary is not None
 
-    class Recorded(Exporter):
-        def write_tokenizer(self, path: Path, *, lowercase: bool = False) -> int:
-            largest = super().write_tokenizer(path, lowercase=lowercase)
+    class RecordedTokenizer(CheckpointTokenizer):
+        def write(self, path: Path, *, lowercase: bool = False) -> int:
+            largest = super().write(path, lowercase=lowercase)
             recording.tokenizer(path)
             return largest
 
-        def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> float | None:
+    class RecordedGraphs(TextGraphs):
+        def write(self, plan: TritonPlan, staging: Path, precision: Precision) -> float | None:
             recording.exports += 1
             for graph in plan.graphs:
                 file = f"{graph.triton_model}/1/{plan.graph_format.filename(precision)}"
@@ -119,7 +122,8 @@ def playback(built: Path, monkeypatch: pytest.MonkeyPatch) -> Playback:
         return Testimony(reference.origin, dict(reference.outputs), *said, vocabulary=vocabulary)
 
     monkeypatch.setattr(sie_triton.witness, "testify", played)
-    monkeypatch.setattr(sie_triton.export, "Exporter", Recorded)
+    monkeypatch.setattr(sie_triton.tokenizer, "CheckpointTokenizer", RecordedTokenizer)
+    monkeypatch.setattr(sie_triton.compiler.text_graphs, "TextGraphs", RecordedGraphs)
     return recording
 
 

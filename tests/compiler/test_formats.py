@@ -40,7 +40,7 @@ def test_every_format_can_be_asked_for(name: str) -> None:
 
 
 def test_every_format_is_written_and_its_ranges_are_watched() -> None:
-    from sie_triton.export.exporter import WRITERS
+    from sie_triton.export.tracer import WRITERS
     from sie_triton.half_precision.measure import half_runtimes
     from sie_triton.half_precision.ranges import Ranges
 

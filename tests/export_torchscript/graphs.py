@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from sie_triton.bundle import expand, load_bundle
 from sie_triton.checkpoint import resolve_checkpoint
 from sie_triton.compiler.options import select
-from sie_triton.export import Exporter
 from sie_triton.export.encoder import load_model
 from sie_triton.export.modules import build_module
 from sie_triton.facts import read_facts
 from sie_triton.formats import Precision
 from sie_triton.planning.plan import GraphOptions, GraphPlan
 from sie_triton.planning.planner import make_plans
+from sie_triton.tokenizer import CheckpointTokenizer
 
 IDS = 300
 
@@ -32,7 +32,7 @@ def graphs(family: str, precision: Precision = "float32") -> Iterator[tuple[Grap
     target = select(bundle, expand(bundle))
     # As a build opens it: architectures under their authors' names are seen through a view.
     folder = resolve_checkpoint(None, None, weights=checkpoint.folder, bundle_weights_path=None).folder
-    exporter = Exporter(folder, lambda _: None)
+    tokenizer = CheckpointTokenizer(folder)
     # Each graph alone; the matrix of recipes and formats serves the fused ones.
     options = GraphOptions(format="torchscript", layout="ensemble")
     for plan in make_plans(target.bundle, target.profiles, read_facts(folder), options):
@@ -40,7 +40,7 @@ def graphs(family: str, precision: Precision = "float32") -> Iterator[tuple[Grap
             folder, plan.encoder.model_class, attention="eager", trust_remote_code=False, precision=precision
         )
         for graph in plan.graphs:
-            module = build_module(graph.module, folder, model, exporter.token_id, precision)
+            module = build_module(graph.module, folder, model, tokenizer.token_id, precision)
             yield graph, module, plan.max_length
 
 

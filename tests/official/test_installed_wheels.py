@@ -1,8 +1,9 @@
 """The wheels, installed as a user installs them: in an environment of its own, used in an empty folder.
 
-`sie-triton[serve]` serves a repository that was built elsewhere, and the SDK's own page gets the vector out of it. The
-third-party packages come at the versions of a lock first; then our wheels are resolved with no index at all, so that an
-extra that asks for too little or too much cannot be installed or fails to serve.
+`sie-triton[serve]` serves a repository that was built elsewhere, and the SDK's own page gets the vector out of it. With
+`sie-triton[light]` on top, the model is built there, without torch, and gives the same vector. The third-party packages
+come at the versions of a lock first; then our wheels are resolved with no index at all, so that an extra that asks for
+too little or too much cannot be installed or fails to serve.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import MINILM_ID
 from e2e.processes import Serving, free_port
-from environments import SERVE, interpreter
+from environments import LIGHT, SERVE, interpreter
 
 pytestmark = pytest.mark.official
 
@@ -72,23 +73,31 @@ class Installed:
         return sorted(path.name for path in (*packages.glob("sie*"), *(self.folder / "bin").glob("sie*")))
 
 
+def add(to: Installed, lock: Path, wheels: Path, wanted: str) -> None:
+    """Other people's packages, then ours, without an index. Skips if a package of the lock cannot be had."""
+    done = to.pip("install", "--quiet", "--no-compile", "--no-deps", "--only-binary", ":all:", "-r", lock)
+    if done.returncode:
+        pytest.skip(f"pip cannot install {lock.name}: {done.stderr.strip()[-300:]}")
+    before = to.left()
+    done = to.pip("install", "--no-index", "--no-compile", "--find-links", wheels, wanted)
+    assert done.returncode == 0, done.stderr
+    ours = r"Successfully installed sie-triton-\S+ sie-triton-frontend-\S+ sie-triton-sdk-\S+\n"
+    assert before or re.search(ours, done.stdout)
+    assert not before or "Successfully installed" not in done.stdout
+
+
 @pytest.fixture(params=PYTHONS)
 def installed(
     request: pytest.FixtureRequest, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Installed:
-    """Our wheels with the extra `serve`. Skips without that Python, or if a package of the lock cannot be had."""
+    """Our wheels with the extra `serve`. Skips without that Python."""
     for variable in ("PYTHONPATH", "PYTHONHOME"):
         monkeypatch.delenv(variable, raising=False)
     base = interpreter(request.param)
     if base is None:
         pytest.skip(f"Python {request.param} is not here")
     made = Installed(base, tmp_path)
-    done = made.pip("install", "--quiet", "--no-compile", "--no-deps", "--only-binary", ":all:", "-r", SERVE)
-    if done.returncode:
-        pytest.skip(f"pip cannot install {SERVE.name}: {done.stderr.strip()[-300:]}")
-    done = made.pip("install", "--no-index", "--no-compile", "--find-links", wheels, "sie-triton[serve]")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"Successfully installed sie-triton-\S+ sie-triton-frontend-\S+ sie-triton-sdk-\S+\n", done.stdout)
+    add(made, SERVE, wheels, "sie-triton[serve]")
     done = made.pip("check")
     complaint = "nvidia-pytriton 0.7.0 has requirement numpy<2.0.0,>=1.21, but you have numpy "
     if request.param == WITHOUT_NUMPY_1:
@@ -99,32 +108,49 @@ def installed(
     return made
 
 
-def test_a_vector_from_the_wheels(installed: Installed, built_repository: Path, tmp_path: Path) -> None:
+def vector_from(serving: Serving, installed: Installed) -> tuple[float, ...]:
+    """The first numbers of the vector that the SDK's own page gets."""
+    page = (ROOT / "sdk" / "README.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert "http://localhost:8080" in example and MINILM_ID in example
+    example = example.replace("http://localhost:8080", serving.url)
+    done = installed.run("python", "-I", "-c", f"{example}print(vec.shape, *map(float, vec[:4]))")
+    assert done.returncode == 0, done.stderr
+    shape, numbers = done.stdout.strip().split(") ")
+    assert shape == "(384,"
+    return tuple(map(float, numbers.split()))
+
+
+def test_a_vector_from_the_wheels(installed: Installed, wheels: Path, built_repository: Path, tmp_path: Path) -> None:
+    program = installed.program("sie-triton")
     places, further = installed.run("python", "-I", "-c", PLACES).stdout.splitlines()
     assert places.count(str(installed.folder)) == 3
     assert further == "[]"
     examined = installed.run("sie-triton", "doctor", "--port", str(free_port()))
     assert examined.returncode == 0, examined.stdout
 
-    command = [str(installed.program("sie-triton"))]
-    serving = Serving(built_repository, tmp_path / "serving", command=command, cwd=installed.cwd)
+    serving = Serving(built_repository, tmp_path / "serving", command=[str(program)], cwd=installed.cwd)
     try:
         serving.wait_ready()
-        page = (ROOT / "sdk" / "README.md").read_text(encoding="utf-8")
-        [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-        assert "http://localhost:8080" in example and MINILM_ID in example
-        example = example.replace("http://localhost:8080", serving.url)
-        done = installed.run("python", "-I", "-c", f"{example}print(vec.shape, *map(float, vec[:4]))")
+        assert vector_from(serving, installed) == pytest.approx(KNOWN, abs=1e-6)
     finally:
         serving.stop()
-    assert done.returncode == 0, done.stderr
-    shape, numbers = done.stdout.strip().split(") ")
-    assert shape == "(384,"
-    assert tuple(map(float, numbers.split())) == pytest.approx(KNOWN, abs=1e-6)
 
     refused = installed.run("sie-triton", "build", "-m", MINILM_ID)
     assert refused.returncode == 1
     assert "SIE401" in refused.stderr and "pip install 'sie-triton[cpu]'" in refused.stderr
+
+    add(installed, LIGHT, wheels, "sie-triton[light]")
+    built = installed.run("sie-triton", "build", "-m", MINILM_ID, "--device", "cpu")
+    assert built.returncode == 0, built.stderr
+    assert "what is carried beside the bundle" in built.stderr and "torch traces" not in built.stderr
+    serving = Serving("model_repository", tmp_path / "light", command=[str(program)], cwd=installed.cwd)
+    try:
+        serving.wait_ready()
+        assert vector_from(serving, installed) == pytest.approx(KNOWN, abs=1e-6)
+    finally:
+        serving.stop()
+    assert installed.run("python", "-I", "-c", PLACES).stdout.splitlines()[1] == '["transformers", "onnx"]'
 
     assert installed.left()
     assert installed.pip("uninstall", "--yes", *OURS).returncode == 0

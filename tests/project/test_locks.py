@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from environments import ENVIRONMENTS, LOCKS, SERVE
+from environments import ENVIRONMENTS, LIGHT, LOCKS, SERVE
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -20,7 +20,7 @@ from packaging.version import Version
 from .ranges import ROOT, ranges
 
 NEWEST, OLDEST = ROOT / "constraints.txt", ROOT / "constraints-oldest.txt"
-ALL = [NEWEST, OLDEST, SERVE, *(LOCKS / f"{name}.txt" for name in ENVIRONMENTS)]
+ALL = [NEWEST, OLDEST, SERVE, LIGHT, *(LOCKS / f"{name}.txt" for name in ENVIRONMENTS)]
 # Ours, and what of the `export` extra the light tests do without.
 NOT_IN_OLDEST = {
     *("onnxscript", "sentence-transformers", "sentencepiece", "torch", "transformers", "pip"),
@@ -130,7 +130,7 @@ def test_the_oldest_versions_are_the_lowest_that_our_ranges_allow() -> None:
 
 
 def test_every_environment_of_the_tests_has_its_lock() -> None:
-    assert {path.name.removesuffix(".txt") for path in LOCKS.glob("*.txt")} == {*ENVIRONMENTS, SERVE.stem}
+    assert {path.name.removesuffix(".txt") for path in LOCKS.glob("*.txt")} == {*ENVIRONMENTS, SERVE.stem, LIGHT.stem}
     for name, wanted in ENVIRONMENTS.items():
         pinned = pins(LOCKS / f"{name}.txt")
         for requirement in map(Requirement, (*wanted.requirements, *wanted.beside)):

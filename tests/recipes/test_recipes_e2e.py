@@ -43,39 +43,38 @@ ALL_TEXTS = [*TEXTS, LONG_TEXT]
 
 
 class Groups:
-    """The families in groups: each compiled when first asked for, one of them served at a time."""
+    """The families in groups: each compiled and served when first asked for, and served until the end."""
 
     def __init__(self, built: BuiltFamilies) -> None:
         self._built = built
-        self._running: tuple[int, Served] | None = None
+        self._running: dict[int, Served] = {}
+
+    def _served(self, family: str) -> Served:
+        number = self._built.group(family)
+        if number not in self._running:
+            self._running[number] = serve(self._built.repository(number))
+        return self._running[number]
 
     def url(self, family: str) -> str:
         """Where the family is served."""
-        number = self._built.group(family)
-        if self._running is None or self._running[0] != number:
-            self.stop()
-            self._running = (number, serve(self._built.repository(number)))
-        return self._running[1].url
+        return self._served(family).url
 
     def triton(self, family: str) -> str:
         """Where tritonserver itself answers for the family."""
-        self.url(family)
-        assert self._running is not None
-        return self._running[1].triton.url
+        return self._served(family).triton.url
 
-    def executions(self) -> dict[str, int]:
-        """How often each Triton model ran, by tritonserver's own count."""
-        assert self._running is not None
-        with urllib.request.urlopen(self._running[1].triton.metrics_url, timeout=10) as answer:
+    def executions(self, family: str) -> dict[str, int]:
+        """How often each Triton model of the family's server ran, by tritonserver's own count."""
+        with urllib.request.urlopen(self._served(family).triton.metrics_url, timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         found = (re.fullmatch(r'nv_inference_exec_count\{model="([^"]+)".*\} (\d+)', line) for line in lines)
         return {match[1]: int(match[2]) for match in found if match}
 
     def stop(self) -> None:
         """Stop what is served."""
-        if self._running is not None:
-            self._running[1].stop()
-            self._running = None
+        for served in self._running.values():
+            served.stop()
+        self._running = {}
 
 
 @pytest.fixture(scope="module")
@@ -230,9 +229,9 @@ def test_what_lives_in_remote_code_is_refused_with_the_reason(family: str, tmp_p
 @pytest.mark.parametrize("family", ["bge_m3"])
 def test_heads_that_nobody_asked_for_are_never_computed(family: str, client: SIEClient, groups: Groups) -> None:
     name = FAMILIES[family].sie_id.replace("/", "__")
-    before = groups.executions()
+    before = groups.executions(family)
     client.encode(FAMILIES[family].sie_id, Item(text=QUERY), output_types=["dense"])
-    after = groups.executions()
+    after = groups.executions(family)
     ran = {model: after[model] - before[model] for model in after if model.startswith(name)}
     assert ran == {
         name: 1,
@@ -243,7 +242,7 @@ def test_heads_that_nobody_asked_for_are_never_computed(family: str, client: SIE
     }
     client.encode(FAMILIES[family].sie_id, Item(text=QUERY), output_types=["dense", "sparse", "multivector"])
     # All three outputs come from one more run of the encoder.
-    assert groups.executions()[f"{name}.encoder"] == after[f"{name}.encoder"] + 1
+    assert groups.executions(family)[f"{name}.encoder"] == after[f"{name}.encoder"] + 1
 
 
 # Padded rows, sent to Triton directly
