@@ -33,7 +33,7 @@ from sie_triton.onnx_graphs.declined import Declined
 
 
 @dataclass(frozen=True, slots=True)
-class _Names:
+class _TensorNames:
     """One spelling of the tensors. `layers` stands before a layer's number, the others but `embedded` behind it.
 
     `queries` are queries, keys and values, `grown` what widens the states; each is one name for all, whose rows lie one
@@ -50,9 +50,9 @@ class _Names:
     fed_norm: str
 
 
-def _native(grown: tuple[str, ...], shrunk: str) -> _Names:
+def _native(grown: tuple[str, ...], shrunk: str) -> _TensorNames:
     """transformers' own names."""
-    return _Names(
+    return _TensorNames(
         "layers",
         "embeddings.LayerNorm",
         ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -66,10 +66,10 @@ def _native(grown: tuple[str, ...], shrunk: str) -> _Names:
 
 _GATED = _native(("mlp.up_proj", "mlp.gate_proj"), "mlp.down_proj")
 _PLAIN = _native(("mlp.fc1",), "mlp.fc2")
-_NOMIC = _Names(
+_NOMIC = _TensorNames(
     "encoder.layers", "emb_ln", ("attn.Wqkv",), "attn.out_proj", "norm1", ("mlp.fc11", "mlp.fc12"), "mlp.fc2", "norm2"
 )
-_GTE = _Names(
+_GTE = _TensorNames(
     "encoder.layer",
     "embeddings.LayerNorm",
     ("attention.qkv_proj",),
@@ -79,18 +79,20 @@ _GTE = _Names(
     "mlp.down_proj",
     "mlp_ln",
 )
-_JINA = _Names("encoder.layers", "emb_ln", ("mixer.Wqkv",), "mixer.out_proj", "norm1", ("mlp.fc1",), "mlp.fc2", "norm2")
+_JINA = _TensorNames(
+    "encoder.layers", "emb_ln", ("mixer.Wqkv",), "mixer.out_proj", "norm1", ("mlp.fc1",), "mlp.fc2", "norm2"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class _Variant:
     """What tells one architecture from another.
 
     `only` are settings of its authors' code that transformers' class does not have, with the values that it stands for.
     """
 
-    native: _Names
-    published: _Names
+    native: _TensorNames
+    published: _TensorNames
     gated: bool
     attention_bias: bool
     grown_bias: bool
@@ -99,24 +101,24 @@ class _Kind:
 
     def body(self, b: GraphBuilder, config: Config, frame: Frame) -> Value:
         """The last states. Raises `Declined`."""
-        return _Body(b, config, frame, self).states()
+        return _RotaryBody(b, config, frame, self).states()
 
 
-class _Body:
+class _RotaryBody:
     """One encoder on its way into a graph."""
 
-    def __init__(self, b: GraphBuilder, config: Config, frame: Frame, kind: _Kind) -> None:
+    def __init__(self, b: GraphBuilder, config: Config, frame: Frame, variant: _Variant) -> None:
         if hasattr(config, "n_embd"):
             raise Declined("its configuration has GPT-2's keys, which only its authors' code reads")
         expect(config, "is_decoder", False, None)
-        for key, allowed in kind.only.items():
+        for key, allowed in variant.only.items():
             expect(config, key, *allowed, default=allowed[0])
         self._b = b
         self._config = config
         self._frame = frame
-        self._kind = kind
-        own = any(b.tensors.has(f"{kind.native.layers}.0.{name}.weight") for name in kind.native.queries)
-        self._names = kind.native if own else kind.published
+        self._variant = variant
+        own = any(b.tensors.has(f"{variant.native.layers}.0.{name}.weight") for name in variant.native.queries)
+        self._names = variant.native if own else variant.published
         self._heads: int = config.num_attention_heads
         self._head: int = getattr(config, "head_dim", None) or config.hidden_size // self._heads
 
@@ -138,11 +140,11 @@ class _Body:
         b, names = self._b, self._names
         attended = self._attention(states, rope, penalty, name)
         states = self._norm(b.op("Add", attended, states), f"{name}.{names.attended_norm}")
-        fed = self._linear(self._grown(states, name), f"{name}.{names.shrunk}", bias=self._kind.shrunk_bias)
+        fed = self._linear(self._grown(states, name), f"{name}.{names.shrunk}", bias=self._variant.shrunk_bias)
         return self._norm(b.op("Add", fed, states), f"{name}.{names.fed_norm}")
 
     def _attention(self, states: Value, rope: Rotary, penalty: Value, name: str) -> Value:
-        b, names, bias = self._b, self._names, self._kind.attention_bias
+        b, names, bias = self._b, self._names, self._variant.attention_bias
         width = self._heads * self._head
         flat = self._parts(states, name, names.queries, [width] * 3, bias=bias)
         query, key, value = (split_heads(b, part, self._heads, self._head) for part in flat)
@@ -151,11 +153,11 @@ class _Body:
         return self._linear(join_heads(b, mixed, width), f"{name}.{names.output}", bias=bias)
 
     def _grown(self, states: Value, name: str) -> Value:
-        b, kind, size, act = self._b, self._kind, self._config.intermediate_size, self._config.hidden_act
-        sizes = [size] * (2 if kind.gated else 1)
-        parts = self._parts(states, name, self._names.grown, sizes, bias=kind.grown_bias)
+        b, variant, size, act = self._b, self._variant, self._config.intermediate_size, self._config.hidden_act
+        sizes = [size] * (2 if variant.gated else 1)
+        parts = self._parts(states, name, self._names.grown, sizes, bias=variant.grown_bias)
         acted = b.activation(parts[-1], act)
-        return b.op("Mul", acted, parts[0]) if kind.gated else acted
+        return b.op("Mul", acted, parts[0]) if variant.gated else acted
 
     def _parts(
         self, states: Value, name: str, tensors: Sequence[str], sizes: Sequence[int], *, bias: bool
@@ -192,7 +194,7 @@ def _gte_masked_lm(b: GraphBuilder, config: Config, states: Value) -> Value:
     return vocabulary_logits(b, config, states, "lm_head", "lm_head.decoder")
 
 
-_NOMIC_BERT = _Kind(
+_NOMIC_BERT = _Variant(
     _GATED,
     _NOMIC,
     gated=True,
@@ -214,7 +216,7 @@ _NOMIC_BERT = _Kind(
         "use_rms_norm": (False, None),
     },
 )
-_NEW = _Kind(
+_NEW = _Variant(
     _GATED,
     _GTE,
     gated=True,
@@ -228,7 +230,7 @@ _NEW = _Kind(
         "position_embedding_type": ("rope",),
     },
 )
-_FLASH = _Kind(
+_FLASH = _Variant(
     _PLAIN,
     _JINA,
     gated=False,
