@@ -32,11 +32,11 @@ class _Place:
 class CheckpointTensors:
     """The tensors of the weights that count in `folder`; nothing but headers is read before one is asked for.
 
-    `prefix` is what stands before the body's names in a checkpoint that was saved with a head ("bert.").
+    `prefixes` are what may stand before the body's names in a checkpoint that was saved with a head ("bert.").
     """
 
-    def __init__(self, folder: Path, prefix: str) -> None:
-        self._prefix = prefix
+    def __init__(self, folder: Path, *prefixes: str) -> None:
+        self._prefixes = (*prefixes, "")
         self._places: dict[str, _Place] = {}
         for path in weight_paths(folder):
             header = read_header(path)
@@ -45,7 +45,7 @@ class CheckpointTensors:
                 self._places[name] = _Place(path, str(entry["dtype"]), tuple(map(int, entry["shape"])), offset)
 
     def has(self, name: str) -> bool:
-        """Whether the checkpoint has a tensor, under its own name or behind the prefix."""
+        """Whether the checkpoint has a tensor, under its own name or behind a prefix."""
         return self._find(name) is not None
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class CheckpointTensors:
     def _find(self, name: str) -> _Place | None:
         legacy = next((name.replace(now, then) for now, then in _LEGACY.items() if name.endswith(now)), name)
         for spelling in (name, legacy):
-            for candidate in (self._prefix + spelling, spelling):
-                if candidate in self._places:
-                    return self._places[candidate]
+            for prefix in self._prefixes:
+                if prefix + spelling in self._places:
+                    return self._places[prefix + spelling]
         return None

@@ -45,7 +45,7 @@ class GraphWriter:
             raise Declined("quantized weights are not read")
         self._architecture: Architecture = architecture
         self._site = HeadSite(folder, architecture, config, token_id)
-        self._tensors = CheckpointTensors(folder, architecture.prefix)
+        self._tensors = CheckpointTensors(folder, *architecture.prefixes)
 
     def write(self, plan: TritonPlan, graph: GraphPlan, path: Path, precision: Precision) -> float | None:
         """One graph of the plan. Returns what a padded position costs if it was packed.

@@ -26,6 +26,15 @@ CONFIGS: Mapping[str, Callable[[], Any]] = {
     "camembert": lambda: transformers.CamembertConfig(**ENCODER, pad_token_id=1),
     "distilbert": lambda: transformers.DistilBertConfig(**DISTIL),
     "distilbert-relu": lambda: transformers.DistilBertConfig(**DISTIL, activation="relu"),
+    "gte": lambda: transformers.GteConfig(**ENCODER),
+    "gte-no-types-scaled": lambda: transformers.GteConfig(
+        **ENCODER, type_vocab_size=0, hidden_act="relu", rope_parameters=SCALED
+    ),
+    "gte-types": lambda: transformers.GteConfig(**ENCODER, type_vocab_size=2, layer_norm_eps=1e-5),
+    "jina_embeddings_v3": lambda: transformers.JinaEmbeddingsV3Config(**ENCODER),
+    "jina_embeddings_v3-scaled": lambda: transformers.JinaEmbeddingsV3Config(
+        **ENCODER, type_vocab_size=2, hidden_act="gelu_new", rope_parameters=SCALED
+    ),
     "llama": lambda: transformers.LlamaConfig(**DECODER),
     "llama-biases-scaled": lambda: transformers.LlamaConfig(
         **DECODER, attention_bias=True, mlp_bias=True, rope_parameters=SCALED
@@ -43,6 +52,10 @@ CONFIGS: Mapping[str, Callable[[], Any]] = {
         classifier_activation="silu",
     ),
     "mpnet": lambda: transformers.MPNetConfig(**ENCODER),
+    "nomic_bert": lambda: transformers.NomicBertConfig(**ENCODER),
+    "nomic_bert-wide-heads-scaled": lambda: transformers.NomicBertConfig(
+        **ENCODER, head_dim=12, hidden_act="gelu", layer_norm_eps=1e-5, rope_parameters=SCALED
+    ),
     "qwen2": lambda: transformers.Qwen2Config(**DECODER),
     "qwen3": lambda: transformers.Qwen3Config(**DECODER, head_dim=16),
     "qwen3-biases": lambda: transformers.Qwen3Config(**DECODER, head_dim=8, attention_bias=True),
@@ -51,11 +64,19 @@ CONFIGS: Mapping[str, Callable[[], Any]] = {
 }
 
 
-def make(name: str, auto: Any, folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+def make(
+    name: str,
+    auto: Any,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    native_names: bool = False,
+    **changes: Any,
+) -> Any:
     """A random model of a class of transformers' that `auto` knows, saved into `folder` in `dtype`; as it is then read.
 
-    `changes` are settings of its configuration. Every weight is random, norms and biases too, so that none can be left
-    out unseen.
+    Where its authors gave tensors other names, transformers saves them under these, unless `native_names`. In `changes`
+    are settings of its configuration. Every weight is random, norms and biases too, so that none is left out unseen.
     """
     generator = torch.Generator().manual_seed(sum(name.encode()))
     config = CONFIGS[name]()
@@ -66,6 +87,6 @@ def make(name: str, auto: Any, folder: Path, *, dtype: torch.dtype = torch.float
         for parameter in model.parameters():
             spread = 0.5 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
-    model.to(dtype).save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder, save_original_format=not native_names)
     loaded = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     return loaded.eval()

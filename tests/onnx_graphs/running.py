@@ -38,7 +38,7 @@ class Written:
     ) -> None:
         self.config: Any = AutoConfig.from_pretrained(folder)
         self.architecture: Architecture = ARCHITECTURES[self.config.model_type]
-        self.b = GraphBuilder(CheckpointTensors(folder, self.architecture.prefix), precision)
+        self.b = GraphBuilder(CheckpointTensors(folder, *self.architecture.prefixes), precision)
         self.names = (INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if types else []))
         inputs = Inputs(INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS if types else None)
         self.states = self.architecture.body(self.b, self.config, Frame(inputs, max_length, bidirectional))

@@ -22,7 +22,8 @@ from .running import Written, texts
 pytestmark = pytest.mark.export
 
 STATES = Tensor(HIDDEN, "FP32", ("batch", "sequence", 32))
-WITH_TYPES = ("bert", "bert-relu", "bert-silu")
+WITH_TYPES = ("bert", "bert-relu", "bert-silu", "gte-types", "jina_embeddings_v3-scaled", "nomic_bert")
+PUBLISHED = ("gte", "jina_embeddings_v3", "nomic_bert")
 DECODERS = tuple(name for name, config in CONFIGS.items() if ARCHITECTURES[config().model_type].decodes)
 
 
@@ -99,7 +100,7 @@ def test_classification_heads(name: str, tmp_path: Path) -> None:
     assert np.abs(ours - wanted).max() <= 2e-5 * max(1.0, np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("name", ["bert", "modernbert", "qwen3", "mpnet"])
+@pytest.mark.parametrize("name", ["bert", "modernbert", "qwen3", "mpnet", *PUBLISHED])
 def test_half_precision_is_close_and_finite(name: str, tmp_path: Path) -> None:
     model = make(name, AutoModel, tmp_path)
     feeds = texts("right")
@@ -112,9 +113,10 @@ def test_half_precision_is_close_and_finite(name: str, tmp_path: Path) -> None:
     assert ((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)).min() > 0.999
 
 
+@pytest.mark.parametrize("name", ["bert", *PUBLISHED])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_weights_in_half_precision_are_widened_as_they_are(dtype: torch.dtype, tmp_path: Path) -> None:
-    model = make("bert", AutoModel, tmp_path, dtype=dtype)
+def test_weights_in_half_precision_are_widened_as_they_are(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    model = make(name, AutoModel, tmp_path, dtype=dtype)
     feeds = texts("right")
     written = Written(tmp_path)
     ours = written.run(written.states, STATES, tmp_path / "graph.onnx", feeds, packing=True)
@@ -144,3 +146,50 @@ def test_the_padding_token_within_a_text(name: str, tmp_path: Path) -> None:
     written = Written(tmp_path)
     ours = written.run(written.states, STATES, tmp_path / "graph.onnx", feeds, packing=True)
     assert_close(ours, theirs(model, feeds).last_hidden_state.numpy(), feeds)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_that_transformers_changed(name: str, tmp_path: Path) -> None:
+    """The authors' names and transformers' own hold the same numbers, queries, keys and values in one or in three."""
+    feeds = texts("right")
+    found = {}
+    for native in (False, True):
+        folder = tmp_path / str(native)
+        model = make(name, AutoModel, folder, native_names=native)
+        written = Written(folder)
+        found[native] = written.run(written.states, STATES, tmp_path / f"{native}.onnx", feeds, packing=True)
+        assert_close(found[native], theirs(model, feeds).last_hidden_state.numpy(), feeds)
+    assert (
+        load_file(tmp_path / "True" / "model.safetensors").keys()
+        != load_file(tmp_path / "False" / "model.safetensors").keys()
+    )
+    assert_close(found[True], found[False], feeds)
+
+
+@pytest.mark.parametrize("names", ["published", "published behind `new.`", "native"])
+def test_gtes_language_head_under_all_names(names: str, tmp_path: Path) -> None:
+    model = make("gte", AutoModelForMaskedLM, tmp_path, native_names=names == "native")
+    if names == "published behind `new.`":
+        tensors = load_file(tmp_path / "model.safetensors")
+        renamed = {name.replace("gte.", "new.", 1): tensor for name, tensor in tensors.items()}
+        save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    feeds = texts("right", (1, 9, 30))
+    written = Written(tmp_path)
+    assert written.architecture.masked_lm is not None
+    logits = written.architecture.masked_lm(written.b, written.config, written.states)
+    output = Tensor("logits", "FP32", ("batch", "sequence", 61))
+    ours = written.run(logits, output, tmp_path / "graph.onnx", feeds, packing=False)
+    assert_close(ours, theirs(model, feeds).logits.numpy(), feeds)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_row_alone_is_what_it_is_in_a_batch(name: str, tmp_path: Path) -> None:
+    make(name, AutoModel, tmp_path)
+    feeds = texts("left", (1, 9, 40))
+    written = Written(tmp_path)
+    batched = written.run(written.states, STATES, tmp_path / "graph.onnx", feeds, packing=True)
+    for row, length in enumerate(feeds[ATTENTION_MASK].sum(1)):
+        alone = {key: value[row : row + 1, -length:] for key, value in feeds.items()}
+        written = Written(tmp_path)
+        ours = written.run(written.states, STATES, tmp_path / "alone.onnx", alone, packing=True)
+        assert_close(ours, batched[row : row + 1, -length:], alone)

@@ -92,6 +92,61 @@ def test_odd_decoders(case: str, tmp_path: Path) -> None:
         Written(tmp_path)
 
 
+def a_bias(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["encoder.layers.1.attn.Wqkv.bias"] = torch.ones(96)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def no_queries(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["encoder.layers.1.attn.Wqkv.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def setting(**changes: Any) -> Callable[[Path], None]:
+    return lambda folder: edit_config(folder, **changes)
+
+
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+PARTIAL = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
+ODD_ROTARY: Mapping[str, tuple[str, Callable[[Path], None], str]] = {
+    "a bias that the class does not have": ("nomic_bert", a_bias, r"a bias `encoder.layers.1.attn.Wqkv.bias`"),
+    "no tensor": ("nomic_bert", no_queries, "no tensor `encoder.layers.1.attn.Wqkv.weight`"),
+    "GPT-2's keys": ("nomic_bert", setting(n_embd=32), "GPT-2's keys"),
+    "experts": ("nomic_bert", setting(num_experts=8), "`num_experts` is 8"),
+    "norms before": ("nomic_bert", setting(prenorm=True), "`prenorm` is True"),
+    "parallel layers": ("nomic_bert", setting(parallel_block=True), "`parallel_block` is True"),
+    "norms by the mean square": ("nomic_bert", setting(use_rms_norm=True), "`use_rms_norm` is True"),
+    "a part of each head": ("nomic_bert", setting(rotary_emb_fraction=0.5), "`rotary_emb_fraction` is 0.5"),
+    "pairs": ("nomic_bert", setting(rotary_emb_interleaved=True), "`rotary_emb_interleaved` is True"),
+    "by the longest text": ("nomic_bert", setting(rotary_scaling_factor=2), "`rotary_scaling_factor` is 2"),
+    "rotary, dynamic": ("nomic_bert", setting(rope_parameters=DYNAMIC), "'dynamic'"),
+    "rotary, partial": ("gte", setting(rope_parameters=PARTIAL), "'partial_rotary_factor': 0.5"),
+    "rotary, yarn": ("jina_embeddings_v3", setting(rope_parameters=YARN), "yarn"),
+    "no rotary positions": (
+        "gte",
+        setting(position_embedding_type="absolute"),
+        "`position_embedding_type` is 'absolute'",
+    ),
+    "scores by length": ("gte", setting(logn_attention_scale=True), "`logn_attention_scale` is True"),
+    "other norms": ("gte", setting(layer_norm_type="rms_norm"), "`layer_norm_type` is 'rms_norm'"),
+    "adapters": ("jina_embeddings_v3", setting(lora_adaptations=["retrieval.query"]), "`lora_adaptations` is "),
+    "decoder": ("jina_embeddings_v3", setting(is_decoder=True), "`is_decoder` is True"),
+    "unknown activation": ("gte", setting(hidden_act="gelu_fast"), "`gelu_fast`"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_ROTARY)
+def test_odd_encoders_with_rotary_positions(case: str, tmp_path: Path) -> None:
+    name, change, reason = ODD_ROTARY[case]
+    make(name, AutoModel, tmp_path)
+    assert Written(tmp_path).states
+    change(tmp_path)
+    with pytest.raises(Declined, match=reason):
+        Written(tmp_path)
+
+
 def test_a_window_that_holds_the_longest_text_hides_nothing(tmp_path: Path) -> None:
     AutoModel.from_config(transformers.MistralConfig(**DECODER, sliding_window=64)).save_pretrained(tmp_path)
     assert Written(tmp_path, max_length=64).states

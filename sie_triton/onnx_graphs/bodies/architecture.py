@@ -27,9 +27,10 @@ class Frame:
 class Architecture:
     """A row of the table. Every function raises `Declined` for what it does not write.
 
-    `prefix` stands before the body's tensors in a checkpoint with a head. `body` gives the last states, `[batch,
-    sequence, hidden]`; `masked_lm` logits `[…, vocabulary]` of states; `classifier` logits `[batch, labels]` of the
-    states, of the first token's `[batch, hidden]`, and the mask. All in the transformer's precision.
+    `prefix` stands before the body's tensors in a checkpoint with a head, and `published_prefix` in one of its authors'
+    own. `body` gives the last states, `[batch, sequence, hidden]`; `masked_lm` logits `[…, vocabulary]` of states;
+    `classifier` logits `[batch, labels]` of the states, of the first token's `[batch, hidden]`, and of the mask. All in
+    the transformer's precision.
     """
 
     prefix: str
@@ -37,6 +38,12 @@ class Architecture:
     masked_lm: Callable[[GraphBuilder, Config, Value], Value] | None = None
     classifier: Callable[[GraphBuilder, Config, Value, Value, Value], Value] | None = None
     decodes: bool = False
+    published_prefix: str | None = None
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What may stand before the body's tensors."""
+        return (self.prefix,) if self.published_prefix is None else (self.prefix, self.published_prefix)
 
 
 def expect(config: Config, key: str, *allowed: Any, default: Any = None) -> None:

@@ -33,7 +33,7 @@ def _encoder(b: GraphBuilder, config: Config, frame: Frame, positions: Value) ->
     expect(config, "is_decoder", False, None)
     expect(config, "position_embedding_type", "absolute", None)
     inputs = frame.inputs
-    states = b.op("Add", b.op("Gather", b.weight(WORDS), inputs.ids, axis=0), _types(b, inputs))
+    states = b.op("Add", b.op("Gather", b.weight(WORDS), inputs.ids, axis=0), types(b, inputs))
     states = b.layer_norm(b.op("Add", states, positions), "embeddings.LayerNorm", config.layer_norm_eps)
     penalty = padding_penalty(b, inputs.mask)
     for number in range(config.num_hidden_layers):
@@ -41,7 +41,7 @@ def _encoder(b: GraphBuilder, config: Config, frame: Frame, positions: Value) ->
     return states
 
 
-def _types(b: GraphBuilder, inputs: Inputs) -> Value:
+def types(b: GraphBuilder, inputs: Inputs) -> Value:
     """Embeddings of token types; without them every token is of the first."""
     table = b.weight("embeddings.token_type_embeddings.weight")
     return b.op("Gather", table, inputs.types or b.constant(np.array(0, np.int64)), axis=0)
@@ -95,7 +95,8 @@ def lm_head(b: GraphBuilder, config: Config, states: Value) -> Value:
     return vocabulary_logits(b, config, states, "lm_head", "lm_head.decoder")
 
 
-def _bert_classifier(b: GraphBuilder, config: Config, states: Value, first: Value, mask: Value) -> Value:
+def bert_classifier(b: GraphBuilder, config: Config, states: Value, first: Value, mask: Value) -> Value:
+    """The classification head of BERT: its pooler, then a linear layer."""
     return b.linear(b.op("Tanh", b.linear(first, "pooler.dense")), "classifier")
 
 
@@ -104,5 +105,5 @@ def classification_head(b: GraphBuilder, config: Config, states: Value, first: V
     return b.linear(b.op("Tanh", b.linear(first, "classifier.dense")), "classifier.out_proj")
 
 
-BERT = Architecture("bert.", _bert, _bert_masked_lm, _bert_classifier)
+BERT = Architecture("bert.", _bert, _bert_masked_lm, bert_classifier)
 ROBERTA = Architecture("roberta.", _roberta, lm_head, classification_head)

@@ -10,15 +10,19 @@ from sie_triton.onnx_graphs.bodies.decoder import LLAMA, MISTRAL, QWEN2, QWEN3
 from sie_triton.onnx_graphs.bodies.distilbert import DISTILBERT
 from sie_triton.onnx_graphs.bodies.modernbert import MODERNBERT
 from sie_triton.onnx_graphs.bodies.mpnet import MPNET
+from sie_triton.onnx_graphs.bodies.rotary_encoder import GTE, JINA, NOMIC_BERT
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": BERT,
     "camembert": ROBERTA,
     "distilbert": DISTILBERT,
+    "gte": GTE,
+    "jina_embeddings_v3": JINA,
     "llama": LLAMA,
     "mistral": MISTRAL,
     "modernbert": MODERNBERT,
     "mpnet": MPNET,
+    "nomic_bert": NOMIC_BERT,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "roberta": ROBERTA,
