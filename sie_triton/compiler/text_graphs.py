@@ -45,7 +45,9 @@ class TextGraphs:
 
     def _write(self, plan: TritonPlan, graph: GraphPlan, staging: Path, precision: Precision) -> float | None:
         """One graph without torch. Raises `Declined` where that cannot be done."""
-        self._writer = self._writer or GraphWriter(self._tokenizer.folder, self._tokenizer.token_id)
+        self._writer = self._writer or GraphWriter(
+            self._tokenizer.folder, self._tokenizer.token_id, trust_remote_code=self._trust
+        )
         self._announce(f"{graph.triton_model}: writing the graph in {precision}")
         return self._writer.write(plan, graph, _graph_path(plan, graph, staging, precision), precision)
 

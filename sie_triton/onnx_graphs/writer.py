@@ -36,8 +36,10 @@ def _config(folder: Path) -> Config:
 class GraphWriter:
     """One checkpoint, opened for writing. Raises `Declined` where its architecture is not written here."""
 
-    def __init__(self, folder: Path, token_id: TokenId) -> None:
+    def __init__(self, folder: Path, token_id: TokenId, *, trust_remote_code: bool = False) -> None:
         config = _config(folder)
+        if trust_remote_code and getattr(config, "auto_map", None):
+            raise Declined("it has code of its own, which was allowed to run")
         architecture = ARCHITECTURES.get(config.model_type)
         if architecture is None:
             raise Declined(f"the architecture `{config.model_type}` is not written")

@@ -5,6 +5,7 @@ The file says who answered and to what, so that it can be carried to a machine w
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Sequence
@@ -87,7 +88,8 @@ def write_reference(path: Path, reference: StoredReference) -> None:
 def read_reference(path: Path) -> StoredReference:
     """The inverse of `write_reference`. Raises `UnreadableReference`."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy leaves a file open that is no archive.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return _reference(dict(file))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UnreadableReference(f"{type(error).__name__}: {error}") from error

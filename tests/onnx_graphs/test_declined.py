@@ -165,6 +165,14 @@ def test_a_configuration_that_only_the_checkpoints_code_reads(tmp_path: Path) ->
         GraphWriter(tmp_path, lambda token: 0)
 
 
+def test_a_checkpoint_whose_own_code_may_run(tmp_path: Path) -> None:
+    make("bert", AutoModel, tmp_path)
+    edit_config(tmp_path, auto_map={"AutoModel": "modeling.TheirModel"})
+    GraphWriter(tmp_path, lambda token: 0)
+    with pytest.raises(Declined, match="it has code of its own, which was allowed to run"):
+        GraphWriter(tmp_path, lambda token: 0, trust_remote_code=True)
+
+
 def test_a_head_of_another_size_than_planned(tmp_path: Path) -> None:
     make("bert", AutoModelForSequenceClassification, tmp_path, num_labels=2)
     written = Written(tmp_path)
