@@ -17,6 +17,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # Tests run side by side, and their matrices are small: a second thread of torch would only wait and spin, here and in
 # every process that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Of what tests install, little is imported: that much is compiled then. (pip wants a "no" here for its `--no-compile`.)
+os.environ.setdefault("PIP_NO_COMPILE", "no")
 
 ROOT = Path(__file__).resolve().parent.parent
 MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -25,6 +27,17 @@ BGE_ID = "BAAI/bge-small-en-v1.5"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden files anew; read the difference")
+
+
+SLOW = ("e2e", "export", "official")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where slow tests alone are asked for, a file that has none is not even imported."""
+    if config.option.markexpr != " or ".join(SLOW) or not collection_path.name.startswith("test_"):
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    return None if any(f"pytest.mark.{mark}" in text for mark in SLOW) else True
 
 
 # Files whose tests share what takes long to start stay in one process; every other folder is a group of its own. What
