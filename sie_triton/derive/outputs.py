@@ -8,6 +8,8 @@ from sie_triton.derive.draft import Draft, Said
 from sie_triton.derive.kinds import QUERY_TABLES, refuse
 from sie_triton.facts import CheckpointFacts, DenseChain, Layer, dense_chain
 from sie_triton.facts.checkpoint import SETTINGS_NAME, TOKENIZER_SETTINGS_NAME, activation
+from sie_triton.facts.routes import ROUTER_NAME
+from sie_triton.planning.families.sparse import followed_sparse
 
 _BUILT_IN = "sie_server.adapters."
 ADAPTERS: Mapping[str, str] = {
@@ -145,10 +147,11 @@ def sparse_draft(facts: CheckpointFacts) -> Draft:
     size = facts.config.get("vocab_size")
     if not isinstance(size, int):
         refuse(facts, "nothing says how many words its vocabulary has", "add `vocab_size` to `config.json`")
-    table = next((name for name in QUERY_TABLES if name in facts.files), None)
+    table = next((name for name in QUERY_TABLES if name in facts.files and not facts.pipeline.listed), None)
     notes = [f"Queries are weighed by {table}, without the model."] if table else []
     if facts.pipeline.listed:
-        chosen = adapter("SentenceTransformerSparseAdapter", "runs SpladePooling of modules.json")
+        chosen, more = _listed_sparse(facts)
+        notes += more
     elif facts.model_type in ("gte", "new"):
         chosen = adapter("GTESparseFlashAdapter", f"model_type {facts.model_type} of config.json")
     else:
@@ -159,6 +162,21 @@ def sparse_draft(facts: CheckpointFacts) -> Draft:
         max_length=length_limit(facts),
         notes=(*notes, *_prompt_notes(facts)),
     )
+
+
+def _listed_sparse(facts: CheckpointFacts) -> tuple[Said, list[str]]:
+    """The adapter that runs the modules, and what they do with queries."""
+    followed_sparse(facts)
+    routed, list_name = facts.pipeline.query_table, "modules.json"
+    notes = []
+    if routed is not None:
+        list_name = f"the route `document` of {ROUTER_NAME}"
+        cut = f", and cut at {routed.max_length} tokens of their own" if routed.max_length else ""
+        notes.append(
+            f"Queries are weighed by {routed.file}, without the model and without special tokens{cut} (the route "
+            f"`query` of {ROUTER_NAME})."
+        )
+    return adapter("SentenceTransformerSparseAdapter", f"runs SpladePooling of {list_name}"), notes
 
 
 def bge_m3_draft(facts: CheckpointFacts) -> Draft:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.export.encoder import load_model
 from sie_triton.export.masks import masks_with_room
 from sie_triton.export.modules import build_module
+from sie_triton.export.query_weights import first_weights, weights_by_id
 from sie_triton.export.to_onnx import export_onnx
 from sie_triton.export.to_torchscript import export_torchscript
 from sie_triton.export.tokenizer import load_tokenizer, pad_id, tokenizer_json
@@ -93,8 +92,14 @@ class Exporter:
         return max(vocabulary.values())
 
     def write_query_weights(self, path: Path, files: Sequence[str]) -> None:
-        """A table of token weights as one float32 array over the vocabulary; tokens it does not name weigh nothing."""
-        named = _first_weights([self.folder / file for file in files])
+        """A table of token weights as one float32 array over the vocabulary; tokens it does not name weigh nothing.
+
+        `files` are those of OpenSearch, by token, or one file of tensors, by token id. Raises `DiagnosticError`.
+        """
+        if files[0].endswith(".safetensors"):
+            np.save(path, weights_by_id(self.folder / files[0]), allow_pickle=False)
+            return
+        named = first_weights([self.folder / file for file in files])
         vocabulary = self._tokenizer.get_vocab()
         table = np.zeros(max(vocabulary.values()) + 1, dtype=np.float32)
         for token, weight in named.items():
@@ -161,25 +166,3 @@ class Exporter:
 
 def _graph_path(plan: TritonPlan, graph: GraphPlan, staging: Path, precision: Precision) -> Path:
     return staging / graph.triton_model / "1" / plan.graph_format.filename(precision)
-
-
-def _first_weights(paths: Sequence[Path]) -> dict[str, float]:
-    """The first table that can be read; raises the last one's `DiagnosticError` if none can."""
-    for path in paths[:-1]:
-        with contextlib.suppress(DiagnosticError):
-            return _read_weights(path)
-    return _read_weights(paths[-1])
-
-
-def _read_weights(path: Path) -> dict[str, float]:
-    """`idf.json` maps tokens to weights; `query_token_weights.txt` has one `token<TAB>weight` a line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            return {str(token): float(weight) for token, weight in json.loads(text).items()}
-        pairs = (line.rsplit("\t", 1) for line in text.splitlines() if line.strip())
-        return {token: float(weight) for token, weight in pairs}
-    except (OSError, ValueError, AttributeError) as error:
-        raise DiagnosticError(
-            [Diagnostic("SIE406", f"cannot read the token weights: {error}", Where(path), "fetch the checkpoint again")]
-        ) from None

@@ -131,6 +131,23 @@ SPLADE_POOLING: Mapping[str, Key] = {
     "chunk_size": harmless("how many tokens are pooled at a time; the result is the same"),
 }
 
+ROUTER: Mapping[str, Key] = {
+    "types": honoured("the class of each module, by its folder"),
+    "structure": honoured("the folders of each route; `query` and `document`, and nothing else"),
+    "parameters": honoured("what the router is constructed with"),
+}
+
+ROUTER_PARAMETERS: Mapping[str, Key] = {
+    "default_route": harmless("SIE always says whether a text is a query or a document"),
+    "allow_empty_key": harmless("SIE always says whether a text is a query or a document"),
+    "route_mappings": refused("routes by another name or modality"),
+}
+
+SPARSE_STATIC_EMBEDDING: Mapping[str, Key] = {
+    "frozen": _TRAINING,
+    "path": refused("a table of weights that lies elsewhere"),
+}
+
 MULTI_VECTOR_MASK: Mapping[str, Key] = {
     "skiplist_words": _LATE,
     "skiplist_tasks": _LATE,
@@ -245,6 +262,9 @@ FILES: Mapping[str, Mapping[str, Key]] = {
     "Dropout/config.json": DROPOUT,
     "SpladePooling/config.json": SPLADE_POOLING,
     "MultiVectorMask/config.json": MULTI_VECTOR_MASK,
+    "router_config.json": ROUTER,
+    "router_config.json: parameters": ROUTER_PARAMETERS,
+    "SparseStaticEmbedding/config.json": SPARSE_STATIC_EMBEDDING,
     "config_sentence_transformers.json": SETTINGS,
     "tokenizer_config.json": TOKENIZER,
 }
@@ -266,13 +286,16 @@ MODULES: Mapping[str, Key] = {
     "WordWeights": refused("weights by a word list are not compiled"),
     "WordEmbeddings": refused("word vectors without a transformer are not compiled"),
     "StaticEmbedding": refused("a table of token vectors without a transformer is not compiled"),
-    "SparseStaticEmbedding": refused("a table of token weights without a transformer is not compiled"),
+    "SparseStaticEmbedding": honoured("a weight for each token of queries, as the `query` route of a `Router`"),
     "SparseAutoEncoder": refused("sparse autoencoders are not compiled"),
     "WeightedLayerPooling": refused("a mean over the transformer's layers is not compiled"),
     "HierarchicalTokenPooling": refused("token vectors merged with each other are not compiled"),
     "LambdaTokenPooling": refused("token vectors merged with each other are not compiled"),
     "CLIPModel": refused("needs a vision tower; only text is compiled"),
-    "Router": refused("other modules for queries than for documents are not compiled"),
+    "Router": honoured(
+        "documents by a transformer, queries by a `SparseStaticEmbedding`; any other modules for queries than for "
+        "documents are refused"
+    ),
     "Asym": refused("other modules for queries than for documents are not compiled"),
     "LogitScore": refused(
         "this adapter reads a classification head; rerankers that are language models have their own"

@@ -6,14 +6,15 @@ Reads what sentence-transformers 6 and its older releases write. Anything that i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias, TypeGuard
 
-from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
 
-from .files import read_json, read_object, unreadable
+from .files import read_json, read_object, unreadable, unsupported
 from .known_keys import FILES, MODULES, check_keys
+from .routes import QueryTable, is_routed, read_routes
 
 # One of cls, max, mean, mean_sqrt_len, weightedmean, last_token, or several with `+` between them: their vectors stand
 # side by side.
@@ -75,6 +76,7 @@ TASKS: Mapping[str, str] = {
     "sequence-classification": "logits",
     "text-generation": "logits",
 }
+OTHER_ROUTES = "other modules for queries than for documents are not compiled in this place"
 OURS = ("sentence_transformers.", "pylate.")
 
 
@@ -148,7 +150,8 @@ class Pipeline:
     """The modules of a checkpoint behind its transformer, and the transformer's own settings.
 
     `listed` is false without a `modules.json`: then sentence-transformers makes its default pipeline, and `steps` are
-    empty. `limit` is in tokens. `late` holds what the files say about late interaction, by key.
+    empty. `limit` is in tokens. `late` holds what the files say about late interaction, by key. With a `query_table`,
+    all of this is said of documents.
     """
 
     listed: bool
@@ -157,6 +160,7 @@ class Pipeline:
     limit: int | None = None
     do_lower_case: bool = False
     late: Mapping[str, Any] = field(default_factory=dict)
+    query_table: QueryTable | None = None
 
     def __str__(self) -> str:
         return ", ".join(_shown(step) for step in self.steps) or "nothing behind the transformer"
@@ -177,13 +181,15 @@ def read_pipeline(folder: Path) -> Pipeline:
     if modules is None:
         # Without the list sentence-transformers makes its default pipeline and reads none of the other files.
         return Pipeline(listed=False)
-    entries = _entries(modules, path)
+    entries, table = _entries(modules, path), None
+    if is_routed(entries):
+        entries, table = read_routes(folder, entries)
     reader = _PipelineReader(folder)
     for entry in entries:
         reader.read(entry)
     if reader.problems:
         raise DiagnosticError(reader.problems)
-    found = Pipeline(listed=True, steps=tuple(reader.steps), task=reader.task)
+    found = Pipeline(listed=True, steps=tuple(reader.steps), task=reader.task, query_table=table)
     return _with_transformer(folder, reader.transformer, found)
 
 
@@ -248,6 +254,8 @@ class _PipelineReader:
             self._refuse(f"the module `{class_path}`, which is the checkpoint's own code")
         elif known is None:
             self._refuse(f"a `{kind}` module, which is not known here")
+        elif kind in ("Router", "SparseStaticEmbedding"):
+            self._refuse(f"a `{kind}` module: {OTHER_ROUTES}")
         elif known.outcome == "refused":
             self._refuse(f"a `{kind}` module: {known.why}")
         else:
@@ -256,16 +264,6 @@ class _PipelineReader:
 
     def _refuse(self, what: str, path: Path | None = None) -> None:
         self.problems.append(unsupported(path or self.folder / "modules.json", what))
-
-
-def unsupported(path: Path, what: str) -> Diagnostic:
-    """A pipeline that sentence-transformers runs and we do not compile."""
-    return Diagnostic(
-        "SIE331",
-        f"the checkpoint's sentence-transformers pipeline has {what}",
-        Where(path),
-        "use another checkpoint, or a profile whose adapter does not follow `modules.json`",
-    )
 
 
 class _Odd(Exception):
@@ -373,9 +371,8 @@ def _with_transformer(folder: Path, path: str, pipeline: Pipeline) -> Pipeline:
     limit = config.get("max_seq_length")
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit <= 0):
         raise unreadable(found, f"`max_seq_length` is {limit!r}, not a number of tokens")
-    return Pipeline(
-        listed=pipeline.listed,
-        steps=pipeline.steps,
+    return replace(
+        pipeline,
         task=task,
         limit=limit,
         do_lower_case=bool(config.get("do_lower_case", False)),

@@ -65,6 +65,12 @@ class Sides(msgspec.Struct, frozen=True):
     document: TextSide
 
 
+class BareQueries(msgspec.Struct, frozen=True):
+    """Queries are read without special tokens, and cut at `max_length` of their own (None: never)."""
+
+    max_length: int | None = None
+
+
 class CausalPrompt(msgspec.Struct, frozen=True):
     """The published prompt that a causal reranker was trained on, and its instruction where a call has none."""
 
@@ -76,7 +82,8 @@ class Prompting(msgspec.Struct, frozen=True):
     """Which rule turns an item's text into the text that is tokenised, and what the rule falls back on.
 
     `suffix` follows every text: an end-of-sequence token that the tokenizer does not add by itself. `sides` is set for
-    late interaction, `causal` where a pair is written into a prompt instead of being joined by the tokenizer.
+    late interaction, `causal` where a pair is written into a prompt instead of being joined by the tokenizer,
+    `bare_queries` where queries never reach the model.
     """
 
     style: PromptStyle
@@ -87,6 +94,7 @@ class Prompting(msgspec.Struct, frozen=True):
     suffix: str = ""
     sides: Sides | None = None
     causal: CausalPrompt | None = None
+    bare_queries: BareQueries | None = None
 
 
 class TextInput(msgspec.Struct, frozen=True):

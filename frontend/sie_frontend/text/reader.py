@@ -88,6 +88,9 @@ class TextReader:
         if sides := self.entry.prompting.sides:
             side = sides.query if is_query else sides.document
             return self._side_rows(prepared, side, self._side_limit(side, call.options, is_query=is_query))
+        if is_query and (bare := self.entry.prompting.bare_queries):
+            encoded = self.tokenizer.encode_bare(prepared, bare.max_length)
+            return [TextRow(ids, len(ids), self._types(ids), cut, blank=not len(ids)) for ids, cut in encoded]
         limit = self.spec.max_length
         if self.entry.request_limit:
             limit = min(limit, coerced_length(call.options, "max_seq_length") or limit)
@@ -160,7 +163,8 @@ class TextReader:
 
     def _reads_bare_text(self, texts: Sequence[str], call: Call, *, is_query: bool) -> bool:
         """Whether `rows` tokenises these texts as they are: no prompt, no marker, no other limit."""
-        if self.entry.prompting.sides or self.entry.request_limit:
+        bare = is_query and self.entry.prompting.bare_queries is not None
+        if self.entry.prompting.sides or self.entry.request_limit or bare:
             return False
         return self._prepared(texts, call, is_query=is_query) == list(texts)
 
