@@ -27,6 +27,7 @@ _TRANSFORMERS = frozenset({"Transformer", "MLMTransformer", "BERT", "RoBERTa", "
 _TOKENIZER = frozenset(
     {
         "added_tokens.json",
+        "chat_template.jinja",
         "merges.txt",
         "special_tokens_map.json",
         "tokenizer.json",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sie_triton.derive.draft import Draft, Said
 from sie_triton.derive.kinds import QUERY_TABLES, refuse
-from sie_triton.facts import CheckpointFacts, DenseChain, Layer, dense_chain
+from sie_triton.facts import CheckpointFacts, DenseChain, Layer, dense_chain, read_answer
 from sie_triton.facts.checkpoint import SETTINGS_NAME, TOKENIZER_SETTINGS_NAME, activation
 from sie_triton.facts.routes import ROUTER_NAME
 from sie_triton.planning.families.sparse import followed_sparse
@@ -22,6 +22,7 @@ ADAPTERS: Mapping[str, str] = {
         ("bge_m3_flash", "BGEM3FlashAdapter"),
         ("cross_encoder", "CrossEncoderAdapter"),
         ("bert_flash_cross_encoder", "BertFlashCrossEncoderAdapter"),
+        ("native_causal_cross_encoder", "NativeCausalCrossEncoderAdapter"),
         ("modernbert_flash_cross_encoder", "ModernBertFlashCrossEncoderAdapter"),
         ("colbert", "ColBERTAdapter"),
         ("colbert_modernbert_flash", "ColBERTModernBERTFlashAdapter"),
@@ -198,11 +199,33 @@ def bge_m3_draft(facts: CheckpointFacts) -> Draft:
     )
 
 
+def answer_draft(facts: CheckpointFacts) -> Draft:
+    """A language model's answer to the prompt that the checkpoint's own chat template writes."""
+    said = read_answer(facts)
+    less = f" less that of `{said.no}`" if said.no is not None else ""
+    before, between, after = said.parts
+    system = facts.settings.default_prompt
+    told = f", with the prompt {system!r} of {SETTINGS_NAME} as its system message" if system else ""
+    return Draft(
+        adapter=adapter("NativeCausalCrossEncoderAdapter", "runs LogitScore of modules.json"),
+        dims={},
+        max_length=length_limit(facts),
+        score=True,
+        notes=(
+            f"A score is the logit of `{said.yes}`{less} ({said.answer_file}) behind {said.function}.",
+            f"It answers {before!r}, the query, {between!r}, the document, {after!r} ({said.prompt_file}{told}).",
+            "A pair that is too long is refused, and a request has no instruction: SIE's adapter has it so.",
+        ),
+    )
+
+
 _CROSS_ENCODERS = {"bert": "BertFlashCrossEncoderAdapter", "xlm-roberta": "BertFlashCrossEncoderAdapter"}
 
 
 def score_draft(facts: CheckpointFacts) -> Draft:
     """A sequence-classification head on pairs, by sentence-transformers' rules."""
+    if facts.pipeline.task == "text-generation":
+        return answer_draft(facts)
     function = activation(facts)
     name = _CROSS_ENCODERS.get(facts.model_type, "CrossEncoderAdapter")
     if facts.model_type == "modernbert" and function == "Sigmoid":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from .answers import Answer, answers, read_answer
 from .card import ModelCard, whole_widths
 from .chains import DenseChain, TokenChain, dense_chain, sparse_chain, token_chain
 from .checkpoint import CheckpointFacts, Matryoshka, read_facts
 from .pipeline import DenseLayer, Layer, LayerNormLayer, NormalizeLayer, Pipeline, Pooling, SpladeStep
 
 __all__ = [
+    "Answer",
     "CheckpointFacts",
     "DenseChain",
     "DenseLayer",
@@ -20,7 +22,9 @@ __all__ = [
     "Pooling",
     "SpladeStep",
     "TokenChain",
+    "answers",
     "dense_chain",
+    "read_answer",
     "read_facts",
     "sparse_chain",
     "token_chain",

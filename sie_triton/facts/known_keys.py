@@ -68,7 +68,7 @@ TRANSFORMER: Mapping[str, Key] = {
     "transformer_task": honoured("which of the checkpoint's models is loaded; it must be the one the adapter needs"),
     "modality_config": honoured("which output is taken; the plain text path of the task and nothing else"),
     "module_output_name": honoured("what the output is called for the modules behind it"),
-    "processing_kwargs": refused("arguments of the tokenizer's call"),
+    "processing_kwargs": honoured("`add_generation_prompt` of a chat template; any other argument is refused"),
     "unpad_inputs": _FLASH,
     "query_length": _LATE,
     "document_length": _LATE,
@@ -129,6 +129,12 @@ SPLADE_POOLING: Mapping[str, Key] = {
     "embedding_dimension": harmless("the size of the vocabulary, which the weights tell"),
     "word_embedding_dimension": harmless("the size of the vocabulary, which the weights tell"),
     "chunk_size": harmless("how many tokens are pooled at a time; the result is the same"),
+}
+
+LOGIT_SCORE: Mapping[str, Key] = {
+    "true_token_id": honoured("the token whose logit behind the prompt is the score"),
+    "false_token_id": honoured("the token whose logit is taken off it"),
+    "module_input_name": honoured("the logits of the language model"),
 }
 
 ROUTER: Mapping[str, Key] = {
@@ -220,7 +226,7 @@ TOKENIZER: Mapping[str, Key] = {
     "spaces_between_special_tokens": _DECODING,
     "errors": _DECODING,
     "use_default_system_prompt": harmless("only for chat templates"),
-    "chat_template": harmless("only for chats; rerankers that are language models have their published prompts"),
+    "chat_template": honoured("the prompt of a reranker that is a language model; of no effect on others"),
     "response_schema": harmless("only for chats"),
     "model_input_names": harmless("the graph says which inputs it reads"),
     "tokenizer_class": honoured("`tokenizer.json` decides where there is one; else transformers' class"),
@@ -262,6 +268,7 @@ FILES: Mapping[str, Mapping[str, Key]] = {
     "Dropout/config.json": DROPOUT,
     "SpladePooling/config.json": SPLADE_POOLING,
     "MultiVectorMask/config.json": MULTI_VECTOR_MASK,
+    "LogitScore/config.json": LOGIT_SCORE,
     "router_config.json": ROUTER,
     "router_config.json: parameters": ROUTER_PARAMETERS,
     "SparseStaticEmbedding/config.json": SPARSE_STATIC_EMBEDDING,
@@ -297,9 +304,7 @@ MODULES: Mapping[str, Key] = {
         "documents are refused"
     ),
     "Asym": refused("other modules for queries than for documents are not compiled"),
-    "LogitScore": refused(
-        "this adapter reads a classification head; rerankers that are language models have their own"
-    ),
+    "LogitScore": honoured("a language model's answer to a prompt as a score"),
 }
 
 

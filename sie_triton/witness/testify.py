@@ -21,7 +21,7 @@ from sie_triton.verify.testimony import Testimony
 from .base import Text, Witness, asking
 from .dense import PooledWitness, SentenceWitness
 from .late import BgeM3Witness, LateWitness
-from .scores import CausalWitness, CrossEncoderWitness
+from .scores import AnswerWitness, CausalWitness, CrossEncoderWitness
 from .sparse import SparseWitness
 from .subject import Subject
 
@@ -99,7 +99,8 @@ def _witness(subject: Subject) -> Witness | CausalWitness:
         case "cross_encoder":
             made = CrossEncoderWitness(subject)
         case "causal_model":
-            made = CausalWitness(subject)
+            told = subject.served.prompting.causal
+            made = AnswerWitness(subject) if told and told.name == "template" else CausalWitness(subject)
     return made
 
 

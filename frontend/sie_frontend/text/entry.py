@@ -17,7 +17,7 @@ PromptStyle = Literal[
     "causal_cross_encoder",
     "native_causal_cross_encoder",
 ]
-CausalPromptName = Literal["mxbai", "qwen3", "zerank"]
+CausalPromptName = Literal["mxbai", "qwen3", "zerank", "template"]
 
 
 class Tokenization(msgspec.Struct, frozen=True):
@@ -72,10 +72,15 @@ class BareQueries(msgspec.Struct, frozen=True):
 
 
 class CausalPrompt(msgspec.Struct, frozen=True):
-    """The published prompt that a causal reranker was trained on, and its instruction where a call has none."""
+    """The published prompt that a causal reranker was trained on, and its instruction where a call has none.
+
+    Of a `template`, `parts` stand in front of the query, between it and the document, and behind the document; the
+    whole is tokenised at once.
+    """
 
     name: CausalPromptName
     default_instruction: str | None = None
+    parts: tuple[str, str, str] | None = None
 
 
 class Prompting(msgspec.Struct, frozen=True):
