@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sie_triton.derive.draft import Draft, Said
 from sie_triton.derive.kinds import QUERY_TABLES, refuse
-from sie_triton.facts import CheckpointFacts, DenseChain, Layer, dense_chain, read_answer
+from sie_triton.facts import CheckpointFacts, DenseChain, Layer, answers, dense_chain, read_answer
 from sie_triton.facts.checkpoint import SETTINGS_NAME, TOKENIZER_SETTINGS_NAME, activation
 from sie_triton.facts.routes import ROUTER_NAME
 from sie_triton.planning.families.sparse import followed_sparse
@@ -204,10 +204,11 @@ def answer_draft(facts: CheckpointFacts) -> Draft:
     said = read_answer(facts)
     less = f" less that of `{said.no}`" if said.no is not None else ""
     before, between, after = said.parts
+    run = "LogitScore of modules.json" if facts.pipeline.listed else "a CrossEncoder's default, without modules.json"
     system = facts.settings.default_prompt
     told = f", with the prompt {system!r} of {SETTINGS_NAME} as its system message" if system else ""
     return Draft(
-        adapter=adapter("NativeCausalCrossEncoderAdapter", "runs LogitScore of modules.json"),
+        adapter=adapter("NativeCausalCrossEncoderAdapter", f"runs {run}"),
         dims={},
         max_length=length_limit(facts),
         score=True,
@@ -224,7 +225,7 @@ _CROSS_ENCODERS = {"bert": "BertFlashCrossEncoderAdapter", "xlm-roberta": "BertF
 
 def score_draft(facts: CheckpointFacts) -> Draft:
     """A sequence-classification head on pairs, by sentence-transformers' rules."""
-    if facts.pipeline.task == "text-generation":
+    if facts.pipeline.task == "text-generation" or answers(facts):
         return answer_draft(facts)
     function = activation(facts)
     name = _CROSS_ENCODERS.get(facts.model_type, "CrossEncoderAdapter")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from .checkpoint import SETTINGS_NAME, CheckpointFacts, activation
 from .files import read_object, unsupported
 from .pipeline import AnswerStep
 
+DEFAULT_ANSWERS = ("yes", "no")
+"""The tokens that sentence-transformers takes for answers where no file names any."""
+# What tells sentence-transformers that a template wants a message's content as a list of parts.
+_STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
 ScoreMode = Literal["difference", "probability", "logit"]
 
 
@@ -35,14 +40,20 @@ class Answer:
 
 
 def answers(facts: CheckpointFacts) -> bool:
-    """Whether the checkpoint's modules score a pair by a language model's answer, with a prompt of its own."""
+    """Whether the checkpoint is a language model with a prompt, whose answer sentence-transformers scores."""
     steps = facts.pipeline.steps
-    found = any(isinstance(step, AnswerStep) for step in steps)
+    found = any(isinstance(step, AnswerStep) for step in steps) or (not facts.pipeline.listed and _is_causal(facts))
     return found and not facts.problems and template_of(facts.folder)[0] is not None
 
 
 def read_answer(facts: CheckpointFacts) -> Answer:
-    """What the files say. Raises `DiagnosticError` for what is not compiled."""
+    """What the files say. Raises `DiagnosticError` for what is not compiled.
+
+    Without `modules.json`, sentence-transformers scores the answers `yes` and `no`: that counts where the prompt itself
+    asks for them.
+    """
+    if not facts.pipeline.listed and _is_causal(facts):
+        return _unlisted(facts)
     pipeline, folder = facts.followed("CrossEncoder"), facts.folder
     step = pipeline.steps[0] if pipeline.steps else None
     if not isinstance(step, AnswerStep) or len(pipeline.steps) != 1 or pipeline.task != "text-generation":
@@ -67,6 +78,33 @@ def read_answer(facts: CheckpointFacts) -> Answer:
     return Answer(
         parts, yes, no[0] if no else None, mode, template_of(folder)[1], f"{step.folder}/config.json", function
     )
+
+
+def _is_causal(facts: CheckpointFacts) -> bool:
+    first = (facts.config.get("architectures") or [""])[0]
+    return str(first).endswith("ForCausalLM")
+
+
+def _unlisted(facts: CheckpointFacts) -> Answer:
+    folder = facts.folder
+    template, file = template_of(folder)
+    structured = any(pattern in (template or "") for pattern in _STRUCTURED)
+    parts = prompt_parts(folder, system=None, structured=structured, arguments={"add_generation_prompt": False})
+    asked = {word.lower() for word in re.findall(r"\w+", " ".join(parts))}
+    known = set(_spellings(folder).values())
+    odd = None
+    if not asked >= set(DEFAULT_ANSWERS):
+        odd = "a chat template for pairs that does not ask for `yes` or `no`, and no `modules.json` that names answers"
+    elif not known >= set(DEFAULT_ANSWERS):
+        odd = "a chat template that asks for `yes` or `no`, which are no tokens of `tokenizer.json`"
+    function = activation(facts)
+    mode = _mode(0, function)
+    if mode is None:
+        odd = f"the activation `{function}` behind two logits"
+    if odd or mode is None:
+        raise DiagnosticError([unsupported(folder / file, str(odd))])
+    yes, no = DEFAULT_ANSWERS
+    return Answer(parts, yes, no, mode, file, f"the words of {file}", function)
 
 
 def _mode(false_id: int | None, function: str) -> ScoreMode | None:

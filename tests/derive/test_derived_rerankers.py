@@ -236,3 +236,50 @@ def test_the_one_published_prompt_stays_where_its_template_does_not_say_it(
         ),
         CausalPrompt("zerank"),
     ]
+
+
+# Without modules.json
+
+# As Qwen3-Reranker's own: its end is part of the template.
+YES_OR_NO = (
+    TEMPLATE.replace("{% if add_generation_prompt %}\n", "")
+    .replace("{% endif %}", "")
+    .replace("answers the Query.", 'answers the Query. The answer can only be "yes" or "no".')
+)
+
+
+def plain(folder: Path, template: str, family: str = "causal_qwen3") -> Path:
+    """A checkpoint of transformers alone, with a chat template."""
+    shutil.copytree(made(family).folder, folder)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.export
+def test_a_plain_reranker_is_read_as_sentence_transformers_reads_it(tmp_path: Path) -> None:
+    folder = plain(tmp_path / "model", YES_OR_NO)
+    ours = Derived(folder, tmp_path / "repository")
+    assert "runs a CrossEncoder's default, without modules.json" in ours.text
+    told = " ".join(ours.text.replace("\n# ", " ").split())
+    assert "the logit of `yes` less that of `no` (the words of chat_template.jinja) behind Sigmoid." in told
+    for query in QUERIES:
+        theirs = st_reference_score(folder, query, DOCUMENTS, max_length=None)
+        np.testing.assert_allclose(ours.scores(query, DOCUMENTS), theirs, rtol=1e-4, atol=1e-5)
+    assert np.std(theirs) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (TEMPLATE, "does not ask for `yes` or `no`, and no `modules.json` that names answers"),
+        (YES_OR_NO.replace("yes", "1").replace("no", "0"), "does not ask for `yes` or `no`"),
+        ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}", "does not ask for"),
+        (YES_OR_NO.replace(LAST, f"{LAST} | trim"), "does not copy its texts unchanged"),
+        ("{% for m in messages if m.role == 'user' %}yes no {{ m.content }}{% endfor %}", "the query 0 times"),
+    ],
+)
+def test_chat_models_and_other_answers_write_text(template: str, said: str, tmp_path: Path) -> None:
+    refused = refusal(plain(tmp_path / "model", template))
+    assert refused.code == "SIE221"
+    assert "writes text, and nothing says how a vector or a score comes out of it: " in refused.message
+    assert said in refused.message
