@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from .answers import Answer, answers, read_answer
+from .answers import PairAnswer, answers, read_answer
 from .card import ModelCard, whole_widths
 from .chains import DenseChain, TokenChain, dense_chain, sparse_chain, token_chain
 from .checkpoint import CheckpointFacts, Matryoshka, read_facts
 from .pipeline import DenseLayer, Layer, LayerNormLayer, NormalizeLayer, Pipeline, Pooling, SpladeStep
 
 __all__ = [
-    "Answer",
     "CheckpointFacts",
     "DenseChain",
     "DenseLayer",
@@ -18,6 +17,7 @@ __all__ = [
     "Matryoshka",
     "ModelCard",
     "NormalizeLayer",
+    "PairAnswer",
     "Pipeline",
     "Pooling",
     "SpladeStep",

@@ -24,7 +24,7 @@ ScoreMode = Literal["difference", "probability", "logit"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PairAnswer:
     """The prompt around a pair, and the tokens whose logits behind it are the score.
 
     `prompt_file` has the template, `answer_file` the tokens' ids, `function` follows the logit.
@@ -46,7 +46,7 @@ def answers(facts: CheckpointFacts) -> bool:
     return found and not facts.problems and template_of(facts.folder)[0] is not None
 
 
-def read_answer(facts: CheckpointFacts) -> Answer:
+def read_answer(facts: CheckpointFacts) -> PairAnswer:
     """What the files say. Raises `DiagnosticError` for what is not compiled.
 
     Without `modules.json`, sentence-transformers scores the answers `yes` and `no`: that counts where the prompt itself
@@ -75,7 +75,7 @@ def read_answer(facts: CheckpointFacts) -> Answer:
         structured=pipeline.message_format == "structured",
         arguments={"add_generation_prompt": pipeline.generation_prompt},
     )
-    return Answer(
+    return PairAnswer(
         parts, yes, no[0] if no else None, mode, template_of(folder)[1], f"{step.folder}/config.json", function
     )
 
@@ -85,7 +85,7 @@ def _is_causal(facts: CheckpointFacts) -> bool:
     return str(first).endswith("ForCausalLM")
 
 
-def _unlisted(facts: CheckpointFacts) -> Answer:
+def _unlisted(facts: CheckpointFacts) -> PairAnswer:
     folder = facts.folder
     template, file = template_of(folder)
     structured = any(pattern in (template or "") for pattern in _STRUCTURED)
@@ -104,7 +104,7 @@ def _unlisted(facts: CheckpointFacts) -> Answer:
     if odd or mode is None:
         raise DiagnosticError([unsupported(folder / file, str(odd))])
     yes, no = DEFAULT_ANSWERS
-    return Answer(parts, yes, no, mode, file, f"the words of {file}", function)
+    return PairAnswer(parts, yes, no, mode, file, f"the words of {file}", function)
 
 
 def _mode(false_id: int | None, function: str) -> ScoreMode | None:
