@@ -14,6 +14,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 MODULES = "modules.json"
+ROUTER = "router_config.json"
 PICKLE_SUFFIXES = (".bin", ".pkl", ".pickle", ".pth", ".ckpt")
 MODULE_FOLDER = re.compile(r"(?:[A-Za-z]+_)?\d+_\w+")
 TELLING = (MODULES, "tokenizer_config.json", ADAPTER)
@@ -26,6 +27,7 @@ _TRANSFORMERS = frozenset({"Transformer", "MLMTransformer", "BERT", "RoBERTa", "
 _TOKENIZER = frozenset(
     {
         "added_tokens.json",
+        "chat_template.jinja",
         "merges.txt",
         "special_tokens_map.json",
         "tokenizer.json",
@@ -34,9 +36,7 @@ _TOKENIZER = frozenset(
         "vocab.txt",
     }
 )
-_PIPELINE = frozenset(
-    {"config_sentence_transformers.json", "idf.json", MODULES, "query_token_weights.txt", "router_config.json"}
-)
+_PIPELINE = frozenset({"config_sentence_transformers.json", "idf.json", MODULES, "query_token_weights.txt", ROUTER})
 """What stands at the root wherever the transformer is."""
 _LIMITS = frozenset(
     f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
@@ -73,7 +73,7 @@ def read_parts(names: Iterable[str], read: Callable[[str], Any]) -> Parts:
     """
     held = set(names)
     listed = _listed(read(MODULES)) if MODULES in held else []
-    home = _home(held, listed)
+    home = _home(held, listed, _documents(read(ROUTER)) if _is_routed(held, listed) else [])
     index = read(f"{home}{INDEX}") if f"{home}{INDEX}" in held and f"{home}{SINGLE}" not in held else None
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     return Parts(
@@ -103,9 +103,34 @@ def module_class(entry: Mapping[str, Any]) -> str:
     return str(entry.get("type", "")).rpartition(".")[2]
 
 
-def _home(held: set[str], listed: Sequence[tuple[str, str]]) -> str:
-    """`modules.json` decides; without it a root with a configuration, then a folder `0_...` that has one."""
+def _is_routed(held: set[str], listed: Sequence[tuple[str, str]]) -> bool:
+    return ROUTER in held and listed[:1] == [("", "Router")]
+
+
+def _documents(router: object) -> list[tuple[str, str]]:
+    """Folder and class of the modules that documents go through, where queries are looked up in a table of weights.
+
+    Empty for any other router: of two transformers no one is the checkpoint's.
+    """
+    parts = router if isinstance(router, dict) else {}
+    types, structure = parts.get("types"), parts.get("structure")
+    if not isinstance(types, dict) or not isinstance(structure, dict) or set(structure) != {"query", "document"}:
+        return []
+    routes = {
+        route: [(_folder(str(name)), module_class({"type": types.get(name)})) for name in named]
+        for route, named in structure.items()
+        if isinstance(named, list)
+    }
+    looked_up = [kind for _, kind in routes.get("query", ())] == ["SparseStaticEmbedding"]
+    return routes.get("document", []) if looked_up else []
+
+
+def _home(held: set[str], listed: Sequence[tuple[str, str]], documents: Sequence[tuple[str, str]]) -> str:
+    """`modules.json` decides, or its router; without it a root with a configuration, then a folder `0_...` with one."""
     telling = ("config.json", ADAPTER)
+    if documents and documents[0][1] in _TRANSFORMERS:
+        path = documents[0][0]
+        return f"{path}/" if path and any(f"{path}/{name}" in held for name in telling) else ""
     if listed and listed[0][1] in _TRANSFORMERS:
         path = listed[0][0]
         return f"{path}/" if path and any(f"{path}/{name}" in held for name in telling) else ""

@@ -117,7 +117,10 @@ def _something_else(held: set[str], place: str, where: Where | None, parts: Part
         what = f"a pipeline that begins with a `{parts.first}` and not with a transformer"
     else:
         return None
-    hint = "pick a checkpoint whose `modules.json` begins with a `Transformer`"
+    hint = (
+        "pick a checkpoint whose `modules.json` begins with a `Transformer`, or whose `Router` looks queries up in a "
+        "`SparseStaticEmbedding`"
+    )
     return Diagnostic("SIE323", f"{place} holds {what}, and only transformers are compiled", where, hint)
 
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sie_triton.checkpoint.files import INDEX, MODULES, Parts, parts_of, read_json, weight_files
+from sie_triton.checkpoint.files import INDEX, MODULES, ROUTER, Parts, parts_of, read_json, weight_files
 from sie_triton.checkpoint.published import Beyond, Native, read_published
 from sie_triton.checkpoint.tensors import read_header
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
@@ -96,6 +96,8 @@ def _fill(view: Path, origin: Path, files: Sequence[str], parts: Parts, native: 
         target.parent.mkdir(parents=True, exist_ok=True)
         if name == MODULES:
             target.write_text(json.dumps(_at_root(read_json(origin / name), parts), indent=2), encoding="utf-8")
+        elif name == ROUTER and parts.home:
+            target.write_text(json.dumps(_routed_to_root(read_json(origin / name), parts), indent=2), encoding="utf-8")
         elif native is not None and shown == "config.json":
             target.write_text(json.dumps(native.config, indent=2), encoding="utf-8")
         elif native is not None and native.rename is not None and name in weights:
@@ -109,6 +111,14 @@ def _at_root(modules: Any, parts: Parts) -> Any:
     if parts.home and isinstance(modules, list) and modules and isinstance(modules[0], dict):
         return [{**modules[0], "path": ""}, *modules[1:]]
     return modules
+
+
+def _routed_to_root(router: Any, parts: Parts) -> Any:
+    """`router_config.json` with the transformer of documents at the root, under the empty name that loaders know."""
+    home = parts.home.rstrip("/")
+    types = {"" if name == home else name: kind for name, kind in router["types"].items()}
+    routes = {key: ["" if name == home else name for name in named] for key, named in router["structure"].items()}
+    return {**router, "types": types, "structure": routes}
 
 
 def _write_weights(target: Path, source: Path, rename: Rename) -> None:

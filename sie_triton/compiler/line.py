@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sie_triton import __version__
+from sie_triton.checkpoint.files import file_digest
 from sie_triton.compiler.certificate import certify, take_reference
 from sie_triton.compiler.graphs import Site, write_measured_graphs
 from sie_triton.compiler.options import BuildOptions, Target
 from sie_triton.compiler.packages import check_comparable
 from sie_triton.compiler.weights import Weights, check_remote_code, find_checkpoint, read_weights
 from sie_triton.compiler.workbench import WORKBENCHES, Workbench
+from sie_triton.planning.families import QUERY_WEIGHTS_NAME
 from sie_triton.planning.plan import EXPORTER_REVISION, TritonPlan
 from sie_triton.planning.planner import make_plans
 from sie_triton.repository.config import CpuShape, cpu_shape, multiplies_bfloat16, triton_configs
@@ -66,7 +68,7 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
     home = _clear(plan, staging)
     written = bench.write_input(plan, home)
     model = _public_model(plan, written.reads(plan.served[0]), staging)
-    reference, testimony = take_reference(written, model, _question(plan, job), _carried(plan, job), announce)
+    reference, testimony = take_reference(written, model, _question(plan, job, home), _carried(plan, job), announce)
     write_reference(home / REFERENCE_NAME, reference)
     announce(f"{plan.name}: comparing {len(reference.cases)} texts with {reference.origin}")
     site = Site(staging, job.cpu, job.key[:12], announce)
@@ -93,12 +95,13 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
     )
 
 
-def _question(plan: TritonPlan, job: _Job) -> Question:
-    """What decides a witness's answers: the checkpoint, and what the plan says of reading and of outputs."""
+def _question(plan: TritonPlan, job: _Job, home: Path) -> Question:
+    """What decides a witness's answers: the checkpoint, what the plan says of reading and of outputs, query weights."""
     served = plan.served[0]
     told = (
         *(served.profile.to_json(), served.recipe.name, plan.modality, plan.max_length, plan.truncation_side),
         *(plan.lowercase, [tensor.name for tensor in plan.outputs]),
+        file_digest(home / QUERY_WEIGHTS_NAME) if plan.query_weights else None,
     )
     written = json.dumps(told, sort_keys=True, default=str)
     return Question(job.weights.checkpoint.identity, hashlib.sha256(written.encode()).hexdigest())

@@ -9,8 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from sie_frontend.outputs.sparse import weigh_query
 from sie_frontend.outputs.table import score_kind
-from sie_frontend.rows import Row
+from sie_frontend.rows import Array, Row
 from sie_frontend.text.entry import TextInput, Tokenization
 from sie_frontend.text.prompting import prepare_texts
 from sie_frontend.text.reader import TextReader
@@ -84,7 +86,7 @@ class TextWorkbench:
         largest_id = self._tokenizer.write(home / TOKENIZER_NAME, lowercase=plan.lowercase)
         if plan.query_weights:
             self._tokenizer.write_query_weights(home / QUERY_WEIGHTS_NAME, plan.query_weights)
-        return WrittenText(plan, self._tokenizer, largest_id, self._trust)
+        return WrittenText(plan, self._tokenizer, largest_id, self._trust, home)
 
     def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> float | None:
         """Every graph of the plan in a precision."""
@@ -92,15 +94,16 @@ class TextWorkbench:
 
 
 class WrittenText:
-    """The text input of one plan. `largest_id` is the largest that the written tokenizer makes."""
+    """The text input of one plan, written to `home`. `largest_id` is the largest that the written tokenizer makes."""
 
     def __init__(
-        self, plan: TritonPlan, tokenizer: CheckpointTokenizer, largest_id: int, trust_remote_code: bool
+        self, plan: TritonPlan, tokenizer: CheckpointTokenizer, largest_id: int, trust_remote_code: bool, home: Path
     ) -> None:
         self._plan = plan
         self._tokenizer = tokenizer
         self._largest_id = largest_id
         self._trust = trust_remote_code
+        self._home = home
 
     def reads(self, served: ServedPlan, testimony: Testimony | None = None) -> TextInput:
         """The entry; the witness knows how many tokens have an embedding."""
@@ -134,6 +137,11 @@ class WrittenText:
         def bare_ids(text: str) -> list[int]:
             return list(map(int, reader.tokenizer.encode([text])[0]))
 
+        def weighed(query: str) -> tuple[Array, Array]:
+            [row] = model.rows([Case(None, query)])
+            vector = weigh_query(row, np.load(self._home / QUERY_WEIGHTS_NAME, allow_pickle=False))
+            return vector.indices, vector.values
+
         return testify(
             Subject(
                 folder=self._tokenizer.folder,
@@ -144,6 +152,7 @@ class WrittenText:
                 prepared=prepared,
                 bare_ids=bare_ids,
                 token_id=self._tokenizer.token_id,
+                weighed=weighed if reader.entry.prompting.bare_queries else None,
                 truncation_side=self._plan.truncation_side,
                 trust_remote_code=self._trust,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NoReturn
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.facts import CheckpointFacts
+from sie_triton.facts import CheckpointFacts, answers, read_answer
 from sie_triton.facts.pipeline import PoolingStep, SpladeStep
 
 Kind = Literal["dense", "sparse", "multivector", "score", "bge_m3"]
@@ -83,13 +83,27 @@ def _unlisted(facts: CheckpointFacts) -> Kind:
     for end, what in _OTHER_TASKS.items():
         if first.endswith(end):
             refuse(facts, f"`{first}` {what}, and only vectors and scores are served", "pick an encoder or a reranker")
+    unanswered = _unanswered(facts) if answers(facts) else ""
+    if unanswered is None:
+        return "score"
     if first.endswith(("ForCausalLM", "LMHeadModel")) or facts.config.get("is_encoder_decoder"):
-        refuse(facts, f"`{first}` writes text, and nothing says how a vector or a score comes out of it", _GENERATES)
+        told = f": {unanswered}" if unanswered else ""
+        message = f"`{first}` writes text, and nothing says how a vector or a score comes out of it{told}"
+        refuse(facts, message, _GENERATES)
     if facts.model_type in _DECODERS or "bidirec" in facts.model_type:
         refuse(facts, f"`{facts.model_type}` is a decoder, and without `modules.json` nothing says its pooling", _POOLS)
     if set(QUERY_TABLES) & facts.files or (first.endswith("ForMaskedLM") and facts.card.tags & _SPARSE_TAGS):
         return "sparse"
     return "dense"
+
+
+def _unanswered(facts: CheckpointFacts) -> str | None:
+    """Why a language model's chat template is no reranker's prompt; None where it is."""
+    try:
+        read_answer(facts)
+    except DiagnosticError as error:
+        return error.diagnostics[0].message
+    return None
 
 
 _GENERATES = (

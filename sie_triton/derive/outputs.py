@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 from sie_triton.derive.draft import Draft, Said
 from sie_triton.derive.kinds import QUERY_TABLES, refuse
-from sie_triton.facts import CheckpointFacts, DenseChain, Layer, dense_chain
+from sie_triton.facts import CheckpointFacts, DenseChain, Layer, answers, dense_chain, read_answer
 from sie_triton.facts.checkpoint import SETTINGS_NAME, TOKENIZER_SETTINGS_NAME, activation
+from sie_triton.facts.routes import ROUTER_NAME
+from sie_triton.planning.families.sparse import followed_sparse
 
 _BUILT_IN = "sie_server.adapters."
 ADAPTERS: Mapping[str, str] = {
@@ -20,6 +22,7 @@ ADAPTERS: Mapping[str, str] = {
         ("bge_m3_flash", "BGEM3FlashAdapter"),
         ("cross_encoder", "CrossEncoderAdapter"),
         ("bert_flash_cross_encoder", "BertFlashCrossEncoderAdapter"),
+        ("native_causal_cross_encoder", "NativeCausalCrossEncoderAdapter"),
         ("modernbert_flash_cross_encoder", "ModernBertFlashCrossEncoderAdapter"),
         ("colbert", "ColBERTAdapter"),
         ("colbert_modernbert_flash", "ColBERTModernBERTFlashAdapter"),
@@ -145,10 +148,11 @@ def sparse_draft(facts: CheckpointFacts) -> Draft:
     size = facts.config.get("vocab_size")
     if not isinstance(size, int):
         refuse(facts, "nothing says how many words its vocabulary has", "add `vocab_size` to `config.json`")
-    table = next((name for name in QUERY_TABLES if name in facts.files), None)
+    table = next((name for name in QUERY_TABLES if name in facts.files and not facts.pipeline.listed), None)
     notes = [f"Queries are weighed by {table}, without the model."] if table else []
     if facts.pipeline.listed:
-        chosen = adapter("SentenceTransformerSparseAdapter", "runs SpladePooling of modules.json")
+        chosen, more = _listed_sparse(facts)
+        notes += more
     elif facts.model_type in ("gte", "new"):
         chosen = adapter("GTESparseFlashAdapter", f"model_type {facts.model_type} of config.json")
     else:
@@ -159,6 +163,21 @@ def sparse_draft(facts: CheckpointFacts) -> Draft:
         max_length=length_limit(facts),
         notes=(*notes, *_prompt_notes(facts)),
     )
+
+
+def _listed_sparse(facts: CheckpointFacts) -> tuple[Said, list[str]]:
+    """The adapter that runs the modules, and what they do with queries."""
+    followed_sparse(facts)
+    routed, list_name = facts.pipeline.query_table, "modules.json"
+    notes = []
+    if routed is not None:
+        list_name = f"the route `document` of {ROUTER_NAME}"
+        cut = f", and cut at {routed.max_length} tokens of their own" if routed.max_length else ""
+        notes.append(
+            f"Queries are weighed by {routed.file}, without the model and without special tokens{cut} (the route "
+            f"`query` of {ROUTER_NAME})."
+        )
+    return adapter("SentenceTransformerSparseAdapter", f"runs SpladePooling of {list_name}"), notes
 
 
 def bge_m3_draft(facts: CheckpointFacts) -> Draft:
@@ -180,11 +199,34 @@ def bge_m3_draft(facts: CheckpointFacts) -> Draft:
     )
 
 
+def answer_draft(facts: CheckpointFacts) -> Draft:
+    """A language model's answer to the prompt that the checkpoint's own chat template writes."""
+    said = read_answer(facts)
+    less = f" less that of `{said.no}`" if said.no is not None else ""
+    before, between, after = said.parts
+    run = "LogitScore of modules.json" if facts.pipeline.listed else "a CrossEncoder's default, without modules.json"
+    system = facts.settings.default_prompt
+    told = f", with the prompt {system!r} of {SETTINGS_NAME} as its system message" if system else ""
+    return Draft(
+        adapter=adapter("NativeCausalCrossEncoderAdapter", f"runs {run}"),
+        dims={},
+        max_length=length_limit(facts),
+        score=True,
+        notes=(
+            f"A score is the logit of `{said.yes}`{less} ({said.answer_file}) behind {said.function}.",
+            f"It answers {before!r}, the query, {between!r}, the document, {after!r} ({said.prompt_file}{told}).",
+            "A pair that is too long is refused, and a request has no instruction: SIE's adapter has it so.",
+        ),
+    )
+
+
 _CROSS_ENCODERS = {"bert": "BertFlashCrossEncoderAdapter", "xlm-roberta": "BertFlashCrossEncoderAdapter"}
 
 
 def score_draft(facts: CheckpointFacts) -> Draft:
     """A sequence-classification head on pairs, by sentence-transformers' rules."""
+    if facts.pipeline.task == "text-generation" or answers(facts):
+        return answer_draft(facts)
     function = activation(facts)
     name = _CROSS_ENCODERS.get(facts.model_type, "CrossEncoderAdapter")
     if facts.model_type == "modernbert" and function == "Sigmoid":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .answers import PairAnswer, answers, read_answer
 from .card import ModelCard, whole_widths
 from .chains import DenseChain, TokenChain, dense_chain, sparse_chain, token_chain
 from .checkpoint import CheckpointFacts, Matryoshka, read_facts
@@ -16,11 +17,14 @@ __all__ = [
     "Matryoshka",
     "ModelCard",
     "NormalizeLayer",
+    "PairAnswer",
     "Pipeline",
     "Pooling",
     "SpladeStep",
     "TokenChain",
+    "answers",
     "dense_chain",
+    "read_answer",
     "read_facts",
     "sparse_chain",
     "token_chain",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sie_triton.diagnostics import DiagnosticError
 
+from .files import unsupported
 from .pipeline import (
     DenseLayer,
     Layer,
@@ -19,7 +20,6 @@ from .pipeline import (
     Pooling,
     PoolingStep,
     SpladeStep,
-    unsupported,
 )
 
 

@@ -10,15 +10,14 @@ from typing import Any, Literal
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 from .card import CARD_NAME, ModelCard, read_card, whole_widths
-from .files import read_json, read_object, unreadable, weight_shapes
+from .files import read_json, read_object, unreadable, unsupported, weight_shapes
 from .known_keys import FILES, check_keys
-from .pipeline import TRANSFORMER_SETTINGS, Pipeline, activation_class, read_pipeline, unsupported
+from .pipeline import Pipeline, activation_class, read_pipeline
+from .routes import NO_LIMIT
+from .transformer import TRANSFORMER_SETTINGS
 
 # Models that count positions from `padding_idx + 1` lose that many of `max_position_embeddings`.
 OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "roberta-prelayernorm"})
-
-# A tokenizer that knows no limit writes a number of this size.
-NO_LIMIT = 1_000_000_000
 
 SETTINGS_NAME = "config_sentence_transformers.json"
 TOKENIZER_SETTINGS_NAME = "tokenizer_config.json"

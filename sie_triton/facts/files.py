@@ -40,6 +40,16 @@ def unreadable(path: Path, why: str) -> DiagnosticError:
     )
 
 
+def unsupported(path: Path, what: str) -> Diagnostic:
+    """A pipeline that sentence-transformers runs and we do not compile."""
+    return Diagnostic(
+        "SIE331",
+        f"the checkpoint's sentence-transformers pipeline has {what}",
+        Where(path),
+        "use another checkpoint, or a profile whose adapter does not follow `modules.json`",
+    )
+
+
 def _kind(value: object) -> str:
     return {"list": "a list", "str": "a text", "NoneType": "null"}.get(type(value).__name__, "a number")
 

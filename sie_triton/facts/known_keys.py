@@ -68,7 +68,7 @@ TRANSFORMER: Mapping[str, Key] = {
     "transformer_task": honoured("which of the checkpoint's models is loaded; it must be the one the adapter needs"),
     "modality_config": honoured("which output is taken; the plain text path of the task and nothing else"),
     "module_output_name": honoured("what the output is called for the modules behind it"),
-    "processing_kwargs": refused("arguments of the tokenizer's call"),
+    "processing_kwargs": honoured("`add_generation_prompt` of a chat template; any other argument is refused"),
     "unpad_inputs": _FLASH,
     "query_length": _LATE,
     "document_length": _LATE,
@@ -129,6 +129,29 @@ SPLADE_POOLING: Mapping[str, Key] = {
     "embedding_dimension": harmless("the size of the vocabulary, which the weights tell"),
     "word_embedding_dimension": harmless("the size of the vocabulary, which the weights tell"),
     "chunk_size": harmless("how many tokens are pooled at a time; the result is the same"),
+}
+
+LOGIT_SCORE: Mapping[str, Key] = {
+    "true_token_id": honoured("the token whose logit behind the prompt is the score"),
+    "false_token_id": honoured("the token whose logit is taken off it"),
+    "module_input_name": honoured("the logits of the language model"),
+}
+
+ROUTER: Mapping[str, Key] = {
+    "types": honoured("the class of each module, by its folder"),
+    "structure": honoured("the folders of each route; `query` and `document`, and nothing else"),
+    "parameters": honoured("what the router is constructed with"),
+}
+
+ROUTER_PARAMETERS: Mapping[str, Key] = {
+    "default_route": harmless("SIE always says whether a text is a query or a document"),
+    "allow_empty_key": harmless("SIE always says whether a text is a query or a document"),
+    "route_mappings": refused("routes by another name or modality"),
+}
+
+SPARSE_STATIC_EMBEDDING: Mapping[str, Key] = {
+    "frozen": _TRAINING,
+    "path": refused("a table of weights that lies elsewhere"),
 }
 
 MULTI_VECTOR_MASK: Mapping[str, Key] = {
@@ -203,7 +226,7 @@ TOKENIZER: Mapping[str, Key] = {
     "spaces_between_special_tokens": _DECODING,
     "errors": _DECODING,
     "use_default_system_prompt": harmless("only for chat templates"),
-    "chat_template": harmless("only for chats; rerankers that are language models have their published prompts"),
+    "chat_template": honoured("the prompt of a reranker that is a language model; of no effect on others"),
     "response_schema": harmless("only for chats"),
     "model_input_names": harmless("the graph says which inputs it reads"),
     "tokenizer_class": honoured("`tokenizer.json` decides where there is one; else transformers' class"),
@@ -245,6 +268,10 @@ FILES: Mapping[str, Mapping[str, Key]] = {
     "Dropout/config.json": DROPOUT,
     "SpladePooling/config.json": SPLADE_POOLING,
     "MultiVectorMask/config.json": MULTI_VECTOR_MASK,
+    "LogitScore/config.json": LOGIT_SCORE,
+    "router_config.json": ROUTER,
+    "router_config.json: parameters": ROUTER_PARAMETERS,
+    "SparseStaticEmbedding/config.json": SPARSE_STATIC_EMBEDDING,
     "config_sentence_transformers.json": SETTINGS,
     "tokenizer_config.json": TOKENIZER,
 }
@@ -266,17 +293,18 @@ MODULES: Mapping[str, Key] = {
     "WordWeights": refused("weights by a word list are not compiled"),
     "WordEmbeddings": refused("word vectors without a transformer are not compiled"),
     "StaticEmbedding": refused("a table of token vectors without a transformer is not compiled"),
-    "SparseStaticEmbedding": refused("a table of token weights without a transformer is not compiled"),
+    "SparseStaticEmbedding": honoured("a weight for each token of queries, as the `query` route of a `Router`"),
     "SparseAutoEncoder": refused("sparse autoencoders are not compiled"),
     "WeightedLayerPooling": refused("a mean over the transformer's layers is not compiled"),
     "HierarchicalTokenPooling": refused("token vectors merged with each other are not compiled"),
     "LambdaTokenPooling": refused("token vectors merged with each other are not compiled"),
     "CLIPModel": refused("needs a vision tower; only text is compiled"),
-    "Router": refused("other modules for queries than for documents are not compiled"),
-    "Asym": refused("other modules for queries than for documents are not compiled"),
-    "LogitScore": refused(
-        "this adapter reads a classification head; rerankers that are language models have their own"
+    "Router": honoured(
+        "documents by a transformer, queries by a `SparseStaticEmbedding`; any other modules for queries than for "
+        "documents are refused"
     ),
+    "Asym": refused("other modules for queries than for documents are not compiled"),
+    "LogitScore": honoured("a language model's answer to a prompt as a score"),
 }
 
 

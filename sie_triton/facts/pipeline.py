@@ -6,14 +6,16 @@ Reads what sentence-transformers 6 and its older releases write. Anything that i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias, TypeGuard
 
-from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
 
-from .files import read_json, read_object, unreadable
+from .files import read_json, read_object, unreadable, unsupported
 from .known_keys import FILES, MODULES, check_keys
+from .routes import QueryTable, is_routed, read_routes
+from .transformer import MessageFormat, read_transformer
 
 # One of cls, max, mean, mean_sqrt_len, weightedmean, last_token, or several with `+` between them: their vectors stand
 # side by side.
@@ -63,18 +65,8 @@ ACTIVATIONS = frozenset(
         "Hardshrink",
     }
 )
-# sentence-transformers looks for the transformer's settings under these names, in this order.
-TRANSFORMER_SETTINGS = tuple(
-    f"sentence_{name}_config.json"
-    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
 LEVELS: Mapping[str, Level] = {"token_embeddings": "token", "sentence_embedding": "sentence"}
-TASKS: Mapping[str, str] = {
-    "feature-extraction": "last_hidden_state",
-    "fill-mask": "logits",
-    "sequence-classification": "logits",
-    "text-generation": "logits",
-}
+OTHER_ROUTES = "other modules for queries than for documents are not compiled in this place"
 OURS = ("sentence_transformers.", "pylate.")
 
 
@@ -140,7 +132,16 @@ class MaskStep:
     skiplist: tuple[str, ...]
 
 
-PipelineStep: TypeAlias = LayerStep | PoolingStep | SpladeStep | MaskStep
+@dataclass(frozen=True, slots=True)
+class AnswerStep:
+    """A `LogitScore` module: the last position's logit of one token, less that of another; its `folder` is relative."""
+
+    folder: str
+    true_id: int
+    false_id: int | None
+
+
+PipelineStep: TypeAlias = LayerStep | PoolingStep | SpladeStep | MaskStep | AnswerStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,8 @@ class Pipeline:
     """The modules of a checkpoint behind its transformer, and the transformer's own settings.
 
     `listed` is false without a `modules.json`: then sentence-transformers makes its default pipeline, and `steps` are
-    empty. `limit` is in tokens. `late` holds what the files say about late interaction, by key.
+    empty. `limit` is in tokens. `late` holds what the files say about late interaction, by key. With a `query_table`,
+    all of this is said of documents. `message_format` is how a chat template is given a pair, None where none reads it.
     """
 
     listed: bool
@@ -157,6 +159,9 @@ class Pipeline:
     limit: int | None = None
     do_lower_case: bool = False
     late: Mapping[str, Any] = field(default_factory=dict)
+    query_table: QueryTable | None = None
+    message_format: MessageFormat | None = None
+    generation_prompt: bool = False
 
     def __str__(self) -> str:
         return ", ".join(_shown(step) for step in self.steps) or "nothing behind the transformer"
@@ -167,7 +172,7 @@ def _shown(step: PipelineStep) -> str:
         return type(step.layer).__name__.removesuffix("Layer")
     if isinstance(step, PoolingStep):
         return f"Pooling ({step.mode})"
-    return "SpladePooling" if isinstance(step, SpladeStep) else "MultiVectorMask"
+    return {SpladeStep: "SpladePooling", AnswerStep: "LogitScore"}.get(type(step), "MultiVectorMask")
 
 
 def read_pipeline(folder: Path) -> Pipeline:
@@ -177,14 +182,25 @@ def read_pipeline(folder: Path) -> Pipeline:
     if modules is None:
         # Without the list sentence-transformers makes its default pipeline and reads none of the other files.
         return Pipeline(listed=False)
-    entries = _entries(modules, path)
+    entries, table = _entries(modules, path), None
+    if is_routed(entries):
+        entries, table = read_routes(folder, entries)
     reader = _PipelineReader(folder)
     for entry in entries:
         reader.read(entry)
     if reader.problems:
         raise DiagnosticError(reader.problems)
-    found = Pipeline(listed=True, steps=tuple(reader.steps), task=reader.task)
-    return _with_transformer(folder, reader.transformer, found)
+    found = Pipeline(listed=True, steps=tuple(reader.steps), task=reader.task, query_table=table)
+    settings = read_transformer(folder, reader.transformer, found.task)
+    return replace(
+        found,
+        task=settings.task,
+        limit=settings.limit,
+        do_lower_case=settings.do_lower_case,
+        late=settings.late,
+        message_format=settings.message_format,
+        generation_prompt=settings.generation_prompt,
+    )
 
 
 def _entries(modules: object, path: Path) -> list[dict[str, Any]]:
@@ -248,6 +264,8 @@ class _PipelineReader:
             self._refuse(f"the module `{class_path}`, which is the checkpoint's own code")
         elif known is None:
             self._refuse(f"a `{kind}` module, which is not known here")
+        elif kind in ("Router", "SparseStaticEmbedding"):
+            self._refuse(f"a `{kind}` module: {OTHER_ROUTES}")
         elif known.outcome == "refused":
             self._refuse(f"a `{kind}` module: {known.why}")
         else:
@@ -256,16 +274,6 @@ class _PipelineReader:
 
     def _refuse(self, what: str, path: Path | None = None) -> None:
         self.problems.append(unsupported(path or self.folder / "modules.json", what))
-
-
-def unsupported(path: Path, what: str) -> Diagnostic:
-    """A pipeline that sentence-transformers runs and we do not compile."""
-    return Diagnostic(
-        "SIE331",
-        f"the checkpoint's sentence-transformers pipeline has {what}",
-        Where(path),
-        "use another checkpoint, or a profile whose adapter does not follow `modules.json`",
-    )
 
 
 class _Odd(Exception):
@@ -350,6 +358,20 @@ def _mask(config: Mapping[str, Any], path: str, class_path: str) -> MaskStep:
     return MaskStep(tuple(map(str, config.get("skiplist_words") or ())))
 
 
+def _logit_score(config: Mapping[str, Any], path: str, class_path: str) -> AnswerStep:
+    ids = [config.get(key) for key in ("true_token_id", "false_token_id")]
+    true_id, false_id = ids
+    if not _is_id(true_id) or not (false_id is None or _is_id(false_id)):
+        raise _Odd(f"a LogitScore of the tokens {ids}")
+    if (source := config.get("module_input_name") or "causal_logits") != "causal_logits":
+        raise _Odd(f"a LogitScore that reads `{source}`")
+    return AnswerStep(path, true_id, false_id)
+
+
+def _is_id(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 _READERS: Mapping[str, Callable[[Mapping[str, Any], str, str], PipelineStep]] = {
     "Dense": _dense,
     "Normalize": _normalize,
@@ -357,39 +379,5 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any], str, str], PipelineStep]] = 
     "Pooling": _pooling,
     "SpladePooling": _splade_pooling,
     "MultiVectorMask": _mask,
+    "LogitScore": _logit_score,
 }
-
-
-def _with_transformer(folder: Path, path: str, pipeline: Pipeline) -> Pipeline:
-    """The pipeline with what the transformer's own settings say."""
-    found = next((home for name in TRANSFORMER_SETTINGS if (home := folder / path / name).is_file()), None)
-    if found is None:
-        return pipeline
-    config = read_object(found)
-    if problems := [*check_keys(config, FILES["sentence_bert_config.json"], found, found.name)]:
-        raise DiagnosticError(problems)
-    task = str(config.get("transformer_task") or pipeline.task)
-    _check_output(config, task, found)
-    limit = config.get("max_seq_length")
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit <= 0):
-        raise unreadable(found, f"`max_seq_length` is {limit!r}, not a number of tokens")
-    return Pipeline(
-        listed=pipeline.listed,
-        steps=pipeline.steps,
-        task=task,
-        limit=limit,
-        do_lower_case=bool(config.get("do_lower_case", False)),
-        late={key: config[key] for key in ("query_length", "document_length", "query_expansion") if config.get(key)},
-    )
-
-
-def _check_output(config: Mapping[str, Any], task: str, path: Path) -> None:
-    """Text must be passed to `forward`, and the task's ordinary output must be used."""
-    if task not in TASKS:
-        raise DiagnosticError([unsupported(path, f"a transformer for the task `{task}`")])
-    modalities = config.get("modality_config")
-    if modalities is None:
-        return
-    text = modalities.get("text") if isinstance(modalities, dict) else None
-    if text != {"method": "forward", "method_output_name": TASKS[task]} or "message" in modalities:
-        raise DiagnosticError([unsupported(path, f"`modality_config` {modalities!r}, which is no plain text path")])

@@ -17,17 +17,19 @@ A build reads the files by which sentence-transformers and transformers describe
 the build ends with the key, its file and a hint. A key, a module or a value that is not on this page is refused as
 well.
 
-Which files an adapter follows is SIE's contract. `SentenceTransformerDenseAdapter`, `SentenceTransformerSparseAdapter`
-and `CrossEncoderAdapter` run the checkpoint as sentence-transformers does; the late-interaction adapters take its
-layers and leave lengths, markers and lists of words to the bundle; all others load the transformer alone and pool as
-the bundle says. Then the files of sentence-transformers decide nothing, and the certificate says so.
+Which files an adapter follows is SIE's contract. `SentenceTransformerDenseAdapter`, `SentenceTransformerSparseAdapter`,
+`CrossEncoderAdapter` and `NativeCausalCrossEncoderAdapter` run the checkpoint as sentence-transformers does; the
+late-interaction adapters take its layers and leave lengths, markers and lists of words to the bundle; all others load
+the transformer alone and pool as the bundle says. Then the files of sentence-transformers decide nothing, and the
+certificate says so.
 
 ## The certificate
 
 The reference of a build is an implementation that loads the checkpoint by itself: sentence-transformers for dense
-vectors, sparse vectors, token vectors and cross-encoders, transformers' causal models for rerankers that are such. It
-tokenises the texts, cuts them at its own limit and computes what the graphs are compared with. The manifest keeps what
-it said under `built.NAME.certificate`, `sie-triton verify` prints it, and `GET /v1/models/{{model}}` has it in short:
+vectors, sparse vectors, token vectors, cross-encoders and rerankers that bring a prompt of their own, transformers'
+causal models for rerankers whose prompt SIE's adapter has. It tokenises the texts, cuts them at its own limit and
+computes what the graphs are compared with. The manifest keeps what it said under `built.NAME.certificate`,
+`sie-triton verify` prints it, and `GET /v1/models/{{model}}` has it in short:
 
 | Field | Says |
 |---|---|

@@ -14,7 +14,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts.checkpoint import TOKENIZER_SETTINGS_NAME
 from sie_triton.facts.files import read_object
 from sie_triton.tokenizer.document import load_tokenizer, pad_id, tokenizer_json
-from sie_triton.tokenizer.token_weights import first_weights
+from sie_triton.tokenizer.token_weights import first_weights, weights_by_id
 
 SPECIAL_ROLES = ("cls", "sep", "pad", "mask", "unk", "bos", "eos")
 
@@ -76,7 +76,13 @@ class CheckpointTokenizer:
         return max(vocabulary.values())
 
     def write_query_weights(self, path: Path, files: Sequence[str]) -> None:
-        """A table of token weights as one float32 array over the vocabulary; tokens it does not name weigh nothing."""
+        """A table of token weights as one float32 array over the vocabulary; tokens it does not name weigh nothing.
+
+        `files` are those of OpenSearch, by token, or one file of tensors, by token id. Raises `DiagnosticError`.
+        """
+        if files[0].endswith(".safetensors"):
+            np.save(path, weights_by_id(self.folder / files[0]), allow_pickle=False)
+            return
         named = first_weights([self.folder / file for file in files])
         vocabulary = self._tokenizer.get_vocab()
         table = np.zeros(max(vocabulary.values()) + 1, dtype=np.float32)

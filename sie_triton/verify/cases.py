@@ -37,8 +37,10 @@ def _accepted(model: PublicModel, case: Case) -> bool:
 
 
 def _reads_sides(model: PublicModel, reader: TextReader) -> bool:
-    """Whether queries are read differently from documents."""
+    """Whether the model reads queries, and differently from documents."""
     prompting = reader.entry.prompting
+    if prompting.bare_queries:
+        return False
     named = (model.options.get(key) for key in ("query_template", "doc_template", "default_instruction"))
     own = (prompting.sides, prompting.query_template, prompting.doc_template, prompting.prompts)
     return any(own) or any(named)

@@ -48,6 +48,18 @@ class CrossEncoderWitness(Witness):
         return {self._name: np.asarray(found, dtype=np.float32).reshape(1)}
 
 
+class AnswerWitness(CrossEncoderWitness):
+    """`CrossEncoder.predict` with the checkpoint's `LogitScore` behind its own chat template."""
+
+    compared = ("pairs to prompts to tokens", "logits", "function behind the logit", "scores")
+
+    def token_ids(self, case: Case) -> list[int]:
+        """The ids of the prompt around a pair, as `predict` makes them: with the checkpoint's own instruction."""
+        prompt = self._model.prompts.get(self._model.default_prompt_name)
+        ids: list[int] = self.body.preprocess([self.text(case)], prompt=prompt)["input_ids"][0].tolist()
+        return ids
+
+
 class CausalWitness:
     """transformers' causal model on SIE's prompt: the logits of the answer tokens at the last position.
 

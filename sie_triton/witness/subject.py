@@ -23,7 +23,8 @@ class Subject:
 
     `prepared` is a case's text after the adapter's templates and instructions, where SIE's contract and not the
     checkpoint decides them; `bare_ids` are the ids that we make of it, without markers. `token_id` is the id of a token
-    by its spelling.
+    by its spelling. `weighed` is our sparse vector of a query that the model never sees, ids ascending and their
+    weights; None where queries run the model, or where the checkpoint's own modules do not decide them.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class Subject:
     prepared: Callable[[Case], str]
     bare_ids: Callable[[str], list[int]]
     token_id: Callable[[str], int]
+    weighed: Callable[[str], tuple[Array, Array]] | None = None
     truncation_side: str = "right"
     trust_remote_code: bool = False
 

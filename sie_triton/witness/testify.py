@@ -15,13 +15,13 @@ from transformers import PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.verify.reference import Case
-from sie_triton.verify.reference_texts import ADDED_TOKENS, ADDED_TOKENS_A_TEXT
+from sie_triton.verify.reference_texts import ADDED_TOKENS, ADDED_TOKENS_A_TEXT, QUERIES
 from sie_triton.verify.testimony import Testimony
 
 from .base import Text, Witness, asking
 from .dense import PooledWitness, SentenceWitness
 from .late import BgeM3Witness, LateWitness
-from .scores import CausalWitness, CrossEncoderWitness
+from .scores import AnswerWitness, CausalWitness, CrossEncoderWitness
 from .sparse import SparseWitness
 from .subject import Subject
 
@@ -52,6 +52,9 @@ def testify(subject: Subject) -> Testimony:
             departures += _agree_on_limit(witness, subject)
             told, skipped = _agree_on_tokens(witness, subject)
             departures += told
+        if isinstance(witness, SparseWitness) and subject.weighed:
+            with asking(subject.folder, "weigh queries"):
+                _agree_on_queries(witness, subject, subject.weighed)
     # Nobody can compute a token that the model has no embedding for; it is refused when it is sent.
     skipped |= {place for place, row in enumerate(subject.rows) if row.ids.max(initial=0) >= vocabulary}
     outputs: dict[str, list[Array]] = {name: [] for name in subject.names}
@@ -96,7 +99,8 @@ def _witness(subject: Subject) -> Witness | CausalWitness:
         case "cross_encoder":
             made = CrossEncoderWitness(subject)
         case "causal_model":
-            made = CausalWitness(subject)
+            told = subject.served.prompting.causal
+            made = AnswerWitness(subject) if told and told.name == "template" else CausalWitness(subject)
     return made
 
 
@@ -164,6 +168,28 @@ def _agree_on_tokens(witness: Witness, subject: Subject) -> tuple[list[str], fro
         f"`tokenizer.json` decides: transformers {version('transformers')} rebuilds the tokenizer and reads "
         f"{len(different)} of {len(subject.cases)} texts differently, {_short(example)} for one"
     ], frozenset(empty)
+
+
+def _agree_on_queries(witness: SparseWitness, subject: Subject, weighed: Callable[[str], tuple[Array, Array]]) -> None:
+    """Both must give every query the same ids and weights, where no graph does."""
+    queries = [*QUERIES, *(case.document for case in subject.cases if case.document is not None)]
+    for query in queries:
+        ours, theirs = weighed(query), witness.weighs(query)
+        if np.array_equal(ours[0], theirs[0]) and np.allclose(ours[1], theirs[1], rtol=1e-6, atol=0):
+            continue
+        differing = sorted({*map(int, ours[0])} ^ {*map(int, theirs[0])})
+        what = f"the tokens {differing[:3]} have a weight for one of them only" if differing else "the weights differ"
+        raise DiagnosticError(
+            [
+                Diagnostic(
+                    "SIE509",
+                    f"`{subject.plan.name}` and {witness.implementation} weigh the query {_short(query)} differently: "
+                    f"{what}",
+                    Where(subject.folder),
+                    "the tokenizer of queries is another than the transformer's; report the checkpoint",
+                )
+            ]
+        )
 
 
 def _file_decides(path: Path, ours: Sequence[int], theirs: Sequence[int]) -> bool:

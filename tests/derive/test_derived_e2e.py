@@ -58,15 +58,17 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    from derive import rerankers, routers
     from derive.st_checkpoints import SAVED
 
+    saved = {**SAVED, "st-routes": routers.prompted, "st-answers": rerankers.difference}
     made = World(tmp_path_factory.mktemp("saved"))
-    for name, save in SAVED.items():
+    for name, save in saved.items():
         save(made.folder(name))
-    lines = [f"{made.folder(name)}  # no bundle" for name in SAVED]
+    lines = [f"{made.folder(name)}  # no bundle" for name in saved]
     (made.root / "models.txt").write_text("\n".join(lines), encoding="utf-8")
     done = command(*made.build)
-    assert all(f"{name}: no bundle names it" in done.stderr for name in SAVED)
+    assert all(f"{name}: no bundle names it" in done.stderr for name in saved)
     yield made
     if "served" in vars(made):
         made.served.stop()
@@ -80,7 +82,7 @@ def close(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> None:
 def test_a_second_build_finds_nothing_to_do(world: World) -> None:
     before = (world.root / "repository" / "manifest.json").read_bytes()
     done = command(*world.build)
-    assert done.stderr.count("unchanged ") == 5
+    assert done.stderr.count("unchanged ") == 7
     assert "loading torch" not in done.stderr
     assert (world.root / "repository" / "manifest.json").read_bytes() == before
 
@@ -105,13 +107,30 @@ def test_sparse_vectors(world: World) -> None:
         np.testing.assert_allclose(item["sparse"]["values"], theirs.weights, rtol=1e-4, atol=1e-4)
 
 
-def test_scores(world: World) -> None:
+@pytest.mark.parametrize("is_query", [False, True])
+def test_sparse_vectors_of_two_routes(is_query: bool, world: World) -> None:
+    from sentence_transformers import SparseEncoder
+
+    with SIEClient(world.served.url) as client:
+        items = [Item(text=text) for text in GIVEN]
+        found = client.encode("st-routes", items, output_types=["sparse"], is_query=is_query)
+    model = SparseEncoder(str(world.folder("st-routes")), device="cpu", local_files_only=True)
+    encode = model.encode_query if is_query else model.encode_document
+    for text, item in zip(GIVEN, found, strict=True):
+        row = encode(text, convert_to_sparse_tensor=False).flatten()
+        kept = row.nonzero().flatten()
+        assert list(item["sparse"]["indices"]) == kept.tolist()
+        np.testing.assert_allclose(item["sparse"]["values"], row[kept].numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["st-scores", "st-answers"])
+def test_scores(name: str, world: World) -> None:
     from recipes.st_references import st_reference_score
 
     with SIEClient(world.served.url) as client:
-        reply = client.score("st-scores", Item(text=QUERY), [Item(text=t, id=str(i)) for i, t in enumerate(GIVEN)])
+        reply = client.score(name, Item(text=QUERY), [Item(text=t, id=str(i)) for i, t in enumerate(GIVEN)])
     ours = {entry["item_id"]: entry["score"] for entry in reply["scores"]}
-    theirs = st_reference_score(world.folder("st-scores"), QUERY, GIVEN, max_length=None)
+    theirs = st_reference_score(world.folder(name), QUERY, GIVEN, max_length=None)
     np.testing.assert_allclose([ours[str(i)] for i in range(len(GIVEN))], theirs, rtol=1e-4, atol=1e-4)
 
 

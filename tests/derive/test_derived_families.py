@@ -38,7 +38,6 @@ WRITES = ("SIE221", "writes text, and nothing says how a vector or a score comes
 REFUSED: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("qwen2", "qwen3", "mistral", "mistral_bidirectional", "llama_bidirectional"), DECODER),
     **dict.fromkeys(("causal_qwen2_untied", "causal_qwen2_tied", "causal_qwen3"), WRITES),
-    "zerank": ("SIE331", "a `LogitScore` module"),
     "colbert_truncated": ("SIE222", "without a projection"),
     "colbert_rotary": ("SIE222", "no `artifact.metadata` says how queries and documents are marked"),
 }

@@ -34,14 +34,19 @@ def _not_blank(query: str, documents: Sequence[str], options: Mapping[str, Any],
             raise invalid_input(f"the document `items[{index}]` must not be blank")
 
 
-def _nothing_but_pairs(
-    query: str, documents: Sequence[str], options: Mapping[str, Any], instruction: str | None
-) -> None:
+def check_nothing_but_pairs(options: Mapping[str, Any], instruction: str | None) -> None:
+    """What a prompt has no place for. Raises `WireError` (400)."""
     if instruction is not None:
         raise invalid_input("this model takes no instruction")
     unknown = sorted(set(options) - {"max_seq_length"})
     if unknown:
         raise invalid_input(f"this model takes no option but `max_seq_length`, got {unknown}")
+
+
+def _nothing_but_pairs(
+    query: str, documents: Sequence[str], options: Mapping[str, Any], instruction: str | None
+) -> None:
+    check_nothing_but_pairs(options, instruction)
 
 
 # mixedbread-ai/mxbai-rerank-*-v2, as its library writes it; instructions are ignored.

@@ -17,7 +17,7 @@ PromptStyle = Literal[
     "causal_cross_encoder",
     "native_causal_cross_encoder",
 ]
-CausalPromptName = Literal["mxbai", "qwen3", "zerank"]
+CausalPromptName = Literal["mxbai", "qwen3", "zerank", "template"]
 
 
 class Tokenization(msgspec.Struct, frozen=True):
@@ -65,18 +65,30 @@ class Sides(msgspec.Struct, frozen=True):
     document: TextSide
 
 
+class BareQueries(msgspec.Struct, frozen=True):
+    """Queries are read without special tokens, and cut at `max_length` of their own (None: never)."""
+
+    max_length: int | None = None
+
+
 class CausalPrompt(msgspec.Struct, frozen=True):
-    """The published prompt that a causal reranker was trained on, and its instruction where a call has none."""
+    """The published prompt that a causal reranker was trained on, and its instruction where a call has none.
+
+    Of a `template`, `parts` stand in front of the query, between it and the document, and behind the document; the
+    whole is tokenised at once.
+    """
 
     name: CausalPromptName
     default_instruction: str | None = None
+    parts: tuple[str, str, str] | None = None
 
 
 class Prompting(msgspec.Struct, frozen=True):
     """Which rule turns an item's text into the text that is tokenised, and what the rule falls back on.
 
     `suffix` follows every text: an end-of-sequence token that the tokenizer does not add by itself. `sides` is set for
-    late interaction, `causal` where a pair is written into a prompt instead of being joined by the tokenizer.
+    late interaction, `causal` where a pair is written into a prompt instead of being joined by the tokenizer,
+    `bare_queries` where queries never reach the model.
     """
 
     style: PromptStyle
@@ -87,6 +99,7 @@ class Prompting(msgspec.Struct, frozen=True):
     suffix: str = ""
     sides: Sides | None = None
     causal: CausalPrompt | None = None
+    bare_queries: BareQueries | None = None
 
 
 class TextInput(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sie_frontend.contract.errors import ErrorKind, WireError, invalid_input
 from sie_frontend.contract.requests import MAX_BODY_BYTES, MAX_ITEM_TEXT_BYTES, MAX_ITEMS, Item, utf8_size
 from sie_frontend.rows import Call, stack
-from sie_frontend.text.causal_prompts import PROMPTS, Prompt
+from sie_frontend.text.causal_prompts import PROMPTS, Prompt, check_nothing_but_pairs
 from sie_frontend.text.entry import CausalPrompt, TextInput, TextSide
 from sie_frontend.text.lengths import coerced_length, length_option
 from sie_frontend.text.prompting import SizeLimits, check_sizes, prepare_texts
@@ -88,6 +88,9 @@ class TextReader:
         if sides := self.entry.prompting.sides:
             side = sides.query if is_query else sides.document
             return self._side_rows(prepared, side, self._side_limit(side, call.options, is_query=is_query))
+        if is_query and (bare := self.entry.prompting.bare_queries):
+            encoded = self.tokenizer.encode_bare(prepared, bare.max_length)
+            return [TextRow(ids, len(ids), self._types(ids), cut, blank=not len(ids)) for ids, cut in encoded]
         limit = self.spec.max_length
         if self.entry.request_limit:
             limit = min(limit, coerced_length(call.options, "max_seq_length") or limit)
@@ -160,7 +163,8 @@ class TextReader:
 
     def _reads_bare_text(self, texts: Sequence[str], call: Call, *, is_query: bool) -> bool:
         """Whether `rows` tokenises these texts as they are: no prompt, no marker, no other limit."""
-        if self.entry.prompting.sides or self.entry.request_limit:
+        bare = is_query and self.entry.prompting.bare_queries is not None
+        if self.entry.prompting.sides or self.entry.request_limit or bare:
             return False
         return self._prepared(texts, call, is_query=is_query) == list(texts)
 
@@ -242,6 +246,8 @@ class TextReader:
         return limit
 
     def _causal_rows(self, causal: CausalPrompt, query: str, documents: Sequence[str], call: Call) -> list[TextRow]:
+        if causal.parts is not None:
+            return self._template_rows(causal.parts, query, documents, call)
         prompt = PROMPTS[causal.name]
         prompt.check(query, documents, call.options, call.instruction)
         instruction = call.instruction or causal.default_instruction or prompt.default_instruction
@@ -267,6 +273,25 @@ class TextReader:
                 ids = ids[:room]
             whole = np.asarray([*before, *ids, *after], dtype=np.int64)
             rows.append(TextRow(whole, len(whole), self._types(whole), cut))
+        return rows
+
+    def _template_rows(
+        self, parts: tuple[str, str, str], query: str, documents: Sequence[str], call: Call
+    ) -> list[TextRow]:
+        """Prompts that the checkpoint's own template writes; none is cut."""
+        check_nothing_but_pairs(call.options, call.instruction)
+        limit = self._pair_limit(call.options)
+        before, between, after = parts
+        around = utf8_size(query) + sum(map(utf8_size, parts))
+        sizes = [around + utf8_size(document) for document in documents]
+        check_sizes(sizes, (), replace(self._limits, item=self._limits.item + around))
+        rows = []
+        for document in documents:
+            ids = self.tokenizer.encode_piece(f"{before}{query}{between}{document}{after}")
+            if len(ids) > limit:
+                raise WireError(ErrorKind.INPUT_TOO_LONG, f"a pair of {len(ids)} tokens exceeds the limit of {limit}")
+            whole = np.asarray(ids, dtype=np.int64)
+            rows.append(TextRow(whole, len(whole), self._types(whole)))
         return rows
 
 

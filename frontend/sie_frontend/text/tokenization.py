@@ -113,6 +113,16 @@ class TextTokenizer:
                 rows.append((ids if ids.size else self._blank, _was_cut(encoding, limit)))
         return rows
 
+    def encode_bare(self, texts: Sequence[str], max_length: int | None) -> list[tuple[IdArray, bool]]:
+        """Token ids of each text without special tokens, `[0 to max_length]`, and whether tokens were left out."""
+        tokenizer = self._plain if max_length is None else self._tokenizer(max_length)
+        rows: list[tuple[IdArray, bool]] = []
+        for part in _slices(texts, [len(text) for text in texts]):
+            for encoding in tokenizer.encode_batch_fast(part, add_special_tokens=False):
+                cut = max_length is not None and _was_cut(encoding, max_length)
+                rows.append((np.asarray(encoding.ids, dtype=np.int64), cut))
+        return rows
+
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], max_length: int | None = None) -> list[TextRow]:
         """Pairs with the tokenizer's own separators, the longer text truncated first."""
         limit = max_length or self.spec.max_length

@@ -11,7 +11,9 @@ from sie_frontend.outputs.table import OutputType
 from sie_frontend.text.entry import CausalPrompt
 
 from sie_triton.bundle import Bundle, ResolvedProfile
-from sie_triton.facts import CheckpointFacts
+from sie_triton.diagnostics import DiagnosticError
+from sie_triton.facts import CheckpointFacts, answers, read_answer
+from sie_triton.facts.pipeline import AnswerStep
 from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need
 from sie_triton.planning.recipe import RecipeBase, requires_text
@@ -19,6 +21,7 @@ from sie_triton.planning.tensors import Axis, Tensor
 
 # zerank scores a pair by the logit of this token.
 ZERANK_TOKEN = "Yes"
+ZERANK_ID = 9454
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,11 @@ class CausalRecipe(RecipeBase):
     request_limit: bool = True
     runtime_options: frozenset[str] = frozenset({"max_seq_length"})
     is_zerank: bool = False
-    """Whether prompt and answer are those of zerank; else the load-time options choose them."""
+    """Whether the checkpoint says prompt and answer, or else zerank does; if not, the load-time options choose them."""
 
     def need(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> Need[LastTokenLogits]:
         """One head on the answer tokens, and the prompt that they answer."""
-        head, prompt = _zerank() if self.is_zerank else _chosen(profile)
+        head, prompt = self._asked(profile, facts)
         return Need(
             encoder=Encoder("causal_lm"),
             heads=(head,),
@@ -61,6 +64,29 @@ class CausalRecipe(RecipeBase):
             served={"score": CausalHead("score")},
             max_length=self.token_limit(profile, facts),
         )
+
+    def _asked(self, profile: ResolvedProfile, facts: CheckpointFacts | None) -> tuple[LastTokenLogits, CausalPrompt]:
+        """By the checkpoint's own modules where the adapter runs them and they say it, else by what was published.
+
+        Raises `DiagnosticError` where they say what is not compiled.
+        """
+        if not self.is_zerank:
+            return _chosen(profile)
+        if facts is None or not answers(facts):
+            return _zerank()
+        try:
+            said = read_answer(facts)
+        except DiagnosticError:
+            # Of this one checkpoint the prompt is known, whatever its template does.
+            if _is_published_zerank(facts):
+                return _zerank()
+            raise
+        return LastTokenLogits(said.yes, said.no, said.mode), CausalPrompt("template", parts=said.parts)
+
+
+def _is_published_zerank(facts: CheckpointFacts) -> bool:
+    asked = [(step.true_id, step.false_id) for step in facts.pipeline.steps if isinstance(step, AnswerStep)]
+    return asked == [(ZERANK_ID, None)]
 
 
 def _zerank() -> tuple[LastTokenLogits, CausalPrompt]:

@@ -13,7 +13,7 @@ from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.facts import CheckpointFacts
 from sie_triton.facts.checkpoint import activation
-from sie_triton.facts.pipeline import unsupported
+from sie_triton.facts.files import unsupported
 from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need, mistake
 from sie_triton.planning.recipe import LimitSource, RecipeBase, requires_text

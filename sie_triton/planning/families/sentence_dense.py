@@ -10,7 +10,7 @@ from sie_frontend.text.entry import PromptStyle
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.facts import CheckpointFacts, DenseChain, dense_chain
-from sie_triton.facts.pipeline import unsupported
+from sie_triton.facts.files import unsupported
 from sie_triton.planning.families.dense import DensePooling, DenseVectors
 from sie_triton.planning.modules import Encoder, WitnessName
 from sie_triton.planning.need import Need

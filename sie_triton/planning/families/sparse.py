@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
+import msgspec
 from sie_frontend.outputs.sparse import SparseHead
 from sie_frontend.outputs.table import OutputType
+from sie_frontend.text.entry import BareQueries
 
 from sie_triton.bundle import Bundle, ResolvedProfile
+from sie_triton.diagnostics import DiagnosticError
 from sie_triton.facts import CheckpointFacts, sparse_chain
+from sie_triton.facts.files import unsupported
+from sie_triton.facts.routes import QueryTable
 from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need
 from sie_triton.planning.recipe import TEMPLATE_OPTIONS, RecipeBase, requires_text
@@ -60,11 +65,18 @@ class SparseRecipe(RecipeBase):
     def need(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> Need[SparseMax]:
         """One head on the language model's logits."""
         head = SparseMax(double_log=self.double_log_for_v3 and "v3" in (bundle.hf_id or str(bundle.weights_path)))
-        tables = tuple(name for name in QUERY_WEIGHT_FILES if facts and name in facts.files)
+        followed = facts if self.follows_modules else None
+        tables = tuple(name for name in QUERY_WEIGHT_FILES if facts and not followed and name in facts.files)
+        prompting = self.prompting_rule(facts)
+        if followed:
+            head = followed_sparse(followed)
+            if table := followed.pipeline.query_table:
+                tables = (table.file,)
+                prompting = msgspec.structs.replace(prompting, bare_queries=BareQueries(table.max_length))
         return Need(
             encoder=Encoder("masked_lm"),
-            heads=(_followed(facts) if facts and self.follows_modules else head,),
-            prompting=self.prompting_rule(facts),
+            heads=(head,),
+            prompting=prompting,
             served={
                 "sparse": SparseHead(
                     SPARSE_IDS,
@@ -78,14 +90,31 @@ class SparseRecipe(RecipeBase):
         )
 
 
-def _followed(facts: CheckpointFacts) -> SparseMax:
-    """What the checkpoint's own modules say; without `modules.json`, sentence-transformers' default."""
+def followed_sparse(facts: CheckpointFacts) -> SparseMax:
+    """What the checkpoint's own modules say; without `modules.json`, sentence-transformers' default.
+
+    Raises `DiagnosticError` for modules that give no such vectors, or whose queries cannot be served.
+    """
     pipeline = facts.followed("SparseEncoder")
     terms = facts.settings.max_active_dims
     if not pipeline.listed:
         return SparseMax(max_terms=terms)
+    if table := pipeline.query_table:
+        _check_table(table, terms, facts)
     step = sparse_chain(pipeline, facts.folder)
     return SparseMax(double_log=step.double_log, pooling=step.pooling, max_terms=terms)
+
+
+def _check_table(table: QueryTable, terms: int | None, facts: CheckpointFacts) -> None:
+    """What the table of queries cannot be served with. Raises `DiagnosticError`."""
+    words = facts.config.get("vocab_size")
+    odd = None
+    if terms is not None:
+        odd = f"`max_active_dims` {terms}, which would leave out weights of queries too"
+    elif isinstance(words, int) and table.rows != words:
+        odd = f"{table.rows} weights for queries and {words} for documents: their vectors have other widths"
+    if odd:
+        raise DiagnosticError([unsupported(facts.folder / table.file, odd)])
 
 
 SparseHeads: TypeAlias = SparseMax
