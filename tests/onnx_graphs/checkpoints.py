@@ -16,6 +16,14 @@ DISTIL = {"vocab_size": VOCABULARY, "dim": 32, "n_layers": 2, "n_heads": 4, "hid
 MODERN = {**ENCODER, "num_hidden_layers": 3, "global_attn_every_n_layers": 2, "local_attention": 8, "pad_token_id": 0}
 MODERN |= {"cls_token_id": 1, "bos_token_id": 1, "sep_token_id": 2, "eos_token_id": 2}
 DECODER = {**ENCODER, "num_key_value_heads": 2, "pad_token_id": 0}
+GEMMA: dict[str, Any] = {
+    **DECODER,
+    "num_hidden_layers": 3,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 12,
+}
+GEMMA |= {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "bos_token_id": 2}
 SCALED = {"rope_type": "linear", "rope_theta": 5000.0, "factor": 3.0}
 
 CONFIGS: Mapping[str, Callable[[], Any]] = {
@@ -26,6 +34,21 @@ CONFIGS: Mapping[str, Callable[[], Any]] = {
     "camembert": lambda: transformers.CamembertConfig(**ENCODER, pad_token_id=1),
     "distilbert": lambda: transformers.DistilBertConfig(**DISTIL),
     "distilbert-relu": lambda: transformers.DistilBertConfig(**DISTIL, activation="relu"),
+    "gemma2": lambda: transformers.Gemma2Config(**GEMMA, attn_logit_softcapping=1.5),
+    "gemma2-uncapped": lambda: transformers.Gemma2Config(**GEMMA, attn_logit_softcapping=None, attention_bias=True),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**GEMMA),
+    "gemma3-both-sides": lambda: transformers.Gemma3TextConfig(**GEMMA, use_bidirectional_attention=True),
+    "gemma3-scaled": lambda: transformers.Gemma3TextConfig(
+        **GEMMA,
+        attention_bias=True,
+        hidden_activation="silu",
+        use_bidirectional_attention=True,
+        rope_parameters={"full_attention": SCALED, "sliding_attention": {"rope_type": "default", "rope_theta": 300.0}},
+    ),
+    "gemma3-not-causal": lambda: transformers.Gemma3TextConfig(**GEMMA, is_causal=False),
+    "gemma3-not-causal-both-sides": lambda: transformers.Gemma3TextConfig(
+        **GEMMA, is_causal=False, use_bidirectional_attention=True
+    ),
     "llama": lambda: transformers.LlamaConfig(**DECODER),
     "llama-biases-scaled": lambda: transformers.LlamaConfig(
         **DECODER, attention_bias=True, mlp_bias=True, rope_parameters=SCALED

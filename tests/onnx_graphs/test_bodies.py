@@ -99,7 +99,7 @@ def test_classification_heads(name: str, tmp_path: Path) -> None:
     assert np.abs(ours - wanted).max() <= 2e-5 * max(1.0, np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("name", ["bert", "modernbert", "qwen3", "mpnet"])
+@pytest.mark.parametrize("name", ["bert", "modernbert", "qwen3", "mpnet", "gemma2", "gemma3-both-sides"])
 def test_half_precision_is_close_and_finite(name: str, tmp_path: Path) -> None:
     model = make(name, AutoModel, tmp_path)
     feeds = texts("right")

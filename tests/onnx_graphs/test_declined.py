@@ -11,14 +11,16 @@ import torch
 import transformers
 from recipes.weights import edit_config
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from sie_triton.onnx_graphs.declined import Declined
+from sie_triton.onnx_graphs.heads import HeadSite, head_outputs
 from sie_triton.onnx_graphs.pooling import first_state, pool
 from sie_triton.onnx_graphs.writer import GraphWriter
+from sie_triton.planning.families import LastTokenLogits
 from sie_triton.planning.tensors import ATTENTION_MASK, Tensor
 
-from .checkpoints import DECODER, ENCODER, make
+from .checkpoints import DECODER, ENCODER, GEMMA, make
 from .running import Written, texts
 
 pytestmark = pytest.mark.export
@@ -81,6 +83,20 @@ ODD_DECODERS: Mapping[str, tuple[Any, str]] = {
         transformers.Qwen2Config(**DECODER, use_sliding_window=True, sliding_window=64, max_window_layers=1),
         "`sliding_window` is 64",
     ),
+    "a cap that transformers ignores": (
+        transformers.Gemma3TextConfig(**GEMMA, attn_logit_softcapping=50.0),
+        "`attn_logit_softcapping` is 50.0",
+    ),
+    "both sides where only some kernels look": (
+        transformers.Gemma2Config(**GEMMA, use_bidirectional_attention=True),
+        "`use_bidirectional_attention` is True",
+    ),
+    "yarn in some layers": (
+        transformers.Gemma3TextConfig(
+            **GEMMA, rope_parameters={"full_attention": YARN, "sliding_attention": {"rope_type": "default"}}
+        ),
+        "yarn",
+    ),
 }
 
 
@@ -95,6 +111,21 @@ def test_odd_decoders(case: str, tmp_path: Path) -> None:
 def test_a_window_that_holds_the_longest_text_hides_nothing(tmp_path: Path) -> None:
     AutoModel.from_config(transformers.MistralConfig(**DECODER, sliding_window=64)).save_pretrained(tmp_path)
     assert Written(tmp_path, max_length=64).states
+
+
+def test_layers_of_another_kind(tmp_path: Path) -> None:
+    AutoModel.from_config(transformers.Gemma3TextConfig(**GEMMA)).save_pretrained(tmp_path)
+    edit_config(tmp_path, layer_types=["chunked_attention", "full_attention", "full_attention"])
+    with pytest.raises(Declined, match="layers of the kind `chunked_attention`"):
+        Written(tmp_path)
+
+
+def test_answers_behind_a_cap(tmp_path: Path) -> None:
+    make("gemma3", AutoModelForCausalLM, tmp_path, final_logit_softcapping=30.0)
+    written = Written(tmp_path)
+    site = HeadSite(tmp_path, written.architecture, written.config, len)
+    with pytest.raises(Declined, match=r"`final_logit_softcapping` is 30\.0"):
+        head_outputs(written.b, LastTokenLogits("yes", "no", "difference"), written.states, ATTENTION_MASK, site)
 
 
 def test_an_unknown_architecture(tmp_path: Path) -> None:

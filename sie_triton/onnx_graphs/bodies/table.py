@@ -8,6 +8,7 @@ from sie_triton.onnx_graphs.bodies.architecture import Architecture
 from sie_triton.onnx_graphs.bodies.bert import BERT, ROBERTA
 from sie_triton.onnx_graphs.bodies.decoder import LLAMA, MISTRAL, QWEN2, QWEN3
 from sie_triton.onnx_graphs.bodies.distilbert import DISTILBERT
+from sie_triton.onnx_graphs.bodies.gemma import GEMMA2, GEMMA3
 from sie_triton.onnx_graphs.bodies.modernbert import MODERNBERT
 from sie_triton.onnx_graphs.bodies.mpnet import MPNET
 
@@ -15,6 +16,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": BERT,
     "camembert": ROBERTA,
     "distilbert": DISTILBERT,
+    "gemma2": GEMMA2,
+    "gemma3_text": GEMMA3,
     "llama": LLAMA,
     "mistral": MISTRAL,
     "modernbert": MODERNBERT,
