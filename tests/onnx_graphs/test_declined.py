@@ -108,6 +108,26 @@ def test_odd_decoders(case: str, tmp_path: Path) -> None:
         Written(tmp_path)
 
 
+ODD_DEBERTAS: Mapping[str, tuple[dict[str, Any], str]] = {
+    "positions to positions": ({"pos_att_type": ["p2p"]}, r"`pos_att_type` is \['p2p'\]"),
+    "another norm": ({"norm_rel_ebd": "rms_norm"}, "`norm_rel_ebd` is 'rms_norm'"),
+    "more buckets than distances": ({"max_relative_positions": 9}, "`position_buckets` is 16, and distances go to 9"),
+    "a lopsided convolution": ({"conv_kernel_size": 4}, "`conv_kernel_size` is 4"),
+    "wide heads": ({"attention_head_size": 16}, "`attention_head_size` is 16"),
+    "unknown activation": ({"conv_kernel_size": 3, "conv_act": "gelu_fast"}, "`gelu_fast`"),
+    "other embeddings of distances": ({"position_buckets": 18}, r"rel_embeddings.weight` is \[32, 32\]"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_DEBERTAS)
+def test_odd_debertas(case: str, tmp_path: Path) -> None:
+    changes, reason = ODD_DEBERTAS[case]
+    make("deberta-v2", AutoModel, tmp_path)
+    edit_config(tmp_path, **changes)
+    with pytest.raises(Declined, match=reason):
+        Written(tmp_path)
+
+
 def test_a_window_that_holds_the_longest_text_hides_nothing(tmp_path: Path) -> None:
     AutoModel.from_config(transformers.MistralConfig(**DECODER, sliding_window=64)).save_pretrained(tmp_path)
     assert Written(tmp_path, max_length=64).states
@@ -129,8 +149,8 @@ def test_answers_behind_a_cap(tmp_path: Path) -> None:
 
 
 def test_an_unknown_architecture(tmp_path: Path) -> None:
-    AutoModel.from_config(transformers.DebertaV2Config(**ENCODER)).save_pretrained(tmp_path)
-    with pytest.raises(Declined, match="`deberta-v2` is not written"):
+    AutoModel.from_config(transformers.DebertaConfig(**ENCODER)).save_pretrained(tmp_path)
+    with pytest.raises(Declined, match="`deberta` is not written"):
         GraphWriter(tmp_path, lambda token: 0)
 
 

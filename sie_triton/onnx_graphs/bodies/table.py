@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sie_triton.onnx_graphs.bodies.architecture import Architecture
 from sie_triton.onnx_graphs.bodies.bert import BERT, ROBERTA
+from sie_triton.onnx_graphs.bodies.deberta import DEBERTA
 from sie_triton.onnx_graphs.bodies.decoder import LLAMA, MISTRAL, QWEN2, QWEN3
 from sie_triton.onnx_graphs.bodies.distilbert import DISTILBERT
 from sie_triton.onnx_graphs.bodies.gemma import GEMMA2, GEMMA3
@@ -15,6 +16,7 @@ from sie_triton.onnx_graphs.bodies.mpnet import MPNET
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": BERT,
     "camembert": ROBERTA,
+    "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA3,
