@@ -17,7 +17,7 @@ from sie_triton.onnx_graphs.pooling import first_state
 from sie_triton.planning.tensors import ATTENTION_MASK, HIDDEN, INPUT_IDS, Tensor
 
 from .checkpoints import CONFIGS, make
-from .running import MAX_LENGTH, Written, texts
+from .running import MAX_LENGTH, Written, ranks_of_products, texts
 
 pytestmark = pytest.mark.export
 
@@ -51,6 +51,11 @@ def test_states(name: str, side: str, tmp_path: Path) -> None:
         written = Written(tmp_path, types=types)
         ours = written.run(written.states, STATES, tmp_path / f"{packing}.onnx", feeds, packing=packing)
         assert_close(ours, wanted, feeds)
+    # DeBERTa has products of weights alone.
+    padded, packed = (ranks_of_products(tmp_path / f"{packing}.onnx") for packing in (False, True))
+    assert len(packed) == len(padded)
+    assert 3 in padded
+    assert set(packed) == {2}
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import TensorProto
 
 from sie_triton.onnx_graphs.attention import Inputs, attention, distances, join_heads, padding_penalty, split_heads
 from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Frame, expect
@@ -83,7 +84,9 @@ def _places(b: GraphBuilder, config: Config, frame: Frame) -> _Places:
     last = b.op("Gather", rows, b.op("Sub", b.ints(furthest + 1), length), axis=0)
     found = b.op("Gather", rows, b.op("Add", distances(b, ids), b.ints(furthest)), axis=0)
     shape = b.op("Concat", batch, b.ints(config.num_attention_heads), length, length, axis=0)
-    index = b.op("Expand", b.op("Sub", found, first), shape)
+    # Half as wide, since it is as large as all scores of a layer.
+    counted = b.op("Cast", b.op("Sub", found, first), to=TensorProto.INT32)
+    index = b.op("Expand", counted, shape)
     return _Places(embeddings, first, b.op("Add", last, b.ints(1)), index)
 
 
@@ -136,6 +139,8 @@ def _layer(b: GraphBuilder, config: Config, states: Value, penalty: Value, place
         embedded = _distances_of(b, config, places, f"{own}.{_projection(config, 'query')}", scale)
         found = b.op("MatMul", embedded, b.op("Transpose", key, perm=[0, 1, 3, 2]))
         biases.append(b.op("GatherElements", found, places.index, axis=2))
+    for bias in biases:
+        b.known(bias, "batch", heads, "sequence", "sequence")
     mixed = join_heads(b, attention(b, query, key, value, *biases, penalty), width)
     attended = b.linear(mixed, f"{name}.attention.output.dense")
     return feed_forward(b, config, states, attended, name, f"{name}.attention.output.LayerNorm")
