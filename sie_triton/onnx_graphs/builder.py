@@ -135,10 +135,13 @@ class GraphBuilder:
         precision: Precision | None = None,
     ) -> Value:
         """`value` times the checkpoint's weight `[out, in]`, plus its bias `[out]`; `name` is without the last part."""
-        found = f"{name}.weight"
-        transposed = self._own(found, lambda: self.tensors.read(found, shape).T, precision)
-        product = self.op("MatMul", value, transposed)
+        product = self.op("MatMul", value, self.transposed(name, shape, precision))
         return self.op("Add", product, self.weight(f"{name}.bias", precision=precision)) if bias else product
+
+    def transposed(self, name: str, shape: Sequence[int] | None = None, precision: Precision | None = None) -> Value:
+        """The weight of a linear layer, `[out, in]` in the checkpoint, as `[in, out]`."""
+        found = f"{name}.weight"
+        return self._own(found, lambda: self.tensors.read(found, shape).T, precision)
 
     def layer_norm(
         self, value: Value, name: str, eps: float, *, bias: bool = True, precision: Precision | None = None
@@ -186,6 +189,11 @@ class GraphBuilder:
         # Inference cannot know that a length is that of a row.
         self._known.append(helper.make_tensor_value_info(places, onnx.TensorProto.INT64, ["sequence"]))
         return places
+
+    def known(self, value: Value, *axes: int | str) -> Value:
+        """A value in the transformer's precision, with a shape that inference cannot know."""
+        self._known.append(helper.make_tensor_value_info(value, _ONNX[self.precision], list(axes)))
+        return value
 
     # --- the graph ---
 

@@ -114,6 +114,8 @@ def _last_token(b: GraphBuilder, head: LastTokenLogits, states: Value, mask: Val
     rows = b.tensors.read("lm_head.weight" if own else "embed_tokens.weight")[ids]
     if b.tensors.has("lm_head.bias"):
         raise Declined("a bias of the language head is not written")
+    if getattr(site.config, "final_logit_softcapping", None) is not None:
+        raise Declined(f"`final_logit_softcapping` is {site.config.final_logit_softcapping}")
     logits = b.op("MatMul", last_state(b, states, mask), b.given("answers.weight", np.ascontiguousarray(rows.T)))
     if head.mode == "logit":
         return [logits]

@@ -25,7 +25,7 @@ from derive.routers import HOME, SAVED, TABLE, edit, from_idf, masked_lm, router
 from derive.test_derived_checkpoints import refusal
 from derive.test_derived_families import derived, facts_of, what_matters
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.export import exporter
+from sie_triton.tokenizer import checkpoint
 from sie_triton.tokenizer.token_weights import weights_by_id
 
 # Special tokens, spelled out, are tokens of a query like any other.
@@ -139,7 +139,7 @@ def test_a_table_that_weighs_otherwise_is_not_published(
     def wrong(path: Path) -> Any:
         return np.roll(weights_by_id(path) * np.float32(factor), shift)
 
-    monkeypatch.setattr(exporter, "weights_by_id", wrong)
+    monkeypatch.setattr(checkpoint, "weights_by_id", wrong)
     with pytest.raises(DiagnosticError, match=f"SIE509.*{said}"):
         Derived(saved("twice-log"), tmp_path / "repository")
     assert not (tmp_path / "repository" / "manifest.json").exists()

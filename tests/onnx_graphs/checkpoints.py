@@ -16,6 +16,17 @@ DISTIL = {"vocab_size": VOCABULARY, "dim": 32, "n_layers": 2, "n_heads": 4, "hid
 MODERN = {**ENCODER, "num_hidden_layers": 3, "global_attn_every_n_layers": 2, "local_attention": 8, "pad_token_id": 0}
 MODERN |= {"cls_token_id": 1, "bos_token_id": 1, "sep_token_id": 2, "eos_token_id": 2}
 DECODER = {**ENCODER, "num_key_value_heads": 2, "pad_token_id": 0}
+GEMMA: dict[str, Any] = {
+    **DECODER,
+    "num_hidden_layers": 3,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 12,
+}
+GEMMA |= {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "bos_token_id": 2}
+DEBERTA: dict[str, Any] = {**ENCODER, "type_vocab_size": 0, "relative_attention": True}
+DEBERTA3 = {**DEBERTA, "position_biased_input": False, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"]}
+DEBERTA3 |= {"norm_rel_ebd": "layer_norm", "share_att_key": True}
 SCALED = {"rope_type": "linear", "rope_theta": 5000.0, "factor": 3.0}
 
 CONFIGS: Mapping[str, Callable[[], Any]] = {
@@ -24,8 +35,41 @@ CONFIGS: Mapping[str, Callable[[], Any]] = {
     "bert-gelu_new": lambda: transformers.BertConfig(**ENCODER, hidden_act="gelu_new", type_vocab_size=1),
     "bert-silu": lambda: transformers.BertConfig(**ENCODER, hidden_act="silu"),
     "camembert": lambda: transformers.CamembertConfig(**ENCODER, pad_token_id=1),
+    "deberta-absolute": lambda: transformers.DebertaV2Config(**ENCODER, type_vocab_size=2),
+    "deberta-c2p": lambda: transformers.DebertaV2Config(**DEBERTA3 | {"pos_att_type": "c2p", "share_att_key": False}),
+    "deberta-p2c": lambda: transformers.DebertaV2Config(**DEBERTA3 | {"pos_att_type": "p2c", "share_att_key": False}),
+    "deberta-no-buckets": lambda: transformers.DebertaV2Config(
+        **DEBERTA, pos_att_type="c2p|p2c", max_relative_positions=40, legacy=False
+    ),
+    "deberta-unscored": lambda: transformers.DebertaV2Config(**DEBERTA, position_buckets=32),
+    "deberta-v2": lambda: transformers.DebertaV2Config(**DEBERTA3, conv_kernel_size=3, conv_act="gelu"),
+    "deberta-v2-groups": lambda: transformers.DebertaV2Config(
+        **DEBERTA3 | {"position_biased_input": True, "type_vocab_size": 2},
+        conv_kernel_size=5,
+        conv_groups=4,
+        hidden_act="relu",
+    ),
+    "deberta-v3": lambda: transformers.DebertaV2Config(**DEBERTA3, max_relative_positions=65),
+    "deberta-v3-narrow": lambda: transformers.DebertaV2Config(
+        **DEBERTA3, embedding_size=20, pooler_hidden_act="tanh", layer_norm_eps=1e-5
+    ),
     "distilbert": lambda: transformers.DistilBertConfig(**DISTIL),
     "distilbert-relu": lambda: transformers.DistilBertConfig(**DISTIL, activation="relu"),
+    "gemma2": lambda: transformers.Gemma2Config(**GEMMA, attn_logit_softcapping=1.5),
+    "gemma2-uncapped": lambda: transformers.Gemma2Config(**GEMMA, attn_logit_softcapping=None, attention_bias=True),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**GEMMA),
+    "gemma3-both-sides": lambda: transformers.Gemma3TextConfig(**GEMMA, use_bidirectional_attention=True),
+    "gemma3-scaled": lambda: transformers.Gemma3TextConfig(
+        **GEMMA,
+        attention_bias=True,
+        hidden_activation="silu",
+        use_bidirectional_attention=True,
+        rope_parameters={"full_attention": SCALED, "sliding_attention": {"rope_type": "default", "rope_theta": 300.0}},
+    ),
+    "gemma3-not-causal": lambda: transformers.Gemma3TextConfig(**GEMMA, is_causal=False),
+    "gemma3-not-causal-both-sides": lambda: transformers.Gemma3TextConfig(
+        **GEMMA, is_causal=False, use_bidirectional_attention=True
+    ),
     "gte": lambda: transformers.GteConfig(**ENCODER),
     "gte-no-types-scaled": lambda: transformers.GteConfig(
         **ENCODER, type_vocab_size=0, hidden_act="relu", rope_parameters=SCALED

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 from sie_frontend.rows import Array
 from transformers import AutoConfig
@@ -67,3 +68,12 @@ def texts(side: str, lengths: tuple[int, ...] = (1, 9, 290), vocabulary: int = 6
         mask[row, place] = 1
     types = random.integers(0, 2, ids.shape)
     return {INPUT_IDS: ids, ATTENTION_MASK: mask, TOKEN_TYPE_IDS: types}
+
+
+def ranks_of_products(path: Path) -> list[int]:
+    """Of each product of states with a matrix, how many axes the states have: two if they are packed."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path)), strict_mode=True).graph
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
+    matrices = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
+    products = (node.input for node in graph.node if node.op_type == "MatMul")
+    return [ranks[left] for left, right in products if right in matrices and left not in matrices]

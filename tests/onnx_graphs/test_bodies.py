@@ -17,13 +17,17 @@ from sie_triton.onnx_graphs.pooling import first_state
 from sie_triton.planning.tensors import ATTENTION_MASK, HIDDEN, INPUT_IDS, Tensor
 
 from .checkpoints import CONFIGS, make
-from .running import Written, texts
+from .running import MAX_LENGTH, Written, ranks_of_products, texts
 
 pytestmark = pytest.mark.export
 
 STATES = Tensor(HIDDEN, "FP32", ("batch", "sequence", 32))
-WITH_TYPES = ("bert", "bert-relu", "bert-silu", "gte-types", "jina_embeddings_v3-scaled", "nomic_bert")
+WITH_TYPES = (
+    *("bert", "bert-relu", "bert-silu", "deberta-absolute", "deberta-v2-groups"),
+    *("gte-types", "jina_embeddings_v3-scaled", "nomic_bert"),
+)
 PUBLISHED = ("gte", "jina_embeddings_v3", "nomic_bert")
+LATER = ("gemma2", "gemma3-both-sides", "deberta-v2", "deberta-v3")
 DECODERS = tuple(name for name, config in CONFIGS.items() if ARCHITECTURES[config().model_type].decodes)
 
 
@@ -52,6 +56,11 @@ def test_states(name: str, side: str, tmp_path: Path) -> None:
         written = Written(tmp_path, types=types)
         ours = written.run(written.states, STATES, tmp_path / f"{packing}.onnx", feeds, packing=packing)
         assert_close(ours, wanted, feeds)
+    # DeBERTa has products of weights alone.
+    padded, packed = (ranks_of_products(tmp_path / f"{packing}.onnx") for packing in (False, True))
+    assert len(packed) == len(padded)
+    assert 3 in padded
+    assert set(packed) == {2}
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -100,7 +109,7 @@ def test_classification_heads(name: str, tmp_path: Path) -> None:
     assert np.abs(ours - wanted).max() <= 2e-5 * max(1.0, np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("name", ["bert", "modernbert", "qwen3", "mpnet", *PUBLISHED])
+@pytest.mark.parametrize("name", ["bert", "modernbert", "qwen3", "mpnet", *PUBLISHED, *LATER])
 def test_half_precision_is_close_and_finite(name: str, tmp_path: Path) -> None:
     model = make(name, AutoModel, tmp_path)
     feeds = texts("right")
@@ -111,6 +120,23 @@ def test_half_precision_is_close_and_finite(name: str, tmp_path: Path) -> None:
     a, b = ours[real], wanted[real]
     assert np.isfinite(ours).all()
     assert ((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)).min() > 0.999
+
+
+@pytest.mark.parametrize("name", LATER)
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+def test_a_text_alone_is_what_it_is_in_a_batch(name: str, packing: bool, tmp_path: Path) -> None:
+    """Up to the longest text that there may be, and computed by transformers without any padding."""
+    model = make(name, AutoModel, tmp_path)
+    feeds = texts("left", (2, 40, MAX_LENGTH))
+    written = Written(tmp_path)
+    together = written.run(written.states, STATES, tmp_path / "graph.onnx", feeds, packing=packing)
+    for row, mask in enumerate(feeds[ATTENTION_MASK].astype(bool)):
+        alone = {key: array[row : row + 1, mask] for key, array in feeds.items()}
+        wanted = theirs(model, alone).last_hidden_state.numpy()
+        written = Written(tmp_path)
+        ours = written.run(written.states, STATES, tmp_path / "alone.onnx", alone, packing=packing)
+        assert_close(ours, wanted, alone)
+        assert_close(together[row : row + 1, mask], wanted, alone)
 
 
 @pytest.mark.parametrize("name", ["bert", *PUBLISHED])

@@ -11,14 +11,16 @@ import torch
 import transformers
 from recipes.weights import edit_config
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from sie_triton.onnx_graphs.declined import Declined
+from sie_triton.onnx_graphs.heads import HeadSite, head_outputs
 from sie_triton.onnx_graphs.pooling import first_state, pool
 from sie_triton.onnx_graphs.writer import GraphWriter
+from sie_triton.planning.families import LastTokenLogits
 from sie_triton.planning.tensors import ATTENTION_MASK, Tensor
 
-from .checkpoints import DECODER, ENCODER, make
+from .checkpoints import DECODER, ENCODER, GEMMA, make
 from .running import Written, texts
 
 pytestmark = pytest.mark.export
@@ -80,6 +82,20 @@ ODD_DECODERS: Mapping[str, tuple[Any, str]] = {
     "layers with a window": (
         transformers.Qwen2Config(**DECODER, use_sliding_window=True, sliding_window=64, max_window_layers=1),
         "`sliding_window` is 64",
+    ),
+    "a cap that transformers ignores": (
+        transformers.Gemma3TextConfig(**GEMMA, attn_logit_softcapping=50.0),
+        "`attn_logit_softcapping` is 50.0",
+    ),
+    "both sides where only some kernels look": (
+        transformers.Gemma2Config(**GEMMA, use_bidirectional_attention=True),
+        "`use_bidirectional_attention` is True",
+    ),
+    "yarn in some layers": (
+        transformers.Gemma3TextConfig(
+            **GEMMA, rope_parameters={"full_attention": YARN, "sliding_attention": {"rope_type": "default"}}
+        ),
+        "yarn",
     ),
 }
 
@@ -147,14 +163,49 @@ def test_odd_encoders_with_rotary_positions(case: str, tmp_path: Path) -> None:
         Written(tmp_path)
 
 
+ODD_DEBERTAS: Mapping[str, tuple[dict[str, Any], str]] = {
+    "positions to positions": ({"pos_att_type": ["p2p"]}, r"`pos_att_type` is \['p2p'\]"),
+    "another norm": ({"norm_rel_ebd": "rms_norm"}, "`norm_rel_ebd` is 'rms_norm'"),
+    "more buckets than distances": ({"max_relative_positions": 9}, "`position_buckets` is 16, and distances go to 9"),
+    "a lopsided convolution": ({"conv_kernel_size": 4}, "`conv_kernel_size` is 4"),
+    "wide heads": ({"attention_head_size": 16}, "`attention_head_size` is 16"),
+    "unknown activation": ({"conv_kernel_size": 3, "conv_act": "gelu_fast"}, "`gelu_fast`"),
+    "other embeddings of distances": ({"position_buckets": 18}, r"rel_embeddings.weight` is \[32, 32\]"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_DEBERTAS)
+def test_odd_debertas(case: str, tmp_path: Path) -> None:
+    changes, reason = ODD_DEBERTAS[case]
+    make("deberta-v2", AutoModel, tmp_path)
+    edit_config(tmp_path, **changes)
+    with pytest.raises(Declined, match=reason):
+        Written(tmp_path)
+
+
 def test_a_window_that_holds_the_longest_text_hides_nothing(tmp_path: Path) -> None:
     AutoModel.from_config(transformers.MistralConfig(**DECODER, sliding_window=64)).save_pretrained(tmp_path)
     assert Written(tmp_path, max_length=64).states
 
 
+def test_layers_of_another_kind(tmp_path: Path) -> None:
+    AutoModel.from_config(transformers.Gemma3TextConfig(**GEMMA)).save_pretrained(tmp_path)
+    edit_config(tmp_path, layer_types=["chunked_attention", "full_attention", "full_attention"])
+    with pytest.raises(Declined, match="layers of the kind `chunked_attention`"):
+        Written(tmp_path)
+
+
+def test_answers_behind_a_cap(tmp_path: Path) -> None:
+    make("gemma3", AutoModelForCausalLM, tmp_path, final_logit_softcapping=30.0)
+    written = Written(tmp_path)
+    site = HeadSite(tmp_path, written.architecture, written.config, len)
+    with pytest.raises(Declined, match=r"`final_logit_softcapping` is 30\.0"):
+        head_outputs(written.b, LastTokenLogits("yes", "no", "difference"), written.states, ATTENTION_MASK, site)
+
+
 def test_an_unknown_architecture(tmp_path: Path) -> None:
-    AutoModel.from_config(transformers.DebertaV2Config(**ENCODER)).save_pretrained(tmp_path)
-    with pytest.raises(Declined, match="`deberta-v2` is not written"):
+    AutoModel.from_config(transformers.DebertaConfig(**ENCODER)).save_pretrained(tmp_path)
+    with pytest.raises(Declined, match="`deberta` is not written"):
         GraphWriter(tmp_path, lambda token: 0)
 
 

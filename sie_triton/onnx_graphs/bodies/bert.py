@@ -81,7 +81,8 @@ def vocabulary_logits(b: GraphBuilder, config: Config, states: Value, head: str,
     return b.op("Add", logits, b.weight(f"{found}.bias"))
 
 
-def _bert_masked_lm(b: GraphBuilder, config: Config, states: Value) -> Value:
+def bert_masked_lm(b: GraphBuilder, config: Config, states: Value) -> Value:
+    """The masked-language head of BERT and of DeBERTa."""
     head = "cls.predictions"
     states = b.activation(b.linear(states, f"{head}.transform.dense"), config.hidden_act)
     states = b.layer_norm(states, f"{head}.transform.LayerNorm", config.layer_norm_eps)
@@ -105,5 +106,5 @@ def classification_head(b: GraphBuilder, config: Config, states: Value, first: V
     return b.linear(b.op("Tanh", b.linear(first, "classifier.dense")), "classifier.out_proj")
 
 
-BERT = Architecture("bert.", _bert, _bert_masked_lm, bert_classifier)
+BERT = Architecture("bert.", _bert, bert_masked_lm, bert_classifier)
 ROBERTA = Architecture("roberta.", _roberta, lm_head, classification_head)

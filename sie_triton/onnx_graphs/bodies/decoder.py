@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sie_triton.onnx_graphs.attention import Rotary, hidden_future, joined, padding_penalty, rotary, rotated
+from sie_triton.onnx_graphs.attention import (
+    Rotary,
+    hidden_future,
+    hidden_outside,
+    joined,
+    padding_penalty,
+    rotary,
+    rotated,
+)
 from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Frame, default_rope
 from sie_triton.onnx_graphs.builder import GraphBuilder, Value
 from sie_triton.onnx_graphs.declined import Declined
@@ -18,7 +26,7 @@ WORDS = "embed_tokens.weight"
 
 
 @dataclass(frozen=True, slots=True)
-class _Biases:
+class Biases:
     """Which projections of attention have a bias, and whether the feed-forward layer has."""
 
     qkv: bool = False
@@ -35,18 +43,27 @@ class _Shape:
     width: int
 
 
-def _decoder(biases: Callable[[Config], _Biases], *, head_norms: bool = False) -> Architecture:
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What attention in a layer knows of positions: their rotations, and `[batch, 1, 1, 1 or sequence, sequence]`, far
+    numbers where a query does not see a key.
+    """
+
+    rope: Rotary
+    penalty: Value
+
+
+def _decoder(biases: Callable[[Config], Biases], *, head_norms: bool = False) -> Architecture:
     def body(b: GraphBuilder, config: Config, frame: Frame) -> Value:
-        return _Body(b, config, frame, biases(config), head_norms=head_norms).states()
+        return DecoderBody(b, config, frame, biases(config), head_norms=head_norms).states()
 
     return Architecture("model.", body, decodes=True)
 
 
-class _Body:
-    """One decoder on its way into a graph."""
+class DecoderBody:
+    """One decoder on its way into a graph, of Llama's kind where a subclass does not say otherwise."""
 
-    def __init__(self, b: GraphBuilder, config: Config, frame: Frame, biases: _Biases, *, head_norms: bool) -> None:
-        _check_window(config, frame.max_length)
+    def __init__(self, b: GraphBuilder, config: Config, frame: Frame, biases: Biases, *, head_norms: bool) -> None:
         self._b = b
         self._config = config
         self._frame = frame
@@ -58,56 +75,85 @@ class _Body:
 
     def states(self) -> Value:
         """The last states, normalised."""
-        b, ids = self._b, self._frame.inputs.ids
-        theta, factor = default_rope(self._config.rope_parameters)
-        rope = rotary(b, ids, theta, self._shape.width, factor)
-        penalty = self._penalty()
-        states = b.op("Gather", b.weight(WORDS), ids, axis=0)
-        for number in range(self._config.num_hidden_layers):
-            states = self._layer(states, rope, penalty, f"layers.{number}")
+        sights = self._sights()
+        states = self._embedded()
+        for number, sight in enumerate(sights):
+            states = self._layer(states, sight, f"layers.{number}")
         return self._norm(states, "norm")
 
-    def _penalty(self) -> Value:
-        """`[batch, 1, 1, 1 or sequence, sequence]`; no number is further away than one penalty alone."""
+    def _sights(self) -> list[Sight]:
+        """One for each layer."""
+        _check_window(self._config, self._frame.max_length)
+        theta, factor = default_rope(self._config.rope_parameters)
+        rope = rotary(self._b, self._frame.inputs.ids, theta, self._shape.width, factor)
+        return [Sight(rope, self._penalty())] * self._config.num_hidden_layers
+
+    def _penalty(self, window: int | None = None) -> Value:
+        """No key further away than `window`, none that is padding, and none behind the query unless both sides count;
+        no number is further away than one penalty alone.
+        """
         b, inputs = self._b, self._frame.inputs
         penalty = padding_penalty(b, inputs.mask)
-        both_sides = self._frame.bidirectional or getattr(self._config, "is_causal", True) is False
-        if not both_sides:
+        if window is not None:
+            penalty = joined(b, penalty, hidden_outside(b, inputs.ids, window))
+        if not self._both_sides():
             penalty = joined(b, penalty, hidden_future(b, inputs.ids))
         return b.op("Unsqueeze", penalty, b.ints(2))
 
+    def _both_sides(self) -> bool:
+        return self._frame.bidirectional or getattr(self._config, "is_causal", True) is False
+
+    def _embedded(self) -> Value:
+        return self._b.op("Gather", self._b.weight(WORDS), self._frame.inputs.ids, axis=0)
+
     def _norm(self, states: Value, name: str) -> Value:
-        """By the root of the mean square, in float32."""
+        b = self._b
+        return b.op("Mul", b.to_body(self._normed(states)), b.weight(f"{name}.weight"))
+
+    def _normed(self, states: Value) -> Value:
+        """Divided by the root of the mean square, in float32."""
         b = self._b
         wide = b.from_body(states)
         square = b.op("ReduceMean", b.op("Mul", wide, wide), b.ints(-1), keepdims=1)
         root = b.op("Sqrt", b.op("Add", square, b.number(self._config.rms_norm_eps)))
-        return b.op("Mul", b.to_body(b.op("Div", wide, root)), b.weight(f"{name}.weight"))
+        return b.op("Div", wide, root)
 
-    def _layer(self, states: Value, rope: Rotary, penalty: Value, name: str) -> Value:
-        b, config = self._b, self._config
+    def _layer(self, states: Value, sight: Sight, name: str) -> Value:
+        b = self._b
         normed = self._norm(states, f"{name}.input_layernorm")
-        states = b.op("Add", states, self._attention(normed, rope, penalty, f"{name}.self_attn"))
+        states = b.op("Add", states, self._attention(normed, sight, f"{name}.self_attn"))
         normed = self._norm(states, f"{name}.post_attention_layernorm")
-        size, bias = (config.intermediate_size, config.hidden_size), self._biases.mlp
-        gate = b.activation(b.linear(normed, f"{name}.mlp.gate_proj", bias=bias, shape=size), config.hidden_act)
-        grown = b.op("Mul", gate, b.linear(normed, f"{name}.mlp.up_proj", bias=bias, shape=size))
-        return b.op("Add", states, b.linear(grown, f"{name}.mlp.down_proj", bias=bias))
+        return b.op("Add", states, self._feed_forward(normed, f"{name}.mlp", self._config.hidden_act))
 
-    def _attention(self, states: Value, rope: Rotary, penalty: Value, name: str) -> Value:
+    def _feed_forward(self, normed: Value, name: str, activation: str) -> Value:
+        b, config = self._b, self._config
+        size, bias = (config.intermediate_size, config.hidden_size), self._biases.mlp
+        gate = b.activation(b.linear(normed, f"{name}.gate_proj", bias=bias, shape=size), activation)
+        grown = b.op("Mul", gate, b.linear(normed, f"{name}.up_proj", bias=bias, shape=size))
+        return b.linear(grown, f"{name}.down_proj", bias=bias)
+
+    def _scale(self) -> float:
+        """What scores are multiplied by."""
+        return float(self._shape.width**-0.5)
+
+    def _attention(self, states: Value, sight: Sight, name: str) -> Value:
         """Queries `[batch, key heads, queries a key, sequence, width]` against keys that they share."""
         b, shape = self._b, self._shape
         shared = shape.heads // shape.key_heads
         query = self._heads(states, f"{name}.q", (shape.key_heads, shared))
         key = self._heads(states, f"{name}.k", (shape.key_heads, 1))
         value = self._heads(states, f"{name}.v", (shape.key_heads, 1))
-        query = b.op("Mul", rotated(b, query, rope, shape.width), b.body_number(shape.width**-0.5))
-        key = b.op("Transpose", rotated(b, key, rope, shape.width), perm=[0, 1, 2, 4, 3])
-        scores = b.op("Add", b.op("MatMul", query, key), penalty)
+        query = b.op("Mul", rotated(b, query, sight.rope, shape.width), b.body_number(self._scale()))
+        key = b.op("Transpose", rotated(b, key, sight.rope, shape.width), perm=[0, 1, 2, 4, 3])
+        scores = b.op("Add", self._scores(query, key), sight.penalty)
         shares = b.to_body(b.op("Softmax", b.from_body(scores), axis=-1))
         mixed = b.op("Transpose", b.op("MatMul", shares, value), perm=[0, 3, 1, 2, 4])
         flat = b.op("Reshape", mixed, b.ints(0, 0, shape.heads * shape.width))
         return b.linear(flat, f"{name}.o_proj", bias=self._biases.output)
+
+    def _scores(self, query: Value, key: Value) -> Value:
+        """`[…, sequence, width]` times `[…, width, sequence]`."""
+        return self._b.op("MatMul", query, key)
 
     def _heads(self, states: Value, name: str, heads: tuple[int, int]) -> Value:
         """`[batch, key heads, queries a key, sequence, width]`."""
@@ -129,12 +175,12 @@ def _check_window(config: Config, max_length: int) -> None:
         raise Declined(f"`sliding_window` is {window}, and texts have up to {max_length} tokens")
 
 
-def _by_config(config: Config) -> _Biases:
+def _by_config(config: Config) -> Biases:
     bias = bool(getattr(config, "attention_bias", False))
-    return _Biases(bias, bias, bool(getattr(config, "mlp_bias", False)))
+    return Biases(bias, bias, bool(getattr(config, "mlp_bias", False)))
 
 
 LLAMA = _decoder(_by_config)
-MISTRAL = _decoder(lambda config: _Biases())
-QWEN2 = _decoder(lambda config: _Biases(qkv=True))
+MISTRAL = _decoder(lambda config: Biases())
+QWEN2 = _decoder(lambda config: Biases(qkv=True))
 QWEN3 = _decoder(_by_config, head_norms=True)

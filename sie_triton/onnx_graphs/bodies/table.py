@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 from sie_triton.onnx_graphs.bodies.architecture import Architecture
 from sie_triton.onnx_graphs.bodies.bert import BERT, ROBERTA
+from sie_triton.onnx_graphs.bodies.deberta import DEBERTA
 from sie_triton.onnx_graphs.bodies.decoder import LLAMA, MISTRAL, QWEN2, QWEN3
 from sie_triton.onnx_graphs.bodies.distilbert import DISTILBERT
+from sie_triton.onnx_graphs.bodies.gemma import GEMMA2, GEMMA3
 from sie_triton.onnx_graphs.bodies.modernbert import MODERNBERT
 from sie_triton.onnx_graphs.bodies.mpnet import MPNET
 from sie_triton.onnx_graphs.bodies.rotary_encoder import GTE, JINA, NOMIC_BERT
@@ -15,7 +17,10 @@ from sie_triton.onnx_graphs.bodies.rotary_encoder import GTE, JINA, NOMIC_BERT
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": BERT,
     "camembert": ROBERTA,
+    "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
+    "gemma2": GEMMA2,
+    "gemma3_text": GEMMA3,
     "gte": GTE,
     "jina_embeddings_v3": JINA,
     "llama": LLAMA,
