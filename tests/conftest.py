@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+from shared import run_folder
 
 if TYPE_CHECKING:
     from recipes.built import BuiltFamilies
@@ -30,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 SLOW = ("e2e", "export", "official")
+
+
+def pytest_configure() -> None:
+    """Before other processes are started, which share the folder by the environment."""
+    run_folder()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

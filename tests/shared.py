@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+_RUN_FOLDER = "SIE_TRITON_TESTS_FOLDER"
 
 
 def session_folder(factory: pytest.TempPathFactory) -> Path:
     """The temporary folder of the whole session, whichever of its processes asks."""
     own = factory.getbasetemp()
     return own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+
+
+def run_folder() -> Path:
+    """A folder of this run, also for what is made while tests are collected; gone when its first process ends."""
+    if _RUN_FOLDER not in os.environ:
+        root = tempfile.mkdtemp(prefix="sie-triton-tests-")
+        atexit.register(_remove, root, os.getpid())
+        os.environ[_RUN_FOLDER] = root
+    return Path(os.environ[_RUN_FOLDER])
+
+
+def _remove(root: str, maker: int) -> None:
+    # A fork of the process that made it ends too.
+    if os.getpid() == maker:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:

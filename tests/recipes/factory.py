@@ -22,10 +22,14 @@ FAMILIES: Mapping[str, Family] = {
 def make(family: Family | str, folder: Path) -> MadeCheckpoint:
     """Write `folder/<slug>/` and `folder/<slug>.yaml`; the weights depend on the slug and on nothing else."""
     family = FAMILIES[family] if isinstance(family, str) else family
+    made = found(family, folder)
+    made.folder.mkdir(parents=True)
+    family.build(made.folder)
+    made.bundle_path.write_text(family.bundle(made.folder), encoding="utf-8")
+    return made
+
+
+def found(family: Family, folder: Path) -> MadeCheckpoint:
+    """What `make` writes to the folder."""
     slug = family.sie_id.rpartition("/")[2]
-    checkpoint = folder.resolve() / slug
-    checkpoint.mkdir(parents=True)
-    family.build(checkpoint)
-    bundle_path = folder.resolve() / f"{slug}.yaml"
-    bundle_path.write_text(family.bundle(checkpoint), encoding="utf-8")
-    return MadeCheckpoint(checkpoint, bundle_path, family.sie_id)
+    return MadeCheckpoint(folder.resolve() / slug, folder.resolve() / f"{slug}.yaml", family.sie_id)
