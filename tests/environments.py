@@ -86,22 +86,24 @@ def environment(name: str, base: Path) -> Path:
         # The interpreter that it was made with may have gone since.
         if not (complete.exists() and complete.read_text() == wanted and version_of(interpreter)):
             _run(name, [base, "-m", "venv", "--clear", folder])
-            _run(
-                name,
-                [
-                    interpreter,
-                    "-m",
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--no-compile",
-                    "--constraint",
-                    versions,
-                    *requirements,
-                ],
-            )
+            install(interpreter, "--constraint", versions, *requirements, name=name)
             complete.write_text(wanted)
     return interpreter
+
+
+def install(interpreter: Path, *arguments: str | Path, name: str) -> None:
+    """Install into an environment: by uv, in a fifth of pip's time, or by pip where uv finds no index.
+
+    `name` is what the environment is called where it fails. Raises `Unavailable`.
+    """
+    try:
+        _run(
+            name,
+            [Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--python", interpreter, *arguments],
+        )
+    except Unavailable:
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", interpreter)
+        _run(name, [*pip, "install", "--quiet", "--no-compile", *arguments])
 
 
 def interpreter(version: str) -> Path | None:
@@ -131,6 +133,8 @@ def version_of(interpreter: Path) -> str:
 def _run(name: str, command: list[str | Path]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS)
+    except FileNotFoundError as error:
+        raise Unavailable(f"the environment `{name}` cannot be installed: {error}") from error
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"the environment `{name}` was not installed after {_INSTALL_SECONDS} s") from error
     if done.returncode:

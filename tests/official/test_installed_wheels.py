@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import MINILM_ID
 from e2e.processes import Serving, free_port
-from environments import LIGHT, SERVE, interpreter
+from environments import LIGHT, SERVE, Unavailable, install, interpreter
 
 pytestmark = pytest.mark.official
 
@@ -75,9 +75,10 @@ class Installed:
 
 def add(to: Installed, lock: Path, wheels: Path, wanted: str) -> None:
     """Other people's packages, then ours, without an index. Skips if a package of the lock cannot be had."""
-    done = to.pip("install", "--quiet", "--no-compile", "--no-deps", "--only-binary", ":all:", "-r", lock)
-    if done.returncode:
-        pytest.skip(f"pip cannot install {lock.name}: {done.stderr.strip()[-300:]}")
+    try:
+        install(to.program("python"), "--no-deps", "--only-binary", ":all:", "-r", lock, name=lock.stem)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
     before = to.left()
     done = to.pip("install", "--no-index", "--no-compile", "--find-links", wheels, wanted)
     assert done.returncode == 0, done.stderr

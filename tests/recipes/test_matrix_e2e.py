@@ -53,11 +53,11 @@ HEADS = ("bert", "splade_bert", "bge_m3", "colbert_modernbert_chain", "cross_enc
 TRACED = MEMBERS if ALL else HEADS
 EVEN, ODD = TRACED[::2], TRACED[1::2]
 REPOSITORIES = {
-    "float32": ("float32", {"torchscript": TRACED}),
+    "float32": ("float32", {"torchscript": TRACED if ALL else EVEN}),
     "float16": ("float16", {"onnx": EVEN, "torchscript": ODD}),
     "float16, swapped": ("float16", {"onnx": ODD, "torchscript": EVEN}),
 }
-# Each recipe in float16 in one of the formats; in the other one with every family.
+# Each head in TorchScript and in float16, each recipe in all of it with every family.
 SERVED = [name for name in REPOSITORIES if "swapped" not in name or ALL]
 CELLS = [(name, fmt, family) for name in SERVED for fmt, of in REPOSITORIES[name][1].items() for family in of]
 # The least cosine of vectors, the largest difference of scores (of their size, beyond 1): in float32 as everywhere, in
