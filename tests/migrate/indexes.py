@@ -37,7 +37,7 @@ _WORDS = (
 )
 
 
-def texts(count: int = 28, seed: int = 5) -> list[str]:
+def texts(count: int = 20, seed: int = 5) -> list[str]:
     """Different sentences: three quarters short, the others up to some 450 tokens."""
     generator = random.Random(seed)
     return [_text(generator, place) for place in range(count)]

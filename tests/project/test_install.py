@@ -120,6 +120,25 @@ def test_the_usual_index_where_there_is_a_gpu(indexes: str, python: Path, constr
     assert tool().install_torch(python, constraints, "usual", f"{indexes}/cpu") == "2.13.0 of the usual index"
 
 
+def test_the_rest_comes_by_uv_and_else_by_pip(
+    indexes: str, python: Path, constraints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uv = python.with_name("uv")
+    uv.unlink(missing_ok=True)
+    wanted = ("--constraint", constraints, "torch")
+    # uv knows another index than pip: that has no such version.
+    monkeypatch.setenv("UV_INDEX_URL", f"{indexes}/cpu")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    assert tool().install_rest(python, *wanted) == "by pip, since uv could not"
+    shutil.copy(Path(sys.executable).with_name("uv"), uv)
+    assert tool().install_rest(python, *wanted) == ""
+    subprocess.run([python, "-m", "pip", "uninstall", "--yes", "torch", "torchs-need"], check=True, capture_output=True)
+    assert tool().install_rest(python, *wanted) == "by pip, since uv could not"
+    monkeypatch.setenv("UV_INDEX_URL", f"{indexes}/usual")
+    subprocess.run([python, "-m", "pip", "uninstall", "--yes", "torch", "torchs-need"], check=True, capture_output=True)
+    assert tool().install_rest(python, *wanted) == ""
+
+
 def test_a_failure_names_the_command_and_the_reason(
     python: Path, constraints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
