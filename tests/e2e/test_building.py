@@ -9,13 +9,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sie_frontend.manifest import MANIFEST_NAME, read_manifest
 
 from e2e.conftest import BGE, MINILM, TinyBuild
 from e2e.processes import COMMAND, eventually, sie_triton
+from sie_triton.cli.targets import shipped_bundles
 from sie_triton.repository.publish import tree_digests
+from sie_triton.verify.carried import carried_name
 from sie_triton.verify.checks import verify_repository
+from sie_triton.verify.reference import read_reference
 
 pytestmark = pytest.mark.e2e
 
@@ -44,6 +48,21 @@ def test_the_real_repository_is_as_close_as_promised(repository: Path) -> None:
         for distance in record.parity["float16"].values():
             assert distance.min_cosine is not None
             assert distance.min_cosine >= 0.9999
+
+
+def test_the_shipped_reference_is_what_sentence_transformers_says(tmp_path: Path) -> None:
+    asking = ("build", "-m", MINILM, "--device", "cpu", "--no-carried", "-r", tmp_path / "repository")
+    done = sie_triton(*asking, "--save-references", tmp_path)
+    assert done.returncode == 0, done.stderr
+    name = carried_name("sentence-transformers__all-MiniLM-L6-v2")
+    shipped, asked = read_reference(shipped_bundles() / name), read_reference(tmp_path / name)
+    assert (shipped.account, shipped.cases) == (asked.account, asked.cases)
+    for one, other in zip(shipped.fingerprints, asked.fingerprints, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert set(shipped.outputs) == set(asked.outputs)
+    for output, arrays in shipped.outputs.items():
+        for one, other in zip(arrays, asked.outputs[output], strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-6)
 
 
 def test_an_unchanged_build_is_skipped(tiny_build: TinyBuild) -> None:
