@@ -61,12 +61,13 @@ _MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "Item": {
         "id": "comes back with the item; items to score are called `item-{index}` without one",
         "text": "the text, which may be empty",
-        "images": "no model here takes one",
+        "images": "pictures, which win over the text; a model without image input leaves them unread",
         "audio": "no model here takes it",
         "video": "no model here takes it",
         "document": "no model here takes it",
         "metadata": "not read, and counted with the text",
     },
+    "Image": {"data": "the bytes of a picture's file", "format": "not read: the bytes tell it"},
     "EncodeParams": {
         "output_types": "what to answer with; `dense` where it is null",
         "instruction": "what stands before the text, or in its template",
