@@ -110,7 +110,9 @@ def _open(image: Any) -> PillowImage:
     if isinstance(image, (str, Path)):
         if not Path(image).exists():
             raise FileNotFoundError(f"Image file not found: {image}")
-        opened: PillowImage = _pillow("a path").open(image)
+        opened: PillowImage
+        with _pillow("a path").open(image) as opened:  # a file of several frames would stay open otherwise
+            opened.load()
         return opened
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from pathlib import Path
@@ -109,6 +110,18 @@ def test_paths_and_arrays_become_jpeg(tmp_path: Path) -> None:
     expected = to_jpeg_bytes(pillow.fromarray(array))
     for image in (tmp_path / "a.png", str(tmp_path / "a.png"), array, {"data": array, "format": "JPEG"}):
         assert wire_item({"images": [image]}) == {"images": [{"data": expected, "format": "jpeg"}]}
+
+
+@pytest.mark.parametrize("format", ["gif", "tiff", "webp", "png"])
+def test_a_file_of_several_frames_is_closed_again(tmp_path: Path, format: str) -> None:
+    """A file that is left open warns when it is collected, and warnings are errors."""
+    pillow: Any = pytest.importorskip("PIL.Image")
+    frames = [pillow.new("RGB", (4, 3), colour) for colour in ("red", "blue")]
+    path = tmp_path / f"a.{format}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    opened = pillow.open(io.BytesIO(to_jpeg_bytes(path)))
+    assert opened.getpixel((1, 1))[0] > 200
+    gc.collect()
 
 
 RESULT = {
