@@ -1,8 +1,7 @@
-"""Encoded pictures to RGB, with Pillow, which is what the contract's words are about: whoever wrote the bytes is a
-stranger.
+"""Encoded pictures, which strangers sent, to RGB. Pillow decodes them: the contract's vectors are of what it gives.
 
 The size is read of the header before a pixel is decoded. As SIE has it, the first frame is taken, EXIF's orientation is
-not followed, and alpha is dropped rather than composed.
+not followed (Pillow itself turns a TIFF), and alpha is dropped rather than composed.
 """
 
 from __future__ import annotations
