@@ -111,6 +111,7 @@ def bombs() -> dict[str, bytes]:
         "gif frame": gif[: place + 5] + large + gif[place + 9 :],
         "webp": webp(16_383, 16_383),
         "tiff": tiff_of(60_000, 60_000),
+        "tiff tile": tiff_of(16, 16, tile=16_384),
     }
 
 
@@ -128,21 +129,15 @@ def _riff(name: bytes, data: bytes) -> bytes:
     return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
 
 
-def tiff_of(width: int, height: int) -> bytes:
-    """A TIFF of one strip that has nothing in it."""
-    tags = [
-        (256, 4, width),
-        (257, 4, height),
-        (258, 3, 1),
-        (259, 3, 4),
-        (262, 3, 1),
-        (273, 4, 8),
-        (277, 3, 1),
-        (278, 4, height),
-        (279, 4, 8),
-    ]
-    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
-    return b"II*\0" + struct.pack("<I", 16) + bytes(8) + struct.pack("<H", len(tags)) + entries + bytes(4)
+def tiff_of(width: int, height: int, tile: int = 0) -> bytes:
+    """A black TIFF: one strip that has nothing in it, or one square tile, all of which is there."""
+    squeeze = zlib.compressobj(1)
+    pixels = b"".join(squeeze.compress(bytes(tile)) for _ in range(tile)) + squeeze.flush()
+    tags = {256: width, 257: height, 258: 8, 259: 8, 262: 1, 277: 1}
+    tags |= {322: tile, 323: tile, 324: 8, 325: len(pixels)} if tile else {273: 8, 278: height, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    start = struct.pack("<I", 8 + len(pixels))
+    return b"II*\0" + start + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def many_scans(scans: int) -> bytes:

@@ -48,11 +48,11 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         raise Unreadable(f"image data is a JPEG of {scans} scans, and at most {MAX_SCANS} are read")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            width, height = picture.size
-            if width * height > max_pixels:
-                raise Unreadable(
-                    f"image data has {width} x {height} pixels, and at most {max_pixels} are read; scale it down"
-                )
+            for width, height in (picture.size, _tile_of(picture)):
+                if width * height > max_pixels:
+                    raise Unreadable(
+                        f"image data has {width} x {height} pixels, and at most {max_pixels} are read; scale it down"
+                    )
             picture.load()
             # A palette's alpha has no say in what follows; Pillow would warn that it goes.
             picture.info.pop("transparency", None)
@@ -64,3 +64,11 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         raise Unreadable(f"image data has more pixels than the {max_pixels} that are read; scale it down") from error
     except Exception as error:  # a decoder may raise whatever its parser stumbles over
         raise Unreadable from error
+
+
+def _tile_of(picture: Image.Image) -> tuple[int, int]:
+    """Width and height of a TIFF's tiles, which are decoded whole, however little of one is in the picture; else 0."""
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return 0, 0
+    width, height = (picture.tag_v2.get(tag, 0) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+    return int(width), int(height)
