@@ -20,9 +20,11 @@ from aiohttp import web
 from compiler import tiny
 from numpy.typing import NDArray
 from PIL import Image
+from sie_frontend.contract.errors import WireError
 from sie_frontend.images.decoding import decode
 from sie_frontend.images.entry import ImageInput
 from sie_frontend.manifest import dump_manifest, read_manifest
+from sie_frontend.outputs.multivector import MultiVectorHead
 from sie_frontend.settings import Settings, SettingsError
 from sie_sdk.images import wire_item
 
@@ -229,12 +231,14 @@ async def test_images_that_wait_are_counted_by_themselves(sees: Service, triton:
         await asyncio.to_thread(arrived.wait, 10)
         status, code, _ = refusal(await encode(client, {"items": [item(picture(4), picture(5))]}))
         assert (status, code) == (503, "QUEUE_FULL")
+        assert "sie_frontend_pending_images 3.0" in (await client.get("/metrics")).text
         others = [asyncio.ensure_future(encode(client, {"items": [one]})) for one in (item(picture(3)), {"text": "x"})]
         await asyncio.sleep(0)
         let.set()
         for response in await asyncio.gather(first, *others):
             assert dense(response)
         assert dense(await encode(client, {"items": [item(*(picture(number) for number in range(9)))]}))
+        assert "sie_frontend_pending_images 0.0" in (await client.get("/metrics")).text
 
 
 @pytest.mark.asyncio
@@ -281,6 +285,11 @@ async def test_images_are_read_off_the_loop_by_threads_of_their_own(
         await encode(client, {"items": [item(picture(number)) for number in range(30)]})
     assert names
     assert all(name.startswith("read-images") for name in names)
+
+
+def test_several_images_of_what_has_no_mean() -> None:
+    with pytest.raises(WireError, match="output type 'multivector' of this model is made of one image, got 2"):
+        MultiVectorHead("vectors").joined([np.zeros((3, 4)), np.zeros((2, 4))])
 
 
 # Other people's routes and our client

@@ -237,13 +237,17 @@ class Engine:
         self._pending += count
         self._pending_images += images
         self.metrics.items.labels(served.model_id).inc(len(items))
-        self.metrics.pending_items.set(self._pending)
+        self._tell_pending()
         try:
             yield
         finally:
             self._pending -= count
             self._pending_images -= images
-            self.metrics.pending_items.set(self._pending)
+            self._tell_pending()
+
+    def _tell_pending(self) -> None:
+        self.metrics.pending_items.set(self._pending)
+        self.metrics.pending_images.set(self._pending_images)
 
     async def _submit(
         self,
