@@ -126,8 +126,11 @@ async def test_texts_and_images_of_one_request_keep_their_order(sees: Service, t
 
 @pytest.mark.asyncio
 async def test_images_win_over_a_text_and_no_images_do_not(sees: Service, two_way: Path) -> None:
+    mislabelled = {"images": [{"data": picture(1), "format": "image/jpeg"}]}
+    given = {"items": [item(picture(0), text="x"), item(text="the cell"), mislabelled]}
     async with sees.open() as client:
-        both, none = dense(await encode(client, {"items": [item(picture(0), text="x"), item(text="the cell")]}))
+        both, none, other = dense(await encode(client, given))
+    np.testing.assert_array_equal(other, vector(picture(1)))
     np.testing.assert_array_equal(both, vector(picture(0)))
     np.testing.assert_array_equal(none, expected(token_ids(two_way, "the cell")))
 
@@ -246,11 +249,14 @@ async def test_items_that_have_nothing_to_read(sees: Service, service: Service) 
     async with sees.open() as client:
         assert refusal(await encode(client, {"items": [{"id": "a"}]})) == (400, "INVALID_INPUT", REQUIRES)
         assert refusal(await encode(client, {"items": [{"images": []}]})) == (400, "INVALID_INPUT", REQUIRES)
+        missing = refusal(await encode(client, {"items": [{"images": [{"format": "png"}]}]}))
+        assert missing[2] == "image data is not a decodable image - at `$.items[0].images[0].data`"
     async with service.open() as client:  # of texts alone, which never looks at an image
         status, code, message = refusal(await encode(client, {"items": [item(BAD)]}))
         assert (status, code) == (400, "INVALID_INPUT")
         assert message.endswith("requires text input")
-        assert len(dense(await encode(client, {"items": [item(BAD, text="the cell")]}))) == 1
+        unread = [item(BAD, text="the cell"), {"text": "x", "images": [{}]}]
+        assert len(dense(await encode(client, {"items": unread}))) == 2
 
 
 @pytest.mark.asyncio

@@ -39,9 +39,12 @@ class Limits:
 
 
 class Image(msgspec.Struct, frozen=True, gc=False):
-    """An encoded picture: raw bytes in msgpack, standard base64 in JSON. Whether it decodes is not checked here."""
+    """An encoded picture: raw bytes in msgpack, standard base64 in JSON.
 
-    data: bytes
+    Whether it is there, and whether it decodes, is asked by models that read images.
+    """
+
+    data: bytes | msgspec.UnsetType = msgspec.UNSET
     format: str | None = None
 
 

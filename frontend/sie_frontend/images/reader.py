@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from msgspec import UNSET
 
 from sie_frontend.contract.errors import invalid_input, resource_exhausted
 from sie_frontend.contract.requests import Item, Limits
@@ -66,7 +67,8 @@ class ImageReader:
         for item in items:
             if not item.images:
                 raise invalid_input(self.entry.requires)
-            pictures.append(tuple(image.data for image in item.images))
+            # What is not there is no picture either, and is refused with its place.
+            pictures.append(tuple(b"" if image.data is UNSET else image.data for image in item.images))
         if (count := sum(map(len, pictures))) > self._limits.images:
             raise invalid_input(
                 f"Request has {count} images but at most {self._limits.images} images are read per request; "

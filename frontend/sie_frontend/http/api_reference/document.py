@@ -67,7 +67,10 @@ _MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "document": "no model here takes it",
         "metadata": "not read, and counted with the text",
     },
-    "Image": {"data": "the bytes of a picture's file", "format": "not read: the bytes tell it"},
+    "Image": {
+        "data": "the bytes of a picture's file; needed where it is read",
+        "format": "not read: the bytes tell it",
+    },
     "EncodeParams": {
         "output_types": "what to answer with; `dense` where it is null",
         "instruction": "what stands before the text, or in its template",
