@@ -25,7 +25,7 @@ MODES = {
     "RGB": ("PNG", "JPEG", "WEBP", "TIFF", "BMP"),
     "RGBA": ("PNG", "WEBP", "TIFF", "BMP"),
     "CMYK": ("JPEG", "TIFF"),
-    "YCbCr": ("JPEG", "TIFF"),
+    "YCbCr": ("JPEG",),
     "LAB": ("TIFF",),
     "I": ("TIFF",),
     "I;16": ("PNG", "TIFF"),
