@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sie_frontend.contract.requests import Item
+from sie_frontend.contract.requests import Item, Limits
+from sie_frontend.images.entry import ImageInput
+from sie_frontend.images.reader import ImageReader
 from sie_frontend.rows import Reader
 from sie_frontend.text.entry import TextInput
 from sie_frontend.text.reader import TextReader
@@ -19,9 +21,9 @@ class OpensReader(Protocol):
     """Makes the reader of one input: from its entry, the folder of the repository and the model's runtime options."""
 
     def __call__(
-        self, entry: Any, repository: Path, *, profiles: Mapping[str, Mapping[str, Any]], request_bytes: int
+        self, entry: Any, repository: Path, *, profiles: Mapping[str, Mapping[str, Any]], limits: Limits
     ) -> Reader:
-        """`request_bytes` bounds what one request may hold once everything is around its items."""
+        """`limits` bound what one request may hold once everything is around its items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,10 @@ def _text_files(entry: TextInput) -> tuple[str, ...]:
 
 
 MODALITIES: dict[str, Modality] = {
+    "image": Modality(ImageInput, ImageReader, given_by=lambda item: bool(item.images), files=lambda _: ()),
     "text": Modality(TextInput, TextReader, given_by=lambda item: item.text is not None, files=_text_files),
 }
-"""By the names that manifests use. A process may add rows of its own before it reads a manifest."""
+"""By the names that manifests use. Of an item that gives several, the first of this order is read.
+
+A process may add rows of its own before it reads a manifest.
+"""

@@ -69,14 +69,21 @@ class Reader(Protocol):
     def recounts(self) -> bool:
         """Whether `billed` reads the items again."""
 
-    def given(self, items: Sequence[Item]) -> list[Any]:
+    @property
+    def apart(self) -> bool:
+        """Whether one takes so long to read that they are read one at a time, with those of others in between."""
+
+    def given(self, items: Sequence[Item]) -> Sequence[Any]:
         """What each item gives."""
 
     def work(self, given: Sequence[Any]) -> int:
         """How much there is to read, in characters or what takes as long."""
 
+    def row_counts(self, given: Sequence[Any]) -> Sequence[int]:
+        """How many rows each has: one, or one for each image of an item."""
+
     def rows(self, given: Sequence[Any], call: Call, *, is_query: bool, places: Sequence[str] = ()) -> Sequence[Row]:
-        """One row for each."""
+        """The rows of each, in order."""
 
     def pairs(self, query: Any, given: Sequence[Any], call: Call) -> Sequence[Row]:
         """One row for the query with each."""
@@ -84,8 +91,8 @@ class Reader(Protocol):
     def check(self, rows: Sequence[Any], places: Sequence[str]) -> None:
         """Refuse rows that would fail the runs that they share with others."""
 
-    def billed(self, given: Sequence[Any], rows: Sequence[Any], call: Call, *, is_query: bool) -> list[int]:
-        """The tokens of each that `usage` counts."""
+    def billed(self, given: Sequence[Any], rows: Sequence[Any], call: Call, *, is_query: bool) -> list[int] | None:
+        """The tokens of each that `usage` counts; None where nothing has any."""
 
     def probe(self, cost: int) -> Row:
         """A row to try the model with, of this cost or the nearest that there is."""

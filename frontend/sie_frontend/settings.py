@@ -14,9 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from sie_frontend.contract.requests import MAX_BODY_BYTES, MAX_ITEMS
+from sie_frontend.contract.requests import (
+    MAX_BODY_BYTES,
+    MAX_IMAGE_PIXELS,
+    MAX_IMAGES,
+    MAX_ITEM_IMAGES,
+    MAX_ITEMS,
+    Limits,
+)
 
 _METADATA: Final = "setting"
+# From here on Pillow warns of a decompression bomb, from twice that on it refuses.
+_PIXELS_DECODED: Final = 89_478_485
 _ENDPOINT = re.compile(
     r"(dns://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))(/[A-Za-z0-9._~/-]*)?"
 )
@@ -136,6 +145,34 @@ class Settings:
     max_body_bytes: int = _setting(
         "SIE_MAX_REQUEST_BODY_BYTES", MAX_BODY_BYTES, "bytes of a request's body; larger ones get 413", parse=_whole
     )
+    max_images: int = _setting(
+        "SIE_TRITON_MAX_IMAGES", MAX_IMAGES, "images that one request may hold, over all of its items", parse=_whole
+    )
+    max_item_images: int = _setting(
+        "SIE_TRITON_MAX_ITEM_IMAGES", MAX_ITEM_IMAGES, "images that one item may hold", parse=_whole
+    )
+    max_image_bytes: int = _setting(
+        "SIE_TRITON_MAX_IMAGE_BYTES", MAX_BODY_BYTES, "bytes of one encoded image", parse=_whole
+    )
+    max_image_pixels: int = _setting(
+        "SIE_TRITON_MAX_IMAGE_PIXELS",
+        MAX_IMAGE_PIXELS,
+        "pixels of one image, which its header tells before anything is decoded; decoding takes up to 16 bytes a pixel",
+        parse=_whole,
+    )
+    pending_images: int = _setting(
+        "SIE_TRITON_PENDING_IMAGES",
+        2048,
+        "images admitted and not answered yet, which hold 150 kilobytes each where a model takes 224 x 224 pixels; "
+        "beyond it a request gets 503 QUEUE_FULL",
+        parse=_whole,
+    )
+    image_threads: int = _setting(
+        "SIE_TRITON_IMAGE_THREADS",
+        2,
+        "images that are decoded and scaled at once; text is read by other threads",
+        parse=_whole,
+    )
     inflight_extra: int = _setting(
         "SIE_TRITON_INFLIGHT_EXTRA",
         0,
@@ -186,6 +223,13 @@ class Settings:
                 raise SettingsError(f"`{known.variable}` must be {_alternatives(known.choices)}, not {value!r}")
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"`SIE_TRITON_PORT` must be a port up to 65535, not {self.port}")
+        if not 0 < self.max_image_pixels <= _PIXELS_DECODED:
+            raise SettingsError(
+                f"`SIE_TRITON_MAX_IMAGE_PIXELS` must be from 1 to {_PIXELS_DECODED}, beyond which Pillow decodes "
+                f"nothing, not {self.max_image_pixels}"
+            )
+        if not self.image_threads:
+            raise SettingsError("`SIE_TRITON_IMAGE_THREADS` must be 1 or more, not 0")
         _ = self.triton_urls
 
     @property
@@ -206,6 +250,17 @@ class Settings:
                 raise SettingsError(f"`SIE_TRITON_TRITON_URL` names {endpoint!r} twice")
             found.append(endpoint)
         return tuple(found)
+
+    @property
+    def limits(self) -> Limits:
+        """What readers bound a request by."""
+        return Limits(
+            body_bytes=self.max_body_bytes,
+            images=self.max_images,
+            item_images=self.max_item_images,
+            image_bytes=self.max_image_bytes,
+            image_pixels=self.max_image_pixels,
+        )
 
     @property
     def ready_model_ids(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from sie_sdk.types import PillowImage
 
 JPEG_QUALITY = 95
+
+# What a media format is called in requests.
+_TOKEN = re.compile(r"[A-Za-z0-9.+-]{1,32}")
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "jpeg"),
@@ -81,7 +85,9 @@ def _wire_image(image: Any) -> dict[str, Any]:
 
 
 def _canonical(declared: object) -> str:
-    name = str(declared).lower()
+    if not isinstance(declared, str) or not _TOKEN.fullmatch(declared):
+        raise ValueError(f"Image format must be a short ASCII token such as `png`, got {declared!r:.50}")
+    name = declared.lower()
     return "jpeg" if name in ("jpg", "jpe") else name
 
 
@@ -104,7 +110,9 @@ def _open(image: Any) -> PillowImage:
     if isinstance(image, (str, Path)):
         if not Path(image).exists():
             raise FileNotFoundError(f"Image file not found: {image}")
-        opened: PillowImage = _pillow("a path").open(image)
+        opened: PillowImage
+        with _pillow("a path").open(image) as opened:  # a file of several frames would stay open otherwise
+            opened.load()
         return opened
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3):
@@ -126,5 +134,5 @@ def _pillow(what: str) -> Any:
         return import_module("PIL.Image")
     except ImportError as error:
         raise ImportError(
-            f"sending {what} as an image needs Pillow; install `pillow`, or pass encoded bytes"
+            f"sending {what} as an image needs Pillow; install `sie-triton-sdk[images]`, or pass encoded bytes"
         ) from error

@@ -94,6 +94,9 @@ class PillowImage(Protocol):
     def mode(self) -> str:
         """Pillow's pixel format, for example `RGB` or `L`."""
 
+    def load(self) -> Any:
+        """Decode the pixels, if that was not done."""
+
     def convert(self, mode: str, /) -> PillowImage:
         """The same picture in another pixel format."""
 

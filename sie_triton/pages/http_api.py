@@ -110,8 +110,27 @@ An item:
 
 $item
 
-A text may be empty, and one that is too long is cut. An item without a text is a 400, and one item that is refused
-refuses the request: there are no errors of single items.
+A text may be empty, and one that is too long is cut. An item without what the model reads is a 400, and one item that
+is refused refuses the request: there are no errors of single items.
+
+### Images
+
+An image is a picture in JPEG, PNG, GIF, WebP, BMP or TIFF; its first bytes tell which, and `format` is not read. An
+image:
+
+$image
+
+A model whose `inputs` have `image` reads the images of an item and leaves its text unread; an empty list is no images.
+Texts and images may be mixed in one request. Several images of an item give the mean of their vectors, which are at
+unit length one by one; the mean is not brought to unit length again. Instructions and options of texts change nothing.
+
+The first frame is read, and alpha is dropped: the colours show that it hides. EXIF's orientation is not followed, but
+for TIFF's; turn a photograph before it is sent. The size is read before anything is decoded. What cannot be decoded is
+a 400 that names the image:
+
+```text
+image data is not a decodable image - at `$$.items[0].images[0].data`
+```
 
 ### Options
 
@@ -198,6 +217,9 @@ What a score means depends on the model: a probability, a raw logit, or the sum 
 `POST /v1/embeddings`, as OpenAI's clients call it.
 
 $embeddings_body
+
+A text that begins with `data:image/` or `data:;` is an image to a model that reads images, and must end in
+`;base64,` and base64; to any other model it is a text like another.
 
 Vectors are dense and float32, and an instruction of the profile is left out. `dimensions` may be what the
 model has, or one of the widths that its checkpoint was trained to be cut to: then a vector's first numbers are left, at
@@ -296,6 +318,7 @@ def render() -> str:
         encode_request=http_tables.fields("EncodeRequest"),
         encode_params=http_tables.fields("EncodeParams"),
         item=http_tables.fields("Item"),
+        image=http_tables.fields("Image"),
         encode_options=http_tables.fields("EncodeOptions"),
         encode_answer=http_tables.fields("EncodeAnswer"),
         timing=http_tables.fields("Timing"),

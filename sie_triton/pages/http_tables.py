@@ -45,7 +45,7 @@ _MEANINGS: Final[Mapping[ErrorKind, str]] = {
     ErrorKind.MODEL_NOT_LOADED: "never said here: part of SIE's contract",
     ErrorKind.LORA_LOADING: "never said here: part of SIE's contract",
     ErrorKind.QUEUE_FULL: "more is waiting than is admitted",
-    ErrorKind.RESOURCE_EXHAUSTED: "Triton ran out of memory on this request",
+    ErrorKind.RESOURCE_EXHAUSTED: "Triton ran out of memory on this request, or decoding its images did",
     ErrorKind.SHUTTING_DOWN: "this process ends; ask another one",
 }
 
@@ -124,6 +124,11 @@ def limits() -> str:
         ("bytes of a body", *_limit(settings["max_body_bytes"]), "413"),
         ("items to encode or to score", *_limit(settings["max_items"]), "400"),
         ("items waiting in the process", *_limit(settings["pending_items"]), "503"),
+        ("images of a request", *_limit(settings["max_images"]), "400"),
+        ("images of an item", *_limit(settings["max_item_images"]), "400"),
+        ("bytes of an encoded image", *_limit(settings["max_image_bytes"]), "400"),
+        ("pixels of an image", *_limit(settings["max_image_pixels"]), "400"),
+        ("images waiting in the process", *_limit(settings["pending_images"]), "503"),
         ("documents to rank", str(MAX_CANDIDATES), "", "400"),
         ("texts on `/v1/embeddings`", str(MAX_INPUTS), "", "400"),
         ("UTF-8 bytes of an item's text and metadata", str(MAX_ITEM_TEXT_BYTES), "", "400"),

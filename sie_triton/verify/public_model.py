@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sie_frontend.contract.requests import MAX_BODY_BYTES
+from sie_frontend.contract.requests import Limits
 from sie_frontend.manifest import Manifest, Model, ModelInput
 from sie_frontend.modalities import MODALITIES
 from sie_frontend.outputs.kind import Comparable
@@ -50,7 +50,7 @@ class PublicModel:
 
 def open_reader(modality: str, reads: Any, repository: Path, profiles: Mapping[str, Mapping[str, Any]]) -> Reader:
     """The reader of one input, as the frontend opens it."""
-    return MODALITIES[modality].open(reads, repository, profiles=profiles, request_bytes=MAX_BODY_BYTES)
+    return MODALITIES[modality].open(reads, repository, profiles=profiles, limits=Limits())
 
 
 def comparables_of(heads: Iterable[Head]) -> tuple[Comparable, ...]:

@@ -82,7 +82,7 @@ def test_source_files_can_be_read_in_one_go() -> None:
 
 def test_a_class_name_stands_once() -> None:
     """One meaning for a word, but for what contracts of others fix: SIE's public names, and Triton's."""
-    fixed = {"Item", "ModelInfo", "ProfileInfo", "ScoreEntry", "TritonPythonModel"}
+    fixed = {"ImageInput", "Item", "ModelInfo", "ProfileInfo", "ScoreEntry", "TritonPythonModel"}
     places: dict[str, set[Path]] = {}
     for folder in (ROOT / "sie_triton", ROOT / "frontend", ROOT / "sdk"):
         for path in folder.rglob("*.py"):

@@ -68,6 +68,7 @@ class VectorReader:
     """Bytes to rows. What is given is text that JSON can hold."""
 
     recounts = False
+    apart = False
 
     def __init__(self, entry: VectorInput, repository: Path, **_: object) -> None:
         self.width = entry.width
@@ -77,6 +78,9 @@ class VectorReader:
 
     def work(self, given: Sequence[str]) -> int:
         return sum(map(len, given))
+
+    def row_counts(self, given: Sequence[str]) -> list[int]:
+        return [1] * len(given)
 
     def rows(self, given: Sequence[str], call: Call, *, is_query: bool, places: Sequence[str] = ()) -> list[VectorRow]:
         rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from pathlib import Path
@@ -54,6 +55,13 @@ def test_a_wrong_declaration_is_refused() -> None:
         wire_item({"images": [{"data": SIGNATURES["gif"], "format": "png"}]})
 
 
+@pytest.mark.parametrize("token", [" png", "", 5, "image/png", "x" * 33, "p\u00f6", "p_g", b"png"])
+def test_a_format_is_a_short_token(token: object) -> None:
+    """SIE's own client refuses these before it looks at the bytes' format, so that none of them is a mismatch."""
+    with pytest.raises(ValueError, match="must be a short ASCII token"):
+        wire_item({"images": [{"data": SIGNATURES["png"], "format": token}]})
+
+
 @pytest.mark.parametrize("item", [{"text": "x"}, {"images": []}, {"images": None}, "x", 5, ("a",)])
 def test_items_without_images_are_passed_through(item: object) -> None:
     assert wire_item(item) is item
@@ -81,7 +89,7 @@ def test_without_pillow_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     (tmp_path / "a.png").write_bytes(SIGNATURES["png"])
     for image in (tmp_path / "a.png", np.zeros((2, 2), np.uint8)):
-        with pytest.raises(ImportError, match="needs Pillow; install `pillow`, or pass encoded bytes"):
+        with pytest.raises(ImportError, match=r"needs Pillow; install `sie-triton-sdk\[images\]`, or pass"):
             wire_item({"images": [image]})
     assert wire_item({"images": [SIGNATURES["png"]]})
 
@@ -102,6 +110,18 @@ def test_paths_and_arrays_become_jpeg(tmp_path: Path) -> None:
     expected = to_jpeg_bytes(pillow.fromarray(array))
     for image in (tmp_path / "a.png", str(tmp_path / "a.png"), array, {"data": array, "format": "JPEG"}):
         assert wire_item({"images": [image]}) == {"images": [{"data": expected, "format": "jpeg"}]}
+
+
+@pytest.mark.parametrize("format", ["gif", "tiff", "webp", "png"])
+def test_a_file_of_several_frames_is_closed_again(tmp_path: Path, format: str) -> None:
+    """A file that is left open warns when it is collected, and warnings are errors."""
+    pillow: Any = pytest.importorskip("PIL.Image")
+    frames = [pillow.new("RGB", (4, 3), colour) for colour in ("red", "blue")]
+    path = tmp_path / f"a.{format}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    opened = pillow.open(io.BytesIO(to_jpeg_bytes(path)))
+    assert opened.getpixel((1, 1))[0] > 200
+    gc.collect()
 
 
 RESULT = {

@@ -260,7 +260,7 @@ def shutting_down() -> WireError:
 
 
 def not_finite(model_id: str, activity: str, place: str) -> WireError:
-    """500: the model gave NaN or infinity for the text at `place`, such as `items[3]`."""
+    """500: the model gave NaN or infinity for what is at `place`, such as `items[3]`."""
     what = (
         f"Model '{model_id}' produced non-finite scores"
         if activity == "scoring"

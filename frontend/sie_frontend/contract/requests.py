@@ -7,6 +7,7 @@ at every level, so numpy's five-pair maps (binary keys) may stand wherever nobod
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,12 +19,32 @@ MAX_BODY_BYTES: Final = 34 * 1024 * 1024
 MAX_ITEM_TEXT_BYTES: Final = 2 * 1024 * 1024
 MAX_CANDIDATES: Final = 1000
 MAX_ITEMS: Final = 512
+MAX_IMAGES: Final = 512
+MAX_ITEM_IMAGES: Final = 64
+MAX_IMAGE_PIXELS: Final = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may hold, as far as readers look at it: the bytes of its body, its images and one item's.
+
+    `image_bytes` and `image_pixels` are those of one image, encoded and decoded.
+    """
+
+    body_bytes: int = MAX_BODY_BYTES
+    images: int = MAX_IMAGES
+    item_images: int = MAX_ITEM_IMAGES
+    image_bytes: int = MAX_BODY_BYTES
+    image_pixels: int = MAX_IMAGE_PIXELS
 
 
 class Image(msgspec.Struct, frozen=True, gc=False):
-    """An encoded picture: raw bytes in msgpack, standard base64 in JSON. Whether it decodes is not checked here."""
+    """An encoded picture: raw bytes in msgpack, standard base64 in JSON.
 
-    data: bytes
+    Whether it is there, and whether it decodes, is asked by models that read images.
+    """
+
+    data: bytes | msgspec.UnsetType = msgspec.UNSET
     format: str | None = None
 
 
@@ -45,7 +66,8 @@ class Media(msgspec.Struct, frozen=True, gc=False):
 class Item(msgspec.Struct, frozen=True):
     """One thing to encode, or one side of a score pair. An empty text is a text; an empty `images` equals none.
 
-    What is not text is checked for its shape, as SIE does, although only text is served.
+    Images that are not empty win over a text where the model reads both. Sound, video and documents are checked for
+    their shape, as SIE does, although nothing that is served reads them.
     """
 
     id: str | None = None

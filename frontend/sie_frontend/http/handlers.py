@@ -16,6 +16,7 @@ from sie_frontend.contract.responses import ScoreEntry, Usage, rank_scores, scor
 from sie_frontend.http.dialects.openai import (
     SUCCESS_HEADERS,
     embeddings_body,
+    embeddings_items,
     embeddings_pieces,
     parse_embeddings,
     resolve_embeddings,
@@ -66,7 +67,7 @@ async def encode(frontend: Frontend, request: Request, exchange: Exchange) -> Re
         parsed.params, profiles=model.profiles, declared_outputs=_encode_outputs(model), model_id=model_id
     )
     encoded = await frontend.engine.encode(model_id, model, parsed.items, call)
-    exchange.computed(len(parsed.items), encoded.usage.input_tokens, encoded.timing)
+    exchange.computed(len(parsed.items), encoded.tokens, encoded.timing)
     wire_format = response_format(request.headers.get("accept"))
     content = encode_body(
         model_id,
@@ -109,12 +110,13 @@ async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -
     head = model.heads.get("dense")
     cuts = head.cuts if isinstance(head, DenseHead) else ()
     call = resolve_embeddings(parsed, profiles=model.profiles, declared_dims=_declared_dims(model), cuts=cuts)
+    items = embeddings_items(parsed, reads_images="image" in model.inputs)
 
-    async def part(texts: Sequence[str]) -> Encoded:
-        return await frontend.engine.encode(parsed.model, model, [Item(text=text) for text in texts], call)
+    async def part(some: Sequence[Item]) -> Encoded:
+        return await frontend.engine.encode(parsed.model, model, some, call)
 
-    encoded = await in_parts(parsed.texts, frontend.settings.max_items, part, request.is_disconnected)
-    tokens = sum(one.usage.input_tokens for one in encoded)
+    encoded = await in_parts(items, frontend.settings.max_items, part, request.is_disconnected)
+    tokens = sum(one.tokens for one in encoded)
     exchange.computed(len(parsed.texts), tokens, total_timing([one.timing for one in encoded]))
     vectors = [item.values["dense"] for one in encoded for item in one.items]
     if isinstance(head, DenseHead) and parsed.dimensions in cuts:

@@ -73,6 +73,11 @@ class DenseHead(HeadEntry, frozen=True, tag="dense", tag_field="kind"):
         vector = tensors[self._tensor(call.options)].astype(np.float32, copy=False)
         return np.zeros_like(vector) if self.blank_is_zero and row.blank else vector
 
+    def joined(self, values: Sequence[Array]) -> Array:
+        """The mean of several vectors `[dim]`. It is not made a unit vector again, which is the contract's word."""
+        mean: Array = np.stack(values).mean(axis=0, dtype=np.float32)
+        return mean
+
     def cut(self, vector: Array, width: int, call: Call) -> Array:
         """The first `width` numbers of `[dim]`, at unit length again where the call's vectors have it."""
         kept = vector[:width]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias, T
 import msgspec
 
 from sie_frontend.contract.dtypes import OutputDtype
+from sie_frontend.contract.errors import invalid_input
 from sie_frontend.rows import Array, Call, Reader, Row
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class HeadEntry(msgspec.Struct, frozen=True):
 
     output_type: ClassVar[str]
 
+    def joined(self, values: Sequence[Any]) -> Any:
+        """The value of an item that has several rows, such as images. Raises `WireError` (400) where there is none."""
+        raise invalid_input(f"output type '{self.output_type}' of this model is made of one image, got {len(values)}")
+
     @property
     def comparables(self) -> tuple[Comparable, ...]:
         """What of its tensors a build is compared on; nothing where they are those of other heads."""
@@ -65,6 +70,9 @@ class EncodedKind(Protocol):
 
     def read(self, tensors: Tensors, row: Row, call: Call, heads: Heads, *, is_query: bool) -> Any:
         """One row's value, in full precision."""
+
+    def joined(self, values: Sequence[Any]) -> Any:
+        """The value of an item that has several rows, out of theirs, in full precision."""
 
 
 class ScoreKind(Protocol):

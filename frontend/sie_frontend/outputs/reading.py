@@ -8,7 +8,7 @@ from typing import Any
 
 from sie_frontend.outputs import muvera, smve
 from sie_frontend.outputs.heads import Heads
-from sie_frontend.outputs.kind import Tensors
+from sie_frontend.outputs.kind import EncodedKind, Tensors
 from sie_frontend.outputs.options import ResolvedCall
 from sie_frontend.outputs.response import ItemOutputs
 from sie_frontend.outputs.sparse import SparseVector
@@ -29,15 +29,18 @@ class OutputReader:
         heads = [self.heads.encoded(output) for output in call.adapter_outputs]
         return tuple(dict.fromkeys(n for head in heads for n in head.tensors(call, is_query=call.is_query)))
 
-    def read(self, tensors: Sequence[Tensors], rows: Sequence[Row], call: ResolvedCall) -> list[ItemOutputs]:
-        """The wanted outputs of each row, in the output dtype of the call."""
+    def read(
+        self, tensors: Sequence[Tensors], rows: Sequence[Row], counts: Sequence[int], call: ResolvedCall
+    ) -> list[ItemOutputs]:
+        """The wanted outputs of each item, in the output dtype of the call. `counts` says how many rows each has."""
         found: dict[EncodedType, Sequence[Any]] = {}
         for output in call.adapter_outputs:
             head = self.heads.encoded(output)
-            found[output] = [
+            values = [
                 head.read(tensor, row, call, self.heads, is_query=call.is_query)
                 for tensor, row in zip(tensors, rows, strict=True)
             ]
+            found[output] = values if len(values) == len(counts) else _by_item(head, values, counts)
         # MUVERA and SMVE make one vector out of a multivector, dense the one and sparse the other.
         if call.muvera:
             fixed = partial(muvera.encode_tokens, config=self._muvera, is_query=call.is_query)
@@ -46,7 +49,15 @@ class OutputReader:
             spread = partial(smve.encode_tokens, config=self._smve, is_query=call.is_query)
             found["sparse"] = [SparseVector(*spread(vectors)) for vectors in found["multivector"]]
         narrowed = {output: FORMS[output].narrowed(found[output], call.output_dtype) for output in call.output_types}
-        return [ItemOutputs(None, _at(narrowed, index)) for index in range(len(rows))]
+        return [ItemOutputs(None, _at(narrowed, index)) for index in range(len(counts))]
+
+
+def _by_item(head: EncodedKind, values: Sequence[Any], counts: Sequence[int]) -> list[Any]:
+    items, start = [], 0
+    for count in counts:
+        items.append(values[start] if count == 1 else head.joined(values[start : start + count]))
+        start += count
+    return items
 
 
 def _at(values: Mapping[EncodedType, Sequence[Any]], index: int) -> dict[EncodedType, Any]:

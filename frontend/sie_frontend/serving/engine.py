@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sie_frontend.contract import errors
 from sie_frontend.contract.requests import Item, check_item_count
@@ -22,6 +21,7 @@ from sie_frontend.rows import Array, Row
 from sie_frontend.serving.clock import Clock
 from sie_frontend.serving.lora import refuse_lora
 from sie_frontend.serving.readiness import Readiness
+from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.runs import Outcome, RowFailure
 from sie_frontend.serving.served import NotFinite, ServedInput, ServedModel
 from sie_frontend.serving.together import together
@@ -32,21 +32,21 @@ from sie_frontend.triton.replicas import ReplicaSet
 from sie_frontend.watch.metrics import Metrics
 from sie_frontend.watch.tracing import Tracing
 
-T = TypeVar("T")
-
 log = logging.getLogger("sie_frontend")
-
-# Below this many characters reading takes less time than waking another thread.
-INLINE_CHARACTERS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What an encode call produced, in the order of its items."""
+    """What an encode call produced, in the order of its items. `usage` is null where no item has tokens."""
 
     items: list[ItemOutputs]
     timing: Timing
-    usage: Usage
+    usage: Usage | None
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that were read: none of images."""
+        return 0 if self.usage is None else self.usage.input_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class _Part:
 
     numbers: Sequence[int]
     outputs: Sequence[ItemOutputs]
-    billed: Sequence[int]
+    tokens: int | None
     truncated: int
 
 
@@ -82,7 +82,7 @@ class Engine:
         self.metrics = metrics
         self.draining = False
         self._triton = ReplicaSet(settings.triton_urls, metrics, tracing, timeout_s=settings.triton_timeout_s)
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
+        self._threads = ReadingThreads(settings.image_threads)
         self._models = {i: ServedModel(i, model, repository, settings) for i, model in manifest.models.items()}
         # Ids that differ in how items are prepared share a Triton model: its runs bear the first one, the bundle's own.
         self._inputs: dict[str, ServedInput] = {}
@@ -101,6 +101,7 @@ class Engine:
             metrics,
         )
         self._pending = 0
+        self._pending_images = 0
 
     async def close(self) -> None:
         """Finish the runs under way and let go of Triton."""
@@ -109,7 +110,7 @@ class Engine:
         for served in self._inputs.values():
             await served.queue.drain()
         await self._triton.close()
-        self._threads.shutdown(wait=False)
+        self._threads.close()
 
     @property
     def ready(self) -> bool:
@@ -127,7 +128,7 @@ class Engine:
         clock = Clock()
         served = self._models[model_id]
         refuse_lora(model_id, model, call.options)
-        with self._admitted(model_id, model, items, len(items)):
+        with self._admitted(served, items, len(items)):
             groups = served.by_modality(items)
             parts = [self._encode_part(served, name, items, numbers, call, clock) for name, numbers in groups.items()]
             done = await together(parts) if len(parts) > 1 else [await parts[0]]
@@ -136,7 +137,8 @@ class Engine:
         for part in done:
             for number, found in zip(part.numbers, part.outputs, strict=True):
                 outputs[number] = ItemOutputs(items[number].id, found.values)
-        return Encoded(outputs, clock.timing(), Usage(sum(sum(part.billed) for part in done)))
+        tokens = [part.tokens for part in done if part.tokens is not None]
+        return Encoded(outputs, clock.timing(), Usage(sum(tokens)) if tokens else None)
 
     async def _encode_part(
         self,
@@ -154,26 +156,27 @@ class Engine:
         for number, one in zip(numbers, given, strict=True):
             firsts.setdefault(one, f"items[{number}]")
         unique, places = list(firsts), list(firsts.values())
-        rows = await self._off_loop(
-            reader.work(unique), reader.rows, unique, call, is_query=call.is_query, places=places
-        )
+        counts = reader.row_counts(unique)
+        rows = await self._threads.rows(reader, unique, call, is_query=call.is_query, places=places)
         clock.read()
         names = served.outputs.tensors(call)
-        outcome = await self._submit(served, modality, rows, names, "encoding", places)
+        of_rows = list(chain.from_iterable(map(repeat, places, counts)))
+        outcome = await self._submit(served, modality, rows, names, "encoding", of_rows)
         clock.computed(outcome)
         tensors = [dict(zip(names, arrays, strict=True)) for arrays in outcome.results]
-        read = partial(served.outputs.read, tensors, rows, call)
+        read = partial(served.outputs.read, tensors, rows, counts, call)
         # Dense vectors are views; anything else is worth another thread.
-        outputs = read() if call.adapter_outputs == ("dense",) else await self._off_loop(len(rows) << 20, read)
+        outputs = read() if call.adapter_outputs == ("dense",) else await self._threads.run(len(rows) << 20, read)
         work = reader.work(unique) if reader.recounts else 0
-        billed = await self._off_loop(work, reader.billed, unique, rows, call, is_query=call.is_query)
+        billed = await self._threads.run(work, reader.billed, unique, rows, call, is_query=call.is_query)
         place_of = {one: index for index, one in enumerate(unique)}
         chosen = [place_of[one] for one in given]
+        cut = {place for place, row in zip(of_rows, rows, strict=True) if row.cut}
         return _Part(
             numbers,
             [outputs[index] for index in chosen],
-            [billed[index] for index in chosen],
-            sum(rows[index].cut for index in chosen),
+            None if billed is None else sum(billed[index] for index in chosen),
+            sum(places[index] in cut for index in chosen),
         )
 
     # Score
@@ -187,20 +190,22 @@ class Engine:
         refuse_lora(model_id, model, call.options)
         head = served.heads.scored()
         names = tuple(dict.fromkeys(head.tensors(call, served.heads)))
-        with self._admitted(model_id, model, items, len(items) + 1):
+        with self._admitted(served, items, len(items) + 1):
             modality = served.one_modality([query, *items])
             reader = served.readers[modality]
             question, documents = reader.given([query])[0], reader.given(items)
             places = [f"items[{index}]" for index in range(len(items))]
             places = [f"query + {place}" for place in places] if head.pairs else ["query", *places]
             work = reader.work(documents) + reader.work([question]) * (len(documents) if head.pairs else 1)
-            rows = await self._off_loop(work, head.rows, reader, question, documents, call)
+            rows = await self._threads.run(work, head.rows, reader, question, documents, call)
             clock.read()
             self.metrics.truncated.labels(model_id).inc(sum(row.cut for row in rows[-len(items) :]))
             outcome = await self._submit(served, modality, rows, names, "scoring", places)
             clock.computed(outcome)
             tensors = [dict(zip(names, arrays, strict=True)) for arrays in outcome.results]
-            scores = await self._off_loop(0 if head.pairs else 1 << 20, head.scores, tensors, rows, call, served.heads)
+            scores = await self._threads.run(
+                0 if head.pairs else 1 << 20, head.scores, tensors, rows, call, served.heads
+            )
         tokens = sum(row.cost for row in rows)
         # A query counts once with each document, whether or not the model reads it so.
         repeated = 0 if head.pairs else rows[0].cost * (len(items) - 1)
@@ -214,33 +219,35 @@ class Engine:
         if tokens >= reader.spec.max_length:
             return texts
         tokenizer = reader.tokenizer
-        return await self._off_loop(reader.work(texts), lambda: [tokenizer.cut_text(text, tokens) for text in texts])
+        return await self._threads.run(reader.work(texts), lambda: [tokenizer.cut_text(text, tokens) for text in texts])
 
     # What both share
 
     @contextlib.contextmanager
-    def _admitted(self, model_id: str, model: Model, items: Sequence[Item], count: int) -> Iterator[None]:
-        """A permit for `count` items, taken before any work and given back on the way out."""
-        if not self.model_ready(model):
-            raise errors.model_loading(model_id)
-        check_item_count(items, model_id, self.settings.max_items)
+    def _admitted(self, served: ServedModel, items: Sequence[Item], count: int) -> Iterator[None]:
+        """A permit for `count` items and their images, taken before any work and given back on the way out."""
+        if not self.model_ready(served.model):
+            raise errors.model_loading(served.model_id)
+        check_item_count(items, served.model_id, self.settings.max_items)
+        images = served.images(items)
         if self._pending and self._pending + count > self.settings.pending_items:
-            raise errors.queue_full(model_id)
+            raise errors.queue_full(served.model_id)
+        if images and self._pending_images and self._pending_images + images > self.settings.pending_images:
+            raise errors.queue_full(served.model_id)
         self._pending += count
-        self.metrics.items.labels(model_id).inc(len(items))
-        self.metrics.pending_items.set(self._pending)
+        self._pending_images += images
+        self.metrics.items.labels(served.model_id).inc(len(items))
+        self._tell_pending()
         try:
             yield
         finally:
             self._pending -= count
-            self.metrics.pending_items.set(self._pending)
+            self._pending_images -= images
+            self._tell_pending()
 
-    async def _off_loop(self, work: int, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run CPU work in a thread, unless it is so little that the hop would cost more."""
-        if work <= INLINE_CHARACTERS:
-            return function(*args, **kwargs)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(function, *args, **kwargs))
+    def _tell_pending(self) -> None:
+        self.metrics.pending_items.set(self._pending)
+        self.metrics.pending_images.set(self._pending_images)
 
     async def _submit(
         self,

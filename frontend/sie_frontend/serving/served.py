@@ -93,9 +93,7 @@ class ServedModel:
         self.model_id = model_id
         self.model = model
         self.readers: Mapping[str, Reader] = {
-            name: MODALITIES[name].open(
-                entry.reads, repository, profiles=model.profiles, request_bytes=settings.max_body_bytes
-            )
+            name: MODALITIES[name].open(entry.reads, repository, profiles=model.profiles, limits=settings.limits)
             for name, entry in model.inputs.items()
         }
         entries: list[Any] = [entry.reads for entry in model.inputs.values()]
@@ -112,6 +110,10 @@ class ServedModel:
             groups.setdefault(self._modality(item), []).append(number)
         return groups
 
+    def images(self, items: Sequence[Item]) -> int:
+        """How many images would be read: their pixels are held until they are computed."""
+        return sum(len(item.images) for item in items if item.images) if "image" in self.readers else 0
+
     def one_modality(self, items: Sequence[Item]) -> str:
         """The input that reads all of the items. Raises `WireError` (400) where they need several."""
         groups = self.by_modality(items)
@@ -121,4 +123,4 @@ class ServedModel:
 
     def _modality(self, item: Item) -> str:
         first = next(iter(self.readers))
-        return next((name for name in self.readers if MODALITIES[name].given_by(item)), first)
+        return next((name for name in MODALITIES if name in self.readers and MODALITIES[name].given_by(item)), first)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sie_frontend.contract.errors import ErrorKind, WireError, invalid_input
-from sie_frontend.contract.requests import MAX_BODY_BYTES, MAX_ITEM_TEXT_BYTES, MAX_ITEMS, Item, utf8_size
+from sie_frontend.contract.requests import MAX_ITEM_TEXT_BYTES, MAX_ITEMS, Item, Limits, utf8_size
 from sie_frontend.rows import Call, stack
 from sie_frontend.text.causal_prompts import PROMPTS, Prompt, check_nothing_but_pairs
 from sie_frontend.text.entry import CausalPrompt, TextInput, TextSide
@@ -35,8 +35,8 @@ _SHORT_QUERY = 2_000
 class TextReader:
     """Makes the rows of one model's text input. Pure computation: any thread may run it.
 
-    `profiles` are the model's runtime options, which may put texts of their own around an item's. `request_bytes`
-    bounds the UTF-8 text of one request, with everything that is put around it.
+    `profiles` are the model's runtime options, which may put texts of their own around an item's. The bytes of a body
+    that `limits` names bound the UTF-8 text of one request, with everything that is put around it.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class TextReader:
         repository: Path,
         *,
         profiles: Mapping[str, Mapping[str, Any]],
-        request_bytes: int = MAX_BODY_BYTES,
+        limits: Limits | None = None,
     ) -> None:
         self.entry = entry
         self.spec = entry.tokenization
@@ -53,7 +53,7 @@ class TextReader:
         self.tokenizer = TextTokenizer(self.spec, repository)
         # What the bundle or the checkpoint puts around a text does not count against the item that it is put around.
         own = sum(utf8_size(text) for text in _own_texts(entry, profiles))
-        self._limits = SizeLimits(MAX_ITEM_TEXT_BYTES + own, request_bytes + own * MAX_ITEMS)
+        self._limits = SizeLimits(MAX_ITEM_TEXT_BYTES + own, (limits or Limits()).body_bytes + own * MAX_ITEMS)
         # Nobody attends to padding, but it is looked up: a pad token beyond the embedding would fail the whole run.
         known = self.spec.vocabulary is None or self.spec.pad_id < self.spec.vocabulary
         fills = {INPUT_IDS: self.spec.pad_id if known else 0, ATTENTION_MASK: 0, TOKEN_TYPE_IDS: 0}
@@ -65,6 +65,11 @@ class TextReader:
     def recounts(self) -> bool:
         """Whether `billed` reads the items again."""
         return self.entry.usage == "raw"
+
+    @property
+    def apart(self) -> bool:
+        """Texts are read together, which is quicker."""
+        return False
 
     def given(self, items: Sequence[Item]) -> list[str]:
         """Every item's text; raises `WireError` (400) where there is none."""
@@ -78,6 +83,10 @@ class TextReader:
     def work(self, given: Sequence[str]) -> int:
         """Characters."""
         return sum(map(len, given))
+
+    def row_counts(self, given: Sequence[str]) -> list[int]:
+        """One each."""
+        return [1] * len(given)
 
     def rows(self, given: Sequence[str], call: Call, *, is_query: bool, places: Sequence[str] = ()) -> list[TextRow]:
         """One row per text, prompts and markers included. Raises `WireError` (400) for options that cannot be used.

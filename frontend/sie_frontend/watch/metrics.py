@@ -61,6 +61,7 @@ class Metrics:
         )
         self.inflight_requests = gauge("inflight_requests", "Requests being answered")
         self.pending_items = gauge("pending_items", "Items admitted and not answered yet")
+        self.pending_images = gauge("pending_images", "Images admitted and not answered yet")
         self.replica_runs = gauge("triton_inflight_runs", "Runs that a Triton has not answered yet", "replica")
         self.replica_ready = gauge("triton_ready", "1 while a Triton says that it serves a model of ours", "replica")
         self.ready = gauge("ready", "1 while /readyz answers ok")

@@ -61,11 +61,15 @@ _MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "Item": {
         "id": "comes back with the item; items to score are called `item-{index}` without one",
         "text": "the text, which may be empty",
-        "images": "no model here takes one",
+        "images": "pictures, which win over the text; a model without image input leaves them unread",
         "audio": "no model here takes it",
         "video": "no model here takes it",
         "document": "no model here takes it",
         "metadata": "not read, and counted with the text",
+    },
+    "Image": {
+        "data": "the bytes of a picture's file; needed where it is read",
+        "format": "not read: the bytes tell it",
     },
     "EncodeParams": {
         "output_types": "what to answer with; `dense` where it is null",

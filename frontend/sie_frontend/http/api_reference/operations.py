@@ -104,7 +104,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         "post",
         _ENCODE_TAG,
         "Dense vectors, as OpenAI's clients ask for them",
-        "One float32 vector for each text. Many texts are computed in parts.",
+        "One float32 vector for each text, or image. Many are computed in parts.",
         answer=shapes.EmbeddingsAnswer,
         body=shapes.EmbeddingsBody,
         example={"model": _MODEL, "input": ["Cells make energy."], "encoding_format": "base64"},

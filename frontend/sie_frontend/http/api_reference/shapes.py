@@ -136,9 +136,9 @@ class TokenDetails(Struct):
 
 
 class UsageAnswer(Struct):
-    """What was processed; what is not known is left out."""
+    """What was processed; what is not known is left out, and all of it where there are images alone."""
 
-    input_tokens: Annotated[int, _means("token ids with the special ones, after cutting")]
+    input_tokens: Annotated[int, _means("token ids with the special ones, after cutting; images have none")]
     images: int | UnsetType = UNSET
     input_tokens_details: TokenDetails | UnsetType = UNSET
 
@@ -168,7 +168,9 @@ class EmbeddingsBody(Struct):
     """OpenAI's request. Further fields are ignored; token numbers in place of texts are refused."""
 
     model: str
-    input: str | list[str]
+    input: Annotated[
+        str | list[str], _means("texts; to a model that reads images, `data:image/…;base64,…` is an image")
+    ]
     encoding_format: Annotated[Literal["float", "base64"] | None, _means("`float` where it is null")] = None
     dimensions: Annotated[int | float | str | None, _means("the model's own, or a width it may be cut to")] = None
 

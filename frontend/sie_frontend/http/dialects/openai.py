@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from sie_frontend.contract.dtypes import widened
 from sie_frontend.contract.errors import JSON_TYPE, ErrorKind, WireError
-from sie_frontend.contract.requests import MAX_ITEM_TEXT_BYTES, EncodeParams, check_body_size
+from sie_frontend.contract.requests import MAX_ITEM_TEXT_BYTES, EncodeParams, Image, Item, check_body_size
+from sie_frontend.http.dialects.image_urls import image_of, is_image_url
 from sie_frontend.outputs.options import ResolvedCall, resolve_encode
 
 EncodingFormat = Literal["float", "base64"]
@@ -67,8 +68,27 @@ def parse_embeddings(body: bytes, content_type: str | None) -> EmbeddingsRequest
         message = f"Input has {len(texts)} texts but a request may have at most {MAX_INPUTS}; split it into several"
         raise _refused(message, param="input")
     for index, text in enumerate(texts):
-        check_text_bytes(text, f"input[{index}]", param="input")
+        if not is_image_url(text):  # which is no text to a model that reads images
+            check_text_bytes(text, f"input[{index}]", param="input")
     return EmbeddingsRequest(model, tuple(texts), encoding_format, dimensions)
+
+
+def embeddings_items(request: EmbeddingsRequest, *, reads_images: bool) -> list[Item]:
+    """The items of a request: its texts, and its images where the model reads them and a text is the URL of one.
+
+    Raises `WireError` (400) for a text that is too long, and for a URL that holds no image.
+    """
+    items = []
+    for index, text in enumerate(request.texts):
+        if reads_images and is_image_url(text):
+            try:
+                items.append(Item(images=[Image(image_of(text))]))
+            except ValueError as error:
+                raise _refused(f"{error} - at `input[{index}]`", param="input") from error
+        else:
+            check_text_bytes(text, f"input[{index}]", param="input")
+            items.append(Item(text=text))
+    return items
 
 
 def resolve_embeddings(
