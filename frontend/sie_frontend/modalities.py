@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import msgspec
 
 from sie_frontend.contract.requests import Item
+from sie_frontend.images.entry import ImageInput
+from sie_frontend.images.reader import ImageReader
 from sie_frontend.rows import Reader
 from sie_frontend.text.entry import TextInput
 from sie_frontend.text.reader import TextReader
@@ -39,6 +41,7 @@ def _text_files(entry: TextInput) -> tuple[str, ...]:
 
 
 MODALITIES: dict[str, Modality] = {
+    "image": Modality(ImageInput, ImageReader, given_by=lambda item: bool(item.images), files=lambda _: ()),
     "text": Modality(TextInput, TextReader, given_by=lambda item: item.text is not None, files=_text_files),
 }
 """By the names that manifests use. A process may add rows of its own before it reads a manifest."""

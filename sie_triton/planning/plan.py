@@ -103,7 +103,8 @@ class TritonPlan:
     for the model on queries; the first that can be read counts. `packing`: whether graphs for CPUs may be packed.
     `truncation_side`: where a text that is too long loses tokens; `lowercase`: whether text is lowercased first.
     `warnings`: what the bundle asks for without effect. `modality`: what the items are made of that it computes.
-    `traced`: whether torch traces every graph, the ones too that could be written without it.
+    `traced`: whether torch traces every graph, the ones too that could be written without it. `row_tokens`: how many
+    positions of the transformer one row takes for each that its cost tells; a picture costs one and is many patches.
     """
 
     name: str
@@ -125,6 +126,12 @@ class TritonPlan:
     warnings: tuple[str, ...] = ()
     modality: str = "text"
     traced: bool = False
+    row_tokens: int = 1
+
+    @property
+    def traceable(self) -> bool:
+        """Whether torch can trace its graphs."""
+        return all(head.traceable for head in self.heads)
 
     @property
     def encoder(self) -> Encoder:

@@ -20,6 +20,7 @@ from sie_triton.verify.testimony import Testimony
 
 from .base import Text, Witness, asking
 from .dense import PooledWitness, SentenceWitness
+from .image_text import ImageTextWitness
 from .late import BgeM3Witness, LateWitness
 from .scores import AnswerWitness, CausalWitness, CrossEncoderWitness
 from .sparse import SparseWitness
@@ -101,6 +102,8 @@ def _witness(subject: Subject) -> Witness | CausalWitness:
         case "causal_model":
             told = subject.served.prompting.causal
             made = AnswerWitness(subject) if told and told.name == "template" else CausalWitness(subject)
+        case "image_text_model":
+            made = ImageTextWitness(subject)
     return made
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sie_triton.onnx_graphs.bodies.architecture import Architecture
 from sie_triton.onnx_graphs.bodies.bert import BERT, ROBERTA
+from sie_triton.onnx_graphs.bodies.clip import CLIP
 from sie_triton.onnx_graphs.bodies.deberta import DEBERTA
 from sie_triton.onnx_graphs.bodies.decoder import LLAMA, MISTRAL, QWEN2, QWEN3
 from sie_triton.onnx_graphs.bodies.distilbert import DISTILBERT
@@ -17,6 +18,7 @@ from sie_triton.onnx_graphs.bodies.rotary_encoder import GTE, JINA, NOMIC_BERT
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": BERT,
     "camembert": ROBERTA,
+    "clip": CLIP,
     "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
     "gemma2": GEMMA2,

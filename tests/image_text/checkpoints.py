@@ -1,0 +1,123 @@
+"""Small random checkpoints of models for images and texts, saved as transformers saves them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import CLIPConfig, CLIPModel
+
+from sie_triton.verify.reference_texts import SENTENCE
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+SIZE = 24
+PREPROCESSOR: Mapping[str, Any] = {
+    "crop_size": {"height": SIZE, "width": SIZE},
+    "do_center_crop": True,
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_processor_type": "CLIPImageProcessor",
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "resample": 3,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"shortest_edge": SIZE},
+}
+TINY: Mapping[str, Any] = {
+    "projection_dim": 20,
+    "text_config": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 77,
+    },
+    "vision_config": {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "image_size": SIZE,
+        "patch_size": 8,
+    },
+}
+
+
+def write_clip(
+    folder: Path,
+    *,
+    legacy_end: bool = False,
+    preprocessor: Mapping[str, Any] = PREPROCESSOR,
+    config: Mapping[str, Any] = TINY,
+    spread: float = 1.5,
+) -> CLIPModel:
+    """A seeded CLIP with its tokenizer, whose every weight is random, norms and biases too.
+
+    `legacy_end`: with the end token that configurations named before transformers 4.31.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = write_tokenizer(folder)
+    ids = {"vocab_size": len(vocabulary), "bos_token_id": vocabulary[START], "pad_token_id": 1}
+    ids["eos_token_id"] = 2 if legacy_end else vocabulary[END]
+    made = CLIPModel(CLIPConfig(**{**config, "text_config": {**config["text_config"], **ids}})).eval()
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            scale = 0.5 if parameter.dim() < 2 else spread / parameter[0].numel() ** 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    made.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(dict(preprocessor)), encoding="utf-8")
+    loaded: CLIPModel = CLIPModel.from_pretrained(folder, attn_implementation="eager").eval()
+    return loaded
+
+
+def write_tokenizer(folder: Path) -> dict[str, int]:
+    """`tokenizer.json` of CLIP's kind: letters, byte level, ends of words; words of the reference are one token each.
+
+    The end token is the last one, as in CLIP's own vocabulary.
+    """
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
+    merges: list[tuple[str, str]] = []
+    for word in dict.fromkeys(SENTENCE.split()):
+        left = word[0]
+        for place, letter in enumerate(word[1:], start=1):
+            right = f"{letter}</w>" if place == len(word) - 1 else letter
+            if (left, right) not in merges:
+                merges.append((left, right))
+                pieces.append(left + right)
+            left += right
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys([*pieces, START, END]))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=END))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(rf"<\|startoftext\|>|<\|endoftext\|>|{words}"), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (END, vocabulary[END]), (START, vocabulary[START]), trim_offsets=False, add_prefix_space=False
+    )
+    tokenizer.add_special_tokens([START, END])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": 77,
+        "bos_token": START,
+        "eos_token": END,
+        "unk_token": END,
+        "pad_token": END,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return vocabulary
