@@ -79,7 +79,7 @@ def print_plan(plan: TritonPlan) -> None:
     devices = ", ".join(f"{device} in {precision}" for device, precision in plan.precisions.items())
     out.print(f"[bold]{plan.name}[/] serves {ids}")
     out.print(f"  {plan.format}, {plan.layout}, for {devices}")
-    out.print(f"  truncates at {plan.max_length} tokens; pads to {', '.join(map(str, plan.buckets))}")
+    out.print(f"  {_reads(plan)}")
     for graph in plan.graphs:
         modules = [graph.module.encoder, *graph.heads] if graph.module.kind == "fused" else [graph.module]
         _print_signature(graph.triton_model, " + ".join(map(_described, modules)), graph.inputs, graph.outputs)
@@ -89,8 +89,19 @@ def print_plan(plan: TritonPlan) -> None:
         out.print(f"  warning: {text}", markup=False)
 
 
+def _reads(plan: TritonPlan) -> str:
+    """What becomes of an item before it is computed."""
+    if plan.modality == "text":
+        return f"truncates at {plan.max_length} tokens; pads to {', '.join(map(str, plan.buckets))}"
+    pixels = plan.encoder.pixels
+    if pixels is None:
+        return "the checkpoint's files say how pictures are prepared"
+    return f"pictures of {pixels.size} pixels by {pixels.fit}, {pixels.resample}; each takes {plan.row_tokens} tokens"
+
+
 def _described(module: Module) -> str:
     fields = asdict(module)
+    fields.pop("pixels", None)
     return " ".join([fields.pop("kind"), *(f"{key}={_shown(value)}" for key, value in fields.items() if value)])
 
 

@@ -41,7 +41,7 @@ def _moded() -> Iterator[bytes]:
     grey = levels[..., :1]
     alpha = np.broadcast_to(np.arange(_MODE_SIZE[0], dtype=np.uint8)[None, :, None] * 2, grey.shape)
     yield png(grey)
-    yield png(np.concatenate([grey, alpha], -1))
+    yield png(np.concatenate([_squares(*_MODE_SIZE)[..., :1], alpha], -1))
     yield png(np.concatenate([levels, alpha], -1))
     yield palette_png(levels[..., 2] // 16, _grain(16, 1)[0])
     yield bilevel_png(grey[..., 0] > 127)
