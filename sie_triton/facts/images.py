@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
-from .checkpoint import CheckpointFacts
+from .checkpoint import TOKENIZER_SETTINGS_NAME, CheckpointFacts
 from .files import read_object, unreadable
 from .known_keys import FILES, check_keys
 
@@ -63,6 +63,19 @@ class Towers:
 
 
 @dataclass(frozen=True, slots=True)
+class Spelling:
+    """What SigLIP's tokenizers do that stands in no `tokenizer.json`.
+
+    `pads` is the side on which texts are padded to the limit. `canonical`: ASCII's punctuation goes and white space
+    becomes single blanks, in lower case where `lowercase` says so.
+    """
+
+    pads: Literal["left", "right"] = "right"
+    canonical: bool = False
+    lowercase: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Processor:
     """What transformers' image processor does where the file says nothing."""
 
@@ -82,6 +95,11 @@ _PROCESSORS: Mapping[str, _Processor] = {
 }
 # The keys of `config.json` that a tower's sizes are in where transformers' own defaults do not hold.
 _TEXT_POSITIONS: Mapping[str, int] = {"clip": 77, "siglip": 64}
+_PROJECTIONS: Mapping[str, tuple[str, str]] = {
+    "clip": ("visual_projection.weight", "text_projection.weight"),
+    # A picture's vector is as wide as its states.
+    "siglip": ("vision_model.post_layernorm.weight", "text_model.head.weight"),
+}
 _VISION: Mapping[str, tuple[int, int]] = {"clip": (224, 32), "siglip": (224, 16)}
 
 
@@ -104,6 +122,24 @@ def read_towers(facts: CheckpointFacts, *model_types: str) -> Towers:
     )
 
 
+def read_spelling(facts: CheckpointFacts) -> Spelling:
+    """What `tokenizer_config.json` says about it. Raises `DiagnosticError` where padding would be masked."""
+    path, document = facts.folder / TOKENIZER_SETTINGS_NAME, facts.tokenizer_config
+    if list(document.get("model_input_names") or ()) != ["input_ids"]:
+        message = (
+            f'`{path.name}` does not say `model_input_names: ["input_ids"]`: texts would be padded behind a mask, '
+            "which is not compiled"
+        )
+        hint = "if its authors compute it without a mask, say so in a copy of the checkpoint"
+        raise DiagnosticError([Diagnostic("SIE337", message, Where(path), hint)])
+    side = document.get("padding_side", "right")
+    if side not in ("left", "right"):
+        raise unreadable(path, f"`padding_side` is {side!r}, neither `left` nor `right`")
+    canonical = str(document.get("tokenizer_class", "")).removesuffix("Fast") == "SiglipTokenizer"
+    lowercase = canonical and document.get("do_lower_case", True) is not False
+    return Spelling("left" if side == "left" else "right", canonical, lowercase)
+
+
 def _tower(config: Mapping[str, Any], part: str, path: Path) -> Mapping[str, Any]:
     """One tower's configuration. The oldest files keep it twice, and transformers reads the second one."""
     found: dict[str, Any] = {}
@@ -117,11 +153,14 @@ def _tower(config: Mapping[str, Any], part: str, path: Path) -> Mapping[str, Any
 
 def _projected(facts: CheckpointFacts, path: Path) -> int:
     """The width of the common space: what the weights project to."""
-    shapes = [facts.weight_shapes.get(name) for name in ("visual_projection.weight", "text_projection.weight")]
-    widths = {shape[0] for shape in shapes if shape}
+    widths = {shape[0] for name in _PROJECTIONS[facts.model_type] if (shape := facts.weight_shapes.get(name))}
     if len(widths) > 1:
         raise unreadable(path, f"texts and images are projected to different widths, {sorted(widths)}")
-    return widths.pop() if widths else _whole(facts.config, "projection_dim", 512, path)
+    if widths:
+        return widths.pop()
+    if facts.model_type == "siglip":
+        return _whole(_tower(facts.config, "vision", path), "hidden_size", 768, path)
+    return _whole(facts.config, "projection_dim", 512, path)
 
 
 def _whole(document: Mapping[str, Any], key: str, default: int, path: Path) -> int:

@@ -32,12 +32,14 @@ class Encoder:
     """The transformer body: token ids and mask to `last_hidden_state`.
 
     `model_class` says which of the checkpoint's models the body is part of. `bidirectional` lets a decoder attend to
-    both sides. `pixels`: the body is the tower that sees pictures, and this is what their levels stand for.
+    both sides. `padded`: every text is padded to one length, and the padding counts like any token. `pixels`: the body
+    is the tower that sees pictures, and this is what their levels stand for.
     """
 
     model_class: ModelClass = "base"
     bidirectional: bool = False
     token_types: bool = False
+    padded: bool = False
     pixels: Pixels | None = None
     kind: Literal["encoder"] = "encoder"
 

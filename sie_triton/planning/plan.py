@@ -13,6 +13,7 @@ from sie_frontend.outputs.table import Head, OutputType
 from sie_frontend.text.entry import Prompting
 
 from sie_triton.bundle import ResolvedProfile
+from sie_triton.facts import Spelling
 from sie_triton.formats import DEFAULT_FORMAT, DEVICES, FORMATS, Device, Format, GraphFormat, Precision
 from sie_triton.planning.families import HeadModule, Recipe
 from sie_triton.planning.modules import Encoder
@@ -105,6 +106,7 @@ class TritonPlan:
     `warnings`: what the bundle asks for without effect. `modality`: what the items are made of that it computes.
     `traced`: whether torch traces every graph, the ones too that could be written without it. `row_tokens`: how many
     positions of the transformer one row takes for each that its cost tells; a picture costs one and is many patches.
+    `spelling`: what is done to texts that `tokenizer.json` does not do.
     """
 
     name: str
@@ -127,6 +129,7 @@ class TritonPlan:
     modality: str = "text"
     traced: bool = False
     row_tokens: int = 1
+    spelling: Spelling | None = None
 
     @property
     def traceable(self) -> bool:

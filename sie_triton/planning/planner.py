@@ -122,7 +122,7 @@ def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: Gr
         graphs=graphs,
         steps=steps,
         max_length=need.max_length,
-        buckets=bucket_lengths(need.max_length),
+        buckets=(need.max_length,) if need.encoder.padded else bucket_lengths(need.max_length),
         max_batch_tokens=profile.max_batch_tokens,
         served=tuple(_served(member, heads) for member in members),
         query_weights=need.query_weights,
@@ -133,6 +133,7 @@ def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: Gr
         traced=options.traced,
         truncation_side=facts.truncation_side if facts else "right",
         warnings=tuple(dict.fromkeys(text for member in members for text in member.warnings)),
+        spelling=need.spelling,
         lowercase=bool(facts and recipe.runs_sentence_transformers and facts.pipeline.do_lower_case),
     )
 
@@ -153,8 +154,7 @@ def _graphs(
     options: GraphOptions,
 ) -> tuple[tuple[GraphPlan, ...], Layout]:
     """The graphs and their layout. With one head there is nothing to prune: an ensemble would only cost its hop."""
-    names = (INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if need.encoder.token_types else []))
-    inputs = tuple(Tensor(name, "INT64", ("batch", "sequence")) for name in names)
+    inputs = _token_inputs(need)
     layout: Layout = options.layout or ("fused" if len(heads) == 1 else "ensemble")
     if layout == "fused":
         outputs = tuple(tensor for head in heads for tensor in head.outputs(need.width))
@@ -174,6 +174,14 @@ def _graphs(
             for head in heads
         ),
     ), layout
+
+
+def _token_inputs(need: Need[HeadModule]) -> tuple[Tensor, ...]:
+    """What the encoder reads of texts. Where padding counts there is no mask, and one length alone."""
+    if need.encoder.padded:
+        return (Tensor(INPUT_IDS, "INT64", ("batch", need.max_length)),)
+    names = (INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if need.encoder.token_types else []))
+    return tuple(Tensor(name, "INT64", ("batch", "sequence")) for name in names)
 
 
 def _step(graph: GraphPlan, graph_format: Format) -> Step:

@@ -55,6 +55,7 @@ class ImageTextWitness(Witness):
             subject.folder, local_files_only=True, trust_remote_code=False
         )
         self.implementation = _implementation(type(self._towers).__name__)
+        self._padded = self._towers.config.model_type == "siglip"
         self._limit: int = min(self._tokenizer.model_max_length, self._positions)
 
     @property
@@ -100,8 +101,15 @@ class ImageTextWitness(Witness):
         return {name: unit(_features(self._towers.get_text_features(**self._encoded(case))))}
 
     def _encoded(self, case: Case) -> Any:
-        found = self._tokenizer(self.text(case), truncation=True, max_length=self._limit, return_tensors="pt")
-        return {key: found[key] for key in ("input_ids", "attention_mask")}
+        """As SIE calls the processors: SigLIP's texts padded to the limit. A mask goes along where there is one."""
+        found = self._tokenizer(
+            self.text(case),
+            padding="max_length" if self._padded else False,
+            truncation=True,
+            max_length=self._limit,
+            return_tensors="pt",
+        )
+        return {key: found[key] for key in ("input_ids", "attention_mask") if key in found}
 
 
 def testify_images(folder: Path, names: Sequence[str], cases: Sequence[Case], rows: Sequence[Row]) -> Testimony:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPModel
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from sie_triton.verify.reference_texts import SENTENCE
 
@@ -65,7 +66,13 @@ def write_clip(
     vocabulary = write_tokenizer(folder)
     ids = {"vocab_size": len(vocabulary), "bos_token_id": vocabulary[START], "pad_token_id": 1}
     ids["eos_token_id"] = 2 if legacy_end else vocabulary[END]
-    made = CLIPModel(CLIPConfig(**{**config, "text_config": {**config["text_config"], **ids}})).eval()
+    made = CLIPModel(CLIPConfig(**{**config, "text_config": {**config["text_config"], **ids}}))
+    loaded: CLIPModel = _saved(made, folder, preprocessor, spread)
+    return loaded
+
+
+def _saved(made: Any, folder: Path, preprocessor: Mapping[str, Any], spread: float) -> Any:
+    """Every weight drawn anew, the checkpoint written, and read again."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -73,8 +80,7 @@ def write_clip(
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
     made.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(dict(preprocessor)), encoding="utf-8")
-    loaded: CLIPModel = CLIPModel.from_pretrained(folder, attn_implementation="eager").eval()
-    return loaded
+    return type(made).from_pretrained(folder, attn_implementation="eager").eval()
 
 
 def write_tokenizer(folder: Path) -> dict[str, int]:
@@ -121,3 +127,94 @@ def write_tokenizer(folder: Path) -> dict[str, int]:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return vocabulary
+
+
+TEXTS = (
+    SENTENCE,
+    "a photo of a cat",
+    "two dogs, one bone; what's that?",
+    "the quick brown fox jumps over the lazy dog",
+)
+SIGLIP_PREPROCESSOR: Mapping[str, Any] = {
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_processor_type": "SiglipImageProcessor",
+    "image_std": [0.5, 0.5, 0.5],
+    "processor_class": "SiglipProcessor",
+    "resample": 3,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"height": SIZE, "width": SIZE},
+}
+SIGLIP: Mapping[str, Any] = {
+    "text_config": {
+        "hidden_size": 24,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 16,
+    },
+    "vision_config": TINY["vision_config"],
+}
+
+
+def write_siglip(
+    folder: Path,
+    *,
+    config: Mapping[str, Any] = SIGLIP,
+    preprocessor: Mapping[str, Any] = SIGLIP_PREPROCESSOR,
+    tokenizer: Mapping[str, Any] | None = None,
+    spread: float = 1.5,
+) -> SiglipModel:
+    """A seeded SigLIP with SentencePiece's model and its `tokenizer.json`; `tokenizer` changes the settings beside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = write_sentencepiece(folder, tokenizer or {})
+    sized = {"vocab_size": size, "pad_token_id": 1, "bos_token_id": None, "eos_token_id": 1}
+    made = SiglipModel(SiglipConfig(**{**config, "text_config": {**sized, **config["text_config"]}}))
+    loaded: SiglipModel = _saved(made, folder, preprocessor, spread)
+    return loaded
+
+
+def write_sentencepiece(folder: Path, changes: Mapping[str, Any]) -> int:
+    """`spiece.model` and the `tokenizer.json` that says the same without what SigLIP's own class does to texts."""
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS * 3),
+        model_writer=model,
+        vocab_size=90,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    told = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    pieces = [(piece.piece, piece.score) for piece in told.pieces]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Precompiled(told.normalizer_spec.precompiled_charsmap), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    special = (AddedToken(name, lstrip=True, rstrip=True, normalized=False) for name in ("</s>", "<unk>"))
+    tokenizer.add_special_tokens(list(special))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "SiglipTokenizer",
+        "model_input_names": ["input_ids"],
+        "model_max_length": 16,
+        "do_lower_case": True,
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "</s>",
+        **changes,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return len(pieces)

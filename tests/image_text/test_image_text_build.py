@@ -24,7 +24,7 @@ from sie_triton.verify.public_model import PublicModel, public_model
 from sie_triton.verify.reference import REFERENCE_NAME, Case, read_reference
 
 from .checkpoints import PREPROCESSOR, SIZE, write_clip
-from .test_image_text_graphs import BUNDLE, seen
+from .test_image_text_graphs import bundle_text, seen
 
 NAME = "acme__clip"
 WITHOUT_TORCH = """
@@ -38,7 +38,7 @@ main()
 
 def build(root: Path, *more: str | Path) -> tuple[int, str]:
     (root / "bundles").mkdir(exist_ok=True)
-    (root / "bundles" / "clip.yaml").write_text(BUNDLE.format(folder=root / "checkpoint", dim=20), encoding="utf-8")
+    (root / "bundles" / "clip.yaml").write_text(bundle_text(root / "checkpoint"), encoding="utf-8")
     done = sie_triton("build", "--bundles", root / "bundles", "-m", "acme/clip", "-r", root / "repository", *more)
     return done.code, done.stderr
 

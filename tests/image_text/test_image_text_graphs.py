@@ -34,7 +34,7 @@ profiles:
   default:
     max_batch_tokens: 16384
     compute_precision: float16
-    adapter_path: sie_server.adapters.clip:CLIPAdapter
+    adapter_path: sie_server.adapters:{adapter}
     adapter_options:
       runtime:
         normalize: true
@@ -42,8 +42,14 @@ profiles:
 RANDOM = np.random.default_rng(5)
 
 
-def plans(folder: Path, dim: int = 20, options: GraphOptions | None = None) -> dict[str, TritonPlan]:
-    bundle, mistakes = parse_bundle(BUNDLE.format(folder=folder, dim=dim), folder)
+def bundle_text(folder: Path, dim: int = 20, adapter: str = "CLIPAdapter") -> str:
+    return BUNDLE.format(folder=folder, dim=dim, adapter=adapter)
+
+
+def plans(
+    folder: Path, dim: int = 20, adapter: str = "CLIPAdapter", options: GraphOptions | None = None
+) -> dict[str, TritonPlan]:
+    bundle, mistakes = parse_bundle(bundle_text(folder, dim, adapter), folder)
     assert bundle is not None, mistakes
     profile = bundle.resolve("default")
     recipe = verdict(profile, bundle)

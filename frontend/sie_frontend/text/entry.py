@@ -27,7 +27,8 @@ class Tokenization(msgspec.Struct, frozen=True):
     Triton model takes, in order; `attention_mask` is derived from lengths, never from `ids != pad_id`.
     `special_ids` maps roles (`cls`, `sep`, `pad`, `mask`, `unk`, `bos`, `eos`) to ids; `all_special_ids` lists every
     special id, roles or not. `truncation_side` is where a text that is too long loses tokens. `vocabulary` is the
-    number of rows of the checkpoint's embedding, where the compiler said it: a tokenizer may give ids beyond.
+    number of rows of the checkpoint's embedding, where the compiler said it: a tokenizer may give ids beyond. `pads`:
+    every text is padded to `max_length` on this side, and the padding is tokens like any; None: it never counts.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Tokenization(msgspec.Struct, frozen=True):
     all_special_ids: tuple[int, ...] = ()
     truncation_side: Literal["left", "right"] = "right"
     vocabulary: int | None = None
+    pads: Literal["left", "right"] | None = None
 
 
 class TextSide(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from sie_triton.onnx_graphs.bodies.gemma import GEMMA2, GEMMA3
 from sie_triton.onnx_graphs.bodies.modernbert import MODERNBERT
 from sie_triton.onnx_graphs.bodies.mpnet import MPNET
 from sie_triton.onnx_graphs.bodies.rotary_encoder import GTE, JINA, NOMIC_BERT
+from sie_triton.onnx_graphs.bodies.siglip import SIGLIP
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": BERT,
@@ -33,5 +34,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "roberta": ROBERTA,
+    "siglip": SIGLIP,
     "xlm-roberta": ROBERTA,
 }

@@ -11,11 +11,11 @@ from sie_frontend.text.entry import Prompting
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.facts import PREPROCESSOR_NAME, CheckpointFacts, Pixels, Towers, read_pixels, read_towers
+from sie_triton.facts import PREPROCESSOR_NAME, CheckpointFacts, Pixels, Towers, read_pixels, read_spelling, read_towers
 from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need
 from sie_triton.planning.recipe import RecipeBase
-from sie_triton.planning.tensors import Axis, Tensor
+from sie_triton.planning.tensors import ATTENTION_MASK, INPUT_IDS, Axis, Tensor
 
 VECTOR = "dense"
 POOLING = "projection"
@@ -23,11 +23,19 @@ POOLING = "projection"
 
 @dataclass(frozen=True, slots=True)
 class ProjectedText(PlannedHead):
-    """The state at a text's end, projected into the common space: one vector `[batch, dim]` of unit length."""
+    """A text's state, projected into the common space: one vector `[batch, dim]` of unit length.
 
+    It is the state at the end token, or, where texts are padded to one length, the last one.
+    """
+
+    padded: bool = False
     kind: Literal["dense"] = "dense"
-    reads_ids: ClassVar[bool] = True
     traceable: ClassVar[bool] = False
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The ids tell where a text ends, and the mask what is a token."""
+        return frozenset() if self.padded else frozenset({INPUT_IDS, ATTENTION_MASK})
 
     @property
     def told_by(self) -> tuple[WitnessName, ...]:
@@ -74,10 +82,12 @@ class ImageTextRecipe(RecipeBase):
     """Adapters that embed texts and images. No template, instruction or option changes their vectors.
 
     `model_types` are the architectures that they serve. `states` is how many more states than patches a picture has.
+    `padded`: texts are padded to one length, and the padding counts like any token.
     """
 
     model_types: tuple[str, ...]
     states: int = 0
+    padded: bool = False
     outputs: tuple[OutputType, ...] = ("dense",)
     witness: WitnessName = "image_text_model"
     modalities: tuple[str, ...] = ("text", "image")
@@ -86,13 +96,16 @@ class ImageTextRecipe(RecipeBase):
     def need(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> Need[ProjectedText]:
         """The tower of texts and its projection."""
         towers = read_towers(facts, *self.model_types) if facts else None
+        spelling = read_spelling(facts) if facts and self.padded else None
         return Need(
-            encoder=Encoder(),
-            heads=(ProjectedText(),),
+            encoder=Encoder(padded=self.padded),
+            heads=(ProjectedText(self.padded),),
             prompting=Prompting(self.prompting),
             served={"dense": served_vector()},
             max_length=self.token_limit(profile, facts),
             width=common_width(bundle, profile, towers),
+            reads_padding=self.padded,
+            spelling=spelling,
         )
 
     def pictures(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> Pictures:
@@ -144,5 +157,12 @@ ADAPTERS: dict[str, ImageTextRecipe] = {
         model_types=("clip",),
         states=1,
         notes="images win over text; several images of an item are the mean of their vectors",
+    ),
+    "SiglipAdapter": ImageTextRecipe(
+        name="siglip",
+        requires_text_message="SiglipAdapter requires either text or images input",
+        model_types=("siglip",),
+        padded=True,
+        notes="texts are padded to the limit, and the padding is billed; images win over text",
     ),
 }

@@ -19,7 +19,6 @@ def _sees(what: str) -> Refusal:
 
 ADAPTERS: dict[str, Refusal] = {
     # Image-text
-    "SiglipAdapter": _sees("embeds text and images into one space (SigLIP)"),
     "Qwen3VLEmbeddingAdapter": _sees("embeds text, images and video through a Qwen3-VL chat prompt"),
     "Qwen3VLRerankerAdapter": _sees("scores text and images through a Qwen3-VL chat prompt"),
     "ColPaliAdapter": _sees("matches text queries with page images (PaliGemma)"),
