@@ -74,6 +74,14 @@ class Spelling:
     canonical: bool = False
     lowercase: bool = False
 
+    @property
+    def start(self) -> str:
+        """What stands in front of a text, so that its first word is known as such once punctuation is gone.
+
+        Unicode has no character here: none of a user's is taken for it.
+        """
+        return "\ufdd0" if self.canonical else ""
+
 
 @dataclass(frozen=True, slots=True)
 class _Processor:

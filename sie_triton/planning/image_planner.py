@@ -59,7 +59,7 @@ def _plan(
         max_length=1,
         buckets=(1,),
         max_batch_tokens=profile.max_batch_tokens,
-        served=tuple(ServedPlan(p, r, Prompting("template"), {"dense": served_vector()}) for p, r in members),
+        served=tuple(ServedPlan(p, r, Prompting("plain"), {"dense": served_vector()}) for p, r in members),
         format=options.format,
         layout="fused",
         precisions=precisions_for(profile, options),

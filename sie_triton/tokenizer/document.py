@@ -22,6 +22,9 @@ NORMALIZER_SETTINGS = {
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 
+# What SentencePiece writes for a blank.
+_BLANK = "\u2581"
+
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
     """The checkpoint's tokenizer; raises `DiagnosticError` if it has no fast form.
@@ -120,12 +123,21 @@ def _normalizer(normalizer: Any, settings: Mapping[str, Any], *, lowercase: bool
 
 
 def _spell_canonically(document: dict[str, Any], spelling: Spelling) -> None:
-    """Punctuation out, white space to single blanks; and what follows a special token begins no word by itself."""
-    steps: list[dict[str, Any]] = [{"type": "Lowercase"}] if spelling.lowercase else []
+    """Texts that begin with `spelling.start` are read as SigLIP's own class reads them, before the file's normaliser.
+
+    Punctuation goes and white space becomes single blanks, on either side of special tokens by itself; a word begins at
+    the start and behind blanks, and not behind a special token.
+    """
+    steps: list[dict[str, Any]] = []
+    if spelling.lowercase:
+        # The library lowers letter by letter, and the last sigma of a word is another one than those before it.
+        steps += [_replace(r"(?<=\p{L})Σ(?!\p{L})", "ς"), {"type": "Lowercase"}]
     steps += [
-        {"type": "Replace", "pattern": {"Regex": f"[{re.escape(string.punctuation)}]"}, "content": ""},
-        {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+        _replace(f"[{re.escape(string.punctuation)}]", ""),
+        _replace(rf"[\s{_BLANK}]+", " "),
         {"type": "Strip", "strip_left": True, "strip_right": True},
+        _replace(f"^{spelling.start} ?$", ""),
+        _replace(f"^{spelling.start} ?", " "),
     ]
     own = document.get("normalizer")
     rest = own["normalizers"] if own and own.get("type") == "Sequence" else [own] if own else []
@@ -133,7 +145,11 @@ def _spell_canonically(document: dict[str, Any], spelling: Spelling) -> None:
     splitter = document.get("pre_tokenizer") or {}
     for part in splitter.get("pretokenizers", [splitter]):
         if part.get("type") == "Metaspace":
-            part["prepend_scheme"] = "first"
+            part["prepend_scheme"] = "never"
+
+
+def _replace(pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
 
 
 def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:

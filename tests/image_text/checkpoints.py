@@ -194,7 +194,7 @@ def write_sentencepiece(folder: Path, changes: Mapping[str, Any]) -> int:
         minloglevel=2,
     )
     (folder / "spiece.model").write_bytes(model.getvalue())
-    told = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    told = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())  # type: ignore[attr-defined]
     pieces = [(piece.piece, piece.score) for piece in told.pieces]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
     tokenizer.normalizer = normalizers.Sequence(

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 PromptStyle = Literal[
+    "plain",
     "template",
     "sentence_transformer",
     "sentence_transformer_sparse",
@@ -88,6 +89,7 @@ class CausalPrompt(msgspec.Struct, frozen=True):
 class Prompting(msgspec.Struct, frozen=True):
     """Which rule turns an item's text into the text that is tokenised, and what the rule falls back on.
 
+    `plain` puts `default_prompt` in front of every text, whatever a call asks for.
     `suffix` follows every text: an end-of-sequence token that the tokenizer does not add by itself. `sides` is set for
     late interaction, `causal` where a pair is written into a prompt instead of being joined by the tokenizer,
     `bare_queries` where queries never reach the model.

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from sie_frontend.outputs.dense import DenseHead, Pooled
 from sie_frontend.outputs.table import OutputType
-from sie_frontend.text.entry import Prompting
+from sie_frontend.text.entry import Prompting, PromptStyle
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
@@ -90,6 +90,7 @@ class ImageTextRecipe(RecipeBase):
     padded: bool = False
     outputs: tuple[OutputType, ...] = ("dense",)
     witness: WitnessName = "image_text_model"
+    prompting: PromptStyle = "plain"
     modalities: tuple[str, ...] = ("text", "image")
     extra_files: tuple[str, ...] = (PREPROCESSOR_NAME,)
 
@@ -100,7 +101,7 @@ class ImageTextRecipe(RecipeBase):
         return Need(
             encoder=Encoder(padded=self.padded),
             heads=(ProjectedText(self.padded),),
-            prompting=Prompting(self.prompting),
+            prompting=Prompting(self.prompting, default_prompt=spelling.start if spelling else None),
             served={"dense": served_vector()},
             max_length=self.token_limit(profile, facts),
             width=common_width(bundle, profile, towers),
