@@ -31,6 +31,10 @@ from sie_triton.diagnostics import Diagnostic, Where
 _PICKLED_WEIGHTS = re.compile(r"(?:pytorch_model|model)\b.*\.(?:bin|pt|pth|ckpt)")
 _T5 = frozenset({"longt5", "mt5", "switch_transformers", "t5", "umt5"})
 _ENCODERS = "pick a checkpoint with an encoder of the BERT, RoBERTa, ModernBERT, GTE or Qwen kind"
+_SEEING = {
+    kind: f"write a bundle with `{adapter}` (docs/add-a-bundle.md)"
+    for kind, adapter in (("clip", "CLIPAdapter"), ("siglip", "SiglipAdapter"))
+}
 _OTHER_WEIGHTS = {".gguf": "GGUF", ".onnx": "ONNX"}
 _AGAIN = "copy or download the checkpoint again"
 
@@ -67,7 +71,9 @@ def uncompiled(config: Mapping[str, Any], where: Where | None, *, sees: bool = F
     sense = next((sense for sense in others if f"{sense}_config" in config), None)
     if sense:
         message = f"`model_type` is `{kind}` with a `{sense}_config`: only encoders of text alone are compiled"
-        return [Diagnostic("SIE326", message, where, _ENCODERS)]
+        if (adapter := _SEEING.get(kind)) is not None:
+            message = f"`model_type` is `{kind}` with a `{sense}_config`: its bundle must name an adapter that sees"
+        return [Diagnostic("SIE326", message, where, adapter or _ENCODERS)]
     return []
 
 

@@ -6,7 +6,7 @@ from .answers import PairAnswer, answers, read_answer
 from .card import ModelCard, whole_widths
 from .chains import DenseChain, TokenChain, dense_chain, sparse_chain, token_chain
 from .checkpoint import CheckpointFacts, Matryoshka, read_facts
-from .images import PREPROCESSOR_NAME, Pixels, Spelling, Towers, read_pixels, read_spelling, read_towers
+from .images import PREPROCESSOR_NAME, Pixels, Spelling, TowerSizes, read_pixels, read_spelling, read_towers
 from .pipeline import DenseLayer, Layer, LayerNormLayer, NormalizeLayer, Pipeline, Pooling, SpladeStep
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "Spelling",
     "SpladeStep",
     "TokenChain",
-    "Towers",
+    "TowerSizes",
     "answers",
     "dense_chain",
     "read_answer",

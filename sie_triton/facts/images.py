@@ -44,7 +44,7 @@ class Pixels:
 
 
 @dataclass(frozen=True, slots=True)
-class Towers:
+class TowerSizes:
     """The sizes of a model for images and texts.
 
     `width` is that of the space that both share, `positions` how many tokens a text may have, `image_size` and
@@ -111,7 +111,7 @@ _PROJECTIONS: Mapping[str, tuple[str, str]] = {
 _VISION: Mapping[str, tuple[int, int]] = {"clip": (224, 32), "siglip": (224, 16)}
 
 
-def read_towers(facts: CheckpointFacts, *model_types: str) -> Towers:
+def read_towers(facts: CheckpointFacts, *model_types: str) -> TowerSizes:
     """The sizes in `config.json`, for an adapter that serves these types. Raises `DiagnosticError`."""
     path, kind = facts.folder / "config.json", facts.model_type
     if kind not in model_types:
@@ -122,7 +122,7 @@ def read_towers(facts: CheckpointFacts, *model_types: str) -> Towers:
         )
     text, vision = (_tower(facts.config, part, path) for part in ("text", "vision"))
     sizes = _VISION[kind]
-    return Towers(
+    return TowerSizes(
         width=_projected(facts, path),
         positions=_whole(text, "max_position_embeddings", _TEXT_POSITIONS[kind], path),
         image_size=_whole(vision, "image_size", sizes[0], path),

@@ -11,7 +11,15 @@ from sie_frontend.text.entry import Prompting, PromptStyle
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.facts import PREPROCESSOR_NAME, CheckpointFacts, Pixels, Towers, read_pixels, read_spelling, read_towers
+from sie_triton.facts import (
+    PREPROCESSOR_NAME,
+    CheckpointFacts,
+    Pixels,
+    TowerSizes,
+    read_pixels,
+    read_spelling,
+    read_towers,
+)
 from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need
 from sie_triton.planning.recipe import RecipeBase
@@ -136,7 +144,7 @@ def served_vector() -> DenseHead:
     return DenseHead(POOLING, {}, {POOLING: pooled}, normalize=True, honours_normalize=False)
 
 
-def common_width(bundle: Bundle, profile: ResolvedProfile, towers: Towers | None) -> Axis:
+def common_width(bundle: Bundle, profile: ResolvedProfile, towers: TowerSizes | None) -> Axis:
     """The width of the common space. Raises `DiagnosticError` where the bundle declares another."""
     declared = bundle.dims.get("dense")
     if towers is None:
