@@ -48,7 +48,7 @@ def parity_lines(parity: Mapping[str, Mapping[str, Distance]]) -> list[str]:
 def _closeness(distance: Distance) -> str:
     cosine = "" if distance.min_cosine is None else f"min cosine {distance.min_cosine:.8f}, "
     return (
-        f"{cosine}max difference {distance.max_abs:.1e} over {distance.cases} texts; "
+        f"{cosine}max difference {distance.max_abs:.1e} over {distance.cases} cases; "
         f"alone against batched {distance.batch_max_abs:.1e}"
     )
 
@@ -57,7 +57,7 @@ def print_certificate(name: str, certificate: Certificate) -> None:
     """Print what a model's numbers were compared with, what was not compared, and every departure and warning."""
     said = [
         f"compared with {certificate.implementation}: {', '.join(certificate.compared)}",
-        f"{certificate.cases} texts, sha256 {certificate.texts}",
+        f"{certificate.cases} cases, sha256 {certificate.texts}",
         *(f"not compared: {text}" for text in certificate.not_compared),
         *certificate.departures,
         *(f"warning: {text}" for text in certificate.warnings),
