@@ -155,6 +155,7 @@ class WrittenText:
                 token_id=self._tokenizer.token_id,
                 weighed=weighed if reader.entry.prompting.bare_queries else None,
                 truncation_side=self._plan.truncation_side,
+                pad_id=reader.spec.pad_id,
                 trust_remote_code=self._trust,
             )
         )

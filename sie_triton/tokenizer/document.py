@@ -137,15 +137,13 @@ def _spell_canonically(document: dict[str, Any], spelling: Spelling) -> None:
         _replace(rf"[\s{_BLANK}]+", " "),
         {"type": "Strip", "strip_left": True, "strip_right": True},
         _replace(f"^{spelling.start} ?$", ""),
-        _replace(f"^{spelling.start} ?", " "),
+        _replace(f"^{spelling.start} ?", _BLANK),
     ]
     own = document.get("normalizer")
     rest = own["normalizers"] if own and own.get("type") == "Sequence" else [own] if own else []
     document["normalizer"] = {"type": "Sequence", "normalizers": [*steps, *rest]}
-    splitter = document.get("pre_tokenizer") or {}
-    for part in splitter.get("pretokenizers", [splitter]):
-        if part.get("type") == "Metaspace":
-            part["prepend_scheme"] = "never"
+    # Older files split at blanks first, and would lose the one that begins a text.
+    document["pre_tokenizer"] = {"type": "Metaspace", "replacement": _BLANK, "prepend_scheme": "never", "split": True}
 
 
 def _replace(pattern: str, content: str) -> dict[str, Any]:

@@ -83,7 +83,9 @@ class ImageTextWitness(Witness):
         self._limit = limit
 
     def read_with(self, tokenizer: Any) -> None:
-        """Tokenise with the checkpoint's own file."""
+        """Tokenise with the checkpoint's own file, and pad as before."""
+        for setting in ("pad_token", "padding_side", "model_input_names"):
+            setattr(tokenizer, setting, getattr(self._tokenizer, setting))
         self._tokenizer = tokenizer
 
     def token_ids(self, case: Case) -> list[int]:

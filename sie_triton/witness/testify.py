@@ -224,6 +224,8 @@ def _file_reader(subject: Subject) -> Callable[[Text], list[int]]:
     tokenizer = Tokenizer.from_file(str(subject.folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(subject.plan.max_length, direction=subject.truncation_side)
+    if spelling := subject.plan.spelling:
+        tokenizer.enable_padding(direction=spelling.pads, pad_id=subject.pad_id, length=subject.plan.max_length)
 
     def read(text: Text) -> list[int]:
         encoded = tokenizer.encode(text) if isinstance(text, str) else tokenizer.encode(*text)

@@ -166,10 +166,14 @@ def write_siglip(
     preprocessor: Mapping[str, Any] = SIGLIP_PREPROCESSOR,
     tokenizer: Mapping[str, Any] | None = None,
     spread: float = 1.5,
+    second: bool = False,
 ) -> SiglipModel:
-    """A seeded SigLIP with SentencePiece's model and its `tokenizer.json`; `tokenizer` changes the settings beside."""
+    """A seeded SigLIP with SentencePiece's model and its `tokenizer.json`; `tokenizer` changes the settings beside.
+
+    `second`: with a tokenizer as SigLIP 2 has it, which is Gemma's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    size = write_sentencepiece(folder, tokenizer or {})
+    size = (write_gemma if second else write_sentencepiece)(folder, tokenizer or {})
     sized = {"vocab_size": size, "pad_token_id": 1, "bos_token_id": None, "eos_token_id": 1}
     made = SiglipModel(SiglipConfig(**{**config, "text_config": {**sized, **config["text_config"]}}))
     loaded: SiglipModel = _saved(made, folder, preprocessor, spread)
@@ -214,6 +218,33 @@ def write_sentencepiece(folder: Path, changes: Mapping[str, Any]) -> int:
         "eos_token": "</s>",
         "unk_token": "<unk>",
         "pad_token": "</s>",
+        **changes,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return len(pieces)
+
+
+def write_gemma(folder: Path, changes: Mapping[str, Any]) -> int:
+    """`tokenizer.json` of Gemma's kind: letters, bytes for what has none, blanks as letters of words."""
+    special = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
+    letters = sorted({letter for text in TEXTS for letter in text.replace(" ", "\u2581")})
+    pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *letters, "at", "\u2581a"]
+    merges = [("a", "t"), ("\u2581", "a")]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    tokenizer.add_special_tokens(list(special))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "GemmaTokenizer",
+        "model_input_names": ["input_ids"],
+        "model_max_length": 16,
+        "padding_side": "right",
+        "add_bos_token": False,
+        "add_eos_token": True,
+        **{f"{name[1:-1]}_token": name for name in special},
         **changes,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")

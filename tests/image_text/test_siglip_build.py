@@ -17,11 +17,13 @@ from transformers import SiglipTokenizer
 
 from sie_triton.facts import Spelling
 from sie_triton.tokenizer import CheckpointTokenizer
+from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import public_model
 from sie_triton.verify.reference_texts import UNICODE_TEXTS
 
 from .checkpoints import write_sentencepiece, write_siglip
 from .test_image_text_graphs import bundle_text
+from .test_siglip_graphs import read
 
 NAME = "acme__clip"
 SPOKEN = (
@@ -68,9 +70,17 @@ def manifest(built: Path) -> Manifest:
     return read_manifest(built)
 
 
-def test_texts_are_spelt_as_siglips_own_class_does(tmp_path: Path) -> None:
-    """Whatever is in them: punctuation, case, white space, and special tokens written out."""
+@pytest.mark.parametrize("words", ["Metaspace", "WhitespaceSplit"])
+def test_texts_are_spelt_as_siglips_own_class_does(words: str, tmp_path: Path) -> None:
+    """Whatever is in them: punctuation, case, white space, and special tokens written out.
+
+    Older converters have a file split at white space before blanks become letters.
+    """
     write_sentencepiece(tmp_path, {})
+    if words == "WhitespaceSplit":
+        document = json.loads((tmp_path / "tokenizer.json").read_bytes())
+        document["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{"type": words}, document["pre_tokenizer"]]}
+        (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
     spelling = Spelling(canonical=True, lowercase=True)
     CheckpointTokenizer(tmp_path).write(tmp_path / "written.json", spelling=spelling)
     theirs = SiglipTokenizer.from_pretrained(tmp_path)
@@ -141,3 +151,24 @@ def test_another_case_than_the_checkpoint_says_is_noticed(tmp_path: Path) -> Non
     assert code == 0, said
     normalizer = json.loads((tmp_path / "repository" / NAME / "1" / "tokenizer.json").read_bytes())["normalizer"]
     assert "Lowercase" not in {part["type"] for part in normalizer["normalizers"]}
+
+
+@pytest.mark.export
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_second_siglip_is_padded_by_its_own_file(side: str, tmp_path: Path) -> None:
+    """Gemma's tokenizer, whose file decides case and punctuation; `</s>` has no part in it."""
+    model = write_siglip(tmp_path / "checkpoint", tokenizer={"padding_side": side}, second=True)
+    code, said = build(tmp_path)
+    assert code == 0, said
+    manifest = read_manifest(tmp_path / "repository")
+    tokenization = manifest.models["acme/clip"].inputs["text"].reads.tokenization
+    assert (tokenization.pads, tokenization.pad_id) == (side, 0)
+    reader = public_model(tmp_path / "repository", manifest, NAME).reader
+    (row,) = reader.rows(["A cat."], Asked(), is_query=False)
+    ids = row.arrays["input_ids"].tolist()
+    real = [number for number in ids if number]
+    assert ids == (real + [0] * (16 - len(real)) if side == "right" else [0] * (16 - len(real)) + real)
+    assert 1 < len(real) < 16
+    theirs = read(model, np.array([ids]))[0]
+    ran = ModelRunner(tmp_path / "repository", NAME).run(reader.batch([row], 16), ["dense"])["dense"][0]
+    np.testing.assert_allclose(ran, theirs, atol=1e-5, rtol=0)
