@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -147,3 +148,17 @@ def test_what_torch_traces_is_refused(asked: tuple[str, ...], tmp_path: Path) ->
     code, stderr = build(tmp_path, *asked)
     assert code != 0
     assert "SIE219" in stderr
+
+
+def test_it_is_tuned_in_pictures(built: Path, tmp_path: Path) -> None:
+    """Pictures have no tokens that a run could be limited in."""
+    repository = tmp_path / "repository"
+    shutil.copytree(built, repository)
+    done = sie_triton("tune", "-r", repository, "--seconds", "0.1", "--rounds", "1", "--cores", "1")
+    assert done.code == 0, done.stderr
+    assert f"{NAME}.image     1 rows a run" in done.stdout
+    assert f"{NAME}   128 tokens a run" in done.stdout
+    batching = read_manifest(repository).models["acme/clip"].inputs["image"].batching["cpu"]
+    assert batching.run_tokens in (1, 2, 4, 8, 16)
+    assert batching.measured is not None
+    assert sie_triton("verify", "-r", repository).code == 0
