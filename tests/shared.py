@@ -36,7 +36,7 @@ def _remove(root: str, maker: int) -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
     """`folder`, made by the first process that asks; the others wait for it. What failed is made again."""
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / ".made"

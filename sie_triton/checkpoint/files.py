@@ -14,6 +14,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 MODULES = "modules.json"
+PREPROCESSOR = "preprocessor_config.json"
 ROUTER = "router_config.json"
 PICKLE_SUFFIXES = (".bin", ".pkl", ".pickle", ".pth", ".ckpt")
 MODULE_FOLDER = re.compile(r"(?:[A-Za-z]+_)?\d+_\w+")

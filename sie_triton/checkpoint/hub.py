@@ -153,7 +153,7 @@ def _download(request: Request, report: Progress, beat: _Heartbeat) -> tuple[Pat
         raise HubFailure(found)
     anchor = f"{parts.home}config.json"
     config = snapshot.read(anchor)
-    if isinstance(config, dict) and (found := uncompiled(config, None)):
+    if isinstance(config, dict) and (found := uncompiled(config, None, sees=request.sees)):
         raise HubFailure(found)
     wanted = request.wanted(entries, parts)
     missing = _check_room(request, commit, entries, wanted)

@@ -14,6 +14,7 @@ from sie_triton.checkpoint.files import (
     MODULE_FOLDER,
     MODULES,
     PICKLE_SUFFIXES,
+    PREPROCESSOR,
     SINGLE,
     Parts,
     extra_file,
@@ -30,6 +31,10 @@ from sie_triton.diagnostics import Diagnostic, Where
 _PICKLED_WEIGHTS = re.compile(r"(?:pytorch_model|model)\b.*\.(?:bin|pt|pth|ckpt)")
 _T5 = frozenset({"longt5", "mt5", "switch_transformers", "t5", "umt5"})
 _ENCODERS = "pick a checkpoint with an encoder of the BERT, RoBERTa, ModernBERT, GTE or Qwen kind"
+_SEEING = {
+    kind: f"write a bundle with `{adapter}` (docs/add-a-bundle.md)"
+    for kind, adapter in (("clip", "CLIPAdapter"), ("siglip", "SiglipAdapter"))
+}
 _OTHER_WEIGHTS = {".gguf": "GGUF", ".onnx": "ONNX"}
 _AGAIN = "copy or download the checkpoint again"
 
@@ -44,7 +49,7 @@ def find_problems(folder: Path, request: Request) -> list[Diagnostic]:
     problems += [damaged(folder / name, reason) for name, reason in found.items()]
     config = read_json(folder / f"{parts.home}config.json")
     if isinstance(config, dict):
-        problems += uncompiled(config, Where(folder / f"{parts.home}config.json"))
+        problems += uncompiled(config, Where(folder / f"{parts.home}config.json"), sees=request.sees)
     required = parts.shards or frozenset()
     if MODULES in wanted and MODULES not in found:
         required |= _module_files(read_json(folder / MODULES))
@@ -56,16 +61,19 @@ def find_problems(folder: Path, request: Request) -> list[Diagnostic]:
     return problems
 
 
-def uncompiled(config: Mapping[str, Any], where: Where | None) -> list[Diagnostic]:
-    """Architectures that load but that no recipe compiles."""
+def uncompiled(config: Mapping[str, Any], where: Where | None, *, sees: bool = False) -> list[Diagnostic]:
+    """Architectures that load but that no recipe compiles. `sees`: the recipe reads pictures too."""
     kind = str(config.get("model_type", ""))
     if kind in _T5:
         message = f"`model_type` is `{kind}`: T5 encoders are not compiled, no recipe covers their relative positions"
         return [Diagnostic("SIE324", message, where, _ENCODERS)]
-    sense = next((sense for sense in ("vision", "audio") if f"{sense}_config" in config), None)
+    others = ("audio",) if sees else ("vision", "audio")
+    sense = next((sense for sense in others if f"{sense}_config" in config), None)
     if sense:
         message = f"`model_type` is `{kind}` with a `{sense}_config`: only encoders of text alone are compiled"
-        return [Diagnostic("SIE326", message, where, _ENCODERS)]
+        if (adapter := _SEEING.get(kind)) is not None:
+            message = f"`model_type` is `{kind}` with a `{sense}_config`: its bundle must name an adapter that sees"
+        return [Diagnostic("SIE326", message, where, adapter or _ENCODERS)]
     return []
 
 
@@ -106,7 +114,7 @@ def _something_else(held: set[str], place: str, where: Where | None, parts: Part
         return _adapter(place, where, parts, alone=not weight_files(held, parts))
     if (other := _other_weights(held, place, where)) is not None:
         return other
-    if "preprocessor_config.json" in held and not _has_tokenizer(held, parts.home):
+    if PREPROCESSOR in held and not _has_tokenizer(held, parts.home):
         message = f"{place} has a `preprocessor_config.json` and no tokenizer: it reads images or sound, and no text"
         return Diagnostic("SIE326", message, where, _ENCODERS)
     if f"{parts.home}config.json" in held:

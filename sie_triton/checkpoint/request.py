@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sie_triton.checkpoint.files import Parts, wanted_files
+from sie_triton.checkpoint.files import PREPROCESSOR, Parts, wanted_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,11 @@ class Request:
         """Those of these names that are fetched and digested."""
         more = (*self.extra_files, *self.optional_files)
         return wanted_files(names, parts=parts, extra_files=more, trust_remote_code=self.trust_remote_code)
+
+    @property
+    def sees(self) -> bool:
+        """Whether the recipe reads pictures, so that it needs to know how they are prepared."""
+        return PREPROCESSOR in self.extra_files
 
     @property
     def shown(self) -> str:

@@ -48,7 +48,7 @@ def parity_lines(parity: Mapping[str, Mapping[str, Distance]]) -> list[str]:
 def _closeness(distance: Distance) -> str:
     cosine = "" if distance.min_cosine is None else f"min cosine {distance.min_cosine:.8f}, "
     return (
-        f"{cosine}max difference {distance.max_abs:.1e} over {distance.cases} texts; "
+        f"{cosine}max difference {distance.max_abs:.1e} over {distance.cases} cases; "
         f"alone against batched {distance.batch_max_abs:.1e}"
     )
 
@@ -57,7 +57,7 @@ def print_certificate(name: str, certificate: Certificate) -> None:
     """Print what a model's numbers were compared with, what was not compared, and every departure and warning."""
     said = [
         f"compared with {certificate.implementation}: {', '.join(certificate.compared)}",
-        f"{certificate.cases} texts, sha256 {certificate.texts}",
+        f"{certificate.cases} cases, sha256 {certificate.texts}",
         *(f"not compared: {text}" for text in certificate.not_compared),
         *certificate.departures,
         *(f"warning: {text}" for text in certificate.warnings),
@@ -79,7 +79,7 @@ def print_plan(plan: TritonPlan) -> None:
     devices = ", ".join(f"{device} in {precision}" for device, precision in plan.precisions.items())
     out.print(f"[bold]{plan.name}[/] serves {ids}")
     out.print(f"  {plan.format}, {plan.layout}, for {devices}")
-    out.print(f"  truncates at {plan.max_length} tokens; pads to {', '.join(map(str, plan.buckets))}")
+    out.print(f"  {_reads(plan)}")
     for graph in plan.graphs:
         modules = [graph.module.encoder, *graph.heads] if graph.module.kind == "fused" else [graph.module]
         _print_signature(graph.triton_model, " + ".join(map(_described, modules)), graph.inputs, graph.outputs)
@@ -89,8 +89,19 @@ def print_plan(plan: TritonPlan) -> None:
         out.print(f"  warning: {text}", markup=False)
 
 
+def _reads(plan: TritonPlan) -> str:
+    """What becomes of an item before it is computed."""
+    if plan.modality == "text":
+        return f"truncates at {plan.max_length} tokens; pads to {', '.join(map(str, plan.buckets))}"
+    pixels = plan.encoder.pixels
+    if pixels is None:
+        return "the checkpoint's files say how pictures are prepared"
+    return f"pictures of {pixels.size} pixels by {pixels.fit}, {pixels.resample}; each takes {plan.row_tokens} tokens"
+
+
 def _described(module: Module) -> str:
     fields = asdict(module)
+    fields.pop("pixels", None)
     return " ".join([fields.pop("kind"), *(f"{key}={_shown(value)}" for key, value in fields.items() if value)])
 
 

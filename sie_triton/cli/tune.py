@@ -51,5 +51,5 @@ def tune(
     for result in tuned:
         for setting, speed in result.speeds.items():
             mark = "  <- chosen" if setting == result.chosen else ""
-            shape = f"{setting.run_tokens:5} tokens a run, {setting.streams} streams x {setting.threads} threads"
-            out.print(f"{result.triton_model} {shape}: {speed:7.0f} tokens/s{mark}", markup=False)
+            shape = f"{setting.run_tokens:5} {result.unit} a run, {setting.streams} streams x {setting.threads} threads"
+            out.print(f"{result.triton_model} {shape}: {speed:7.0f} {result.unit}/s{mark}", markup=False)

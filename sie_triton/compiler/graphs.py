@@ -66,12 +66,12 @@ class _Measured:
 
 
 def candidates(plan: TritonPlan, *, insisted: bool) -> list[TritonPlan]:
-    """The plan, then traced by torch, then with all padding computed, then in float32.
+    """The plan, then traced by torch where it can, then with all padding computed, then in float32.
 
     A precision that the user `insisted` on is kept.
     """
     found = [plan]
-    if plan.graph_format.written and not plan.traced:
+    if plan.graph_format.written and plan.traceable and not plan.traced:
         plan = replace(plan, traced=True)
         found.append(plan)
     if plan.packing:

@@ -58,6 +58,7 @@ def text_entry(plan: TritonPlan, served: ServedPlan, vocabulary: Vocabulary) -> 
             all_special_ids=vocabulary.all_special_ids,
             truncation_side=plan.truncation_side,
             vocabulary=vocabulary.embedding_rows,
+            pads=plan.spelling.pads if plan.spelling else None,
         ),
         prompting=served.prompting,
         requires_text=recipe.requires_text_message,
@@ -83,7 +84,7 @@ class TextWorkbench:
 
     def write_input(self, plan: TritonPlan, home: Path) -> WrittenText:
         """The tokenizer, and the table of query weights where the plan has one."""
-        largest_id = self._tokenizer.write(home / TOKENIZER_NAME, lowercase=plan.lowercase)
+        largest_id = self._tokenizer.write(home / TOKENIZER_NAME, lowercase=plan.lowercase, spelling=plan.spelling)
         if plan.query_weights:
             self._tokenizer.write_query_weights(home / QUERY_WEIGHTS_NAME, plan.query_weights)
         return WrittenText(plan, self._tokenizer, largest_id, self._trust, home)
@@ -154,6 +155,7 @@ class WrittenText:
                 token_id=self._tokenizer.token_id,
                 weighed=weighed if reader.entry.prompting.bare_queries else None,
                 truncation_side=self._plan.truncation_side,
+                pad_id=reader.spec.pad_id,
                 trust_remote_code=self._trust,
             )
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sie_triton.compiler.options import Announce
 from sie_triton.compiler.packages import missing_package
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.formats import Precision
 from sie_triton.onnx_graphs.declined import Declined
 from sie_triton.onnx_graphs.writer import GraphWriter
@@ -39,6 +40,8 @@ class TextGraphs:
                 padding_cost = self._write(plan, graph, staging, precision) or padding_cost
             except Declined as declined:
                 reason = str(declined)
+                if not plan.traceable:
+                    raise not_written(graph.triton_model, reason) from None
                 self._announce(f"{graph.triton_model}: torch traces the graph: {reason}")
                 left.append(graph)
         return (self._trace(plan, left, staging, precision, reason) if left else None) or padding_cost
@@ -49,7 +52,7 @@ class TextGraphs:
             self._tokenizer.folder, self._tokenizer.token_id, trust_remote_code=self._trust
         )
         self._announce(f"{graph.triton_model}: writing the graph in {precision}")
-        return self._writer.write(plan, graph, _graph_path(plan, graph, staging, precision), precision)
+        return self._writer.write(plan, graph, graph_path(plan, graph, staging, precision), precision)
 
     def _trace(
         self, plan: TritonPlan, graphs: Sequence[GraphPlan], staging: Path, precision: Precision, reason: str
@@ -60,7 +63,7 @@ class TextGraphs:
             raise missing_package(error, f"torch has to trace `{graphs[0].triton_model}`: {reason}") from None
         return trace_graphs(
             plan,
-            [(graph, _graph_path(plan, graph, staging, precision)) for graph in graphs],
+            [(graph, graph_path(plan, graph, staging, precision)) for graph in graphs],
             precision,
             folder=self._tokenizer.folder,
             token_id=self._tokenizer.token_id,
@@ -69,5 +72,12 @@ class TextGraphs:
         )
 
 
-def _graph_path(plan: TritonPlan, graph: GraphPlan, staging: Path, precision: Precision) -> Path:
+def not_written(triton_model: str, reason: str) -> DiagnosticError:
+    """A graph that torch cannot trace cannot be written either."""
+    hint = "use a checkpoint of an architecture that docs/formats.md lists, or report it"
+    return DiagnosticError([Diagnostic("SIE402", f"`{triton_model}` cannot be written: {reason}", hint=hint)])
+
+
+def graph_path(plan: TritonPlan, graph: GraphPlan, staging: Path, precision: Precision) -> Path:
+    """Where the file of a graph lies."""
     return staging / graph.triton_model / "1" / plan.graph_format.filename(precision)

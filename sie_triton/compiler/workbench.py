@@ -52,5 +52,11 @@ def _text(folder: Path, announce: Announce, trust_remote_code: bool) -> Workbenc
     return TextWorkbench(folder, announce, trust_remote_code=trust_remote_code)
 
 
-WORKBENCHES: dict[str, OpensWorkbench] = {"text": _text}
+def _image(folder: Path, announce: Announce, trust_remote_code: bool) -> Workbench:
+    from sie_triton.compiler.images import ImageWorkbench
+
+    return ImageWorkbench(folder, announce, trust_remote_code=trust_remote_code)
+
+
+WORKBENCHES: dict[str, OpensWorkbench] = {"text": _text, "image": _image}
 """By modality. A process may add one of its own before it builds."""

@@ -27,6 +27,8 @@ from sie_triton.planning.families import (
     DensePooling,
     HeadModule,
     LastTokenLogits,
+    ProjectedImage,
+    ProjectedText,
     SparseMax,
     TokenVectors,
     TokenWeights,
@@ -216,6 +218,8 @@ def build_head(
             built = ClassifierModule(HeadOnly(model, dtype), head.activation)
         case LastTokenLogits():
             built = _last_token(head, model, token_id)
+        case ProjectedText() | ProjectedImage():
+            raise AssertionError("it is never traced, as its plan says")
     return built
 
 

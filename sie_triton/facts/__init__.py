@@ -6,9 +6,11 @@ from .answers import PairAnswer, answers, read_answer
 from .card import ModelCard, whole_widths
 from .chains import DenseChain, TokenChain, dense_chain, sparse_chain, token_chain
 from .checkpoint import CheckpointFacts, Matryoshka, read_facts
+from .images import PREPROCESSOR_NAME, Pixels, Spelling, TowerSizes, read_pixels, read_spelling, read_towers
 from .pipeline import DenseLayer, Layer, LayerNormLayer, NormalizeLayer, Pipeline, Pooling, SpladeStep
 
 __all__ = [
+    "PREPROCESSOR_NAME",
     "CheckpointFacts",
     "DenseChain",
     "DenseLayer",
@@ -19,13 +21,19 @@ __all__ = [
     "NormalizeLayer",
     "PairAnswer",
     "Pipeline",
+    "Pixels",
     "Pooling",
+    "Spelling",
     "SpladeStep",
     "TokenChain",
+    "TowerSizes",
     "answers",
     "dense_chain",
     "read_answer",
     "read_facts",
+    "read_pixels",
+    "read_spelling",
+    "read_towers",
     "sparse_chain",
     "token_chain",
     "whole_widths",

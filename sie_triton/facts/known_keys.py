@@ -257,6 +257,36 @@ TOKENIZER: Mapping[str, Key] = {
     "language": _RECORD,
 }
 
+_CHANNELS = harmless("how arrays are laid out on the way into the model, which the graph decides")
+
+PREPROCESSOR: Mapping[str, Key] = {
+    "image_processor_type": honoured("the class whose defaults hold; CLIP's and SigLIP's are known"),
+    "feature_extractor_type": honoured("the older spelling of `image_processor_type`"),
+    "do_resize": honoured("pictures are scaled; false is refused"),
+    "size": honoured("what pictures are scaled to: their shortest edge, or both"),
+    "resample": honoured("Pillow's filter"),
+    "do_center_crop": honoured("whether the middle is cut out"),
+    "crop_size": honoured("the square that is cut out, which must have the size that pictures are scaled to"),
+    "do_rescale": honoured("levels of 0 to 255 are scaled; false is refused"),
+    "rescale_factor": honoured("what levels are multiplied by"),
+    "do_normalize": honoured("the mean is taken off and the rest divided; false is refused"),
+    "image_mean": honoured("the mean of red, green and blue"),
+    "image_std": honoured("what red, green and blue are divided by"),
+    "do_convert_rgb": harmless("every picture becomes RGB before it is prepared, as SIE does it"),
+    "do_pad": refused("a margin around the picture"),
+    "pad_size": refused("a margin around the picture"),
+    "auto_map": refused("preparing images by the checkpoint's own code"),
+    "processor_class": _LOADER,
+    "use_fast": _LOADER,
+    "device": _LOADER,
+    "disable_grouping": _LOADER,
+    "return_tensors": _CHANNELS,
+    "data_format": _CHANNELS,
+    "input_data_format": _CHANNELS,
+    "_valid_processor_keys": _RECORD,
+    "transformers_version": _RECORD,
+}
+
 # By the name under which messages and the page speak of it.
 FILES: Mapping[str, Mapping[str, Key]] = {
     "modules.json": MODULE_ENTRY,
@@ -274,6 +304,7 @@ FILES: Mapping[str, Mapping[str, Key]] = {
     "SparseStaticEmbedding/config.json": SPARSE_STATIC_EMBEDDING,
     "config_sentence_transformers.json": SETTINGS,
     "tokenizer_config.json": TOKENIZER,
+    "preprocessor_config.json": PREPROCESSOR,
 }
 
 # Modules of sentence-transformers' pipelines; the reason for those that are not compiled.
@@ -298,7 +329,7 @@ MODULES: Mapping[str, Key] = {
     "WeightedLayerPooling": refused("a mean over the transformer's layers is not compiled"),
     "HierarchicalTokenPooling": refused("token vectors merged with each other are not compiled"),
     "LambdaTokenPooling": refused("token vectors merged with each other are not compiled"),
-    "CLIPModel": refused("needs a vision tower; only text is compiled"),
+    "CLIPModel": refused("texts and images by one module; SIE's `CLIPAdapter` serves the plain checkpoint"),
     "Router": honoured(
         "documents by a transformer, queries by a `SparseStaticEmbedding`; any other modules for queries than for "
         "documents are refused"

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from sie_triton.formats import Precision
 from sie_triton.onnx_graphs.declined import Declined
-from sie_triton.onnx_graphs.finish import OPSET
+from sie_triton.onnx_graphs.finish import DATATYPES, OPSET
 from sie_triton.onnx_graphs.tensors import CheckpointTensors
 from sie_triton.planning.tensors import Tensor
 
@@ -21,7 +21,6 @@ Array: TypeAlias = NDArray[Any]
 
 _NUMPY: Final[dict[Precision, DTypeLike]] = {"float32": np.float32, "float16": np.float16}
 _ONNX: Final[dict[Precision, int]] = {"float32": onnx.TensorProto.FLOAT, "float16": onnx.TensorProto.FLOAT16}
-DATATYPES: Final = {"INT64": onnx.TensorProto.INT64, "FP32": onnx.TensorProto.FLOAT}
 # transformers' names of activations and torch's, which take no argument.
 ACTIVATIONS: Final = {
     "gelu": "gelu",
@@ -30,6 +29,7 @@ ACTIVATIONS: Final = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "identity": "identity",
     "linear": "identity",
+    "quick_gelu": "quick_gelu",
     "Identity": "identity",
     "relu": "Relu",
     "ReLU": "Relu",
@@ -97,9 +97,9 @@ class GraphBuilder:
             self._kept.add(key)
         return key
 
-    def given(self, name: str, array: Array) -> Value:
-        """An array of the checkpoint that is in a file of its own, in float32, under a name of ours."""
-        return self._own(name, lambda: array, "float32")
+    def given(self, name: str, array: Array, precision: Precision = "float32") -> Value:
+        """An array of the checkpoint that is in a file of its own, or was made of its tensors, under a name of ours."""
+        return self._own(name, lambda: array, precision)
 
     # --- operators ---
 
@@ -159,6 +159,8 @@ class GraphBuilder:
             return value
         if kind == "silu":
             return self.op("Mul", value, self.op("Sigmoid", value))
+        if kind == "quick_gelu":
+            return self.op("Mul", value, self.op("Sigmoid", self.op("Mul", value, self.number(1.702, precision))))
         if kind == "gelu":
             return self._gelu(value, precision)
         if kind == "gelu_tanh":

@@ -19,6 +19,12 @@ Message: TypeAlias = Any  # a NodeProto or a TensorProto: protobuf's classes car
 # ONNX Runtime 1.19 (Triton 24.10) reads IR versions up to 10 and opsets up to 21; newer ones read these too.
 IR_VERSION = 10
 OPSET = 18
+# Triton's names of the element types that graphs of ours take and give.
+DATATYPES = {
+    "INT64": onnx.TensorProto.INT64,
+    "FP32": onnx.TensorProto.FLOAT,
+    "UINT8": onnx.TensorProto.UINT8,
+}
 # Protobuf refuses messages of 2 GiB; beyond this the weights lie beside the graph, where ONNX Runtime maps them.
 EXTERNAL_DATA_BYTES = 1_500_000_000
 VOCABULARY_WEIGHTS = Tensor("vocabulary_weights", "FP32", ("batch", "vocabulary"))
@@ -89,9 +95,8 @@ def _compact(model: onnx.ModelProto, graph: GraphPlan) -> None:
         ]
     )
     del model.graph.output[:]
-    types = {"INT64": onnx.TensorProto.INT64, "FP32": onnx.TensorProto.FLOAT}
     model.graph.output.extend(
-        onnx.helper.make_tensor_value_info(tensor.name, types[tensor.datatype], list(tensor.axes))
+        onnx.helper.make_tensor_value_info(tensor.name, DATATYPES[tensor.datatype], list(tensor.axes))
         for tensor in graph.outputs
     )
 
@@ -172,7 +177,7 @@ def _normalize(model: onnx.ModelProto, graph: GraphPlan) -> None:
 
 def _declare(value: onnx.ValueInfoProto, tensor: Tensor) -> None:
     """Write the planned axes into the graph: Triton compares its configuration with the declared shapes."""
-    expected = {"INT64": onnx.TensorProto.INT64, "FP32": onnx.TensorProto.FLOAT}[tensor.datatype]
+    expected = DATATYPES[tensor.datatype]
     actual = value.type.tensor_type
     if actual.elem_type != expected or len(actual.shape.dim) != len(tensor.axes):
         raise ExportError(f"`{tensor.name}` came out as {onnx.helper.printable_type(value.type)}, planned {tensor}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config
+from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Towers
 from sie_triton.onnx_graphs.builder import GraphBuilder, Value
 from sie_triton.onnx_graphs.declined import Declined
 from sie_triton.onnx_graphs.pooling import first_state, last_state, layer, linear_file, normalized, pool
@@ -18,10 +18,13 @@ from sie_triton.planning.families import (
     DensePooling,
     HeadModule,
     LastTokenLogits,
+    ProjectedImage,
+    ProjectedText,
     SparseMax,
     TokenVectors,
     TokenWeights,
 )
+from sie_triton.planning.tensors import INPUT_IDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,20 @@ def _last_token(b: GraphBuilder, head: LastTokenLogits, states: Value, mask: Val
     return [b.op("Sigmoid", difference) if head.mode == "probability" else difference]
 
 
+def _projected_text(b: GraphBuilder, head: ProjectedText, states: Value, mask: Value, site: HeadSite) -> list[Value]:
+    return [normalized(b, _towers(site).text_vector(b, site.config, states, INPUT_IDS, mask))]
+
+
+def _projected_image(b: GraphBuilder, head: ProjectedImage, states: Value, mask: Value, site: HeadSite) -> list[Value]:
+    return [normalized(b, _towers(site).image_vector(b, site.config, states))]
+
+
+def _towers(site: HeadSite) -> Towers:
+    if site.architecture.towers is None:
+        raise Declined(f"the projections of the architecture `{site.config.model_type}` are not written")
+    return site.architecture.towers
+
+
 # Who adds a kind of output need not write it twice: what is missing here is traced.
 _WRITERS: Mapping[type[object], Callable[[GraphBuilder, Any, Value, Value, HeadSite], list[Value]]] = {
     DensePooling: _dense,
@@ -132,4 +149,6 @@ _WRITERS: Mapping[type[object], Callable[[GraphBuilder, Any, Value, Value, HeadS
     TokenVectors: _token_vectors,
     Classifier: _classifier,
     LastTokenLogits: _last_token,
+    ProjectedText: _projected_text,
+    ProjectedImage: _projected_image,
 }

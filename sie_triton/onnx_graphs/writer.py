@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from transformers import AutoConfig
 
+from sie_triton.facts import Pixels
 from sie_triton.formats import Precision
 from sie_triton.onnx_graphs.attention import Inputs
 from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Frame
@@ -16,10 +17,11 @@ from sie_triton.onnx_graphs.builder import GraphBuilder, Value
 from sie_triton.onnx_graphs.declined import Declined
 from sie_triton.onnx_graphs.finish import raw_outputs, save_onnx
 from sie_triton.onnx_graphs.heads import HeadSite, head_outputs
+from sie_triton.onnx_graphs.pixels import channels_first
 from sie_triton.onnx_graphs.tensors import CheckpointTensors
 from sie_triton.planning.modules import Encoder
 from sie_triton.planning.plan import Fused, GraphPlan, TritonPlan
-from sie_triton.planning.tensors import ATTENTION_MASK, HIDDEN, INPUT_IDS, TOKEN_TYPE_IDS, Tensor
+from sie_triton.planning.tensors import ATTENTION_MASK, HIDDEN, INPUT_IDS, PIXELS, TOKEN_TYPE_IDS, Tensor
 
 TokenId: TypeAlias = "Callable[[str], int]"
 
@@ -65,7 +67,9 @@ class GraphWriter:
         if not isinstance(module, Encoder | Fused):
             return head_outputs(b, module, HIDDEN, ATTENTION_MASK, self._site)
         encoder = module.encoder if isinstance(module, Fused) else module
-        states = b.from_body(self._states(b, encoder, graph.inputs, plan.max_length))
+        seen = encoder.pixels
+        made = self._states(b, encoder, graph.inputs, plan.max_length) if seen is None else self._seen(b, seen)
+        states = b.from_body(made)
         if isinstance(module, Encoder):
             return [states]
         return [value for head in module.heads for value in head_outputs(b, head, states, ATTENTION_MASK, self._site)]
@@ -74,3 +78,10 @@ class GraphWriter:
         types = TOKEN_TYPE_IDS if any(tensor.name == TOKEN_TYPE_IDS for tensor in inputs) else None
         frame = Frame(Inputs(INPUT_IDS, ATTENTION_MASK, types), max_length, encoder.bidirectional)
         return self._architecture.body(b, self._site.config, frame)
+
+    def _seen(self, b: GraphBuilder, pixels: Pixels) -> Value:
+        """The states of pictures."""
+        towers, config = self._architecture.towers, self._site.config
+        if towers is None:
+            raise Declined(f"a vision tower of the architecture `{config.model_type}` is not written")
+        return towers.vision(b, config, channels_first(b, PIXELS, pixels))

@@ -58,7 +58,7 @@ _PUNCTUATION = Difference(
 
 _JINA_BERT = "JinaBERT (ALiBi, gated feed-forward layers) needs the authors' code; transformers does not have it"
 _INT8 = "int8 weights, which are refused: their vectors depend on the batch"
-_IMAGES = "the text side of a model for text and images; only text encoders are compiled"
+_IMAGES = "the text side of a model for text and images, which is not compiled by itself"
 _TABLE = "a table of token vectors without a transformer"
 _PICKLE = "the author's repository has the weights as a pickle and as ONNX, and neither is read"
 

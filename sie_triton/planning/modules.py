@@ -9,7 +9,8 @@ from typing import ClassVar, Literal, TypeVar
 
 from sie_frontend.outputs.table import Head, OutputType
 
-from sie_triton.planning.tensors import Axis, Tensor
+from sie_triton.facts import Pixels
+from sie_triton.planning.tensors import ATTENTION_MASK, INPUT_IDS, Axis, Tensor
 
 ModelClass = Literal["base", "masked_lm", "sequence_classification", "causal_lm"]
 WitnessName = Literal[
@@ -20,6 +21,7 @@ WitnessName = Literal[
     "late_interaction",
     "cross_encoder",
     "causal_model",
+    "image_text_model",
 ]
 """The implementations that graphs are compared with, as `witness.testify` has them."""
 HeadT = TypeVar("HeadT", bound="PlannedHead")
@@ -30,12 +32,15 @@ class Encoder:
     """The transformer body: token ids and mask to `last_hidden_state`.
 
     `model_class` says which of the checkpoint's models the body is part of. `bidirectional` lets a decoder attend to
-    both sides.
+    both sides. `padded`: every text is padded to one length, and the padding counts like any token. `pixels`: the body
+    is the tower that sees pictures, and this is what their levels stand for.
     """
 
     model_class: ModelClass = "base"
     bidirectional: bool = False
     token_types: bool = False
+    padded: bool = False
+    pixels: Pixels | None = None
     kind: Literal["encoder"] = "encoder"
 
 
@@ -48,11 +53,21 @@ class PlannedHead(ABC):
     """Names the head's Triton model in an ensemble."""
     reads_mask: ClassVar[bool] = True
     """Whether it reads `attention_mask`: an input that a graph does not read would not be in the exported graph."""
+    reads_ids: ClassVar[bool] = False
+    """Whether it reads `input_ids` beside the states."""
+    traceable: ClassVar[bool] = True
+    """Whether torch can trace a graph with it. What it cannot is written, as `onnx_graphs` has it, or not built."""
     compacted: ClassVar[bool] = False
     """Whether its torch module gives weights over the vocabulary, which the writers turn into `SPARSE_IDS` and
     `SPARSE_WEIGHTS`, as wide as the data decide."""
     fits_tensorrt: ClassVar[bool] = True
     """Whether TensorRT can take a graph with it. It takes none whose outputs' size the data decide."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The encoder's inputs that it reads beside the states."""
+        names = {INPUT_IDS: self.reads_ids, ATTENTION_MASK: self.reads_mask}
+        return frozenset(name for name, read in names.items() if read)
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ from sie_frontend.outputs.table import Head, OutputType
 from sie_frontend.text.entry import Prompting
 
 from sie_triton.bundle import ResolvedProfile
+from sie_triton.facts import Spelling
 from sie_triton.formats import DEFAULT_FORMAT, DEVICES, FORMATS, Device, Format, GraphFormat, Precision
 from sie_triton.planning.families import HeadModule, Recipe
 from sie_triton.planning.modules import Encoder
@@ -103,7 +104,9 @@ class TritonPlan:
     for the model on queries; the first that can be read counts. `packing`: whether graphs for CPUs may be packed.
     `truncation_side`: where a text that is too long loses tokens; `lowercase`: whether text is lowercased first.
     `warnings`: what the bundle asks for without effect. `modality`: what the items are made of that it computes.
-    `traced`: whether torch traces every graph, the ones too that could be written without it.
+    `traced`: whether torch traces every graph, the ones too that could be written without it. `row_tokens`: how many
+    positions of the transformer one row takes for each that its cost tells; a picture costs one and is many patches.
+    `spelling`: what is done to texts that `tokenizer.json` does not do.
     """
 
     name: str
@@ -125,6 +128,13 @@ class TritonPlan:
     warnings: tuple[str, ...] = ()
     modality: str = "text"
     traced: bool = False
+    row_tokens: int = 1
+    spelling: Spelling | None = None
+
+    @property
+    def traceable(self) -> bool:
+        """Whether torch can trace its graphs."""
+        return all(head.traceable for head in self.heads)
 
     @property
     def encoder(self) -> Encoder:

@@ -9,10 +9,11 @@ from typing import TypeAlias
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.facts import CheckpointFacts
-from sie_triton.formats import FORMATS, Device, Format, Precision
+from sie_triton.formats import FORMATS, Format
 from sie_triton.planning.effects import check_effects
 from sie_triton.planning.families import HeadModule, Recipe
-from sie_triton.planning.need import Need, mistake
+from sie_triton.planning.image_planner import image_plans
+from sie_triton.planning.need import Need
 from sie_triton.planning.plan import (
     Fused,
     GraphOptions,
@@ -23,6 +24,7 @@ from sie_triton.planning.plan import (
     TritonPlan,
     bucket_lengths,
 )
+from sie_triton.planning.precisions import check_format, precisions_for
 from sie_triton.planning.tensors import (
     ATTENTION_MASK,
     HIDDEN,
@@ -101,30 +103,6 @@ def _warnings(
     return found
 
 
-def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Device, Precision]:
-    """What the graphs compute in on each device: the build's choice, else the bundle's, else SIE's default.
-
-    The bundle's choice is about CUDA; a CPU computes in float32, where SIE's fallbacks do too, unless the build says
-    otherwise. Raises `DiagnosticError` for a choice of the build that the format cannot carry.
-    """
-    carried = FORMATS[options.format].precisions
-    if options.precision and options.precision not in carried:
-        able = [row.name for row in FORMATS.values() if options.precision in row.precisions]
-        raise mistake(
-            "SIE215",
-            f"{options.format} graphs cannot be verified in {options.precision}: their runtime has no kernels for it "
-            "on a CPU",
-            f"choose {' or '.join(carried)}, or {' or '.join(f'`--format {name}`' for name in able)}",
-        )
-    chosen: dict[Device, Precision] = {}
-    for device in options.devices:
-        wanted: Precision = "float32" if device == "cpu" else profile.compute_precision or "float16"
-        wanted = options.precision or wanted
-        # What was trained in bfloat16 runs in float16 where that is close enough: verification decides.
-        chosen[device] = wanted if wanted in carried else "float16"
-    return chosen
-
-
 def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: GraphOptions) -> TritonPlan:
     profile, recipe, need = members[0].profile, members[0].recipe, members[0].need
     name = triton_model_name(profile.model_id)
@@ -132,6 +110,7 @@ def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: Gr
         head.joined([member.need.heads[place] for member in members]) for place, head in enumerate(need.heads)
     )
     for head in heads:
+        check_format(head, options)
         assert recipe.witness in head.told_by, f"{recipe.witness} does not know what `{head.kind}` gives"
     graphs, layout = _graphs(profile.model_id, need, heads, facts, options)
     # A graph that has the public model's own name needs no ensemble around it.
@@ -143,7 +122,7 @@ def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: Gr
         graphs=graphs,
         steps=steps,
         max_length=need.max_length,
-        buckets=bucket_lengths(need.max_length),
+        buckets=(need.max_length,) if need.encoder.padded else bucket_lengths(need.max_length),
         max_batch_tokens=profile.max_batch_tokens,
         served=tuple(_served(member, heads) for member in members),
         query_weights=need.query_weights,
@@ -154,6 +133,7 @@ def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: Gr
         traced=options.traced,
         truncation_side=facts.truncation_side if facts else "right",
         warnings=tuple(dict.fromkeys(text for member in members for text in member.warnings)),
+        spelling=need.spelling,
         lowercase=bool(facts and recipe.runs_sentence_transformers and facts.pipeline.do_lower_case),
     )
 
@@ -174,8 +154,7 @@ def _graphs(
     options: GraphOptions,
 ) -> tuple[tuple[GraphPlan, ...], Layout]:
     """The graphs and their layout. With one head there is nothing to prune: an ensemble would only cost its hop."""
-    names = (INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if need.encoder.token_types else []))
-    inputs = tuple(Tensor(name, "INT64", ("batch", "sequence")) for name in names)
+    inputs = _token_inputs(need)
     layout: Layout = options.layout or ("fused" if len(heads) == 1 else "ensemble")
     if layout == "fused":
         outputs = tuple(tensor for head in heads for tensor in head.outputs(need.width))
@@ -183,19 +162,26 @@ def _graphs(
         return (GraphPlan(triton_model_name(model_id, part), Fused(need.encoder, heads), inputs, outputs),), layout
     hidden: Axis = (facts.hidden_size if facts else None) or "hidden"
     states = Tensor(HIDDEN, "FP32", ("batch", "sequence", hidden))
-    mask = tuple(tensor for tensor in inputs if tensor.name == ATTENTION_MASK)
     return (
         GraphPlan(triton_model_name(model_id, "encoder"), need.encoder, inputs, (states,)),
         *(
             GraphPlan(
                 triton_model_name(model_id, head.kind),
                 head,
-                (states, *(mask if head.reads_mask else ())),
+                (states, *(tensor for tensor in inputs if tensor.name in head.reads)),
                 head.outputs(need.width),
             )
             for head in heads
         ),
     ), layout
+
+
+def _token_inputs(need: Need[HeadModule]) -> tuple[Tensor, ...]:
+    """What the encoder reads of texts. Where padding counts there is no mask, and one length alone."""
+    if need.encoder.padded:
+        return (Tensor(INPUT_IDS, "INT64", ("batch", need.max_length)),)
+    names = (INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if need.encoder.token_types else []))
+    return tuple(Tensor(name, "INT64", ("batch", "sequence")) for name in names)
 
 
 def _step(graph: GraphPlan, graph_format: Format) -> Step:
@@ -208,5 +194,5 @@ def _step(graph: GraphPlan, graph_format: Format) -> Step:
     )
 
 
-PLANNERS: dict[str, PlansProfiles] = {"text": text_plans}
+PLANNERS: dict[str, PlansProfiles] = {"text": text_plans, "image": image_plans}
 """By modality. A process may add one of its own before it plans."""

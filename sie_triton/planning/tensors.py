@@ -10,6 +10,7 @@ Axis: TypeAlias = str | int  # a name for what varies ("batch", "sequence", "ter
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 TOKEN_TYPE_IDS = "token_type_ids"
+PIXELS = "pixels"
 HIDDEN = "last_hidden_state"
 SPARSE_IDS = "sparse_ids"
 SPARSE_WEIGHTS = "sparse_weights"

@@ -135,9 +135,10 @@ def multiplies_bfloat16(cpuinfo: str | None = None) -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
 
 
-def run_tokens(machine: Machine, max_batch_tokens: int) -> int:
-    """What one run may cost on a kind of machine, told in tokens."""
-    return min(CPU_RUN_TOKENS, max_batch_tokens) if machine == "cpu" else max_batch_tokens
+def run_tokens(machine: Machine, max_batch_tokens: int, row_tokens: int = 1) -> int:
+    """What one run may cost on a kind of machine: told in tokens, or in rows where all take `row_tokens` of them."""
+    tokens = min(CPU_RUN_TOKENS, max_batch_tokens) if machine == "cpu" else max_batch_tokens
+    return max(1, tokens // row_tokens)
 
 
 def max_batch_size(max_batch_tokens: int, buckets: tuple[int, ...], run_tokens: int) -> int:
@@ -153,10 +154,11 @@ def max_batch_size(max_batch_tokens: int, buckets: tuple[int, ...], run_tokens: 
 
 def device_rows(plan: TritonPlan, machine: Machine) -> int:
     """`max_batch_size` of every Triton model of a plan on a kind of machine."""
+    most = plan.max_batch_tokens // plan.row_tokens
     if machine == "cuda-tensorrt":
         # TensorRT reserves memory for its largest shape, which is this many rows of the longest bucket.
-        return max(1, plan.max_batch_tokens // plan.buckets[-1])
-    return max_batch_size(plan.max_batch_tokens, plan.buckets, run_tokens(machine, plan.max_batch_tokens))
+        return max(1, most // plan.buckets[-1])
+    return max_batch_size(most, plan.buckets, run_tokens(machine, plan.max_batch_tokens, plan.row_tokens))
 
 
 def machines(plan: TritonPlan) -> dict[Machine, ConfigName]:
@@ -271,7 +273,7 @@ def _accelerators(plan: TritonPlan, graph: GraphPlan, rows: int, machine: Machin
         "max": (rows, plan.buckets[-1]),
     }
     profiles = tuple(
-        (f"trt_profile_{which}_shapes", ",".join(f"{t.name}:{batch}x{length}" for t in graph.inputs))
+        (f"trt_profile_{which}_shapes", ",".join(f"{t.name}:{_shape(t, batch, length)}" for t in graph.inputs))
         for which, (batch, length) in shapes.items()
     )
     precision = "FP16" if plan.precisions["cuda"] == "float16" else "FP32"
@@ -290,3 +292,8 @@ def _accelerators(plan: TritonPlan, graph: GraphPlan, rows: int, machine: Machin
             ),
         ),
     )
+
+
+def _shape(tensor: Tensor, batch: int, length: int) -> str:
+    """The shape of a tensor as TensorRT's profiles write it; what varies beside the batch is the rows' length."""
+    return "x".join(str(size) for size in (batch, *(length if dim < 0 else dim for dim in tensor.dims)))

@@ -79,7 +79,7 @@ def model_entries(
 def _batching(plan: TritonPlan, machine: Machine, cpu: CpuShape, padding_cost: float | None) -> Batching:
     return Batching(
         max_batch_size=device_rows(plan, machine),
-        run_tokens=run_tokens(machine, plan.max_batch_tokens),
+        run_tokens=run_tokens(machine, plan.max_batch_tokens, plan.row_tokens),
         streams=cpu.instances if machine == "cpu" else 1,
         express=cpu.express if machine == "cpu" else 0,
         padding_cost=padding_cost if machine == "cpu" else None,

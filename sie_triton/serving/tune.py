@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 from google.protobuf import text_format
 from sie_frontend.manifest import Batching, Manifest, Measured, Model
-from sie_frontend.rows import Reader
+from sie_frontend.rows import Reader, Row
 from sie_frontend.serving.scheduler import RunQueue
 from sie_frontend.text.reader import TextReader
 from sie_frontend.text.tokenization import TOKEN_TYPE_IDS, TextRow
@@ -37,14 +37,17 @@ from sie_triton.repository.publish import current_manifest, publish, staged_repo
 from sie_triton.repository.record import redigest
 from sie_triton.verify.checks import check_structure
 from sie_triton.verify.model_runner import ModelRunner, TimedServer, config_path, read_model_config
-from sie_triton.verify.public_model import PublicModel, input_of, public_model, served_by
+from sie_triton.verify.public_model import input_of, public_model, served_by
 from sie_triton.verify.reference_texts import SENTENCE
 
 Announce = Callable[[str], None]
 
 BUDGETS = (128, 256, 512, 1024, 2048)
+# What rows of one shape cost does not tell how long they take: pictures are counted.
+ROW_BUDGETS = (1, 2, 4, 8, 16)
 ROWS_PER_REQUEST = 64
 REQUESTS_AT_ONCE = 4
+SAMPLES = REQUESTS_AT_ONCE * ROWS_PER_REQUEST
 # A realistic distribution: half below 55 tokens, one in twenty above 250, none beyond the longest row.
 MEDIAN_LENGTH, SPREAD, LONGEST = 55, 0.9, 512
 # Settings closer than this count as equal; the one with the shortest runs lets queries through soonest.
@@ -54,7 +57,7 @@ _SERVERS: Mapping[TimedServer, str] = {"embedded": "the embedded server", "nvidi
 
 @dataclass(frozen=True, slots=True)
 class RunSetting:
-    """A candidate: the limit of a run in tokens, the number of parallel runs, and the threads of each."""
+    """A candidate: the limit of a run in tokens or pictures, the number of parallel runs, and the threads of each."""
 
     run_tokens: int
     streams: int
@@ -63,12 +66,16 @@ class RunSetting:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What was measured for one public Triton model, tokens a second by setting, and which setting was chosen."""
+    """What was measured for one public Triton model, and which setting was chosen.
+
+    `speeds` are what is computed in a second by setting, in the `unit` that runs are limited in.
+    """
 
     triton_model: str
     speeds: Mapping[RunSetting, float]
     chosen: RunSetting
     server: TimedServer = "embedded"
+    unit: str = "tokens"
 
 
 def tune_repository(
@@ -94,10 +101,11 @@ def tune_repository(
             message = f"`{name}` is {manifest.built[name].format}: torch has one number of threads for all streams"
             raise DiagnosticError([Diagnostic("SIE608", message, Where(repository), "tune an ONNX build")])
         weights = _weight_bytes(repository, manifest, name)
-        settings = list(candidates(cores, weights))
+        reads_text = isinstance(public_model(repository, manifest, name).reader, TextReader)
+        settings = list(candidates(cores, weights, BUDGETS if reads_text else ROW_BUDGETS))
         announce(f"{name}: {len(settings)} settings, {rounds} rounds of {seconds:g} s each")
         speeds = measure_speeds(repository, manifest, name, settings, seconds=seconds, rounds=rounds, server=server)
-        tuned.append(Tuned(name, speeds, choose(speeds), server))
+        tuned.append(Tuned(name, speeds, choose(speeds), server, "tokens" if reads_text else "rows"))
     with staged_repository(repository) as staging:
         # Measuring took minutes, and only now is the repository locked: a build may have published in between.
         current = current_manifest(staging) or manifest
@@ -114,11 +122,11 @@ def tune_repository(
     return tuned
 
 
-def candidates(cores: int, weight_bytes: int) -> Iterator[RunSetting]:
+def candidates(cores: int, weight_bytes: int, budgets: Sequence[int] = BUDGETS) -> Iterator[RunSetting]:
     """Every budget with every way to use all cores that does not copy large weights."""
     affordable = min(cores, MAX_INSTANCES, max(1, INSTANCE_WEIGHT_BYTES // max(1, weight_bytes)))
     shapes = sorted({(streams, cores // streams) for streams in {1, 2, affordable} if streams <= affordable})
-    for run_tokens in BUDGETS:
+    for run_tokens in budgets:
         for streams, threads in shapes:
             yield RunSetting(run_tokens, streams, threads)
 
@@ -140,11 +148,11 @@ def measure_speeds(
     rounds: int,
     server: TimedServer = "embedded",
 ) -> dict[RunSetting, float]:
-    """Median tokens a second of each setting."""
+    """What each setting computes in a second, the median of its rounds, in tokens or pictures."""
     model = public_model(repository, manifest, name)
     _, entry = input_of(next(iter(served_by(manifest, name).values())), name)
     padding_cost = entry.batching["cpu"].padding_cost
-    rows = sample_rows(model)
+    rows = _rows(model.reader)
     outputs = tuple(tensor.name for tensor in manifest.triton_models[name].outputs)
     config_name = manifest.built[name].configs["cpu"]
     runners = {
@@ -162,10 +170,15 @@ def measure_speeds(
     return {setting: statistics.median(speeds) for setting, speeds in found.items()}
 
 
-def sample_rows(model: PublicModel, count: int = REQUESTS_AT_ONCE * ROWS_PER_REQUEST) -> list[TextRow]:
-    """The same rows every time: an English sentence repeated, cut to a realistic distribution of lengths."""
-    reader = model.reader
-    assert isinstance(reader, TextReader)
+def _rows(reader: Reader) -> Sequence[Row]:
+    """The same rows every time: texts of many lengths, or the row to try a model with, where all have one shape."""
+    if isinstance(reader, TextReader) and not reader.spec.pads:
+        return sample_rows(reader)
+    return [reader.probe(reader.widths(exact=False)[-1])] * SAMPLES
+
+
+def sample_rows(reader: TextReader, count: int = SAMPLES) -> list[TextRow]:
+    """An English sentence repeated, cut to a realistic distribution of lengths."""
     limit = min(LONGEST, reader.spec.max_length)
     (ids,) = reader.tokenizer.encode([SENTENCE * (limit // 4 + 1)], limit)
     random_lengths = random.Random(count)
@@ -179,7 +192,7 @@ def sample_rows(model: PublicModel, count: int = REQUESTS_AT_ONCE * ROWS_PER_REQ
 async def _speed(
     runner: ModelRunner,
     reader: Reader,
-    rows: Sequence[TextRow],
+    rows: Sequence[Row],
     outputs: tuple[str, ...],
     setting: RunSetting,
     seconds: float,
@@ -190,14 +203,14 @@ async def _speed(
     with ThreadPoolExecutor(setting.streams) as threads:
         done = 0
 
-        async def run(batch: Sequence[TextRow], names: tuple[str, ...]) -> Sequence[Any]:
+        async def run(batch: Sequence[Row], names: tuple[str, ...]) -> Sequence[Any]:
             nonlocal done
             costs = [row.cost for row in batch]
             await loop.run_in_executor(threads, runner.run, reader.batch(batch, max(costs)), names)
             done += sum(costs)
             return [None] * len(batch)
 
-        queue: RunQueue[TextRow] = RunQueue(
+        queue: RunQueue[Row] = RunQueue(
             run,
             widths=widths,
             run_tokens=setting.run_tokens,
@@ -277,7 +290,7 @@ def _measured(tuned: Tuned) -> Measured:
         machine=f"{platform.processor() or platform.machine()}, {platform.system()} {platform.release()}, "
         f"with sessions as on {_SERVERS[tuned.server]}",
         tokens_per_second={
-            f"{setting.run_tokens} tokens, {setting.streams} x {setting.threads} threads": round(speed)
+            f"{setting.run_tokens} {tuned.unit}, {setting.streams} x {setting.threads} threads": round(speed)
             for setting, speed in tuned.speeds.items()
         },
     )

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.facts import Spelling
 from sie_triton.facts.checkpoint import TOKENIZER_SETTINGS_NAME
 from sie_triton.facts.files import read_object
 from sie_triton.tokenizer.document import load_tokenizer, pad_id, tokenizer_json
@@ -67,10 +68,10 @@ class CheckpointTokenizer:
             )
         return int(ids[0])
 
-    def write(self, path: Path, *, lowercase: bool = False) -> int:
-        """The tokenizer as one file; returns its largest id. `lowercase` as `tokenizer_json` has it."""
+    def write(self, path: Path, *, lowercase: bool = False, spelling: Spelling | None = None) -> int:
+        """The tokenizer as one file; returns its largest id. `tokenizer_json` says what the arguments mean."""
         settings = read_object(self.folder / TOKENIZER_SETTINGS_NAME)
-        document = tokenizer_json(self.folder, self._tokenizer, settings, lowercase=lowercase)
+        document = tokenizer_json(self.folder, self._tokenizer, settings, lowercase=lowercase, spelling=spelling)
         path.write_bytes(document)
         vocabulary: dict[str, int] = Tokenizer.from_str(document.decode()).get_vocab(with_added_tokens=True)
         return max(vocabulary.values())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.facts import Spelling
 
 # Settings of BERT's normaliser, by their name in `tokenizer_config.json`.
 NORMALIZER_SETTINGS = {
@@ -18,6 +21,9 @@ NORMALIZER_SETTINGS = {
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
+
+# What SentencePiece writes for a blank.
+_BLANK = "\u2581"
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
@@ -48,14 +54,20 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
 
 
 def tokenizer_json(
-    folder: Path, tokenizer: PreTrainedTokenizerFast, settings: Mapping[str, Any], *, lowercase: bool = False
+    folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    settings: Mapping[str, Any],
+    *,
+    lowercase: bool = False,
+    spelling: Spelling | None = None,
 ) -> bytes:
     """The tokenizer's document. The checkpoint's own file wins: it is what other servers tokenise with.
 
     What stands beside the file counts too: added tokens that it lacks, and the normaliser's settings in
     `tokenizer_config.json` (`settings`). With `lowercase`, text is lowercased first, as sentence-transformers does for
-    `do_lower_case`. Truncation and padding are removed: a file that silently caps at 128 tokens is a known trap, and
-    the limit is the bundle's to set. Raises `DiagnosticError` for added tokens that cannot be brought in.
+    `do_lower_case`; with a `spelling`, what that says is done first. Truncation and padding are removed: a file that
+    silently caps at 128 tokens is a known trap, and the limit is the bundle's to set. Raises `DiagnosticError` for
+    added tokens that cannot be brought in.
     """
     own = folder / "tokenizer.json"
     backend = tokenizer.backend_tokenizer
@@ -65,6 +77,8 @@ def tokenizer_json(
     document["truncation"] = None
     document["padding"] = None
     document["normalizer"] = _normalizer(document.get("normalizer"), settings, lowercase=lowercase)
+    if spelling is not None and spelling.canonical:
+        _spell_canonically(document, spelling)
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -106,6 +120,34 @@ def _normalizer(normalizer: Any, settings: Mapping[str, Any], *, lowercase: bool
         return first
     rest = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer]
     return normalizer if first in rest else {"type": "Sequence", "normalizers": [first, *rest]}
+
+
+def _spell_canonically(document: dict[str, Any], spelling: Spelling) -> None:
+    """Texts that begin with `spelling.start` are read as SigLIP's own class reads them, before the file's normaliser.
+
+    Punctuation goes and white space becomes single blanks, on either side of special tokens by itself; a word begins at
+    the start and behind blanks, and not behind a special token.
+    """
+    steps: list[dict[str, Any]] = []
+    if spelling.lowercase:
+        # The library lowers letter by letter, and the last sigma of a word is another one than those before it.
+        steps += [_replace(r"(?<=\p{L})Σ(?!\p{L})", "ς"), {"type": "Lowercase"}]
+    steps += [
+        _replace(f"[{re.escape(string.punctuation)}]", ""),
+        _replace(rf"[\s{_BLANK}]+", " "),
+        {"type": "Strip", "strip_left": True, "strip_right": True},
+        _replace(f"^{spelling.start} ?$", ""),
+        _replace(f"^{spelling.start} ?", _BLANK),
+    ]
+    own = document.get("normalizer")
+    rest = own["normalizers"] if own and own.get("type") == "Sequence" else [own] if own else []
+    document["normalizer"] = {"type": "Sequence", "normalizers": [*steps, *rest]}
+    # Older files split at blanks first, and would lose the one that begins a text.
+    document["pre_tokenizer"] = {"type": "Metaspace", "replacement": _BLANK, "prepend_scheme": "never", "split": True}
+
+
+def _replace(pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
 
 
 def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:

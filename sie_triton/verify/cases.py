@@ -18,7 +18,8 @@ def text_cases(model: PublicModel, reader: TextReader, added_tokens: Sequence[st
     Cases that the model refuses (a pair too long for a reranker that never truncates) are left out.
     """
     spec = reader.spec
-    specials = len(reader.tokenizer.encode([""])[0])
+    # Where padding counts, a text of nothing is as long as any.
+    specials = reader.tokenizer.special_count() if spec.pads else len(reader.tokenizer.encode([""])[0])
     texts = (*reference_texts(specials, spec.max_length, spec.buckets), *added_token_texts(added_tokens))
     if pairs:
         cases = tuple(Case(document, query) for query, document in reference_pairs(texts))

@@ -123,8 +123,8 @@ def transformer(
 
 
 @contextlib.contextmanager
-def asking(folder: Path, what: str) -> Iterator[None]:
-    """Turns whatever sentence-transformers raises into a diagnostic, and suppresses its logs and warnings."""
+def asking(folder: Path, what: str, who: str = "sentence-transformers") -> Iterator[None]:
+    """Turns whatever a library (`who`) raises into a diagnostic, and suppresses its logs and warnings."""
     loggers = [logging.getLogger(name) for name in ("sentence_transformers", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -141,7 +141,7 @@ def asking(folder: Path, what: str) -> Iterator[None]:
             [
                 Diagnostic(
                     "SIE408",
-                    f"sentence-transformers cannot {what}: {type(error).__name__}: {cause}",
+                    f"{who} cannot {what}: {type(error).__name__}: {cause}",
                     Where(folder),
                     "without an implementation to compare with, nothing is published; check the checkpoint's files",
                 )

@@ -24,7 +24,8 @@ class Subject:
     `prepared` is a case's text after the adapter's templates and instructions, where SIE's contract and not the
     checkpoint decides them; `bare_ids` are the ids that we make of it, without markers. `token_id` is the id of a token
     by its spelling. `weighed` is our sparse vector of a query that the model never sees, ids ascending and their
-    weights; None where queries run the model, or where the checkpoint's own modules do not decide them.
+    weights; None where queries run the model, or where the checkpoint's own modules do not decide them. `pad_id` fills
+    texts that are padded to one length.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class Subject:
     token_id: Callable[[str], int]
     weighed: Callable[[str], tuple[Array, Array]] | None = None
     truncation_side: str = "right"
+    pad_id: int = 0
     trust_remote_code: bool = False
 
     @property

@@ -20,6 +20,7 @@ from sie_triton.verify.testimony import Testimony
 
 from .base import Text, Witness, asking
 from .dense import PooledWitness, SentenceWitness
+from .image_text import ImageTextWitness
 from .late import BgeM3Witness, LateWitness
 from .scores import AnswerWitness, CausalWitness, CrossEncoderWitness
 from .sparse import SparseWitness
@@ -101,6 +102,8 @@ def _witness(subject: Subject) -> Witness | CausalWitness:
         case "causal_model":
             told = subject.served.prompting.causal
             made = AnswerWitness(subject) if told and told.name == "template" else CausalWitness(subject)
+        case "image_text_model":
+            made = ImageTextWitness(subject)
     return made
 
 
@@ -221,6 +224,8 @@ def _file_reader(subject: Subject) -> Callable[[Text], list[int]]:
     tokenizer = Tokenizer.from_file(str(subject.folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(subject.plan.max_length, direction=subject.truncation_side)
+    if spelling := subject.plan.spelling:
+        tokenizer.enable_padding(direction=spelling.pads, pad_id=subject.pad_id, length=subject.plan.max_length)
 
     def read(text: Text) -> list[int]:
         encoded = tokenizer.encode(text) if isinstance(text, str) else tokenizer.encode(*text)

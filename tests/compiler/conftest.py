@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sie_frontend.manifest import read_manifest
@@ -100,8 +101,8 @@ def playback(built: Path, monkeypatch: pytest.MonkeyPatch) -> Playback:
     assert vocabulary is not None
 
     class RecordedTokenizer(CheckpointTokenizer):
-        def write(self, path: Path, *, lowercase: bool = False) -> int:
-            largest = super().write(path, lowercase=lowercase)
+        def write(self, path: Path, **changes: Any) -> int:
+            largest = super().write(path, **changes)
             recording.tokenizer(path)
             return largest
 

@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 from sie_frontend.manifest import read_manifest
+from sie_frontend.text.reader import TextReader
 
 from compiler import tiny
 from compiler.command import sie_triton
@@ -56,8 +57,9 @@ def test_among_equals_the_shortest_runs_and_the_most_streams_win() -> None:
 
 def test_rows_are_the_same_every_time_and_within_the_limit(repository: Path) -> None:
     manifest = read_manifest(repository)
-    model = public_model(repository, manifest, tiny.TRITON_NAME)
-    first, second = sample_rows(model), sample_rows(model)
+    reader = public_model(repository, manifest, tiny.TRITON_NAME).reader
+    assert isinstance(reader, TextReader)
+    first, second = sample_rows(reader), sample_rows(reader)
     assert [row.ids.tolist() for row in first] == [row.ids.tolist() for row in second]
     lengths = [len(row) for row in first]
     assert 1 <= min(lengths) < max(lengths) == manifest.models[tiny.MODEL_ID].text.tokenization.max_length

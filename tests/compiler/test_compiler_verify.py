@@ -79,7 +79,7 @@ def test_a_fresh_build_verifies(repository: Path) -> None:
     assert all("min cosine 1.000000" in line or "min cosine 0.99999" in line for line in measured)
     certificate = read_manifest(repository).built[tiny.TRITON_NAME].certificate
     assert told[0].startswith(f"{tiny.TRITON_NAME} compared with {certificate.implementation}: text to tokens, ")
-    assert told[1] == f"{tiny.TRITON_NAME} {certificate.cases} texts, sha256 {certificate.texts}"
+    assert told[1] == f"{tiny.TRITON_NAME} {certificate.cases} cases, sha256 {certificate.texts}"
     assert told[2].startswith(f"{tiny.TRITON_NAME} not compared: ")
 
 

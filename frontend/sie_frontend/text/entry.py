@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 PromptStyle = Literal[
+    "plain",
     "template",
     "sentence_transformer",
     "sentence_transformer_sparse",
@@ -27,7 +28,8 @@ class Tokenization(msgspec.Struct, frozen=True):
     Triton model takes, in order; `attention_mask` is derived from lengths, never from `ids != pad_id`.
     `special_ids` maps roles (`cls`, `sep`, `pad`, `mask`, `unk`, `bos`, `eos`) to ids; `all_special_ids` lists every
     special id, roles or not. `truncation_side` is where a text that is too long loses tokens. `vocabulary` is the
-    number of rows of the checkpoint's embedding, where the compiler said it: a tokenizer may give ids beyond.
+    number of rows of the checkpoint's embedding, where the compiler said it: a tokenizer may give ids beyond. `pads`:
+    every text is padded to `max_length` on this side, and the padding is tokens like any; None: it never counts.
     """
 
     path: str
@@ -39,6 +41,7 @@ class Tokenization(msgspec.Struct, frozen=True):
     all_special_ids: tuple[int, ...] = ()
     truncation_side: Literal["left", "right"] = "right"
     vocabulary: int | None = None
+    pads: Literal["left", "right"] | None = None
 
 
 class TextSide(msgspec.Struct, frozen=True):
@@ -86,6 +89,7 @@ class CausalPrompt(msgspec.Struct, frozen=True):
 class Prompting(msgspec.Struct, frozen=True):
     """Which rule turns an item's text into the text that is tokenised, and what the rule falls back on.
 
+    `plain` puts `default_prompt` in front of every text, whatever a call asks for.
     `suffix` follows every text: an end-of-sequence token that the tokenizer does not add by itself. `sides` is set for
     late interaction, `causal` where a pair is written into a prompt instead of being joined by the tokenizer,
     `bare_queries` where queries never reach the model.

@@ -89,6 +89,8 @@ def check_sizes(sizes: Sequence[int], places: Sequence[str], limits: SizeLimits)
 
 def _wrapping(prompting: Prompting, *, options: Mapping[str, Any], instruction: str | None, is_query: bool) -> Wrapping:
     """What an adapter of this kind puts around each text of a call. Raises `WireError` (400) for a wrong option."""
+    if prompting.style == "plain":
+        return Wrapping(before=prompting.default_prompt or "", after=prompting.suffix)
     name = "query_template" if is_query else "doc_template"
     own = prompting.query_template if is_query else prompting.doc_template
     # A null is said, and means none; only silence leaves the adapter's own template.

@@ -150,8 +150,8 @@ class TextReader:
         return TextRow(ids, length, self._types(ids))
 
     def widths(self, *, exact: bool) -> Sequence[int]:
-        """Every length up to the model's limit, or its buckets."""
-        return range(1, self.spec.max_length + 1) if exact else self.spec.buckets
+        """Every length up to the model's limit, or its buckets. Where padding counts, there is one length."""
+        return range(1, self.spec.max_length + 1) if exact and not self.spec.pads else self.spec.buckets
 
     def batch(self, rows: Sequence[TextRow], width: int) -> dict[str, NDArray[Any]]:
         """Named int64 arrays of shape `[rows, width]`, right-padded."""

@@ -92,6 +92,8 @@ class TextTokenizer:
                 tokenizer: Any = Tokenizer.from_str(self._document)
                 tokenizer.no_padding()
                 tokenizer.enable_truncation(max_length=max_length, direction=self.spec.truncation_side)
+                if self.spec.pads:
+                    tokenizer.enable_padding(direction=self.spec.pads, pad_id=self.spec.pad_id, length=max_length)
                 self._limited[max_length] = tokenizer
             return self._limited[max_length]
 

@@ -24,6 +24,20 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Towers:
+    """What a model for images and texts has beside the tower of texts, which is its body.
+
+    `vision` gives the last states `[batch, …, hidden]` of pictures `[batch, 3, size, size]`, in the transformer's
+    precision. `text_vector` gives vectors `[batch, dim]` of a text's states, ids and mask, `image_vector` of a
+    picture's states: states and vectors are float32, and no vector has unit length yet.
+    """
+
+    vision: Callable[[GraphBuilder, Config, Value], Value]
+    text_vector: Callable[[GraphBuilder, Config, Value, Value, Value], Value]
+    image_vector: Callable[[GraphBuilder, Config, Value], Value]
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """A row of the table. Every function raises `Declined` for what it does not write.
 
@@ -39,6 +53,7 @@ class Architecture:
     classifier: Callable[[GraphBuilder, Config, Value, Value, Value], Value] | None = None
     decodes: bool = False
     published_prefix: str | None = None
+    towers: Towers | None = None
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sie_triton.onnx_graphs.bodies.architecture import Architecture
 from sie_triton.onnx_graphs.bodies.bert import BERT, ROBERTA
+from sie_triton.onnx_graphs.bodies.clip import CLIP
 from sie_triton.onnx_graphs.bodies.deberta import DEBERTA
 from sie_triton.onnx_graphs.bodies.decoder import LLAMA, MISTRAL, QWEN2, QWEN3
 from sie_triton.onnx_graphs.bodies.distilbert import DISTILBERT
@@ -13,10 +14,12 @@ from sie_triton.onnx_graphs.bodies.gemma import GEMMA2, GEMMA3
 from sie_triton.onnx_graphs.bodies.modernbert import MODERNBERT
 from sie_triton.onnx_graphs.bodies.mpnet import MPNET
 from sie_triton.onnx_graphs.bodies.rotary_encoder import GTE, JINA, NOMIC_BERT
+from sie_triton.onnx_graphs.bodies.siglip import SIGLIP
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": BERT,
     "camembert": ROBERTA,
+    "clip": CLIP,
     "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
     "gemma2": GEMMA2,
@@ -31,5 +34,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "roberta": ROBERTA,
+    "siglip": SIGLIP,
     "xlm-roberta": ROBERTA,
 }

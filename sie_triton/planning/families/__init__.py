@@ -15,11 +15,12 @@ from typing import TypeAlias
 
 from sie_triton.planning.recipe import Refusal
 
-from . import bge_m3, causal, cross_encoder, dense, late_interaction, refusals, sentence_dense, sparse
+from . import bge_m3, causal, cross_encoder, dense, image_text, late_interaction, refusals, sentence_dense, sparse
 from .bge_m3 import BgeM3Recipe, TokenWeights
 from .causal import CausalRecipe, LastTokenLogits
 from .cross_encoder import Classifier, CrossEncoderRecipe
 from .dense import DensePooling, DenseRecipe
+from .image_text import ImageTextRecipe, ProjectedImage, ProjectedText
 from .late_interaction import LateRecipe, TokenVectors
 from .sentence_dense import SentenceRecipe
 from .sparse import QUERY_WEIGHTS_NAME, SparseMax, SparseRecipe
@@ -31,7 +32,10 @@ __all__ = [
     "CrossEncoderRecipe",
     "DensePooling",
     "HeadModule",
+    "ImageTextRecipe",
     "LastTokenLogits",
+    "ProjectedImage",
+    "ProjectedText",
     "Recipe",
     "SparseMax",
     "TokenVectors",
@@ -45,9 +49,17 @@ HeadModule: TypeAlias = (
     | late_interaction.LateHeads
     | cross_encoder.CrossEncoderHeads
     | causal.CausalHeads
+    | image_text.ImageTextHeads
 )
 Recipe: TypeAlias = (
-    DenseRecipe | SentenceRecipe | SparseRecipe | BgeM3Recipe | LateRecipe | CrossEncoderRecipe | CausalRecipe
+    DenseRecipe
+    | SentenceRecipe
+    | SparseRecipe
+    | BgeM3Recipe
+    | LateRecipe
+    | CrossEncoderRecipe
+    | CausalRecipe
+    | ImageTextRecipe
 )
 
 CATALOGUE: Mapping[str, Recipe | Refusal] = {
@@ -58,5 +70,6 @@ CATALOGUE: Mapping[str, Recipe | Refusal] = {
     **late_interaction.ADAPTERS,
     **cross_encoder.ADAPTERS,
     **causal.ADAPTERS,
+    **image_text.ADAPTERS,
     **refusals.ADAPTERS,
 }

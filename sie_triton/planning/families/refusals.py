@@ -14,13 +14,11 @@ def _generates(what: str = "generates text token by token with a KV cache") -> R
 
 
 def _sees(what: str) -> Refusal:
-    return Refusal(f"{what}; it needs a vision tower and image preprocessing, and only text encoders are compiled")
+    return Refusal(f"{what}; its vision tower and image preprocessing are not compiled")
 
 
 ADAPTERS: dict[str, Refusal] = {
     # Image-text
-    "CLIPAdapter": _sees("embeds text and images into one space (CLIP)"),
-    "SiglipAdapter": _sees("embeds text and images into one space (SigLIP)"),
     "Qwen3VLEmbeddingAdapter": _sees("embeds text, images and video through a Qwen3-VL chat prompt"),
     "Qwen3VLRerankerAdapter": _sees("scores text and images through a Qwen3-VL chat prompt"),
     "ColPaliAdapter": _sees("matches text queries with page images (PaliGemma)"),

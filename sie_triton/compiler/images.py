@@ -1,0 +1,95 @@
+"""Images in the compiler: the manifest's entry, the graph that begins with pixels, the witness on Pillow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from sie_frontend.images.entry import ImageInput
+from sie_frontend.rows import Row
+
+from sie_triton.compiler.options import Announce
+from sie_triton.compiler.packages import NOTHING_TO_COMPARE, missing_package
+from sie_triton.formats import Precision
+from sie_triton.planning.plan import ServedPlan, TritonPlan
+from sie_triton.planning.tensors import PIXELS
+from sie_triton.verify.image_cases import image_cases
+from sie_triton.verify.public_model import PublicModel
+from sie_triton.verify.reference import Case
+from sie_triton.verify.testimony import Testimony
+
+if TYPE_CHECKING:
+    from sie_triton.onnx_graphs.writer import GraphWriter
+
+
+class ImageWorkbench:
+    """A checkpoint with a tower of pictures. Its graph is always written: torch is needed for the witness alone."""
+
+    def __init__(self, folder: Path, announce: Announce, *, trust_remote_code: bool) -> None:
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+        self._folder = folder
+        self._announce = announce
+        self._trust = trust_remote_code
+        self._writer: GraphWriter | None = None
+
+    def write_input(self, plan: TritonPlan, home: Path) -> WrittenImages:
+        """Nothing is written: the entry says how pictures are prepared."""
+        return WrittenImages(plan, self._folder)
+
+    def write_graphs(self, plan: TritonPlan, staging: Path, precision: Precision) -> None:
+        """The one graph of the plan in a precision. Raises `DiagnosticError` for what is not written."""
+        try:
+            from sie_triton.compiler.text_graphs import graph_path, not_written
+            from sie_triton.onnx_graphs.declined import Declined
+            from sie_triton.onnx_graphs.writer import GraphWriter
+        except ModuleNotFoundError as error:
+            raise missing_package(error, "`build` needs transformers, safetensors and onnx") from None
+        (graph,) = plan.graphs
+        self._announce(f"{graph.triton_model}: writing the graph in {precision}")
+        try:
+            self._writer = self._writer or GraphWriter(self._folder, _no_tokens, trust_remote_code=self._trust)
+            self._writer.write(plan, graph, graph_path(plan, graph, staging, precision), precision)
+        except Declined as declined:
+            raise not_written(graph.triton_model, str(declined)) from None
+
+
+class WrittenImages:
+    """The image input of one plan."""
+
+    def __init__(self, plan: TritonPlan, folder: Path) -> None:
+        self._plan = plan
+        self._folder = folder
+
+    def reads(self, served: ServedPlan, testimony: Testimony | None = None) -> ImageInput:
+        """How a picture becomes what the graph takes."""
+        pixels = self._plan.encoder.pixels
+        assert pixels is not None, "a build has the checkpoint's facts"
+        return ImageInput(
+            tensor=PIXELS,
+            size=pixels.size,
+            fit=pixels.fit,
+            resample=pixels.resample,
+            requires=served.recipe.requires_text_message,
+        )
+
+    def cases(self, model: PublicModel) -> tuple[Case, ...]:
+        """Pictures of many sizes, shapes and modes."""
+        return image_cases()
+
+    def testify(self, model: PublicModel, cases: Sequence[Case], rows: Sequence[Row]) -> Testimony:
+        """What transformers makes of the pictures. Raises `DiagnosticError` if it prepares one otherwise than we do."""
+        try:
+            from sie_triton.witness.image_text import testify_images
+        except ModuleNotFoundError as error:
+            raise missing_package(error, NOTHING_TO_COMPARE) from None
+        return testify_images(self._folder, [tensor.name for tensor in self._plan.outputs], cases, rows)
+
+    def warnings(self, testimony: Testimony) -> tuple[str, ...]:
+        """Nothing can be wanting."""
+        return ()
+
+
+def _no_tokens(token: str) -> NoReturn:
+    raise AssertionError("no head of pictures reads tokens")

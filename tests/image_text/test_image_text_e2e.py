@@ -1,0 +1,110 @@
+"""A model for images and texts behind the real server, beside transformers' own model and processors."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from e2e.processes import Serving, sie_triton
+from PIL import Image
+from sie_frontend.rows import Array
+from sie_sdk import SIEClient
+from sie_sdk.errors import RequestError
+from sie_sdk.types import Item
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+
+from .checkpoints import write_clip
+from .test_image_text_graphs import bundle_text, unit
+
+pytestmark = pytest.mark.e2e
+
+MODEL = "acme/clip"
+TEXTS = ("retrieval systems embed", "hello, WORLD", "")
+SIZES = ((50, 80), (24, 24), (300, 40))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    write_clip(folder / "checkpoint")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(root: Path) -> Iterator[SIEClient]:
+    (root / "bundles").mkdir()
+    (root / "bundles" / "clip.yaml").write_text(bundle_text(root / "checkpoint"), encoding="utf-8")
+    chosen = ("--bundles", root / "bundles", "-m", MODEL, "--device", "cpu")
+    done = sie_triton("build", *chosen, "-r", root / "repository")
+    assert done.returncode == 0, done.stderr
+    server = Serving(root / "repository", root / "serving")
+    server.wait_ready()
+    with SIEClient(server.url) as made:
+        yield made
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def model(root: Path) -> CLIPModel:
+    return CLIPModel.from_pretrained(root / "checkpoint").eval()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    random = np.random.default_rng(3)
+    return [Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in SIZES]
+
+
+@pytest.fixture(scope="module")
+def seen(model: CLIPModel, pictures: list[Image.Image], root: Path) -> Array:
+    processor = CLIPImageProcessorPil.from_pretrained(root / "checkpoint")
+    with torch.inference_mode():
+        return unit(model.get_image_features(**processor(pictures, return_tensors="pt")))
+
+
+@pytest.fixture(scope="module")
+def read(model: CLIPModel, root: Path) -> Array:
+    tokenizer = AutoTokenizer.from_pretrained(root / "checkpoint")
+    given = [tokenizer([text], return_tensors="pt") for text in TEXTS]
+    with torch.inference_mode():
+        return np.concatenate([unit(model.get_text_features(**dict(one))) for one in given])
+
+
+def png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_texts_and_images_of_one_request(
+    client: SIEClient, pictures: list[Image.Image], seen: Array, read: Array
+) -> None:
+    """In their order; images win over a text, and several are the mean of their unit vectors, which has no length 1."""
+    data = [png(picture) for picture in pictures]
+    items = [
+        Item(text=TEXTS[0]),
+        Item(images=[data[0]]),
+        Item(text=TEXTS[2]),
+        Item(images=[data[1], data[2]]),
+        Item(text="unread", images=[data[2]]),
+        Item(text=TEXTS[1], images=[]),
+    ]
+    found = np.stack([result["dense"] for result in client.encode(MODEL, items)])
+    expected = np.stack([read[0], seen[0], read[2], (seen[1] + seen[2]) / 2, seen[2], read[1]])
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    assert np.linalg.norm(found[3]) < 0.999
+
+
+def test_options_of_texts_change_nothing(client: SIEClient, read: Array) -> None:
+    options = {"query_template": "query: {text}", "normalize": False}
+    found = client.encode(MODEL, Item(text=TEXTS[0]), options=options, instruction="find", is_query=True)
+    np.testing.assert_allclose(found["dense"], read[0], atol=1e-5, rtol=0)
+
+
+def test_an_item_that_gives_neither_is_refused(client: SIEClient) -> None:
+    with pytest.raises(RequestError, match="CLIPAdapter requires either text or images input"):
+        client.encode(MODEL, [Item(text="a text"), Item(id="nothing")])
