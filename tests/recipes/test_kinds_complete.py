@@ -1,7 +1,11 @@
-"""Every kind of output has a family here that computes it, so that each is exported, witnessed, served and read."""
+"""Every kind of output has a family here that computes it, so that each is exported, witnessed, served and read.
+
+Those for images are tests/image_text's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import get_args
 from sie_frontend.outputs.table import Head
 
 from sie_triton.bundle import expand, load_bundle
+from sie_triton.cli.targets import shipped_bundles
 from sie_triton.compiler.options import select
 from sie_triton.planning.families import HeadModule
 from sie_triton.planning.planner import make_plans
@@ -25,12 +30,16 @@ def plans(folder: Path) -> tuple[object, ...]:
         path = folder / f"{known.name}.yaml"
         family = replace(known, max_length=known.max_length or 48)
         path.write_text(family.bundle(folder / family.name), encoding="utf-8")
-        bundle, _ = load_bundle(path)
-        assert bundle is not None
-        for plan in make_plans(bundle, select(bundle, expand(bundle)).profiles, None):
-            found += plan.heads
-            found += [head for served in plan.served for head in served.heads.values()]
-    return tuple(found)
+        found += _heads(path)
+    return (*found, *_heads(shipped_bundles() / "openai__clip-vit-base-patch32.yaml"))
+
+
+def _heads(path: Path) -> Iterator[object]:
+    bundle, _ = load_bundle(path)
+    assert bundle is not None
+    for plan in make_plans(bundle, select(bundle, expand(bundle)).profiles, None):
+        yield from plan.heads
+        yield from (head for served in plan.served for head in served.heads.values())
 
 
 def test_every_head_is_computed_by_a_family(tmp_path: Path) -> None:
