@@ -30,7 +30,8 @@ from sie_triton.planning.families import CATALOGUE, Recipe
 from sie_triton.planning.families.dense import DensePooling, DenseRecipe
 from sie_triton.planning.modules import Encoder
 from sie_triton.planning.plan import Fused, GraphOptions, GraphPlan, ServedPlan, TritonPlan
-from sie_triton.planning.planner import PLANNERS, precisions_for
+from sie_triton.planning.planner import PLANNERS
+from sie_triton.planning.precisions import precisions_for
 from sie_triton.planning.tensors import Tensor, triton_model_name
 from sie_triton.verify.public_model import PublicModel
 from sie_triton.verify.reference import Case
