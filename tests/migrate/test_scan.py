@@ -162,7 +162,9 @@ def test_what_the_notes_say(judge: Judge) -> None:
 
 def test_a_refused_bundle_says_its_reason(tmp_path: Path) -> None:
     text = (shipped_bundles() / "BAAI__bge-small-en-v1.5.yaml").read_text(encoding="utf-8")
-    (tmp_path / "one.yaml").write_text(text.partition("  candle:")[0].replace("bert_flash:BertFlash", "colpali:ColPali"))
+    (tmp_path / "one.yaml").write_text(
+        text.partition("  candle:")[0].replace("bert_flash:BertFlash", "colpali:ColPali")
+    )
     bundles, mistakes = load_bundles(tmp_path)
     assert not mistakes
     (tmp_path / "a.py").write_text("from fastembed import TextEmbedding\nTextEmbedding()\n")
