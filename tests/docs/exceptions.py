@@ -17,6 +17,7 @@ NOT_HERE: Mapping[str, str] = {
 """Beginnings of commands that are not run. They must still be commands that a shell can read."""
 
 ELSEWHERE: Mapping[str, str] = {
+    "docs/images.md": "tests/image_text/test_image_text_e2e.py follows it, on a checkpoint of random weights",
     "docs/integrations.md": "tests/docs/test_integrations.py follows it, with each Python that it is about",
 }
 """Pages that tests of their own follow."""

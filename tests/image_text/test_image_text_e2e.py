@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +19,12 @@ from sie_sdk.errors import RequestError
 from sie_sdk.types import Item
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from .checkpoints import write_clip
+from .checkpoints import TINY, write_clip
 from .test_image_text_graphs import bundle_text, unit
 
 pytestmark = pytest.mark.e2e
 
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = "acme/clip"
 TEXTS = ("retrieval systems embed", "hello, WORLD", "")
 SIZES = ((50, 80), (24, 24), (300, 40))
@@ -35,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(root: Path) -> Iterator[SIEClient]:
+def url(root: Path) -> Iterator[str]:
     (root / "bundles").mkdir()
     (root / "bundles" / "clip.yaml").write_text(bundle_text(root / "checkpoint"), encoding="utf-8")
     chosen = ("--bundles", root / "bundles", "-m", MODEL, "--device", "cpu")
@@ -43,9 +46,14 @@ def client(root: Path) -> Iterator[SIEClient]:
     assert done.returncode == 0, done.stderr
     server = Serving(root / "repository", root / "serving")
     server.wait_ready()
-    with SIEClient(server.url) as made:
-        yield made
+    yield server.url
     assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[SIEClient]:
+    with SIEClient(url) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +116,21 @@ def test_options_of_texts_change_nothing(client: SIEClient, read: Array) -> None
 def test_an_item_that_gives_neither_is_refused(client: SIEClient) -> None:
     with pytest.raises(RequestError, match="CLIPAdapter requires either text or images input"):
         client.encode(MODEL, [Item(text="a text"), Item(id="nothing")])
+
+
+def test_the_page_can_be_followed(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    asking, preparing = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    colours = np.random.default_rng(7).integers(0, 256, (90, 131, 3), dtype=np.uint8)
+    Image.fromarray(colours).resize((393, 270)).save(tmp_path / "dog.jpg")
+    monkeypatch.chdir(tmp_path)
+    told: dict[str, Any] = {}
+    exec(asking.replace("http://localhost:8080", url).replace("openai/clip-vit-base-patch32", MODEL), told)
+    assert [result["dense"].shape for result in told["found"]] == [(TINY["projection_dim"],)] * 2
+    prepared: dict[str, Any] = {}
+    exec(preparing, prepared)
+    processor = CLIPImageProcessorPil(do_rescale=False, do_normalize=False)
+    with Image.open("dog.jpg") as picture:
+        wanted = processor(picture, return_tensors="np")["pixel_values"].transpose(0, 2, 3, 1)
+    assert prepared["pixels"].dtype == np.uint8
+    np.testing.assert_array_equal(prepared["pixels"], wanted)
