@@ -61,7 +61,7 @@ ENVIRONMENTS: Mapping[str, Wanted] = {
     "onnxruntime-1.19.2": Wanted(
         ("3.10", "3.11", "3.12"),
         ("onnxruntime==1.19.2", "numpy==1.26.4"),
-        ("tokenizers", "msgspec", "orjson", "protobuf", "tritonclient"),
+        ("msgspec", "orjson", "pillow", "protobuf", "tokenizers", "tritonclient"),
     ),
 }
 
