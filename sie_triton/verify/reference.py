@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,11 @@ import numpy as np
 from sie_frontend.rows import Array, Row
 
 REFERENCE_NAME = "reference.npz"
+# What numpy, zipfile and zlib raise for an archive that is another's, was cut short or has a wrong byte.
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 class UnreadableReference(ValueError):
@@ -92,7 +98,7 @@ def read_reference(path: Path) -> StoredReference:
         # numpy leaves a file open that is no archive.
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return _reference(dict(file))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise UnreadableReference(f"{type(error).__name__}: {error}") from error
 
 
@@ -106,7 +112,10 @@ def _reference(arrays: dict[str, Array]) -> StoredReference:
             outputs[key[4:]] = tuple(p.reshape(s) for p, s in zip(pieces, shapes, strict=True))
     ids = np.split(arrays["ids"], np.cumsum(arrays["lengths"])[:-1])
     account = _account(header["account"]) if "account" in header else None
-    return StoredReference(header["origin"], _cases(header["cases"]), tuple(ids), outputs, account)
+    cases = _cases(header["cases"])
+    if any(len(arrays) != len(cases) for arrays in (ids, *outputs.values())):
+        raise ValueError("it has not as many arrays as cases")
+    return StoredReference(header["origin"], cases, tuple(ids), outputs, account)
 
 
 def _account(said: dict[str, Any]) -> Account:

@@ -108,6 +108,11 @@ def _other_tokens(reference: StoredReference) -> StoredReference:
     return replace(reference, fingerprints=(np.append(first, 7), *rest))
 
 
+def _flipped(archive: bytes) -> bytes:
+    """Another byte in the compressed data of the first member."""
+    return archive[:120] + bytes([archive[120] ^ 0xFF]) + archive[121:]
+
+
 MISFITS: dict[str, tuple[Callable[[Carried], object], str]] = {
     "of other weights": (lambda it: it.change(_other_checkpoint), "it is of the checkpoint hf:acme/tiny@0000"),
     "of another bundle": (
@@ -122,6 +127,11 @@ MISFITS: dict[str, tuple[Callable[[Carried], object], str]] = {
     ),
     "no archive": (lambda it: it.path.write_text("nothing"), "it cannot be read"),
     "cut short": (lambda it: it.path.write_bytes(it.path.read_bytes()[:-200]), "it cannot be read"),
+    "a wrong byte": (lambda it: it.path.write_bytes(_flipped(it.path.read_bytes())), "it cannot be read"),
+    "fewer rows than texts": (
+        lambda it: it.change(lambda reference: replace(reference, fingerprints=reference.fingerprints[1:])),
+        "not as many arrays as cases",
+    ),
     "an archive of something else": (lambda it: np.savez(it.path, a=np.zeros(3)), "it cannot be read"),
     "pickled": (lambda it: np.savez(it.path, header=np.asarray([{"a": 1}], dtype=object)), "it cannot be read"),
 }
