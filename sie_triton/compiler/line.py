@@ -44,7 +44,7 @@ def compile_bundle(target: Target, options: BuildOptions, staging: Path) -> list
     Raises `DiagnosticError`.
     """
     bundle, announce = target.bundle, options.announce
-    check_comparable(target)
+    check_comparable(target, carried=options.carried)
     checkpoint = find_checkpoint(target, options)
     announce(f"{bundle.sie_id}: weights from {checkpoint.source} `{checkpoint.folder}`")
     check_remote_code(target, checkpoint, options)

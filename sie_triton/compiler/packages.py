@@ -19,15 +19,16 @@ def missing_package(error: ModuleNotFoundError, need: str) -> DiagnosticError:
     return _missing(need, str(error.name), _INSTALL)
 
 
-def check_comparable(target: Target) -> None:
+def check_comparable(target: Target, *, carried: bool) -> None:
     """Before weights are fetched: whether there can be anything to compare the graphs of a text model with.
 
-    Raises `DiagnosticError` (`SIE401`) where neither the implementation is installed nor a reference carried.
+    Raises `DiagnosticError` (`SIE401`) where neither the implementation is installed nor a reference carried, or
+    that one is not wanted.
     """
     if not any("text" in recipe.modalities for _, recipe in target.profiles):
         return
     missing = next((name for name in _WITNESS if find_spec(name) is None), None)
-    if missing is None or (not target.derived and any(carried_files(target.bundle))):
+    if missing is None or (carried and not target.derived and any(carried_files(target.bundle))):
         return
     raise _missing(f"`{target.bundle.sie_id}`: {NOTHING_TO_COMPARE}", missing, f"{_INSTALL}; {_CARRY}")
 

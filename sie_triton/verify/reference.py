@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ REFERENCE_NAME = "reference.npz"
 # What numpy, zipfile and zlib raise for an archive that is another's, was cut short or has a wrong byte.
 _DAMAGED = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 
 

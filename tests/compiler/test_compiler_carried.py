@@ -168,6 +168,8 @@ def test_without_a_witness_what_is_carried_is_enough_and_nothing_else(
     monkeypatch.setattr("sie_triton.compiler.packages.find_spec", lambda name: None if name == package else found(name))
     carried.build()
     assert carried.asked == 0
+    with pytest.raises(DiagnosticError, match="SIE401"):
+        carried.build(carried=False)
     carried.path.unlink()
     nowhere = replace(carried.model.options(carried.root / "other"), default_weights=carried.root / "nowhere")
     with pytest.raises(DiagnosticError) as caught:
