@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ SLOW = ("e2e", "export", "official")
 def pytest_configure() -> None:
     """Before other processes are started, which share the folder by the environment."""
     run_folder()
+    # What importing and collecting make stays for good: nobody looks for garbage in it, then or later.
+    gc.disable()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -44,6 +47,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     text = collection_path.read_text(encoding="utf-8")
     return None if any(f"pytest.mark.{mark}" in text for mark in SLOW) else True
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """An eighth of the quick tests' work was a collector that went through imported modules again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 # Files whose tests share what takes long to start stay in one process; every other folder is a group of its own. What

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from sie_frontend.rows import Array
 
 from sie_triton.half_precision.ranges import Ranges
-from sie_triton.verify.model_runner import Graph, TimedServer
+from sie_triton.verify.model_runner import SPINNING, Graph, TimedServer
 
 Node: TypeAlias = Any  # protobuf's classes carry no types
 
@@ -194,7 +194,7 @@ def _peak_name(name: str) -> str:
 def _session(model: onnx.ModelProto, folder: Path, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry(SPINNING, "0")
     # Nothing is fused, and no pair of casts is optimized away.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if threads is not None:

@@ -24,7 +24,7 @@ TimedServer = Literal["embedded", "nvidia"]
 Runtime: TypeAlias = "Callable[[Any, Path, int | None, TimedServer], Graph]"
 """A model's configuration, its graph's file, a number of threads and whose sessions these are -> the graph, opened."""
 
-_SPINNING = "session.intra_op.allow_spinning"
+SPINNING = "session.intra_op.allow_spinning"
 
 
 def config_path(directory: Path, config_name: str = "") -> Path:
@@ -90,7 +90,7 @@ class ModelRunner:
 
 def _spins(config: Any, server: TimedServer) -> str:
     """Whether idle threads of a session spin: as configured on ours, always on NVIDIA's, which reads no such key."""
-    written = str(config.parameters[_SPINNING].string_value) if _SPINNING in config.parameters else ""
+    written = str(config.parameters[SPINNING].string_value) if SPINNING in config.parameters else ""
     return "1" if server == "nvidia" else written or "0"
 
 
@@ -105,9 +105,11 @@ def open_onnx(config: Any, path: Path, threads: int | None, server: TimedServer)
     if threads is None:
         # One shape after another: an arena would keep the largest of each.
         options.enable_cpu_mem_arena = False
+        # A third of a check's work was idle threads that spin.
+        options.add_session_config_entry(SPINNING, "0")
     else:
         options.intra_op_num_threads = threads
-        options.add_session_config_entry(_SPINNING, _spins(config, server))
+        options.add_session_config_entry(SPINNING, _spins(config, server))
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda inputs, outputs: session.run(list(outputs), dict(inputs))
 
