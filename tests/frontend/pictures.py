@@ -145,3 +145,19 @@ def many_scans(scans: int) -> bytes:
     whole = encoded(Image.fromarray(noise(64, 64)), "JPEG", progressive=True)
     last = whole.rindex(b"\xff\xda")
     return whole[:-2] + whole[last:-2] * (scans - whole.count(b"\xff\xda")) + whole[-2:]
+
+
+@cache
+def crumbs(length: int) -> dict[str, bytes]:
+    """Files of about so many bytes that are next to nothing but the smallest pieces of their format."""
+    jpeg = encoded(Image.new("RGB", (16, 16)), "JPEG")
+    gif = encoded(Image.new("P", (16, 16)), "GIF")
+    frame = gif.index(b",", 13)
+    return {
+        "jpeg fill": jpeg[:2] + b"\xff" * length + jpeg[2:],
+        "jpeg comments": jpeg[:2] + b"\xff\xfe\0\2" * (length // 4) + jpeg[2:],
+        "png chunks": png(8, 8, before=chunk(b"abCd", b"") * (length // 12)),
+        "png texts": png(8, 8, before=chunk(b"tEXt", b"a\0b") * (length // 15)),
+        "gif comments": gif[:frame] + b"\x21\xfe\1a\0" * (length // 5) + gif[frame:],
+        "gif one comment": gif[:frame] + b"\x21\xfe" + b"\1a" * (length // 2) + b"\0" + gif[frame:],
+    }

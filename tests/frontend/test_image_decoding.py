@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ import pytest
 from PIL import Image, PngImagePlugin
 from sie_frontend.contract.errors import WireError
 from sie_frontend.contract.requests import MAX_IMAGE_PIXELS, Limits
-from sie_frontend.images.decoding import MAX_SCANS, Unreadable, decode
+from sie_frontend.images.decoding import MAX_PIECES, MAX_SCANS, Unreadable, decode
 from sie_frontend.images.entry import ImageInput
 from sie_frontend.images.reader import ImageReader
 
-from frontend.pictures import bombs, chunk, encoded, every_mode, many_scans, noise, photographs, png
+from frontend.pictures import bombs, chunk, crumbs, encoded, every_mode, many_scans, noise, photographs, png
 
 TESTS = Path(__file__).resolve().parents[1]
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -172,6 +173,31 @@ def test_bombs_of_other_kinds() -> None:
             assert str(refusal) == "image data is not a decodable image"
 
 
+@pytest.mark.parametrize("name", crumbs(1))
+def test_what_has_no_end_of_pieces_is_refused_before_its_pixels(name: str) -> None:
+    with pytest.raises(Unreadable, match=f"^image data has more than {MAX_PIECES} pieces; save it anew$"):
+        decode(crumbs(6 << 20)[name], MAX_IMAGE_PIXELS)
+    decode(crumbs(30_000)[name], MAX_IMAGE_PIXELS)
+
+
+def test_a_png_in_as_many_chunks_as_fit_a_body_of_kilobytes_is_read() -> None:
+    whole = encoded(Image.fromarray(noise(200, 170)), "PNG", compress_level=0)
+    start = whole.index(b"IDAT") - 4
+    data = zlib.compress(zlib.decompress(b"".join(_pixels_of(whole))), 0)
+    parts = b"".join(chunk(b"IDAT", data[at : at + 3]) for at in range(0, len(data), 3))
+    assert parts.count(b"IDAT") > 34_000
+    np.testing.assert_array_equal(pixels(whole[:start] + parts + chunk(b"IEND", b"")), noise(200, 170))
+
+
+def _pixels_of(whole: bytes) -> Iterator[bytes]:
+    place = 8
+    while place < len(whole):
+        length = int.from_bytes(whole[place : place + 4], "big")
+        if whole[place + 4 : place + 8] == b"IDAT":
+            yield whole[place + 8 : place + 8 + length]
+        place += 12 + length
+
+
 READING = """
 import resource, sys
 from pathlib import Path
@@ -205,6 +231,7 @@ def test_bombs_take_no_memory_and_nothing_is_kept(tmp_path: Path) -> None:
         **bombs(),
         "text": png(8, 8, before=chunk(b"zTXt", b"a\0\0" + text)),
         "profile": png(8, 8, before=chunk(b"iCCP", b"a\0\0" + text)),
+        "texts": png(8, 8, before=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000), 9)) * 60),
     }
     (tmp_path / "sent").mkdir()
     for name, data in sent.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import shutil
@@ -195,6 +196,30 @@ async def test_one_bad_image_fails_its_request_and_no_other(sees: Service) -> No
                 "image data is not a decodable image - at `$.items[5].images[1].data`",
             )
             np.testing.assert_array_equal(dense(right)[4], vector(picture(3)))
+
+
+@pytest.mark.asyncio
+async def test_what_was_refused_is_let_go_of(sees: Service) -> None:
+    """At once: what waits for a collection was a gigabyte after a hundred photographs that were cut."""
+    large = encoded(Image.fromarray(noise(300, 200)), "PNG")
+    given = {"items": [item(picture(0)), item(large[: len(large) // 2]), item(BAD, large)]}
+    async with sees.open() as client:
+        await encode(client, given)
+        gc.collect()
+        before = pictures_alive()
+        gc.disable()
+        try:
+            for _ in range(3):
+                assert refusal(await encode(client, given))[0] == 400
+            await asyncio.sleep(0.05)  # what a thread is at when the first refusal is told
+            after = pictures_alive()
+        finally:
+            gc.enable()
+    assert {id(one) for one in after} <= {id(one) for one in before}
+
+
+def pictures_alive() -> list[Image.Image]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, Image.Image)]
 
 
 @pytest.mark.asyncio

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from e2e.processes import Serving, sie_triton
+from e2e.processes import Serving
 from PIL import Image
 from sie_frontend.rows import Array
 from sie_sdk import SIEClient
@@ -19,35 +19,25 @@ from sie_sdk.errors import RequestError
 from sie_sdk.types import Item
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from .checkpoints import TINY, write_clip
-from .test_image_text_graphs import bundle_text, unit
+from .checkpoints import TINY
+from .served import MODEL
+from .test_image_text_graphs import unit
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = "acme/clip"
 TEXTS = ("retrieval systems embed", "hello, WORLD", "")
 SIZES = ((50, 80), (24, 24), (300, 40))
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip")
-    write_clip(folder / "checkpoint")
-    return folder
+def root(clip_root: Path) -> Path:
+    return clip_root
 
 
 @pytest.fixture(scope="module")
-def url(root: Path) -> Iterator[str]:
-    (root / "bundles").mkdir()
-    (root / "bundles" / "clip.yaml").write_text(bundle_text(root / "checkpoint"), encoding="utf-8")
-    chosen = ("--bundles", root / "bundles", "-m", MODEL, "--device", "cpu")
-    done = sie_triton("build", *chosen, "-r", root / "repository")
-    assert done.returncode == 0, done.stderr
-    server = Serving(root / "repository", root / "serving")
-    server.wait_ready()
-    yield server.url
-    assert server.stop() == 0
+def url(clip_serving: Serving) -> str:
+    return clip_serving.url
 
 
 @pytest.fixture(scope="module")

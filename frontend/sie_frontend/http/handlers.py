@@ -59,8 +59,8 @@ async def read_body(request: Request, limit: int) -> bytes:
 async def encode(frontend: Frontend, request: Request, exchange: Exchange) -> Response:
     """`POST /v1/encode/{model}`. The order of the checks is the contract's."""
     model_id = exchange.model_id
-    body = await _checked_body(frontend, request)
-    parsed = parse_encode(body, request.headers.get("content-type"))
+    # The body is let go of: it would be held beside its images for as long as the request waits.
+    parsed = parse_encode(await _checked_body(frontend, request), request.headers.get("content-type"))
     exchange.body_read()
     model = frontend.model(model_id)
     call = resolve_encode(
@@ -102,8 +102,7 @@ async def score(frontend: Frontend, request: Request, exchange: Exchange) -> Res
 
 async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -> Response:
     """`POST /v1/embeddings`, as OpenAI's clients call it. The model is named in the body."""
-    body = await _checked_body(frontend, request)
-    parsed = parse_embeddings(body, request.headers.get("content-type"))
+    parsed = parse_embeddings(await _checked_body(frontend, request), request.headers.get("content-type"))
     exchange.model_id = parsed.model
     exchange.body_read()
     model = frontend.model(parsed.model)

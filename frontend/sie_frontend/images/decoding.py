@@ -31,6 +31,14 @@ MAX_SCANS: Final = 100
 _SCAN: Final = b"\xff\xda"
 _JPEG: Final = b"\xff\xd8\xff"
 
+# What stands before the pixels is read piece by piece, in Python: markers of a JPEG, chunks of a PNG, blocks of a GIF.
+# A picture has dozens, and a PNG of the largest body that is served in chunks of a kilobyte a hundred thousand. A body
+# of nothing else has thirty million, which took half a minute.
+MAX_PIECES: Final = 200_000
+
+# Comments of a PNG are inflated although nobody asks for them, 64 megabytes of them unless Pillow is told otherwise.
+PngImagePlugin.MAX_TEXT_MEMORY = 8 << 20
+
 # Pillow tells whoever runs it about odd pictures. Here they are somebody else's, and as many as somebody likes.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -42,12 +50,25 @@ class Unreadable(Exception):
         super().__init__(message)
 
 
+class _Pieces(io.BytesIO):
+    """The bytes of one file, which may be read in so many pieces and no more."""
+
+    left = MAX_PIECES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As every file has it. Raises `Unreadable` where there is no end to it."""
+        self.left -= 1
+        if self.left < 0:
+            raise Unreadable(f"image data has more than {MAX_PIECES} pieces; save it anew")
+        return super().read(size)
+
+
 def decode(data: bytes, max_pixels: int) -> Image.Image:
     """The picture in mode `RGB`. Raises `Unreadable`, also for more than `max_pixels` pixels, and `MemoryError`."""
     if data.startswith(_JPEG) and (scans := data.count(_SCAN)) > MAX_SCANS:
         raise Unreadable(f"image data is a JPEG of {scans} scans, and at most {MAX_SCANS} are read")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with Image.open(_Pieces(data), formats=FORMATS) as picture:
             for width, height in (picture.size, _tile_of(picture)):
                 if width * height > max_pixels:
                     raise Unreadable(

@@ -105,13 +105,14 @@ class ImageReader:
             raise invalid_input(
                 f"image data has {len(data)} bytes, and at most {self._limits.image_bytes} are read - at `{place}`"
             )
+        # Raised where no error is handled: what was decoded would be held by its traceback.
         try:
-            pixels = fitted(decode(data, self._limits.image_pixels), self.entry)
+            return ImageRow(self.entry.tensor, fitted(decode(data, self._limits.image_pixels), self.entry))
         except Unreadable as error:
-            raise invalid_input(f"{error} - at `{place}`") from error
-        except MemoryError as error:
-            raise resource_exhausted(f"no memory to decode the image at `{place}`") from error
-        return ImageRow(self.entry.tensor, pixels)
+            refusal = invalid_input(f"{error} - at `{place}`")
+        except MemoryError:
+            refusal = resource_exhausted(f"no memory to decode the image at `{place}`")
+        raise refusal
 
     def pairs(self, query: Any, given: Sequence[Any], call: Call) -> list[Row]:
         """Refused: no model that is served reads a picture together with something else."""

@@ -60,13 +60,14 @@ class ReadingThreads:
                 try:
                     found[number] = await _in_thread(self._images, read)
                 except WireError as refusal:
-                    refused[number] = refusal
+                    # Its traceback would keep this frame, which keeps it: pictures would stay until a collection.
+                    refused[number] = refusal.with_traceback(None)
                 if refused:
                     break
 
         await together(work_off() for _ in range(min(self._image_threads, len(given))))
         if refused:  # whichever was quicker to be found out, the first is told
-            raise refused[min(refused)]
+            raise refused.pop(min(refused))
         return [row for rows in found for row in rows]
 
 
