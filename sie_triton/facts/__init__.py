@@ -7,7 +7,16 @@ from .card import ModelCard, whole_widths
 from .chains import DenseChain, TokenChain, dense_chain, sparse_chain, token_chain
 from .checkpoint import CheckpointFacts, Matryoshka, read_facts
 from .images import PREPROCESSOR_NAME, Pixels, Spelling, TowerSizes, read_pixels, read_spelling, read_towers
-from .pages import Framing, PageSizes, PageTexts, read_page_sizes, read_page_texts, special_token, token_ids
+from .pages import (
+    Framing,
+    PageSizes,
+    PageTexts,
+    check_positions,
+    read_page_sizes,
+    read_page_texts,
+    special_token,
+    token_ids,
+)
 from .pipeline import DenseLayer, Layer, LayerNormLayer, NormalizeLayer, Pipeline, Pooling, SpladeStep
 
 __all__ = [
@@ -32,6 +41,7 @@ __all__ = [
     "TokenChain",
     "TowerSizes",
     "answers",
+    "check_positions",
     "dense_chain",
     "read_answer",
     "read_facts",

@@ -13,6 +13,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 from .checkpoint import CheckpointFacts
 from .files import read_object, unreadable
+from .images import PREPROCESSOR_NAME
 from .known_keys import FILES, check_keys
 
 PROCESSOR_NAME = "processor_config.json"
@@ -95,6 +96,16 @@ def read_page_texts(facts: CheckpointFacts) -> PageTexts:
         query_prefix=_text(document, "query_prefix", texts.query_prefix, path),
         visual_prompt=_text(document, "visual_prompt_prefix", texts.visual_prompt, path),
     )
+
+
+def check_positions(facts: CheckpointFacts, positions: int) -> None:
+    """Raises `DiagnosticError` where the processor writes another number of positions for a picture."""
+    path = facts.folder / PREPROCESSOR_NAME
+    said = read_object(path).get("image_seq_length", positions)
+    if said == positions:
+        return
+    message = f"`{path.name}` gives a picture {said!r} positions, `config.json` makes {positions} patches of one"
+    raise DiagnosticError([Diagnostic("SIE340", message, Where(path), "fetch the checkpoint again")])
 
 
 def token_ids(facts: CheckpointFacts, text: str) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from sie_triton.facts import (
     CheckpointFacts,
     Framing,
     PageSizes,
+    check_positions,
     read_page_sizes,
     read_page_texts,
     special_token,
@@ -104,6 +105,7 @@ class PageRecipe(RecipeBase):
             head = PageVectors(self.projection, "positions")
             return Pictures(Encoder(page=()), head, (square(None),), served, width)
         pixels, texts = square_pixels(facts, sizes), read_page_texts(facts)
+        check_positions(facts, sizes.patches)
         prompt = token_ids(facts, f"{special_token(facts, 'bos')}{texts.visual_prompt}\n")
         positions = sizes.patches + len(prompt)
         return Pictures(
