@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from sie_frontend.images.entry import AnyImageInput, ImageInput
+from sie_frontend.images.entry import AnyImageInput, ImageInput, TiledInput
 from sie_frontend.images.fitting import fitted
+from sie_frontend.images.tiling import tiles
 from sie_frontend.rows import Array
 
 
@@ -64,8 +65,43 @@ class SquarePreparer:
         return ImageRow({self._entry.tensor: pixels}, self._entry.positions)
 
 
+class TiledPreparer:
+    """Pictures that become tiles among tokens. Only pictures with equal grids have rows of one shape."""
+
+    def __init__(self, entry: TiledInput) -> None:
+        self._entry = entry
+        self._ids = {grid: _expanded(layout, entry) for grid, layout in entry.layouts.items()}
+        self.tensors = (entry.pixels, entry.ids)
+        self.widths = tuple(sorted({len(ids) for ids in self._ids.values()}))
+
+    def row(self, picture: Image.Image) -> ImageRow:
+        """uint8 `[tiles, size, size, 3]` and the ids of its grid."""
+        grid, pixels = tiles(picture, self._entry)
+        return self._row(grid, pixels)
+
+    def probe(self, cost: int) -> ImageRow:
+        """Black tiles, of the smallest grid that costs as much, else of the largest."""
+        grids = sorted(self._ids, key=lambda grid: len(self._ids[grid]))
+        grid = next((grid for grid in grids if len(self._ids[grid]) >= cost), grids[-1])
+        rows, columns = map(int, grid.split("x"))
+        size = self._entry.size
+        return self._row(grid, np.zeros((rows * columns + 1, size, size, 3), dtype=np.uint8))
+
+    def _row(self, grid: str, pixels: Array) -> ImageRow:
+        ids = self._ids[grid]
+        return ImageRow({self._entry.pixels: pixels, self._entry.ids: ids}, len(ids), shape_key=grid)
+
+
+def _expanded(layout: Sequence[int], entry: TiledInput) -> Array:
+    """The ids of a grid, one for each position."""
+    tile = [entry.image_id] * entry.tile_positions
+    return np.array([number for one in layout for number in (tile if one < 0 else [one])], dtype=np.int64)
+
+
 def preparer(entry: AnyImageInput) -> Preparer:
     """What prepares the pictures of an input."""
     match entry:
         case ImageInput():
             return SquarePreparer(entry)
+        case TiledInput():
+            return TiledPreparer(entry)
