@@ -70,6 +70,12 @@ def run(folder: Path, plan: TritonPlan, feeds: Mapping[str, Array], precision: P
     return found
 
 
+def prompt_of(plan: TritonPlan) -> list[int]:
+    page = plan.encoder.page
+    assert isinstance(page, tuple)
+    return list(page)
+
+
 def pictures(count: int, size: int = SIZE) -> Array:
     return RANDOM.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
@@ -109,7 +115,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ColPaliForRetr
 def test_pages(tiny: tuple[Path, ColPaliForRetrieval]) -> None:
     folder, model = tiny
     plan, levels = plans(folder)["image"], pictures(3)
-    prompt = list(plan.encoder.page or ())
+    prompt = prompt_of(plan)
     assert prompt[0] == 2
     assert plan.buckets == (16 + len(prompt),)
     ours = run(folder, plan, {"pixels": levels})
@@ -135,14 +141,14 @@ def test_a_checkpoint_of_an_older_release(tmp_path: Path) -> None:
     model = write_colpali(tmp_path, older=True)
     plan, levels = plans(tmp_path)["image"], pictures(1)
     ours = run(tmp_path, plan, {"pixels": levels})
-    np.testing.assert_allclose(ours, seen(model, levels, tmp_path, list(plan.encoder.page or ())), atol=1e-5)
+    np.testing.assert_allclose(ours, seen(model, levels, tmp_path, prompt_of(plan)), atol=1e-5)
 
 
 def test_a_page_is_read_with_its_prompt(tiny: tuple[Path, ColPaliForRetrieval]) -> None:
     """Without it, with another, or with a level changed, another vector comes out."""
     folder, model = tiny
     plan, levels = plans(folder)["image"], pictures(1)
-    prompt = list(plan.encoder.page or ())
+    prompt = prompt_of(plan)
     ours = run(folder, plan, {"pixels": levels})
     other = levels.copy()
     other[0, 0, 0, 0] ^= 1
