@@ -24,7 +24,7 @@ from sie_triton.planning.planner import make_plans
 from .checkpoints import SIZE, WIDTH, write_colpali
 
 BUNDLE = """
-sie_id: acme/pages
+sie_id: {sie_id}
 weights_path: {folder}
 inputs: {{text: true, image: true}}
 tasks: {{encode: {{multivector: {{dim: {dim}}}}}}}
@@ -48,8 +48,8 @@ profiles:
 RANDOM = np.random.default_rng(5)
 
 
-def bundle_text(folder: Path, dim: int = WIDTH, adapter: str = "ColPaliAdapter") -> str:
-    return BUNDLE.format(folder=folder, dim=dim, adapter=adapter)
+def bundle_text(folder: Path, dim: int = WIDTH, adapter: str = "ColPaliAdapter", sie_id: str = "acme/pages") -> str:
+    return BUNDLE.format(folder=folder, dim=dim, adapter=adapter, sie_id=sie_id)
 
 
 def plans(folder: Path, dim: int = WIDTH, adapter: str = "ColPaliAdapter") -> dict[str, TritonPlan]:
