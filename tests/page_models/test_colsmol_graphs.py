@@ -35,9 +35,9 @@ def entry_of(plan: TritonPlan) -> TiledInput:
     return TiledInput(PIXELS, INPUT_IDS, TILE, LONGEST, "lanczos", "", page.image_id, page.positions, layouts)
 
 
-def prepared(folder: Path, picture: Image.Image) -> dict[str, torch.Tensor]:
+def prepared(folder: Path, picture: Image.Image, positions: int = POSITIONS) -> dict[str, torch.Tensor]:
     images = Idefics3ImageProcessorPil.from_pretrained(folder)
-    processor = Idefics3Processor(images, AutoTokenizer.from_pretrained(folder), image_seq_len=POSITIONS)
+    processor = Idefics3Processor(images, AutoTokenizer.from_pretrained(folder), image_seq_len=positions)
     given = processor(text=[PROMPT], images=[[picture]], return_tensors="pt", input_data_format="channels_last")
     return dict(given)
 
