@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from sie_frontend.images.entry import TiledInput
+from sie_frontend.images.entry import ImageInput, TiledInput
 from sie_frontend.images.preparing import preparer
+from sie_frontend.images.reader import ImageReader
 from sie_frontend.images.tiling import grids, tiles
 from sie_frontend.rows import Array
 from transformers import Idefics3ImageProcessorPil
@@ -80,6 +82,17 @@ def test_rows_have_ids_for_their_grid() -> None:
     assert list(made.widths) == sorted(69 + number for number in range(7))
     assert made.probe(1).cost == made.widths[0]
     assert made.probe(10**6).cost == made.widths[-1]
+
+
+def test_a_page_counts_as_many_pictures() -> None:
+    """Admission bounds memory: a page of seventeen tiles of 512 holds as much as 88 pictures of 224."""
+    layouts: dict[str, tuple[int, ...]] = dict.fromkeys(grids(2048, 512), (-1,))
+    tiled = ImageReader(entry(512, 2048, layouts), Path(), profiles={})
+    squares = [
+        ImageReader(ImageInput("p", size, "squash", "bicubic", ""), Path(), profiles={}) for size in (8, 224, 448)
+    ]
+    assert tiled.room == 17 * 512**2 // 224**2 == 88
+    assert [reader.room for reader in squares] == [1, 1, 4]
 
 
 def test_a_strip_of_a_million_pixels_takes_no_memory() -> None:

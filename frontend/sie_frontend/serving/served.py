@@ -11,6 +11,7 @@ import numpy as np
 
 from sie_frontend.contract.errors import invalid_input
 from sie_frontend.contract.requests import Item
+from sie_frontend.images.reader import ImageReader
 from sie_frontend.manifest import Batching, Model, ModelInput
 from sie_frontend.modalities import MODALITIES
 from sie_frontend.outputs.heads import Heads
@@ -112,8 +113,12 @@ class ServedModel:
         return groups
 
     def images(self, items: Sequence[Item]) -> int:
-        """How many images would be read: their pixels are held until they are computed."""
-        return sum(len(item.images) for item in items if item.images) if "image" in self.readers else 0
+        """How many images would be read, large ones as several: their pixels are held until they are computed."""
+        reader = self.readers.get("image")
+        if reader is None:
+            return 0
+        room = reader.room if isinstance(reader, ImageReader) else 1
+        return room * sum(len(item.images) for item in items if item.images)
 
     def one_modality(self, items: Sequence[Item]) -> str:
         """The input that reads all of the items. Raises `WireError` (400) where they need several."""
