@@ -11,8 +11,10 @@ from sie_triton.onnx_graphs.bodies.deberta import DEBERTA
 from sie_triton.onnx_graphs.bodies.decoder import LLAMA, MISTRAL, QWEN2, QWEN3
 from sie_triton.onnx_graphs.bodies.distilbert import DISTILBERT
 from sie_triton.onnx_graphs.bodies.gemma import GEMMA2, GEMMA3
+from sie_triton.onnx_graphs.bodies.idefics3 import IDEFICS3
 from sie_triton.onnx_graphs.bodies.modernbert import MODERNBERT
 from sie_triton.onnx_graphs.bodies.mpnet import MPNET
+from sie_triton.onnx_graphs.bodies.paligemma import COLPALI
 from sie_triton.onnx_graphs.bodies.rotary_encoder import GTE, JINA, NOMIC_BERT
 from sie_triton.onnx_graphs.bodies.siglip import SIGLIP
 
@@ -20,11 +22,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": BERT,
     "camembert": ROBERTA,
     "clip": CLIP,
+    "colpali": COLPALI,
     "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA3,
     "gte": GTE,
+    "idefics3": IDEFICS3,
     "jina_embeddings_v3": JINA,
     "llama": LLAMA,
     "mistral": MISTRAL,
