@@ -15,6 +15,8 @@ INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 MODULES = "modules.json"
 PREPROCESSOR = "preprocessor_config.json"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 ROUTER = "router_config.json"
 PICKLE_SUFFIXES = (".bin", ".pkl", ".pickle", ".pth", ".ckpt")
 MODULE_FOLDER = re.compile(r"(?:[A-Za-z]+_)?\d+_\w+")
@@ -171,6 +173,12 @@ def wanted_files(
 def _is_at_home(name: str, home: str) -> bool:
     file = name.removeprefix(home)
     return name.startswith(home) and (file in _AT_HOME or (file.endswith(".model") and "/" not in file))
+
+
+def open_clip_files(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of a repository's file names that open_clip loads, sorted: transformers' weights beside them are others."""
+    wanted = _TOKENIZER | {"config.json", OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS}
+    return tuple(sorted(name for name in set(names) if name in wanted or (name.endswith(".model") and "/" not in name)))
 
 
 def weight_files(names: Iterable[str], parts: Parts | None = None) -> tuple[str, ...]:

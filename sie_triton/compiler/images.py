@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 from sie_frontend.images.entry import ImageInput
 from sie_frontend.rows import Row
 
+from sie_triton.checkpoint.open_clip import published_folder
 from sie_triton.compiler.options import Announce
-from sie_triton.compiler.packages import NOTHING_TO_COMPARE, missing_package
+from sie_triton.compiler.packages import NOTHING_TO_COMPARE, check_witness, missing_package
 from sie_triton.formats import Precision
 from sie_triton.planning.plan import ServedPlan, TritonPlan
 from sie_triton.planning.tensors import PIXELS
@@ -79,12 +80,15 @@ class WrittenImages:
         return image_cases()
 
     def testify(self, model: PublicModel, cases: Sequence[Case], rows: Sequence[Row]) -> Testimony:
-        """What transformers makes of the pictures. Raises `DiagnosticError` if it prepares one otherwise than we do."""
+        """What the witness makes of the pictures. Raises `DiagnosticError` if it prepares one otherwise than we do."""
+        witness = self._plan.served[0].recipe.witness
+        check_witness(witness)
         try:
             from sie_triton.witness.image_text import testify_images
         except ModuleNotFoundError as error:
             raise missing_package(error, NOTHING_TO_COMPARE) from None
-        return testify_images(self._folder, [tensor.name for tensor in self._plan.outputs], cases, rows)
+        names = [tensor.name for tensor in self._plan.outputs]
+        return testify_images(published_folder(self._folder), witness, names, cases, rows)
 
     def warnings(self, testimony: Testimony) -> tuple[str, ...]:
         """Nothing can be wanting."""

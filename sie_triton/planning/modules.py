@@ -22,6 +22,7 @@ WitnessName = Literal[
     "cross_encoder",
     "causal_model",
     "image_text_model",
+    "open_clip",
 ]
 """The implementations that graphs are compared with, as `witness.testify` has them."""
 HeadT = TypeVar("HeadT", bound="PlannedHead")
