@@ -63,7 +63,7 @@ _NOT_SHIPPED = """
 ## What is not shipped
 
 These are the models, and the profiles of shipped models, of SIE's catalogue and of Fastembed's lists of text models.
-None of Fastembed's models for images is shipped.
+Of its models for images, [migrate-from-fastembed.md](migrate-from-fastembed.md#images) says which are served.
 """
 
 _LAYOUTS = """
