@@ -154,7 +154,7 @@ def _download(request: Request, report: Progress, beat: _Heartbeat) -> tuple[Pat
         raise HubFailure(found)
     anchor = request.anchor(parts)
     config = snapshot.read(anchor)
-    if isinstance(config, dict) and (found := uncompiled(config, None, sees=request.sees)):
+    if isinstance(config, dict) and (found := uncompiled(config, None, sees=request.sees_kind(config))):
         raise HubFailure(found)
     wanted = request.wanted(entries, parts)
     missing = _check_room(request, commit, entries, wanted)

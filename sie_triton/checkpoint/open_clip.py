@@ -102,6 +102,16 @@ def is_open_clip(files: Iterable[str]) -> bool:
     return OPEN_CLIP_CONFIG in set(files)
 
 
+def needs_open_clip(folder: Path) -> bool:
+    """Whether a folder has a checkpoint in this layout, and none that transformers reads without code of its own."""
+    if not all((folder / name).is_file() for name in (OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS)):
+        return False
+    config = read_json(folder / "config.json")
+    auto_map = config.get("auto_map") if isinstance(config, dict) else None
+    own_code = isinstance(auto_map, dict) and any(str(key).startswith("AutoModel") for key in auto_map)
+    return own_code or not isinstance(config, dict) or not (folder / SINGLE).is_file()
+
+
 def published_folder(folder: Path) -> Path:
     """The checkpoint under its own names, where `folder` is a view of one in open_clip's layout; else `folder`."""
     own = folder / PUBLISHED

@@ -26,7 +26,7 @@ from sie_triton.checkpoint.files import (
     read_json,
     weight_files,
 )
-from sie_triton.checkpoint.request import Request
+from sie_triton.checkpoint.request import SEEING, Request
 from sie_triton.checkpoint.tensors import PICKLE_REASON, damaged, read_header
 from sie_triton.diagnostics import Diagnostic, Where
 
@@ -34,10 +34,6 @@ _PICKLED_WEIGHTS = re.compile(r"(?:pytorch_model|model)\b.*\.(?:bin|pt|pth|ckpt)
 _OPEN_CLIP_PICKLE = re.compile(r"open_clip_\w+\.(?:bin|pt|pth)")
 _T5 = frozenset({"longt5", "mt5", "switch_transformers", "t5", "umt5"})
 _ENCODERS = "pick a checkpoint with an encoder of the BERT, RoBERTa, ModernBERT, GTE or Qwen kind"
-_SEEING = {
-    kind: f"write a bundle with `{adapter}` (docs/add-a-bundle.md)"
-    for kind, adapter in (("clip", "CLIPAdapter"), ("siglip", "SiglipAdapter"))
-}
 _OTHER_WEIGHTS = {".gguf": "GGUF", ".onnx": "ONNX"}
 _AGAIN = "copy or download the checkpoint again"
 
@@ -54,7 +50,7 @@ def find_problems(folder: Path, request: Request) -> list[Diagnostic]:
         return problems
     config = read_json(folder / f"{parts.home}config.json")
     if isinstance(config, dict):
-        problems += uncompiled(config, Where(folder / f"{parts.home}config.json"), sees=request.sees)
+        problems += uncompiled(config, Where(folder / f"{parts.home}config.json"), sees=request.sees_kind(config))
     required = parts.shards or frozenset()
     if MODULES in wanted and MODULES not in found:
         required |= _module_files(read_json(folder / MODULES))
@@ -76,9 +72,10 @@ def uncompiled(config: Mapping[str, Any], where: Where | None, *, sees: bool = F
     sense = next((sense for sense in others if f"{sense}_config" in config), None)
     if sense:
         message = f"`model_type` is `{kind}` with a `{sense}_config`: only encoders of text alone are compiled"
-        if (adapter := _SEEING.get(kind)) is not None:
+        if (adapter := SEEING.get(kind)) is not None:
             message = f"`model_type` is `{kind}` with a `{sense}_config`: its bundle must name an adapter that sees"
-        return [Diagnostic("SIE326", message, where, adapter or _ENCODERS)]
+        hint = f"write a bundle with `{adapter}` (docs/add-a-bundle.md)" if adapter else _ENCODERS
+        return [Diagnostic("SIE326", message, where, hint)]
     return []
 
 
@@ -181,7 +178,8 @@ def _missing(
         is_module = MODULE_FOLDER.fullmatch(folder) and f"{folder}/" != parts.home
         if file == "pytorch_model.bin" and is_module and f"{folder}/{SINGLE}" not in held:
             found.append(_pickled(place, [name], where))
-    return found + [gap for extra in extra_files if (gap := _extra_gap(extra, held, place, where)) is not None]
+    shown = held | {name.removeprefix(parts.home) for name in held if name.startswith(parts.home)}
+    return found + [gap for extra in extra_files if (gap := _extra_gap(extra, shown, place, where)) is not None]
 
 
 def _open_clip_gaps(held: set[str], extra_files: Sequence[str], place: str, where: Where | None) -> list[Diagnostic]:

@@ -329,7 +329,10 @@ MODULES: Mapping[str, Key] = {
     "WeightedLayerPooling": refused("a mean over the transformer's layers is not compiled"),
     "HierarchicalTokenPooling": refused("token vectors merged with each other are not compiled"),
     "LambdaTokenPooling": refused("token vectors merged with each other are not compiled"),
-    "CLIPModel": refused("texts and images by one module; SIE's `CLIPAdapter` serves the plain checkpoint"),
+    "CLIPModel": refused(
+        "texts and images by one module, of which adapters for texts know nothing; with a `Normalize` behind it "
+        "`CLIPAdapter` serves it, and its bundle is derived"
+    ),
     "Router": honoured(
         "documents by a transformer, queries by a `SparseStaticEmbedding`; any other modules for queries than for "
         "documents are refused"

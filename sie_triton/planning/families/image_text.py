@@ -129,10 +129,10 @@ class ImageTextRecipe(RecipeBase):
         towers, pixels = read_towers(facts, *self.model_types), read_pixels(facts)
         if pixels.size != towers.image_size or towers.image_size < towers.patch_size:
             message = (
-                f"`{PREPROCESSOR_NAME}` makes pictures of {pixels.size} pixels, `config.json` says {towers.image_size} "
+                f"the image processor makes pictures of {pixels.size} pixels, `config.json` says {towers.image_size} "
                 f"in patches of {towers.patch_size}"
             )
-            where = Where(facts.folder / PREPROCESSOR_NAME)
+            where = Where(facts.folder)
             raise DiagnosticError([Diagnostic("SIE340", message, where, "fetch the checkpoint again")])
         return Pictures(pixels, towers.patches + self.states, common_width(bundle, profile, towers))
 
