@@ -66,14 +66,21 @@ def in_order(call: Callable[[T], R], items: Iterable[T], limit: int) -> Iterator
 
 def requests(texts: Sequence[str], extra_bytes: int = 0) -> Iterator[list[str]]:
     """The texts in lists that one request may hold; `extra_bytes` is what each text brings besides itself."""
-    part: list[str] = []
+    return request_parts(
+        texts, lambda text: (len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else 0) + extra_bytes
+    )
+
+
+def request_parts(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items, of so many bytes each, in lists that one request may hold. Reads no further than a list is full."""
+    part: list[T] = []
     size = 0
-    for text in texts:
-        needed = (len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else 0) + extra_bytes
+    for item in items:
+        needed = size_of(item)
         if part and (len(part) == _MAX_ITEMS or size + needed > _MAX_BYTES):
             yield part
             part, size = [], 0
-        part.append(text)
+        part.append(item)
         size += needed
     if part:
         yield part

@@ -23,6 +23,7 @@ _CLS = Postprocessing("cls", normalize=True)
 _MEAN = Postprocessing("mean", normalize=True)
 _RAW_MEAN = Postprocessing("mean", normalize=False)
 _LAST = Postprocessing(None, normalize=True)
+_PROJECTED = Postprocessing(None, normalize=False)
 
 POSTPROCESSING: Mapping[str, Postprocessing] = {
     "baai/bge-base-en": _CLS,
@@ -52,10 +53,14 @@ POSTPROCESSING: Mapping[str, Postprocessing] = {
     "sentence-transformers/paraphrase-multilingual-mpnet-base-v2": _RAW_MEAN,
     "intfloat/multilingual-e5-large": _RAW_MEAN,
     "qwen/qwen3-embedding-0.6b": _LAST,
+    "qdrant/clip-vit-b-32-text": _PROJECTED,
+    "google/siglip2-base-patch16-224": _LAST,
 }
 """Of every dense model that both sides can have."""
 
 ALIASES: Mapping[str, str] = {
+    "qdrant/clip-vit-b-32-text": "openai/clip-vit-base-patch32",
+    "qdrant/clip-vit-b-32-vision": "openai/clip-vit-base-patch32",
     "prithvida/splade_pp_en_v1": "prithivida/Splade_PP_en_v1",
     "xenova/ms-marco-minilm-l-6-v2": "cross-encoder/ms-marco-MiniLM-L-6-v2",
     "xenova/ms-marco-minilm-l-12-v2": "cross-encoder/ms-marco-MiniLM-L-12-v2",
@@ -78,7 +83,8 @@ RERANKERS = frozenset(
 
 _QUANTIZED = "its weights are quantized to int8, which sie-triton refuses; serve the float model and rebuild the index"
 _NO_NETWORK = "it needs no server: keep Fastembed's class for it"
-_TWO_TOWERS = "sie-triton serves no model of texts and images"
+_JINA_CLIP = "its architecture is in its authors' own code: keep Fastembed's class for it"
+_UNICOM = "sie-triton has no recipe for Unicom: keep Fastembed's class for it, or serve a CLIP and rebuild the index"
 
 WITHOUT_COUNTERPART: Mapping[str, str] = {
     "nomic-ai/nomic-embed-text-v1.5-q": _QUANTIZED,
@@ -91,9 +97,12 @@ WITHOUT_COUNTERPART: Mapping[str, str] = {
     "minishlab/potion-retrieval-32m": _NO_NETWORK,
     "minishlab/potion-multilingual-128m": _NO_NETWORK,
     "qdrant/constella-zero": _NO_NETWORK,
-    "qdrant/clip-vit-b-32-text": _TWO_TOWERS,
-    "jinaai/jina-clip-v1": _TWO_TOWERS,
-    "google/siglip2-base-patch16-224": _TWO_TOWERS,
+    "jinaai/jina-clip-v1": _JINA_CLIP,
+    "qdrant/resnet50-onnx": "it is no transformer, and sees images alone: keep Fastembed's class for it",
+    "qdrant/unicom-vit-b-16": _UNICOM,
+    "qdrant/unicom-vit-b-32": _UNICOM,
+    "nomic-ai/nomic-embed-vision-v1.5": "sie-triton has no recipe for it: keep Fastembed's class for it",
+    "nomic-ai/nomic-embed-vision-v1.5-q": _QUANTIZED,
     "jinaai/jina-embeddings-v3": "its tasks are LoRA adapters, which sie-triton refuses",
 }
 """Why a model of Fastembed's list cannot be served under any name."""

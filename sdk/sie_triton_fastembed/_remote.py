@@ -1,4 +1,4 @@
-"""What the four classes share: Fastembed's constructor, the model behind its name, calls in batches."""
+"""What the classes share: Fastembed's constructor, the model behind its name, calls in batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from sie_triton_fastembed._arguments import check_arguments
 from sie_triton_fastembed._batches import batches, in_order, requests, requests_in_flight
-from sie_triton_fastembed._server import TIMEOUT_S, Output, Server
+from sie_triton_fastembed._server import TIMEOUT_S, Output, Server, fits
 from sie_triton_fastembed.common.model_description import BaseModelDescription, ModelSource
 from sie_triton_fastembed.common.types import Device, OnnxProvider
 
@@ -35,6 +35,7 @@ class Remote:
     """
 
     output: ClassVar[Output]
+    sees: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -79,7 +80,11 @@ class Remote:
     @classmethod
     def _described_models(cls) -> list[Any]:
         server = Server()
-        return [cls._description(info, server) for info in server.models() if cls.output in info["outputs"]]
+        return [
+            cls._description(info, server)
+            for info in server.models()
+            if cls.output in info["outputs"] and fits(info, cls.sees)
+        ]
 
     @classmethod
     def _description(cls, info: ModelInfo, server: Server) -> BaseModelDescription:
@@ -102,7 +107,7 @@ class Remote:
 
     def _served(self) -> ModelInfo:
         if self._info is None:
-            self._info = self._server.find(self._names(), self.output)
+            self._info = self._server.find(self._names(), self.output, sees=self.sees)
         return self._info
 
     def _call_options(self) -> Mapping[str, Any]:

@@ -72,8 +72,8 @@ class Server:
         with self._explained("ID"):
             return self._client.list_models()
 
-    def find(self, names: Sequence[str], output: Output) -> ModelInfo:
-        """The first of the names that is served, whatever its case, with this output.
+    def find(self, names: Sequence[str], output: Output, *, sees: bool = False) -> ModelInfo:
+        """The first of the names that is served, whatever its case, with this output, and of images if it `sees`.
 
         Raises `ModelNotServedError` that lists what is served, and `ServerUnreachableError`.
         """
@@ -81,8 +81,13 @@ class Server:
         by_name = {alias.lower(): info for info in served for alias in (*info.get("aliases", ()), info["name"])}
         for name in names:
             info = by_name.get(name.lower()) or by_name.get(ALIASES.get(name.lower(), "").lower())
-            if info is not None and output in info["outputs"]:
+            if info is not None and output in info["outputs"] and fits(info, sees):
                 return info
+            if info is not None and output in info["outputs"]:
+                raise ModelNotServedError(
+                    f"`{info['name']}` reads {' and '.join(info['inputs'])} at {self.base_url}, and no "
+                    f"{'images: use TextEmbedding' if sees else 'text: use ImageEmbedding'}, or serve another model"
+                )
             if info is not None:
                 fitting = " or ".join(CLASSES[o] for o in CLASSES if o in info["outputs"])
                 raise ModelNotServedError(
@@ -90,15 +95,19 @@ class Server:
                     f"use {fitting}, or serve a model for {CLASSES[output]}"
                 )
         raise ModelNotServedError(
-            self._not_served(names[0], [i["name"] for i in served if output in i["outputs"]], output)
+            self._not_served(
+                names[0],
+                [i["name"] for i in served if output in i["outputs"] and fits(i, sees)],
+                "ImageEmbedding" if sees else CLASSES[output],
+            )
         )
 
-    def _not_served(self, name: str, fitting: Sequence[str], output: Output) -> str:
+    def _not_served(self, name: str, fitting: Sequence[str], kind: str) -> str:
         known = {other.lower(): other for other in fitting}
         near = [known[found] for found in get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
         listed = ", ".join(f"`{other}`" for other in fitting[:20]) or "no model"
         more = f" and {len(fitting) - 20} more" if len(fitting) > 20 else ""
-        message = f"`{name}` is not served at {self.base_url}, which has {listed}{more} for {CLASSES[output]}."
+        message = f"`{name}` is not served at {self.base_url}, which has {listed}{more} for {kind}."
         if near:
             message += f" Did you mean {' or '.join(f'`{other}`' for other in near)}?"
         if reason := WITHOUT_COUNTERPART.get(name.lower()):
@@ -110,15 +119,21 @@ class Server:
     ) -> list[EncodeResult]:
         """One result a text, in order. Raises `ServerUnreachableError`, and what `SIEClient.encode` raises."""
         items: list[Item] = [{"text": text} for text in texts]
+        bare: dict[str, Any] = {} if "instruction" in options else {"instruction": ""}
+        return self.encode_items(model, items, output, options={**BARE, **options}, is_query=is_query or None, **bare)
+
+    def encode_items(
+        self, model: str, items: Sequence[Any], output: OutputType, *, options: Mapping[str, Any], **more: Any
+    ) -> list[EncodeResult]:
+        """One result an item, in order. Raises as `encode` does."""
         with self._explained(model):
             return self._client.encode(
                 model,
-                items,
+                list(items),
                 output_types=[output],
-                instruction=None if "instruction" in options else "",
                 output_dtype="float32",
-                is_query=is_query or None,
-                options={**BARE, **options},
+                options=dict(options) or None,
+                **more,
                 **self._waiting,
             )
 
@@ -161,6 +176,11 @@ class Server:
                 f"the server at {self.base_url} cannot be asked: {error}. Start one with `sie-triton up -m {model}`, "
                 f"or say where it is: `base_url=...` or the variable {BASE_URL_ENV}"
             ) from error
+
+
+def fits(info: ModelInfo, sees: bool) -> bool:
+    """Whether a model reads what a class sends: images, or texts."""
+    return ("image" if sees else "text") in info.get("inputs", ["text"])
 
 
 def _close(client: SIEClient) -> None:

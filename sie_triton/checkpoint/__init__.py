@@ -9,8 +9,9 @@ Two promises shape the code. A folder that was cut short is never taken for a wh
 and weights last, every fetched file is checked against the hub's own digest, and the absence of a file that changes a
 model's meaning is remembered, not guessed. And nothing hangs: see `hub.supervise`.
 
-`files` knows names and places, `problems` what is missing, `published` architectures under other names, `view` the
-folder that loaders see, `hub` and `hub_failures` the network, `resolve` the order in which sources are tried.
+`files` knows names and places, `problems` what is missing, `published` architectures under other names, `open_clip` its
+own layout, `view` the folder that loaders see, `hub` and `hub_failures` the network, `resolve` the order in which
+sources are tried.
 """
 
 from sie_triton.checkpoint.files import wanted_files, weight_paths

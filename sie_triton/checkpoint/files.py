@@ -16,6 +16,8 @@ ADAPTER = "adapter_config.json"
 MODULES = "modules.json"
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 ROUTER = "router_config.json"
 PICKLE_SUFFIXES = (".bin", ".pkl", ".pickle", ".pth", ".ckpt")
 MODULE_FOLDER = re.compile(r"(?:[A-Za-z]+_)?\d+_\w+")
@@ -24,7 +26,9 @@ TELLING = (MODULES, "tokenizer_config.json", ADAPTER)
 
 _SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 _FIRST_FOLDER = re.compile(r"0_\w+")
-_TRANSFORMERS = frozenset({"Transformer", "MLMTransformer", "BERT", "RoBERTa", "DistilBERT", "ALBERT", "XLMRoBERTa"})
+_TRANSFORMERS = frozenset(
+    {"Transformer", "MLMTransformer", "CLIPModel", "BERT", "RoBERTa", "DistilBERT", "ALBERT", "XLMRoBERTa"}
+)
 """Classes of a pipeline's first module that wrap a transformers model; five are of its first versions."""
 _TOKENIZER = frozenset(
     {
@@ -44,7 +48,7 @@ _LIMITS = frozenset(
     f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
 ) | {"sentence_xlnet_config.json"}
 """sentence-transformers reads its length limit from the first of these that is there."""
-_AT_HOME = _TOKENIZER | _LIMITS | {"config.json", "idf.json", "query_token_weights.txt"}
+_AT_HOME = _TOKENIZER | _LIMITS | {"config.json", "idf.json", "query_token_weights.txt", PREPROCESSOR, PROCESSOR}
 _IN_MODULES = _TOKENIZER | _LIMITS | {"config.json", SINGLE, "idf.json"}
 
 
@@ -175,6 +179,12 @@ def _is_at_home(name: str, home: str) -> bool:
     return name.startswith(home) and (file in _AT_HOME or (file.endswith(".model") and "/" not in file))
 
 
+def open_clip_files(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of a repository's file names that open_clip loads, sorted: transformers' weights beside them are others."""
+    wanted = _TOKENIZER | {"config.json", OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS}
+    return tuple(sorted(name for name in set(names) if name in wanted or (name.endswith(".model") and "/" not in name)))
+
+
 def weight_files(names: Iterable[str], parts: Parts | None = None) -> tuple[str, ...]:
     """The transformer's weights among these names, with their index if they are several files; sorted."""
     held = set(names)
@@ -216,7 +226,12 @@ def read_json(path: Path) -> Any:
 
 
 def extra_file(name: str, held: set[str]) -> str | None:
-    """The file that serves for `name`: its safetensors twin, or itself unless it can only be unpickled."""
+    """The file that serves for `name`: its safetensors twin, or itself unless it can only be unpickled.
+
+    Newer releases of transformers keep how images are prepared in `processor_config.json`.
+    """
+    if name == PREPROCESSOR and name not in held and PROCESSOR in held:
+        return PROCESSOR
     twin = f"{name.rpartition('.')[0]}.safetensors"
     if twin in held:
         return twin

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sie_triton.checkpoint.files import file_digest, names_in, parts_of, read_json
+from sie_triton.checkpoint.open_clip import is_open_clip
 from sie_triton.checkpoint.published import Beyond
 from sie_triton.checkpoint.request import Request
 from sie_triton.checkpoint.view import plain_folder, published_layout
@@ -58,6 +59,8 @@ class Checkpoint:
     @cached_property
     def remote_code_reason(self) -> str | None:
         """Why only the checkpoint's own Python can build the model; None where transformers' own classes can."""
+        if is_open_clip(self.files):
+            return None
         layout = published_layout(self.origin, self.files)
         if layout is not None:
             return layout.reason if isinstance(layout, Beyond) else None

@@ -52,7 +52,8 @@ def find_cached(request: Request) -> Cached | None:
     try:
         # Where the transformer is in a folder of its own there is no configuration at the root.
         known_files = [
-            try_to_load_from_cache(request.hf_id, name, revision=request.revision) for name in ("config.json", MODULES)
+            try_to_load_from_cache(request.hf_id, name, revision=request.revision)
+            for name in (request.anchor(Parts()), MODULES)
         ]
     except HFValidationError as error:
         raise DiagnosticError([no_such_model(request)]) from error
@@ -151,9 +152,9 @@ def _download(request: Request, report: Progress, beat: _Heartbeat) -> tuple[Pat
     parts = read_parts(entries, snapshot.read)
     if found := gaps(entries, request.extra_files, request.shown, None, parts):
         raise HubFailure(found)
-    anchor = f"{parts.home}config.json"
+    anchor = request.anchor(parts)
     config = snapshot.read(anchor)
-    if isinstance(config, dict) and (found := uncompiled(config, None, sees=request.sees)):
+    if isinstance(config, dict) and (found := uncompiled(config, None, sees=request.sees_kind(config))):
         raise HubFailure(found)
     wanted = request.wanted(entries, parts)
     missing = _check_room(request, commit, entries, wanted)

@@ -13,6 +13,8 @@ from sie_triton.checkpoint.files import (
     INDEX,
     MODULE_FOLDER,
     MODULES,
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
     PICKLE_SUFFIXES,
     PREPROCESSOR,
     SINGLE,
@@ -24,17 +26,14 @@ from sie_triton.checkpoint.files import (
     read_json,
     weight_files,
 )
-from sie_triton.checkpoint.request import Request
+from sie_triton.checkpoint.request import SEEING, Request
 from sie_triton.checkpoint.tensors import PICKLE_REASON, damaged, read_header
 from sie_triton.diagnostics import Diagnostic, Where
 
 _PICKLED_WEIGHTS = re.compile(r"(?:pytorch_model|model)\b.*\.(?:bin|pt|pth|ckpt)")
+_OPEN_CLIP_PICKLE = re.compile(r"open_clip_\w+\.(?:bin|pt|pth)")
 _T5 = frozenset({"longt5", "mt5", "switch_transformers", "t5", "umt5"})
 _ENCODERS = "pick a checkpoint with an encoder of the BERT, RoBERTa, ModernBERT, GTE or Qwen kind"
-_SEEING = {
-    kind: f"write a bundle with `{adapter}` (docs/add-a-bundle.md)"
-    for kind, adapter in (("clip", "CLIPAdapter"), ("siglip", "SiglipAdapter"))
-}
 _OTHER_WEIGHTS = {".gguf": "GGUF", ".onnx": "ONNX"}
 _AGAIN = "copy or download the checkpoint again"
 
@@ -47,9 +46,11 @@ def find_problems(folder: Path, request: Request) -> list[Diagnostic]:
     found = {name: reason for name in wanted if (reason := damage(folder / name)) is not None}
     problems = gaps(names, request.extra_files, "the folder", where, parts)
     problems += [damaged(folder / name, reason) for name, reason in found.items()]
+    if request.open_clip:
+        return problems
     config = read_json(folder / f"{parts.home}config.json")
     if isinstance(config, dict):
-        problems += uncompiled(config, Where(folder / f"{parts.home}config.json"), sees=request.sees)
+        problems += uncompiled(config, Where(folder / f"{parts.home}config.json"), sees=request.sees_kind(config))
     required = parts.shards or frozenset()
     if MODULES in wanted and MODULES not in found:
         required |= _module_files(read_json(folder / MODULES))
@@ -71,9 +72,10 @@ def uncompiled(config: Mapping[str, Any], where: Where | None, *, sees: bool = F
     sense = next((sense for sense in others if f"{sense}_config" in config), None)
     if sense:
         message = f"`model_type` is `{kind}` with a `{sense}_config`: only encoders of text alone are compiled"
-        if (adapter := _SEEING.get(kind)) is not None:
+        if (adapter := SEEING.get(kind)) is not None:
             message = f"`model_type` is `{kind}` with a `{sense}_config`: its bundle must name an adapter that sees"
-        return [Diagnostic("SIE326", message, where, adapter or _ENCODERS)]
+        hint = f"write a bundle with `{adapter}` (docs/add-a-bundle.md)" if adapter else _ENCODERS
+        return [Diagnostic("SIE326", message, where, hint)]
     return []
 
 
@@ -104,6 +106,8 @@ def gaps(
     """What is missing, judged by names and small files, so that a repository is refused before its gigabytes are
     fetched."""
     held = set(names)
+    if OPEN_CLIP_CONFIG in extra_files:
+        return _open_clip_gaps(held, extra_files, place, where)
     other = _something_else(held, place, where, parts)
     return [other] if other is not None else _missing(held, extra_files, place, where, parts)
 
@@ -168,17 +172,26 @@ def _missing(
         found.append(Diagnostic("SIE303", f"{place} has no `{parts.home}config.json`", where, hint))
     found += _weight_gaps(held, place, where, parts)
     if not _has_tokenizer(held, parts.home):
-        kinds = "`tokenizer.json`, `vocab.txt`, `vocab.json` with `merges.txt` or a `*.model`"
-        inside = f" in `{parts.home}`" if parts.home else ""
-        message = f"{place} has no tokenizer{inside}: none of {kinds}"
-        hint = "save it beside the weights with `tokenizer.save_pretrained`"
-        found.append(Diagnostic("SIE306", message, where, hint))
+        found.append(_no_tokenizer(place, where, parts.home))
     for name in sorted(held):
         folder, _, file = name.rpartition("/")
         is_module = MODULE_FOLDER.fullmatch(folder) and f"{folder}/" != parts.home
         if file == "pytorch_model.bin" and is_module and f"{folder}/{SINGLE}" not in held:
             found.append(_pickled(place, [name], where))
-    return found + [gap for extra in extra_files if (gap := _extra_gap(extra, held, place, where)) is not None]
+    shown = held | {name.removeprefix(parts.home) for name in held if name.startswith(parts.home)}
+    return found + [gap for extra in extra_files if (gap := _extra_gap(extra, shown, place, where)) is not None]
+
+
+def _open_clip_gaps(held: set[str], extra_files: Sequence[str], place: str, where: Where | None) -> list[Diagnostic]:
+    """What is missing of a checkpoint in open_clip's layout."""
+    found = [] if _has_tokenizer(held, "") else [_no_tokenizer(place, where, "")]
+    pickles = sorted(name for name in held if _OPEN_CLIP_PICKLE.fullmatch(name))
+    for name in extra_files:
+        if name == OPEN_CLIP_WEIGHTS and name not in held and pickles:
+            found.append(_pickled(place, pickles, where))
+        elif (gap := _extra_gap(name, held, place, where)) is not None:
+            found.append(gap)
+    return found
 
 
 def _extra_gap(extra: str, held: set[str], place: str, where: Where | None) -> Diagnostic | None:
@@ -215,6 +228,13 @@ def _weight_gaps(held: set[str], place: str, where: Where | None, parts: Parts) 
 
 def _no_shards(place: str, where: Where | None, home: str) -> Diagnostic:
     return Diagnostic("SIE307", f"{place} has none of the weight files that `{home}{INDEX}` names", where, _AGAIN)
+
+
+def _no_tokenizer(place: str, where: Where | None, home: str) -> Diagnostic:
+    kinds = "`tokenizer.json`, `vocab.txt`, `vocab.json` with `merges.txt` or a `*.model`"
+    inside = f" in `{home}`" if home else ""
+    hint = "save it beside the weights with `tokenizer.save_pretrained`"
+    return Diagnostic("SIE306", f"{place} has no tokenizer{inside}: none of {kinds}", where, hint)
 
 
 def _has_tokenizer(held: set[str], home: str) -> bool:

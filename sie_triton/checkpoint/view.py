@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sie_triton.checkpoint.files import INDEX, MODULES, ROUTER, Parts, parts_of, read_json, weight_files
+from sie_triton.checkpoint.open_clip import fill_view, is_open_clip
 from sie_triton.checkpoint.published import Beyond, Native, read_published
 from sie_triton.checkpoint.tensors import read_header
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
@@ -31,11 +32,18 @@ _COPY_BYTES = 1 << 20
 
 def plain_folder(origin: Path, files: Sequence[str]) -> Path:
     """`origin` itself if it is plain, else the view of its `files`. Raises `DiagnosticError` SIE325 without room."""
+    if is_open_clip(files):
+        return _laid_out(origin, files, lambda view: fill_view(view, origin, files))
     parts = parts_of(origin)
     layout = published_layout(origin, files)
     native = layout if isinstance(layout, Native) else None
     if not parts.home and native is None:
         return origin
+    return _laid_out(origin, files, lambda view: _fill(view, origin, files, parts, native))
+
+
+def _laid_out(origin: Path, files: Sequence[str], fill: Callable[[Path], None]) -> Path:
+    """The view of these files, filled if it is not there yet."""
     view = _root() / _key(origin, files) / (origin.name or "checkpoint")
     if not view.exists():
         # Made under another name: a view that was cut short must not be taken for a whole one.
@@ -43,7 +51,7 @@ def plain_folder(origin: Path, files: Sequence[str]) -> Path:
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
-            _fill(unfinished, origin, files, parts, native)
+            fill(unfinished)
             unfinished.rename(view)
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -72,6 +72,7 @@ def _derived(
     """The bundle of a checkpoint that no bundle names. Raises `DiagnosticError` (`SIE111`) if there is none."""
     from sie_triton.bundle import find_model
     from sie_triton.checkpoint import weight_paths
+    from sie_triton.checkpoint.open_clip import is_open_clip
     from sie_triton.derive import Origin, derive_bundle
     from sie_triton.facts import read_facts
 
@@ -87,7 +88,13 @@ def _derived(
         raise DiagnosticError([_nowhere(model_id, unknown, error.diagnostics[0], allow_hub=allow_hub)]) from error
     facts = read_facts(checkpoint.folder, weight_paths(checkpoint.folder))
     named = Origin(folder=folder.expanduser().resolve()) if folder else Origin(checkpoint.hf_id, checkpoint.revision)
-    return derive_bundle(model_id, facts, named, trust_remote_code=options.trust_remote_code)
+    return derive_bundle(
+        model_id,
+        facts,
+        named,
+        trust_remote_code=options.trust_remote_code,
+        open_clip=is_open_clip(checkpoint.files),
+    )
 
 
 def _may_be_elsewhere(model_id: str, unknown: Diagnostic, bundles: Mapping[str, Bundle]) -> bool:
@@ -102,8 +109,11 @@ def _may_be_elsewhere(model_id: str, unknown: Diagnostic, bundles: Mapping[str, 
 
 def _checkpoint(model_id: str, folder: Path | None, options: BuildOptions, *, allow_hub: bool) -> Checkpoint:
     from sie_triton.checkpoint import resolve_checkpoint
+    from sie_triton.checkpoint.files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
+    from sie_triton.checkpoint.open_clip import needs_open_clip
     from sie_triton.derive import OPTIONAL_FILES
 
+    its_own = folder is not None and needs_open_clip(folder.expanduser())
     return resolve_checkpoint(
         None if folder else model_id,
         None,
@@ -112,7 +122,8 @@ def _checkpoint(model_id: str, folder: Path | None, options: BuildOptions, *, al
         allow_hub=allow_hub,
         trust_remote_code=options.trust_remote_code,
         progress=options.progress,
-        optional_files=OPTIONAL_FILES,
+        extra_files=(OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS) if its_own else (),
+        optional_files=() if its_own else OPTIONAL_FILES,
         announce=options.announce,
     )
 

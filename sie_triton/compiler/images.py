@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 from sie_frontend.images.entry import AnyImageInput, ImageInput, TiledInput
 from sie_frontend.rows import Row
 
+from sie_triton.checkpoint.open_clip import published_folder
 from sie_triton.compiler.options import Announce
-from sie_triton.compiler.packages import NOTHING_TO_COMPARE, missing_package
+from sie_triton.compiler.packages import NOTHING_TO_COMPARE, check_witness, missing_package
 from sie_triton.facts import Pixels, Tiling
 from sie_triton.formats import Precision
 from sie_triton.planning.plan import ServedPlan, TritonPlan
@@ -99,15 +100,18 @@ class WrittenImages:
         return image_cases()
 
     def testify(self, model: PublicModel, cases: Sequence[Case], rows: Sequence[Row]) -> Testimony:
-        """What transformers makes of the pictures. Raises `DiagnosticError` if it prepares one otherwise than we do."""
+        """What the witness makes of the pictures. Raises `DiagnosticError` if it prepares one otherwise than we do."""
+        witness = self._plan.served[0].recipe.witness
+        check_witness(witness)
+        names = [tensor.name for tensor in self._plan.outputs]
         try:
-            if self._plan.encoder.page is None:
-                from sie_triton.witness.image_text import testify_images as ask
-            else:
-                from sie_triton.witness.pages import testify_pages as ask
+            from sie_triton.witness.image_text import testify_images
+            from sie_triton.witness.pages import testify_pages
         except ModuleNotFoundError as error:
             raise missing_package(error, NOTHING_TO_COMPARE) from None
-        return ask(self._folder, [tensor.name for tensor in self._plan.outputs], cases, rows)
+        if witness == "page_model":
+            return testify_pages(self._folder, names, cases, rows)
+        return testify_images(published_folder(self._folder), witness, names, cases, rows)
 
     def warnings(self, testimony: Testimony) -> tuple[str, ...]:
         """Nothing can be wanting."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,9 @@ from sie_frontend.text.prompting import prepare_texts
 from sie_frontend.text.reader import TextReader
 from sie_frontend.text.tokenization import TextRow
 
+from sie_triton.checkpoint.open_clip import published_folder
 from sie_triton.compiler.options import Announce
-from sie_triton.compiler.packages import NOTHING_TO_COMPARE, missing_package
+from sie_triton.compiler.packages import NOTHING_TO_COMPARE, check_witness, missing_package
 from sie_triton.formats import Precision
 from sie_triton.planning.families import QUERY_WEIGHTS_NAME
 from sie_triton.planning.plan import ServedPlan, TritonPlan
@@ -124,8 +124,8 @@ class WrittenText:
 
     def testify(self, model: PublicModel, cases: Sequence[Case], rows: Sequence[Row]) -> Testimony:
         """What the witness says of every case. Raises `DiagnosticError` if it reads the texts otherwise than we do."""
+        check_witness(self._plan.served[0].recipe.witness)
         try:
-            import_module("sentence_transformers")
             from sie_triton.witness import Subject, testify
         except ModuleNotFoundError as error:
             raise missing_package(error, NOTHING_TO_COMPARE) from None
@@ -148,7 +148,7 @@ class WrittenText:
 
         return testify(
             Subject(
-                folder=self._tokenizer.folder,
+                folder=published_folder(self._tokenizer.folder),
                 plan=self._plan,
                 served=self._plan.served[0],
                 cases=cases,

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from sie_triton.bundle import Bundle, parse_bundle
 from sie_triton.derive.draft import Draft, Said, yaml_text
+from sie_triton.derive.images import image_text_draft, open_clip_draft
 from sie_triton.derive.kinds import Kind, kind_of
 from sie_triton.derive.late import late_draft
 from sie_triton.derive.outputs import adapter, bge_m3_draft, dense_draft, score_draft, sparse_draft
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.facts import CheckpointFacts
+from sie_triton.facts import PREPROCESSOR_NAME, CheckpointFacts
 
 # As in the bundles that are shipped: how many tokens CUDA computes in one run.
 MAX_BATCH_TOKENS = 16384
-OPTIONAL_FILES = ("README.md", "artifact.metadata", "sparse_linear.pt", "colbert_linear.pt")
+OPTIONAL_FILES = (PREPROCESSOR_NAME, "README.md", "artifact.metadata", "sparse_linear.pt", "colbert_linear.pt")
 """Files of a checkpoint that decide nothing in a build, and tell what the checkpoint is."""
 # Adapters that run a checkpoint's own code where they are allowed to, by the kind of model.
 _WITH_CODE: Mapping[Kind, str] = {"score": "CrossEncoderAdapter", "multivector": "ColBERTAdapter"}
@@ -27,6 +28,7 @@ _DRAFTS: Mapping[Kind, Callable[[CheckpointFacts], Draft]] = {
     "multivector": late_draft,
     "score": score_draft,
     "bge_m3": bge_m3_draft,
+    "image_text": image_text_draft,
 }
 
 
@@ -59,15 +61,17 @@ class Derived:
         return f"{self.bundle.sie_id.replace('/', '__').replace(':', '__')}.yaml"
 
 
-def derive_bundle(sie_id: str, facts: CheckpointFacts, source: Origin, *, trust_remote_code: bool = False) -> Derived:
-    """The bundle that serves a checkpoint as sentence-transformers runs it.
+def derive_bundle(
+    sie_id: str, facts: CheckpointFacts, source: Origin, *, trust_remote_code: bool = False, open_clip: bool = False
+) -> Derived:
+    """The bundle that serves a checkpoint as sentence-transformers runs it, or, in its own layout, as `open_clip` does.
 
     `trust_remote_code` says that the user trusts this checkpoint's code, if it has any: then the bundle does too.
     Raises `DiagnosticError` with the file, the key and the reason of what cannot be derived.
     """
     kind = kind_of(facts)
-    draft = _DRAFTS[kind](facts)
-    if trust_remote_code and facts.config.get("auto_map"):
+    draft = open_clip_draft(facts, source.hf_id) if open_clip else _DRAFTS[kind](facts)
+    if trust_remote_code and not open_clip and facts.config.get("auto_map"):
         trusted = Said(True, "--trust-remote-code")
         chosen = adapter(_WITH_CODE[kind], "may run code of its own") if kind in _WITH_CODE else draft.adapter
         draft = replace(draft, adapter=chosen, loadtime={"trust_remote_code": trusted, **draft.loadtime})

@@ -24,7 +24,8 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is derived for one checkpoint; `max_length` is in tokens, `dims` has the width of each encode output.
+    """What is derived for one checkpoint; `max_length` is in tokens, `dims` has the width of each encode output, and
+    `inputs` are the modalities.
 
     `notes` are sentences on what was decided where the files leave a choice.
     """
@@ -33,6 +34,7 @@ class Draft:
     dims: Mapping[OutputType, Said]
     max_length: Said
     score: bool = False
+    inputs: Sequence[str] = ("text",)
     loadtime: Mapping[str, Said] = field(default_factory=dict)
     runtime: Mapping[str, Said] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -43,7 +45,7 @@ def yaml_text(sie_id: str, weights: Mapping[str, Said], draft: Draft, max_batch_
     heading = ["Derived from the checkpoint; behind each value stands what said it.", *draft.notes]
     lines = [f"# {line}" for note in heading for line in textwrap.wrap(note, _WIDTH)]
     lines += [_line(0, "sie_id", Said(sie_id)), *(_line(0, key, said) for key, said in weights.items())]
-    lines += ["inputs:", "  text: true", "tasks:", *_tasks(draft)]
+    lines += ["inputs:", *(f"  {modality}: true" for modality in draft.inputs), "tasks:", *_tasks(draft)]
     lines += [_line(0, "max_sequence_length", draft.max_length)]
     lines += ["profiles:", "  default:", _line(2, "max_batch_tokens", Said(max_batch_tokens))]
     lines += [_line(2, "compute_precision", Said(None)), _line(2, "adapter_path", draft.adapter)]

@@ -6,9 +6,10 @@ from typing import Literal, NoReturn
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import CheckpointFacts, answers, read_answer
+from sie_triton.facts.images import SEEING
 from sie_triton.facts.pipeline import PoolingStep, SpladeStep
 
-Kind = Literal["dense", "sparse", "multivector", "score", "bge_m3"]
+Kind = Literal["dense", "sparse", "multivector", "score", "bge_m3", "image_text"]
 
 # What sentence-transformers writes as `model_type` of its settings, and PyLate before it.
 _SAVED_AS: dict[str, Kind] = {
@@ -49,6 +50,8 @@ def kind_of(facts: CheckpointFacts) -> Kind:
     """What the checkpoint is for. Raises `DiagnosticError` (`SIE331` and others: the pipeline's; `SIE221`)."""
     if all({f"{head}.pt", f"{head}.safetensors"} & facts.files for head in BGE_M3_HEADS):
         return "bge_m3"
+    if facts.model_type in SEEING:
+        return "image_text"
     if facts.problems:
         raise DiagnosticError(facts.problems)
     return _listed(facts) if facts.pipeline.listed else _unlisted(facts)

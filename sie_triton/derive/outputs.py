@@ -27,6 +27,8 @@ ADAPTERS: Mapping[str, str] = {
         ("colbert", "ColBERTAdapter"),
         ("colbert_modernbert_flash", "ColBERTModernBERTFlashAdapter"),
         ("colbert_rotary_flash", "ColBERTRotaryFlashAdapter"),
+        ("clip.adapter", "CLIPAdapter"),
+        ("siglip.adapter", "SiglipAdapter"),
     )
 }
 """SIE's adapters that a derived bundle may name, as `adapter_path` has them."""

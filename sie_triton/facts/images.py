@@ -10,10 +10,11 @@ from typing import Any, Literal
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 from .checkpoint import TOKENIZER_SETTINGS_NAME, CheckpointFacts
-from .files import read_object, unreadable
+from .files import read_json, read_object, unreadable
 from .known_keys import FILES, check_keys
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
+PROCESSOR_NAME = "processor_config.json"
 
 Fit = Literal["crop", "squash", "tiles"]
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
@@ -97,6 +98,9 @@ class _Processor:
     tile: int | None = None
 
 
+SEEING: tuple[str, ...] = ("clip", "siglip")
+"""The architectures of transformers that have a tower of texts and one of images."""
+
 _CLIP = _Processor({"shortest_edge": 224}, 224, _CLIP_MEAN, _CLIP_STD)
 _SIGLIP = _Processor({"height": 224, "width": 224}, None, _HALVES, _HALVES)
 _IDEFICS3 = _Processor({"longest_edge": 4 * 364}, None, _HALVES, _HALVES, "lanczos", 364)
@@ -136,6 +140,20 @@ def read_towers(facts: CheckpointFacts, *model_types: str) -> TowerSizes:
         image_size=_whole(vision, "image_size", sizes[0], path),
         patch_size=_whole(vision, "patch_size", sizes[1], path),
     )
+
+
+def read_seeing_modules(facts: CheckpointFacts) -> list[str] | None:
+    """The classes of sentence-transformers' modules in `modules.json`, in order; None where there is none.
+
+    Raises `DiagnosticError` for a damaged file.
+    """
+    path = facts.folder / "modules.json"
+    if not path.is_file():
+        return None
+    listed = read_json(path)
+    if not isinstance(listed, list) or not listed or not all(isinstance(entry, Mapping) for entry in listed):
+        raise unreadable(path, "it is no list of modules")
+    return [str(entry.get("type", "")).rpartition(".")[2] for entry in listed]
 
 
 def read_spelling(facts: CheckpointFacts) -> Spelling:
@@ -187,10 +205,12 @@ def _whole(document: Mapping[str, Any], key: str, default: int, path: Path) -> i
 
 
 def read_pixels(facts: CheckpointFacts) -> Pixels:
-    """What `preprocessor_config.json` does to a picture. Raises `DiagnosticError` for what is not understood."""
-    path = facts.folder / PREPROCESSOR_NAME
-    document = read_object(path)
-    if problems := check_keys(document, FILES[PREPROCESSOR_NAME], path, PREPROCESSOR_NAME):
+    """What the checkpoint's files do to a picture. Raises `DiagnosticError` for what is not understood.
+
+    As transformers has it, `image_processor` of `processor_config.json` counts, else `preprocessor_config.json`.
+    """
+    path, document = said_of_pictures(facts.folder)
+    if problems := check_keys(document, FILES[PREPROCESSOR_NAME], path, path.name):
         raise DiagnosticError(problems)
     processor = _processor(document, path)
     if processor.tile is not None:
@@ -207,6 +227,23 @@ def read_pixels(facts: CheckpointFacts) -> Pixels:
         mean=_triple(document, "image_mean", processor.mean, path),
         std=_triple(document, "image_std", processor.std, path, positive=True),
     )
+
+
+def said_of_pictures(folder: Path) -> tuple[Path, Mapping[str, Any]]:
+    """The file that says how pictures are prepared, and what it says."""
+    newer, older = folder / PROCESSOR_NAME, folder / PREPROCESSOR_NAME
+    nested = read_object(newer).get("image_processor") if newer.is_file() else None
+    if nested is None and not older.is_file():
+        message = (
+            f"neither `{PREPROCESSOR_NAME}` nor `image_processor` of `{PROCESSOR_NAME}` says how to prepare images"
+        )
+        hint = "pick the checkpoint that the adapter was written for"
+        raise DiagnosticError([Diagnostic("SIE309", message, Where(folder), hint)])
+    if nested is None:
+        return older, read_object(older)
+    if not isinstance(nested, Mapping):
+        raise unreadable(newer, f"`image_processor` is {nested!r}, no object")
+    return newer, nested
 
 
 def _processor(document: Mapping[str, Any], path: Path) -> _Processor:

@@ -296,7 +296,7 @@ PROCESSOR: Mapping[str, Key] = {
     "visual_prompt_prefix": honoured("what stands behind every picture of a page model"),
     "image_seq_length": honoured("how many positions a picture takes in its prompt: those of the tower"),
     "image_seq_len": honoured("how many positions a tile takes in its prompt: those of the tower"),
-    "image_processor": harmless("`preprocessor_config.json` decides, which must be there"),
+    "image_processor": honoured("how pictures are prepared; where it is missing, `preprocessor_config.json` says it"),
     "chat_template": harmless("only for chats"),
     "auto_map": refused("preparing items by the checkpoint's own code"),
     "processor_class": _LOADER,
@@ -345,7 +345,10 @@ MODULES: Mapping[str, Key] = {
     "WeightedLayerPooling": refused("a mean over the transformer's layers is not compiled"),
     "HierarchicalTokenPooling": refused("token vectors merged with each other are not compiled"),
     "LambdaTokenPooling": refused("token vectors merged with each other are not compiled"),
-    "CLIPModel": refused("texts and images by one module; SIE's `CLIPAdapter` serves the plain checkpoint"),
+    "CLIPModel": refused(
+        "texts and images by one module, of which adapters for texts know nothing; with a `Normalize` behind it "
+        "`CLIPAdapter` serves it, and its bundle is derived"
+    ),
     "Router": honoured(
         "documents by a transformer, queries by a `SparseStaticEmbedding`; any other modules for queries than for "
         "documents are refused"

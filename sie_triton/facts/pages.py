@@ -13,10 +13,8 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 from .checkpoint import CheckpointFacts
 from .files import read_object, unreadable
-from .images import PREPROCESSOR_NAME
+from .images import PROCESSOR_NAME, said_of_pictures
 from .known_keys import FILES, check_keys
-
-PROCESSOR_NAME = "processor_config.json"
 
 # What Idefics3's processor writes around tiles and for them, and how many positions a tile has where no file says it.
 _AROUND, _WHOLE, _TILE = "<fake_token_around_image>", "<global-img>", "<image>"
@@ -119,8 +117,8 @@ def read_page_texts(facts: CheckpointFacts) -> PageTexts:
 
 def check_positions(facts: CheckpointFacts, positions: int) -> None:
     """Raises `DiagnosticError` where the processor writes another number of positions for a picture."""
-    path = facts.folder / PREPROCESSOR_NAME
-    said = read_object(path).get("image_seq_length", positions)
+    path, document = said_of_pictures(facts.folder)
+    said = document.get("image_seq_length", positions)
     if said == positions:
         return
     message = f"`{path.name}` gives a picture {said!r} positions, `config.json` makes {positions} patches of one"

@@ -60,7 +60,7 @@ LOADTIME: Mapping[str, str] = {
     "forward_kwargs": "Only GritLM's `is_causal: false` is known.",
     "lora_paths": "Refused: a graph has one set of weights.",
     "use_model_encode": "Refused: vectors come from a method, not from a graph.",
-    "backend": "`open_clip` is refused.",
+    "backend": "`open_clip`: the checkpoint is in open_clip's layout; read by `SiglipAdapter`, refused elsewhere.",
 }
 RUNTIME: Mapping[str, str] = {
     "pooling": "`cls`, `mean`, `last` or `last_token`, as the adapter understands them.",

@@ -58,7 +58,7 @@ _PUNCTUATION = Difference(
 
 _JINA_BERT = "JinaBERT (ALiBi, gated feed-forward layers) needs the authors' code; transformers does not have it"
 _INT8 = "int8 weights, which are refused: their vectors depend on the batch"
-_IMAGES = "the text side of a model for text and images, which is not compiled by itself"
+_JINA_CLIP = "its architecture is in its authors' own code"
 _TABLE = "a table of token vectors without a transformer"
 _PICKLE = "the author's repository has the weights as a pickle and as ONNX, and neither is read"
 
@@ -76,14 +76,21 @@ LISTS: Mapping[str, tuple[Listed, ...]] = {
         Listed("snowflake/snowflake-arctic-embed-m"),
         Listed("snowflake/snowflake-arctic-embed-m-long"),
         Listed("snowflake/snowflake-arctic-embed-l"),
-        Listed("jinaai/jina-clip-v1", left_out=_IMAGES),
+        Listed("jinaai/jina-clip-v1", left_out=_JINA_CLIP),
         Listed("Qdrant/constella-zero", left_out=_TABLE),
         Listed(
             "Qdrant/stella-en-400M-v5-doc-onnx",
             left_out="an ONNX export; whether `NovaSearch/stella_en_400M_v5` gives the same vectors is not known to us",
         ),
-        Listed("Qdrant/clip-ViT-B-32-text", left_out=_IMAGES),
-        Listed("google/siglip2-base-patch16-224", left_out=_IMAGES),
+        Listed(
+            "Qdrant/clip-ViT-B-32-text",
+            left_out="the text side of `openai/clip-vit-base-patch32`, whose bundle is shipped; `sie_triton_fastembed` "
+            "knows this name for it",
+        ),
+        Listed(
+            "google/siglip2-base-patch16-224",
+            left_out="no bundle is needed: `sie-triton up -m google/siglip2-base-patch16-224` derives one",
+        ),
         Listed("sentence-transformers/all-MiniLM-L6-v2"),
         Listed("jinaai/jina-embeddings-v2-base-en", left_out=_JINA_BERT),
         Listed("jinaai/jina-embeddings-v2-small-en", left_out=_JINA_BERT),

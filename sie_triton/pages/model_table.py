@@ -12,7 +12,7 @@ from sie_triton.cli import shipped_bundles
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.pages.fastembed_lists import bundle_of, listed_models
 from sie_triton.pages.markdown import code, listed, table
-from sie_triton.pages.public_bundles import TABLE, public_bundles
+from sie_triton.pages.public_bundles import BESIDE, TABLE, public_bundles
 from sie_triton.planning.catalogue import CatalogueRow, catalogue_table
 
 _HEAD = """\
@@ -63,7 +63,7 @@ _NOT_SHIPPED = """
 ## What is not shipped
 
 These are the models, and the profiles of shipped models, of SIE's catalogue and of Fastembed's lists of text models.
-None of Fastembed's models for images is shipped.
+Of its models for images, [migrate-from-fastembed.md](migrate-from-fastembed.md#images) says which are served.
 """
 
 _LAYOUTS = """
@@ -131,7 +131,7 @@ def _compiling(bundle: Bundle) -> list[CatalogueRow]:
 def _origins(bundle: Bundle, catalogue: Mapping[str, Bundle]) -> list[str]:
     """Whose lists name the model."""
     by_fastembed = any(bundle_of(model.name, [bundle]) for model in listed_models())
-    names = ((_SIE_NAME, bundle.sie_id in catalogue), (_FASTEMBED_NAME, by_fastembed))
+    names = ((_SIE_NAME, bundle.sie_id in catalogue or bundle.sie_id in BESIDE), (_FASTEMBED_NAME, by_fastembed))
     return [name for name, has in names if has]
 
 

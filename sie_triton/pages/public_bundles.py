@@ -23,6 +23,9 @@ Facts: TypeAlias = Mapping[str, Any]
 TABLE = Path("tests/contract/bundles.json")
 """The table of this repository, from its root."""
 
+BESIDE: frozenset[str] = frozenset({"Marqo/marqo-fashionSigLIP"})
+"""Models that SIE 0.10.1 has and the table has not."""
+
 
 def public_bundles(source: Path) -> dict[str, Bundle]:
     """The bundles of a table, or of a folder with one YAML each. Raises `DiagnosticError` if one is not valid."""

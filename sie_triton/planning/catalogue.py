@@ -33,7 +33,10 @@ def verdict(profile: ResolvedProfile, bundle: Bundle) -> Recipe | Refusal:
         row = _stand_in(row, profile, bundle)
     if isinstance(row, Refusal):
         return row
-    refusal = _refuse_source(bundle) or _refuse_outputs(row, profile, bundle) or _refuse_options(profile)
+    named = row.backends.get(str(profile.loadtime.get("backend")))
+    if isinstance(named, Recipe):
+        row = named
+    refusal = _refuse_source(bundle) or _refuse_outputs(row, profile, bundle) or _refuse_options(row, profile, bundle)
     return refusal or _with_load_time(row, profile, bundle)
 
 
@@ -61,12 +64,17 @@ def _refuse_outputs(row: Recipe, profile: ResolvedProfile, bundle: Bundle) -> Re
     return None
 
 
-def _refuse_options(profile: ResolvedProfile) -> Refusal | None:
+def _refuse_options(row: Recipe, profile: ResolvedProfile, bundle: Bundle) -> Refusal | None:
     loadtime = profile.loadtime
     if loadtime.get("use_model_encode"):
         return Refusal("`use_model_encode`: vectors come from a method of the checkpoint's own code, not from a graph")
-    if loadtime.get("backend") == "open_clip":
-        return Refusal("`backend: open_clip`: the checkpoint is laid out for open_clip, not for transformers")
+    if loadtime.get("backend") == "open_clip" and "backend" not in row.loadtime_options:
+        return Refusal(
+            "`backend: open_clip`: the checkpoint is laid out for open_clip, which this adapter does not load"
+        )
+    named = str(loadtime.get("open_clip_model_id", "")).removeprefix("hf-hub:")
+    if named and bundle.hf_id and named != bundle.hf_id:
+        return Refusal(f"`open_clip_model_id` names the weights `{named}`, and `hf_id` those of `{bundle.hf_id}`")
     if loadtime.get("lora_paths"):
         return Refusal("`lora_paths`: adapters switched per request; a graph has one set of weights")
     if lora := profile.runtime.get("lora_id"):

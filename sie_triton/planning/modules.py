@@ -23,6 +23,7 @@ WitnessName = Literal[
     "causal_model",
     "image_text_model",
     "page_model",
+    "open_clip",
 ]
 """The implementations that graphs are compared with, as `witness.testify` has them."""
 HeadT = TypeVar("HeadT", bound="PlannedHead")

@@ -92,6 +92,8 @@ class RecipeBase(ABC):
     stand_ins: Mapping[tuple[str, ...], str] = field(default_factory=dict, hash=False)
     """For an adapter that serves several families: whose row counts for each other set of encode outputs that a bundle
     may declare. For its own outputs, each profile must then spell its pooling out."""
+    backends: Mapping[str, RecipeBase] = field(default_factory=dict, hash=False)
+    """Whose row counts for a load-time `backend` of that name; any other means the adapter's own."""
     modalities: tuple[str, ...] = ("text",)
     """What its items may be made of: each is an input of its own, with a public Triton model of its own."""
     notes: str = ""

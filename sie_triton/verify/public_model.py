@@ -13,7 +13,9 @@ from sie_frontend.modalities import MODALITIES
 from sie_frontend.outputs.kind import Comparable
 from sie_frontend.outputs.table import Head
 from sie_frontend.rows import Reader, Row
+from sie_frontend.settings import SettingsError
 
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.verify.reference import Case
 
 
@@ -49,8 +51,11 @@ class PublicModel:
 
 
 def open_reader(modality: str, reads: Any, repository: Path, profiles: Mapping[str, Mapping[str, Any]]) -> Reader:
-    """The reader of one input, as the frontend opens it."""
-    return MODALITIES[modality].open(reads, repository, profiles=profiles, limits=Limits())
+    """The reader of one input, as the frontend opens it. Raises `DiagnosticError` where that needs another package."""
+    try:
+        return MODALITIES[modality].open(reads, repository, profiles=profiles, limits=Limits())
+    except SettingsError as error:
+        raise DiagnosticError([Diagnostic("SIE401", str(error))]) from None
 
 
 def comparables_of(heads: Iterable[Head]) -> tuple[Comparable, ...]:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from sie_frontend.text.tokenization import TextRow
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.planning.modules import WitnessName
 from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
 
@@ -115,37 +116,72 @@ class ImageTextWitness(Witness):
         return {key: found[key] for key in ("input_ids", "attention_mask") if key in found}
 
 
-def testify_images(folder: Path, names: Sequence[str], cases: Sequence[Case], rows: Sequence[Row]) -> Testimony:
-    """What transformers makes of pictures, whose rows are ours.
+class SeeingWitness(Protocol):
+    """One implementation of a tower of pictures, with the checkpoint loaded."""
 
-    The processor is the one on Pillow, as SIE runs it: transformers' default is another, and its pixels are others.
+    implementation: str
+
+    def levels(self, picture: Any) -> Array:
+        """The levels that it scales and cuts a picture in RGB to, `[size, size, 3]`."""
+
+    def vector(self, picture: Any) -> Array:
+        """The picture's vector at unit length."""
+
+
+class _ProcessorWitness:
+    """transformers' model behind the processor on Pillow, as SIE runs it: the default is another, with other pixels."""
+
+    def __init__(self, folder: Path) -> None:
+        self._model = _open_model(folder)
+        self._processor: Any = AutoImageProcessor.from_pretrained(
+            folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
+        if self._processor.backend != "pil":
+            raise TypeError(f"`{type(self._processor).__name__}` has no implementation on Pillow")
+        self.implementation = implementation_of(type(self._processor).__name__, type(self._model).__name__)
+
+    def levels(self, picture: Any) -> Array:
+        return levels_of(self._processor, picture)
+
+    def vector(self, picture: Any) -> Array:
+        values = self._processor(picture, return_tensors="pt")["pixel_values"]
+        return unit(_features(self._model.get_image_features(pixel_values=values)))
+
+
+def testify_images(
+    folder: Path, witness: WitnessName, names: Sequence[str], cases: Sequence[Case], rows: Sequence[Row]
+) -> Testimony:
+    """What a witness makes of pictures, whose rows are ours.
+
     Raises `DiagnosticError` where it prepares a picture otherwise than we do.
     """
     (name,) = names
-    with asking(folder, "load the checkpoint", "transformers"):
-        model = _open_model(folder)
-        processor: Any = AutoImageProcessor.from_pretrained(
-            folder, backend="pil", local_files_only=True, trust_remote_code=False
-        )
-        if processor.backend != "pil":
-            raise TypeError(f"`{type(processor).__name__}` has no implementation on Pillow")
-    implementation = implementation_of(type(processor).__name__, type(model).__name__)
+    who = "open_clip" if witness == "open_clip" else "transformers"
+    with asking(folder, "load the checkpoint", who):
+        sight = _sight(folder, witness)
     vectors = []
-    with asking(folder, "run the checkpoint", "transformers"):
+    with asking(folder, "run the checkpoint", who):
         for case, row in zip(cases, rows, strict=True):
             picture = picture_of(case)
-            agree_on_pixels(folder, implementation, processor, picture, row)
-            found = model.get_image_features(pixel_values=processor(picture, return_tensors="pt")["pixel_values"])
-            vectors.append(unit(_features(found)))
+            agree_on_levels(folder, sight.implementation, sight.levels(picture), picture, row)
+            vectors.append(sight.vector(picture))
     if not all(np.isfinite(vector).all() for vector in vectors):
-        message = f"the checkpoint itself gives numbers that are not finite, says {implementation}"
+        message = f"the checkpoint itself gives numbers that are not finite, says {sight.implementation}"
         hint = "its weights are damaged, or were never trained; fetch the checkpoint again"
         raise DiagnosticError([Diagnostic("SIE507", message, Where(folder), hint)])
     return Testimony(
-        implementation=implementation,
+        implementation=sight.implementation,
         outputs={name: tuple(vectors)},
         compared=("pictures to pixels", "levels to numbers", "transformer", "projection", "vectors"),
     )
+
+
+def _sight(folder: Path, witness: WitnessName) -> SeeingWitness:
+    if witness == "open_clip":
+        from .open_clip import OpenClipImageWitness  # installed by those who build such checkpoints alone
+
+        return OpenClipImageWitness(folder)
+    return _ProcessorWitness(folder)
 
 
 def picture_of(case: Case) -> Any:
@@ -155,10 +191,15 @@ def picture_of(case: Case) -> Any:
     return Image.open(io.BytesIO(base64.b64decode(case.document))).convert("RGB")
 
 
-def agree_on_pixels(folder: Path, implementation: str, processor: Any, picture: Any, row: Row) -> None:
-    """Both must scale and cut a picture to the same levels."""
-    steps = {"do_rescale": False, "do_normalize": False}
-    theirs = np.asarray(processor(picture, return_tensors="np", **steps)["pixel_values"][0]).transpose(1, 2, 0)
+def levels_of(processor: Any, picture: Any) -> Array:
+    """The levels that a processor of transformers scales and cuts a picture to, `[height, width, 3]`."""
+    made = processor(picture, return_tensors="np", do_rescale=False, do_normalize=False)["pixel_values"][0]
+    levels: Array = np.asarray(made).transpose(1, 2, 0)
+    return levels
+
+
+def agree_on_levels(folder: Path, implementation: str, theirs: Array, picture: Any, row: Row) -> None:
+    """Both must scale and cut a picture to the same levels. Raises `DiagnosticError`."""
     (ours,) = row.arrays.values()
     if ours.shape == theirs.shape and np.array_equal(ours, theirs):
         return

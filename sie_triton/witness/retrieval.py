@@ -21,7 +21,7 @@ from transformers import (
     SiglipImageProcessorPil,
 )
 
-from .image_text import agree_on_pixels, implementation_of, prepared_otherwise
+from .image_text import agree_on_levels, implementation_of, levels_of, prepared_otherwise
 from .late import weight_files
 
 _HUB: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -106,7 +106,7 @@ class ColPali:
 
     def agree(self, folder: Path, picture: Any, row: Row) -> None:
         """On pixels."""
-        agree_on_pixels(folder, self.implementation, self._images, picture, row)
+        agree_on_levels(folder, self.implementation, levels_of(self._images, picture), picture, row)
 
     def _vectors(self, ids: torch.Tensor, **given: torch.Tensor) -> Array:
         made: Array = self.model(input_ids=ids, use_cache=False, **given).embeddings[0].float().numpy()

@@ -35,6 +35,8 @@ MAX_LOST = 2
 SENTENCEPIECE_NORMALIZERS = frozenset(
     {"Precompiled", "Replace", "Strip", "Prepend", "Nmt", "NFC", "NFKC", "NFD", "NFKD"}
 )
+# Whose classes a witness calls, where they are not those of sentence-transformers.
+_LIBRARIES = {"image_text_model": "transformers", "open_clip": "open_clip"}
 # Positions that models count from `padding_idx + 1` are lost to text.
 MAX_POSITION_OFFSET = 2
 
@@ -44,13 +46,14 @@ def testify(subject: Subject) -> Testimony:
 
     Raises `DiagnosticError` if there is none, or if it reads another limit or other tokens than we do.
     """
-    with asking(subject.folder, "load the checkpoint"):
+    library = _LIBRARIES.get(subject.served.recipe.witness, "sentence-transformers")
+    with asking(subject.folder, "load the checkpoint", library):
         witness = _witness(subject)
     departures = list(witness.departures)
     vocabulary = int(witness.model.get_input_embeddings().weight.shape[0])
     skipped: frozenset[int] = frozenset()
     if isinstance(witness, Witness):
-        with asking(subject.folder, "tokenise"):
+        with asking(subject.folder, "tokenise", library):
             departures += _agree_on_limit(witness, subject)
             told, skipped = _agree_on_tokens(witness, subject)
             departures += told
@@ -61,7 +64,7 @@ def testify(subject: Subject) -> Testimony:
     skipped |= {place for place, row in enumerate(subject.rows) if row.ids.max(initial=0) >= vocabulary}
     outputs: dict[str, list[Array]] = {name: [] for name in subject.names}
     not_finite: list[int] = []
-    with asking(subject.folder, "run the checkpoint"):
+    with asking(subject.folder, "run the checkpoint", library):
         for place, (case, row) in enumerate(zip(subject.cases, subject.rows, strict=True)):
             if place in skipped:
                 continue
@@ -107,6 +110,10 @@ def _witness(subject: Subject) -> Witness | CausalWitness:
             made = ImageTextWitness(subject)
         case "page_model":
             made = PageTextWitness(subject)
+        case "open_clip":
+            from .open_clip import OpenClipWitness  # installed by those who build such checkpoints alone
+
+            made = OpenClipWitness(subject)
     return made
 
 

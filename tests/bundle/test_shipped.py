@@ -18,7 +18,7 @@ from sie_triton.compiler.options import select
 from sie_triton.diagnostics import Diagnostic
 from sie_triton.pages import model_table
 from sie_triton.pages.fastembed_lists import bundle_of, listed_models
-from sie_triton.pages.public_bundles import file_name
+from sie_triton.pages.public_bundles import BESIDE, file_name
 from sie_triton.planning.catalogue import catalogue_table
 from sie_triton.planning.planner import make_plans
 
@@ -87,7 +87,8 @@ def test_whatever_else_is_shipped_is_on_fastembeds_lists(
 ) -> None:
     listed = [bundle_of(model.name, shipped.values()) for model in listed_models()]
     names = {bundle.sie_id for bundle in listed if bundle}
-    assert shipped.keys() - catalogue_bundles.keys() <= names
+    assert shipped.keys() - catalogue_bundles.keys() <= names | BESIDE
+    assert not BESIDE & catalogue_bundles.keys()
 
 
 def test_the_page_has_every_model_once(
@@ -97,7 +98,9 @@ def test_the_page_has_every_model_once(
     page = model_table.render(public_bundles)
     here = page.partition("## What is shipped")[2].partition("## What differs")[0]
     missing = page.partition("## What is not shipped")[2].partition("## Checkpoints")[0]
-    names = {name.casefold() for name in (*catalogue_bundles, *(model.name for model in listed_models()), *LORA)}
+    names = {
+        name.casefold() for name in (*catalogue_bundles, *(model.name for model in listed_models()), *LORA, *BESIDE)
+    }
     rows = {part: re.findall(r"^\| `(.+?)` \|", part, re.MULTILINE) for part in (here, missing)}
     assert sorted(rows[here]) == sorted(shipped)
     assert sorted(name.casefold() for name in (*rows[here], *rows[missing])) == sorted(names)
@@ -105,7 +108,7 @@ def test_the_page_has_every_model_once(
 
 def test_models_resolve_as_in_the_catalogue(shipped: Mapping[str, Bundle]) -> None:
     both = shipped.keys() & resolved().keys()
-    assert len(both) == 63
+    assert len(both) == 64
     for sie_id in both:
         bundle, model = shipped[sie_id], resolved()[sie_id]
         assert bundle.hf_id == model["hf_id"]

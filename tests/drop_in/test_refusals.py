@@ -15,7 +15,6 @@ from aiohttp import web
 from frontend.fake_triton import DIM, FakeTriton, Run, expected, tensors
 from sie_sdk import RequestError
 from sie_triton_fastembed import (
-    ImageEmbedding,
     LateInteractionMultimodalEmbedding,
     LateInteractionTextEmbedding,
     ModelNotServedError,
@@ -90,7 +89,7 @@ def test_another_kind_of_model(url: str) -> None:
         (SparseTextEmbedding, "Qdrant/bm25", "keep Fastembed's class"),
         (SparseTextEmbedding, "Qdrant/minicoil-v1", "no recipe for miniCOIL"),
         (TextEmbedding, "nomic-ai/nomic-embed-text-v1.5-Q", "quantized to int8"),
-        (TextEmbedding, "Qdrant/clip-ViT-B-32-text", "texts and images"),
+        (TextEmbedding, "jinaai/jina-clip-v1", "authors' own code"),
     ],
 )
 def test_a_model_that_never_will_be(kind: Any, name: str, reason: str, url: str) -> None:
@@ -99,11 +98,10 @@ def test_a_model_that_never_will_be(kind: Any, name: str, reason: str, url: str)
     assert "sie-triton up" not in str(raised.value)
 
 
-def test_images_stay_where_they_are() -> None:
-    for kind in (ImageEmbedding, LateInteractionMultimodalEmbedding):
-        assert kind.list_supported_models() == []
-        with pytest.raises(NotImplementedError, match="fastembed itself"):
-            kind("Qdrant/clip-ViT-B-32-vision")
+def test_pages_stay_where_they_are() -> None:
+    assert LateInteractionMultimodalEmbedding.list_supported_models() == []
+    with pytest.raises(NotImplementedError, match="fastembed itself"):
+        LateInteractionMultimodalEmbedding("Qdrant/colpali-v1.3-fp16")
 
 
 @pytest.mark.parametrize(

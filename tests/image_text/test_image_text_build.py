@@ -125,13 +125,17 @@ def test_every_case_is_prepared_as_the_processor_on_pillow_does(built: Path, man
     [
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "SIE309"),
         (
+            lambda folder: (folder / "preprocessor_config.json").write_text('{"a": 1}', encoding="utf-8"),
+            "SIE334",
+        ),
+        (
             lambda folder: (folder / "preprocessor_config.json").write_text(
                 json.dumps({**PREPROCESSOR, "size": {"shortest_edge": 32}, "crop_size": 32})
             ),
             "SIE340",
         ),
     ],
-    ids=["missing", "of another size"],
+    ids=["missing", "of another key", "of another size"],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(damage: Callable[[Path], object], said: str, tmp_path: Path) -> None:
     write_clip(tmp_path / "checkpoint")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
+import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,10 @@ from sie_frontend.rows import Array
 from sie_sdk import SIEClient
 from sie_sdk.errors import RequestError
 from sie_sdk.types import Item
+from sie_triton_fastembed import ImageEmbedding
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from .checkpoints import TINY
+from .checkpoints import SIZE, TINY
 from .served import MODEL
 from .test_image_text_graphs import unit
 
@@ -106,6 +110,59 @@ def test_options_of_texts_change_nothing(client: SIEClient, read: Array) -> None
 def test_an_item_that_gives_neither_is_refused(client: SIEClient) -> None:
     with pytest.raises(RequestError, match="CLIPAdapter requires either text or images input"):
         client.encode(MODEL, [Item(text="a text"), Item(id="nothing")])
+
+
+def test_fastembeds_own_classes_give_the_same_vectors(
+    url: str, root: Path, model: CLIPModel, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    """Fastembed's pipeline on a graph of transformers' own tower, under the name that it has for CLIP."""
+    fastembed = pytest.importorskip("fastembed", reason="development dependency `fastembed`")
+    export_vision(model, root / "checkpoint", tmp_path / "vision")
+    theirs = fastembed.ImageEmbedding("Qdrant/clip-ViT-B-32-vision", specific_model_path=str(tmp_path / "vision"))
+    files = [tmp_path / name for name in ("photo.jpg", "palette.gif", "clear.png")]
+    pictures[2].save(files[0], quality=80)
+    pictures[0].quantize(16).save(files[1])
+    clear = Image.fromarray(np.random.default_rng(4).integers(0, 256, (33, 90, 4), dtype=np.uint8), "RGBA")
+    clear.save(files[2])
+    given: list[Any] = [*pictures, *files, str(files[0]), clear.convert("L")]
+    ours = ImageEmbedding(MODEL, base_url=url)
+    assert ours.embedding_size == TINY["projection_dim"]
+    for size in (2, 16):
+        left, right = (list(one.embed(given, batch_size=size)) for one in (ours, theirs))
+        assert [(one.shape, one.dtype) for one in left] == [(one.shape, one.dtype) for one in right]
+        np.testing.assert_allclose(left, right, atol=1e-5, rtol=0)
+
+
+def export_vision(model: CLIPModel, checkpoint: Path, folder: Path) -> None:
+    """What Fastembed reads: the vision tower as transformers computes it, and how its pictures are prepared."""
+    folder.mkdir()
+    shutil.copy(checkpoint / "preprocessor_config.json", folder)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+
+    class Vision(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.model.get_image_features(pixel_values=pixel_values).pooler_output
+            return found
+
+    example = torch.zeros(2, 3, SIZE, SIZE)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program: Any = torch.onnx.export(
+            Vision().eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
+            input_names=["pixel_values"],
+            output_names=["image_embeds"],
+            opset_version=18,
+            verbose=False,
+        )
+    program.save(str(folder / "model.onnx"))
 
 
 def test_the_page_can_be_followed(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import CLIPImageProcessorPil
+from transformers import AutoImageProcessor, CLIPImageProcessorPil
 
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.facts import Pixels, read_facts, read_pixels, read_towers
@@ -94,7 +94,7 @@ def test_both_edges_are_squashed(tmp_path: Path) -> None:
         ({"image_mean": [0.1, 0.2, float("nan")]}, "SIE308", "`image_mean`"),
         ({"rescale_factor": "1/255"}, "SIE308", "`rescale_factor`"),
         ({"do_flip": True}, "SIE334", "`do_flip`"),
-        ({"do_pad": True}, "SIE337", "`do_pad`"),
+        ({"do_pad": True}, "SIE339", "`do_pad`"),
         ({"auto_map": {"AutoImageProcessor": "mine.Processor"}}, "SIE337", "`auto_map`"),
     ],
     ids=lambda value: str(value)[:40],
@@ -107,6 +107,39 @@ def test_what_is_not_understood_is_refused_by_name(
     (problem,) = caught.value.diagnostics
     assert problem.code == code
     assert re.search(re.escape(said), problem.message)
+
+
+def test_newer_checkpoints_nest_it_in_the_processors_file(tmp_path: Path) -> None:
+    """As transformers itself: the nested one counts, also beside the older file."""
+    nested = {**PREPROCESSOR, "resample": 2, "image_mean": [0.1, 0.2, 0.3]}
+    older = pixels(tmp_path, PREPROCESSOR)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": nested, "processor_class": "A"}))
+    for name in ("", "preprocessor_config.json"):
+        if name:
+            (tmp_path / name).unlink()
+        found = read_pixels(read_facts(tmp_path))
+        theirs = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+        assert (found.resample, found.mean) == ("bilinear", tuple(theirs.image_mean))
+        assert theirs.resample == 2
+        assert found.mean != older.mean
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "CLIPProcessor"}))
+    with pytest.raises(DiagnosticError, match="neither `preprocessor_config"):
+        read_pixels(read_facts(tmp_path))
+    pixels(tmp_path, PREPROCESSOR)
+    assert read_pixels(read_facts(tmp_path)) == older
+
+
+@pytest.mark.parametrize(
+    ("nested", "code"), [([1], "SIE308"), ({"do_flip": True}, "SIE334"), ({"size": {"longest_edge": 3}}, "SIE339")]
+)
+def test_what_is_nested_is_judged_alike(nested: object, code: str, tmp_path: Path) -> None:
+    pixels(tmp_path, PREPROCESSOR)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": nested}), encoding="utf-8")
+    with pytest.raises(DiagnosticError) as caught:
+        read_pixels(read_facts(tmp_path))
+    (problem,) = caught.value.diagnostics
+    assert problem.code == code
+    assert "processor_config.json" in str(problem.where or problem.message)
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:

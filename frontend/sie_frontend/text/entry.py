@@ -94,7 +94,7 @@ class Prompting(msgspec.Struct, frozen=True):
     `plain` puts `default_prompt` in front of every text, whatever a call asks for.
     `suffix` follows every text: an end-of-sequence token that the tokenizer does not add by itself. `sides` is set for
     late interaction, `causal` where a pair is written into a prompt instead of being joined by the tokenizer,
-    `bare_queries` where queries never reach the model.
+    `bare_queries` where queries never reach the model. `clean` is done to a text before anything stands around it.
     """
 
     style: PromptStyle
@@ -106,6 +106,7 @@ class Prompting(msgspec.Struct, frozen=True):
     sides: Sides | None = None
     causal: CausalPrompt | None = None
     bare_queries: BareQueries | None = None
+    clean: Literal["open_clip"] | None = None
 
 
 class TextInput(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from sie_frontend.contract.errors import ErrorKind, WireError, invalid_input
 from sie_frontend.contract.requests import MAX_ITEM_TEXT_BYTES, MAX_ITEMS, Item, Limits, utf8_size
 from sie_frontend.rows import Call, stack
 from sie_frontend.text.causal_prompts import PROMPTS, Prompt, check_nothing_but_pairs
+from sie_frontend.text.cleaning import check_ftfy
 from sie_frontend.text.entry import CausalPrompt, TextInput, TextSide
 from sie_frontend.text.lengths import coerced_length, length_option
 from sie_frontend.text.prompting import SizeLimits, check_sizes, prepare_texts
@@ -47,6 +48,8 @@ class TextReader:
         profiles: Mapping[str, Mapping[str, Any]],
         limits: Limits | None = None,
     ) -> None:
+        if entry.prompting.clean:
+            check_ftfy()
         self.entry = entry
         self.spec = entry.tokenization
         self.profiles = profiles

@@ -20,7 +20,7 @@ class Device(str, Enum):
 
 PathInput: TypeAlias = str | Path
 ImageInput: TypeAlias = PathInput | Any
-"""A path or a Pillow image; only for annotations, since images are not served."""
+"""A path, or an image of Pillow."""
 OnnxProvider: TypeAlias = Union[str, "tuple[str, dict[Any, Any]]"]
 NumpyArray: TypeAlias = NDArray[np.float32]
 """What every vector here is made of."""

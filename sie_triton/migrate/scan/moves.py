@@ -43,7 +43,7 @@ def judge_calls(calls: Iterable[EmbedderCall], shelf: Shelf) -> list[Move]:
 
 def _judge(call: EmbedderCall, shelf: Shelf) -> Move:
     if call.task == "image" and call.model is None:
-        return Move(call, "refused", "images are not served", change="keep it in process")
+        return Move(call, "refused", "of models for images, CLIP and SigLIP are served", change="keep it in process")
     if call.model is None:
         return Move(call, "unknown", call.note, change=_ask(call))
     if call.library == "OpenAI" and call.model.rpartition("/")[2].startswith(_OPENAI_ONLY):

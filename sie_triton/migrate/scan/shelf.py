@@ -72,6 +72,7 @@ class Shelf:
         names = [
             model,
             *([row.checkpoint] if row else []),
+            *([checkpoint] if (checkpoint := _EXPORTED.get(model.casefold())) else []),
             *([] if "/" in model else [f"sentence-transformers/{model}"]),
         ]
         bundle = next((found for name in names if (found := self._by_name.get(name.casefold()))), None)
@@ -85,6 +86,10 @@ class Shelf:
 
 
 def _judged(bundle: Bundle, task: str) -> Served | NotServed:
+    if task == "image" and "image" not in bundle.inputs:
+        return NotServed("refused", f"the bundle of `{bundle.sie_id}` reads no images", "keep it in process")
+    if task == "image":
+        task = "dense"
     if task not in ("any", *bundle.outputs):
         given = " and ".join(bundle.outputs) or "nothing"
         return NotServed(
@@ -107,10 +112,18 @@ _KINDS: Mapping[str, str] = {
 }
 
 
+# Fastembed's own exports of towers, by the checkpoint that has both.
+_EXPORTED: Mapping[str, str] = {
+    "qdrant/clip-vit-b-32-text": "openai/clip-vit-base-patch32",
+    "qdrant/clip-vit-b-32-vision": "openai/clip-vit-base-patch32",
+}
+
+
 def _never(model: str, task: str, row: FastembedModel | None) -> NotServed | None:
     keep = "keep it in process"
-    if task == "image" or (row is not None and row.task == "image"):
-        return NotServed("refused", "images are not served", keep)
+    seeing = task == "image" or (row is not None and row.task == "image")
+    if seeing and row is not None and model.casefold() not in _EXPORTED:
+        return NotServed("refused", "of models for images, CLIP and SigLIP are served", keep)
     if (kind := _KINDS.get(model.casefold())) is not None:
         return NotServed("refused", kind, keep)
     if row is not None and row.file == "model.safetensors":

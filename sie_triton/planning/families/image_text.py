@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
 from sie_frontend.outputs.dense import DenseHead, Pooled
@@ -10,6 +10,7 @@ from sie_frontend.outputs.table import OutputType
 from sie_frontend.text.entry import Prompting, PromptStyle
 
 from sie_triton.bundle import Bundle, ResolvedProfile
+from sie_triton.checkpoint.files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import (
     PREPROCESSOR_NAME,
@@ -49,7 +50,7 @@ class ProjectedText(PlannedHead):
     @property
     def told_by(self) -> tuple[WitnessName, ...]:
         """The witnesses that know it."""
-        return ("image_text_model",)
+        return ("image_text_model", "open_clip")
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """One tensor."""
@@ -67,7 +68,7 @@ class ProjectedImage(PlannedHead):
     @property
     def told_by(self) -> tuple[WitnessName, ...]:
         """The witnesses that know it."""
-        return ("image_text_model",)
+        return ("image_text_model", "open_clip")
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """One tensor."""
@@ -79,12 +80,13 @@ class ImageTextRecipe(RecipeBase):
     """Adapters that embed texts and images. No template, instruction or option changes their vectors.
 
     `model_types` are the architectures that they serve. `states` is how many more states than patches a picture has.
-    `padded`: texts are padded to one length, and the padding counts like any token.
+    `padded`: texts are padded to one length, and the padding counts like any token. `clean` is done to texts first.
     """
 
     model_types: tuple[str, ...]
     states: int = 0
     padded: bool = False
+    clean: Literal["open_clip"] | None = None
     outputs: tuple[OutputType, ...] = ("dense",)
     witness: WitnessName = "image_text_model"
     prompting: PromptStyle = "plain"
@@ -98,7 +100,7 @@ class ImageTextRecipe(RecipeBase):
         return Need(
             encoder=Encoder(padded=self.padded),
             heads=(ProjectedText(self.padded),),
-            prompting=Prompting(self.prompting, default_prompt=spelling.start if spelling else None),
+            prompting=Prompting(self.prompting, default_prompt=spelling.start if spelling else None, clean=self.clean),
             served={"dense": served_vector()},
             max_length=self.token_limit(profile, facts),
             width=common_width(bundle, profile, towers),
@@ -151,11 +153,10 @@ def square_pixels(facts: CheckpointFacts, tower: Squares) -> Pixels:
 def other_squares(facts: CheckpointFacts, pixels: Pixels, tower: Squares) -> DiagnosticError:
     """Pictures are prepared for another tower than the checkpoint has."""
     message = (
-        f"`{PREPROCESSOR_NAME}` makes pictures of {pixels.size} pixels, `config.json` says {tower.image_size} "
+        f"the image processor makes pictures of {pixels.size} pixels, `config.json` says {tower.image_size} "
         f"in patches of {tower.patch_size}"
     )
-    where = Where(facts.folder / PREPROCESSOR_NAME)
-    return DiagnosticError([Diagnostic("SIE340", message, where, "fetch the checkpoint again")])
+    return DiagnosticError([Diagnostic("SIE340", message, Where(facts.folder), "fetch the checkpoint again")])
 
 
 def square(pixels: Pixels | None) -> Tensor:
@@ -185,6 +186,21 @@ def common_width(bundle: Bundle, profile: ResolvedProfile, towers: TowerSizes | 
 ImageTextHeads: TypeAlias = ProjectedText | ProjectedImage
 """The heads of this family alone."""
 
+_SIGLIP = ImageTextRecipe(
+    name="siglip",
+    requires_text_message="SiglipAdapter requires either text or images input",
+    model_types=("siglip",),
+    padded=True,
+    notes="texts are padded to the limit, and the padding is billed; images win over text",
+)
+_OPEN_CLIP = replace(
+    _SIGLIP,
+    name="open_clip",
+    clean="open_clip",
+    witness="open_clip",
+    extra_files=(OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS),
+    loadtime_options=frozenset({"backend", "open_clip_model_id", "dense_dim"}),
+)
 ADAPTERS: dict[str, ImageTextRecipe] = {
     "CLIPAdapter": ImageTextRecipe(
         name="clip",
@@ -193,11 +209,5 @@ ADAPTERS: dict[str, ImageTextRecipe] = {
         states=1,
         notes="images win over text; several images of an item are the mean of their vectors",
     ),
-    "SiglipAdapter": ImageTextRecipe(
-        name="siglip",
-        requires_text_message="SiglipAdapter requires either text or images input",
-        model_types=("siglip",),
-        padded=True,
-        notes="texts are padded to the limit, and the padding is billed; images win over text",
-    ),
+    "SiglipAdapter": replace(_SIGLIP, backends={"open_clip": _OPEN_CLIP}),
 }
