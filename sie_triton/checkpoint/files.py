@@ -13,6 +13,7 @@ from typing import Any
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MODULES = "modules.json"
 PREPROCESSOR = "preprocessor_config.json"
 ROUTER = "router_config.json"
@@ -25,7 +26,7 @@ _SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 _FIRST_FOLDER = re.compile(r"0_\w+")
 _TRANSFORMERS = frozenset({"Transformer", "MLMTransformer", "BERT", "RoBERTa", "DistilBERT", "ALBERT", "XLMRoBERTa"})
 """Classes of a pipeline's first module that wrap a transformers model; five are of its first versions."""
-_TOKENIZER = frozenset(
+TOKENIZER = frozenset(
     {
         "added_tokens.json",
         "chat_template.jinja",
@@ -43,8 +44,8 @@ _LIMITS = frozenset(
     f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
 ) | {"sentence_xlnet_config.json"}
 """sentence-transformers reads its length limit from the first of these that is there."""
-_AT_HOME = _TOKENIZER | _LIMITS | {"config.json", "idf.json", "query_token_weights.txt"}
-_IN_MODULES = _TOKENIZER | _LIMITS | {"config.json", SINGLE, "idf.json"}
+_AT_HOME = TOKENIZER | _LIMITS | {ADAPTER, ADAPTER_WEIGHTS, "config.json", "idf.json", "query_token_weights.txt"}
+_IN_MODULES = TOKENIZER | _LIMITS | {"config.json", SINGLE, "idf.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,8 @@ def wanted_files(
     parts = parts or read_parts(held, lambda _: None)
     wanted = {name for name in held if name in _PIPELINE or _is_at_home(name, parts.home)}
     wanted |= set(weight_files(held, parts))
+    if f"{parts.home}{ADAPTER}" not in held:
+        wanted.discard(f"{parts.home}{ADAPTER_WEIGHTS}")
     for name in held:
         folder, _, file = name.rpartition("/")
         if file in _IN_MODULES and (MODULE_FOLDER.fullmatch(folder) or folder in parts.modules):

@@ -36,14 +36,19 @@ def plain_folder(origin: Path, files: Sequence[str]) -> Path:
     native = layout if isinstance(layout, Native) else None
     if not parts.home and native is None:
         return origin
-    view = _root() / _key(origin, files) / (origin.name or "checkpoint")
+    return make_view(origin, view_key(origin, files), lambda view: _fill(view, origin, files, parts, native))
+
+
+def make_view(origin: Path, key: str, fill: Callable[[Path], None]) -> Path:
+    """The folder that `fill` makes, once for each key. Raises `DiagnosticError` SIE325 without room."""
+    view = _root() / key / (origin.name or "checkpoint")
     if not view.exists():
         # Made under another name: a view that was cut short must not be taken for a whole one.
         unfinished = view.parent / ".unfinished"
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
-            _fill(unfinished, origin, files, parts, native)
+            fill(unfinished)
             unfinished.rename(view)
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -77,7 +82,7 @@ def _root() -> Path:
     return root
 
 
-def _key(origin: Path, files: Iterable[str]) -> str:
+def view_key(origin: Path, files: Iterable[str]) -> str:
     """A name that changes whenever a file of the checkpoint does."""
     states = [(name, (origin / name).stat()) for name in sorted(files)]
     lines = [f"{origin}\n", *(f"{name} {state.st_ino} {state.st_size} {state.st_mtime_ns}\n" for name, state in states)]

@@ -25,6 +25,9 @@ from sie_triton.verify.carried import carried_name
 from sie_triton.verify.public_model import PublicModel, comparables_of, open_reader
 from sie_triton.verify.reference import REFERENCE_NAME, Question, write_reference
 
+# The implementation that a build is compared with reads the merged weights too.
+MERGED = "how `{}` was merged into the weights (LoRA)"
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -74,11 +77,14 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
     site = Site(staging, job.cpu, job.key[:12], announce)
     insisted = job.options.graphs.precision is not None
     graphs = write_measured_graphs(plan, model, bench.write_graphs, site, insisted=insisted)
-    certificate = certify(reference, testimony, (*plan.warnings, *written.warnings(testimony)))
+    merged = (
+        (MERGED.format(job.target.lora or "the adapter of the checkpoint"),) if job.weights.checkpoint.adapter else ()
+    )
+    certificate = certify(reference, testimony, (*plan.warnings, *written.warnings(testimony)), not_compared=merged)
     for text in (*certificate.departures, *certificate.warnings):
         announce(f"{plan.name}: {text}")
-    revision, identity = job.weights.checkpoint.revision, job.weights.checkpoint.identity
-    bundle = job.target.bundle
+    bundle, checkpoint = job.target.bundle, job.weights.checkpoint
+    revision, identity = checkpoint.revision_of(bundle.hf_id), checkpoint.identity
     default, *_ = triton_configs(graphs.plan, job.cpu, site.tag).values()
     return Record(
         plan.name,

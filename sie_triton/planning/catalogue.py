@@ -33,7 +33,7 @@ def verdict(profile: ResolvedProfile, bundle: Bundle) -> Recipe | Refusal:
         row = _stand_in(row, profile, bundle)
     if isinstance(row, Refusal):
         return row
-    refusal = _refuse_source(bundle) or _refuse_outputs(row, profile, bundle) or _refuse_options(profile)
+    refusal = _refuse_source(bundle) or _refuse_outputs(row, profile, bundle) or _refuse_options(row, profile)
     return refusal or _with_load_time(row, profile, bundle)
 
 
@@ -61,7 +61,7 @@ def _refuse_outputs(row: Recipe, profile: ResolvedProfile, bundle: Bundle) -> Re
     return None
 
 
-def _refuse_options(profile: ResolvedProfile) -> Refusal | None:
+def _refuse_options(row: Recipe, profile: ResolvedProfile) -> Refusal | None:
     loadtime = profile.loadtime
     if loadtime.get("use_model_encode"):
         return Refusal("`use_model_encode`: vectors come from a method of the checkpoint's own code, not from a graph")
@@ -69,10 +69,16 @@ def _refuse_options(profile: ResolvedProfile) -> Refusal | None:
         return Refusal("`backend: open_clip`: the checkpoint is laid out for open_clip, not for transformers")
     if loadtime.get("lora_paths"):
         return Refusal("`lora_paths`: adapters switched per request; a graph has one set of weights")
-    if lora := profile.runtime.get("lora_id"):
-        # Leaving the low-rank weights out would serve other vectors under the profile's name.
-        return Refusal(f"`lora_id`: its weights are those of the LoRA adapter `{lora}`, which is not merged")
-    return None
+    return _refuse_lora(row, profile.runtime.get("lora_id"), profile.adapter_class)
+
+
+def _refuse_lora(row: Recipe, lora: object, adapter: str) -> Refusal | None:
+    """Leaving the low-rank weights out would serve other vectors under the profile's name."""
+    if lora is None or lora == "":
+        return None
+    if not isinstance(lora, str):
+        return Refusal(f"`lora_id` is {lora!r}, not the id of an adapter")
+    return None if row.loads_lora else Refusal(f"`lora_id`: `{adapter}` loads no LoRA adapter such as `{lora}`")
 
 
 def _with_load_time(row: Recipe, profile: ResolvedProfile, bundle: Bundle) -> Recipe:

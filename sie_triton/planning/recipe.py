@@ -81,6 +81,8 @@ class RecipeBase(ABC):
     """Whether the adapter loads the architecture through the hub, so that the YAML's `trust_remote_code` matters."""
     needs_remote_code: bool = False
     """Whether this profile asks for the checkpoint's own code; an architecture we know ourselves does without it."""
+    loads_lora: bool = False
+    """Whether the adapter loads a LoRA that a profile names; its weights are merged when the checkpoint is read."""
     reads_append_eos: bool = False
     """Whether the load-time option `append_eos` has an effect."""
     append_eos: bool = False

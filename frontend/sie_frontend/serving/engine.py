@@ -19,7 +19,7 @@ from sie_frontend.outputs.options import ResolvedCall, ResolvedScore
 from sie_frontend.outputs.response import ItemOutputs
 from sie_frontend.rows import Array, Row
 from sie_frontend.serving.clock import Clock
-from sie_frontend.serving.lora import refuse_lora
+from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.runs import Outcome, RowFailure
@@ -126,8 +126,7 @@ class Engine:
     async def encode(self, model_id: str, model: Model, items: Sequence[Item], call: ResolvedCall) -> Encoded:
         """Every item's outputs. Raises `WireError` with the contract's status and code."""
         clock = Clock()
-        served = self._models[model_id]
-        refuse_lora(model_id, model, call.options)
+        served = self._models[weights_of(model_id, self.manifest.models, call.options)]
         with self._admitted(served, items, len(items)):
             groups = served.by_modality(items)
             parts = [self._encode_part(served, name, items, numbers, call, clock) for name, numbers in groups.items()]
@@ -186,8 +185,7 @@ class Engine:
     ) -> Scored:
         """Every item's score against the query. Raises `WireError` with the contract's status and code."""
         clock = Clock()
-        served = self._models[model_id]
-        refuse_lora(model_id, model, call.options)
+        served = self._models[weights_of(model_id, self.manifest.models, call.options)]
         head = served.heads.scored()
         names = tuple(dict.fromkeys(head.tensors(call, served.heads)))
         with self._admitted(served, items, len(items) + 1):

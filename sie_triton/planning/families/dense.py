@@ -246,6 +246,7 @@ ADAPTERS: dict[str, DenseRecipe] = {
     ),
     "SGLangEmbeddingAdapter": DenseRecipe(
         requires_text_message=requires_text("SGLangEmbeddingAdapter"),
+        loads_lora=True,
         default_pooling="last_token",
         blank_text_is_zero=True,
         reads_append_eos=True,
@@ -264,6 +265,7 @@ ADAPTERS: dict[str, DenseRecipe] = {
     ),
     "PyTorchEmbeddingAdapter": DenseRecipe(
         requires_text_message=requires_text("PyTorchEmbeddingAdapter"),
+        loads_lora=True,
         prompting="pytorch_embedding",
         default_pooling="last_token",
         pooling_override={"cls": "cls", "mean": "mean"},
