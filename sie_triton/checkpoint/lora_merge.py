@@ -76,7 +76,7 @@ def changes(
     pairs, whole = _sorted(path, tensors)
     if not pairs and not whole:
         raise not_merged(path, "it has no tensors")
-    place = _Place.of(path, [*(f"{module}.weight" for module in pairs), *whole], shapes)
+    place = _BaseNames.of(path, [*(f"{module}.weight" for module in pairs), *whole], shapes)
     _check_targets(path, pairs, settings, place, shapes)
     found = {
         place.base(name): Change(replaced=_whole(path, name, tensor, settings, pairs, shapes[place.base(name)]))
@@ -113,14 +113,14 @@ def _sorted(path: Path, tensors: Mapping[str, Array]) -> tuple[dict[str, _Pair],
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _BaseNames:
     """Where the names of the model that was trained are in the base: one prefix goes, another comes."""
 
     gone: str
     come: str
 
     @classmethod
-    def of(cls, path: Path, names: Sequence[str], base: Iterable[str]) -> _Place:
+    def of(cls, path: Path, names: Sequence[str], base: Iterable[str]) -> _BaseNames:
         """The one way in which all names are names of the base."""
         held = set(base)
         first = names[0]
@@ -147,7 +147,7 @@ def _check_targets(
     path: Path,
     pairs: Mapping[str, _Pair],
     settings: LoraSettings,
-    place: _Place,
+    place: _BaseNames,
     shapes: Mapping[str, Sequence[int]],
 ) -> None:
     """Every pair must be meant, and what is meant in one layer must be there in every other one."""

@@ -158,10 +158,10 @@ def read_lora_settings(folder: Path) -> LoraSettings:
             raise not_merged(path, f"`{key}` is a key whose effect is not known")
     if (start := document.get("init_lora_weights", True)) not in _PLAIN_STARTS:
         raise not_merged(path, f"`init_lora_weights` is {start!r}: training began from other base weights")
-    return _settings(_Reader(document, path))
+    return _settings(_SettingsReader(document, path))
 
 
-class _Reader:
+class _SettingsReader:
     """Values of a document by their kinds. Raises `DiagnosticError` for other ones."""
 
     def __init__(self, document: Mapping[str, Any], path: Path) -> None:
@@ -227,7 +227,7 @@ class _Reader:
         return text
 
 
-def _settings(read: _Reader) -> LoraSettings:
+def _settings(read: _SettingsReader) -> LoraSettings:
     rank, bias = read.number("r"), read.text("bias") or "none"
     if rank != int(rank):
         raise not_merged(read.path, f"`r` is {rank!r}, no whole number")
