@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
 from sie_frontend.contract.requests import Item, Limits
-from sie_frontend.images.entry import ImageInput
+from sie_frontend.images.entry import AnyImageInput
 from sie_frontend.images.reader import ImageReader
 from sie_frontend.rows import Reader
 from sie_frontend.text.entry import TextInput
@@ -28,9 +26,13 @@ class OpensReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Modality:
-    """What an item may be made of. `files` are the paths in the repository that an entry names."""
+    """What an item may be made of.
 
-    entry: type[msgspec.Struct]
+    `entry` is the type of the manifest's entries, or a union of tagged ones. `files` are the paths in the repository
+    that an entry names.
+    """
+
+    entry: Any
     open: OpensReader
     given_by: Callable[[Item], bool]
     files: Callable[[Any], tuple[str, ...]]
@@ -41,7 +43,7 @@ def _text_files(entry: TextInput) -> tuple[str, ...]:
 
 
 MODALITIES: dict[str, Modality] = {
-    "image": Modality(ImageInput, ImageReader, given_by=lambda item: bool(item.images), files=lambda _: ()),
+    "image": Modality(AnyImageInput, ImageReader, given_by=lambda item: bool(item.images), files=lambda _: ()),
     "text": Modality(TextInput, TextReader, given_by=lambda item: item.text is not None, files=_text_files),
 }
 """By the names that manifests use. Of an item that gives several, the first of this order is read.

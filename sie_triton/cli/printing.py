@@ -96,12 +96,14 @@ def _reads(plan: TritonPlan) -> str:
     pixels = plan.encoder.pixels
     if pixels is None:
         return "the checkpoint's files say how pictures are prepared"
-    return f"pictures of {pixels.size} pixels by {pixels.fit}, {pixels.resample}; each takes {plan.row_tokens} tokens"
+    taken = plan.row_tokens * plan.max_length
+    return f"pictures of {pixels.size} pixels by {pixels.fit}, {pixels.resample}; each takes {taken} tokens"
 
 
 def _described(module: Module) -> str:
     fields = asdict(module)
     fields.pop("pixels", None)
+    fields.pop("page", None)
     return " ".join([fields.pop("kind"), *(f"{key}={_shown(value)}" for key, value in fields.items() if value)])
 
 

@@ -72,6 +72,7 @@ class WrittenImages:
             fit=pixels.fit,
             resample=pixels.resample,
             requires=served.recipe.requires_text_message,
+            positions=self._plan.max_length,
         )
 
     def cases(self, model: PublicModel) -> tuple[Case, ...]:
@@ -81,10 +82,13 @@ class WrittenImages:
     def testify(self, model: PublicModel, cases: Sequence[Case], rows: Sequence[Row]) -> Testimony:
         """What transformers makes of the pictures. Raises `DiagnosticError` if it prepares one otherwise than we do."""
         try:
-            from sie_triton.witness.image_text import testify_images
+            if self._plan.encoder.page is None:
+                from sie_triton.witness.image_text import testify_images as ask
+            else:
+                from sie_triton.witness.pages import testify_pages as ask
         except ModuleNotFoundError as error:
             raise missing_package(error, NOTHING_TO_COMPARE) from None
-        return testify_images(self._folder, [tensor.name for tensor in self._plan.outputs], cases, rows)
+        return ask(self._folder, [tensor.name for tensor in self._plan.outputs], cases, rows)
 
     def warnings(self, testimony: Testimony) -> tuple[str, ...]:
         """Nothing can be wanting."""

@@ -64,6 +64,7 @@ def text_entry(plan: TritonPlan, served: ServedPlan, vocabulary: Vocabulary) -> 
         requires_text=recipe.requires_text_message,
         request_limit=recipe.request_limit,
         usage=recipe.usage_counts,
+        queries=recipe.queries,
     )
 
 
@@ -84,7 +85,9 @@ class TextWorkbench:
 
     def write_input(self, plan: TritonPlan, home: Path) -> WrittenText:
         """The tokenizer, and the table of query weights where the plan has one."""
-        largest_id = self._tokenizer.write(home / TOKENIZER_NAME, lowercase=plan.lowercase, spelling=plan.spelling)
+        largest_id = self._tokenizer.write(
+            home / TOKENIZER_NAME, lowercase=plan.lowercase, spelling=plan.spelling, framing=plan.framing
+        )
         if plan.query_weights:
             self._tokenizer.write_query_weights(home / QUERY_WEIGHTS_NAME, plan.query_weights)
         return WrittenText(plan, self._tokenizer, largest_id, self._trust, home)

@@ -27,6 +27,7 @@ from sie_triton.planning.families import (
     DensePooling,
     HeadModule,
     LastTokenLogits,
+    PageVectors,
     ProjectedImage,
     ProjectedText,
     SparseMax,
@@ -218,7 +219,7 @@ def build_head(
             built = ClassifierModule(HeadOnly(model, dtype), head.activation)
         case LastTokenLogits():
             built = _last_token(head, model, token_id)
-        case ProjectedText() | ProjectedImage():
+        case ProjectedText() | ProjectedImage() | PageVectors():
             raise AssertionError("it is never traced, as its plan says")
     return built
 

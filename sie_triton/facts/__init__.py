@@ -7,6 +7,16 @@ from .card import ModelCard, whole_widths
 from .chains import DenseChain, TokenChain, dense_chain, sparse_chain, token_chain
 from .checkpoint import CheckpointFacts, Matryoshka, read_facts
 from .images import PREPROCESSOR_NAME, Pixels, Spelling, TowerSizes, read_pixels, read_spelling, read_towers
+from .pages import (
+    Framing,
+    PageSizes,
+    PageTexts,
+    check_positions,
+    read_page_sizes,
+    read_page_texts,
+    special_token,
+    token_ids,
+)
 from .pipeline import DenseLayer, Layer, LayerNormLayer, NormalizeLayer, Pipeline, Pooling, SpladeStep
 
 __all__ = [
@@ -14,11 +24,14 @@ __all__ = [
     "CheckpointFacts",
     "DenseChain",
     "DenseLayer",
+    "Framing",
     "Layer",
     "LayerNormLayer",
     "Matryoshka",
     "ModelCard",
     "NormalizeLayer",
+    "PageSizes",
+    "PageTexts",
     "PairAnswer",
     "Pipeline",
     "Pixels",
@@ -28,13 +41,18 @@ __all__ = [
     "TokenChain",
     "TowerSizes",
     "answers",
+    "check_positions",
     "dense_chain",
     "read_answer",
     "read_facts",
+    "read_page_sizes",
+    "read_page_texts",
     "read_pixels",
     "read_spelling",
     "read_towers",
     "sparse_chain",
+    "special_token",
     "token_chain",
+    "token_ids",
     "whole_widths",
 ]

@@ -272,6 +272,7 @@ PREPROCESSOR: Mapping[str, Key] = {
     "do_normalize": honoured("the mean is taken off and the rest divided; false is refused"),
     "image_mean": honoured("the mean of red, green and blue"),
     "image_std": honoured("what red, green and blue are divided by"),
+    "image_seq_length": honoured("how many positions a picture takes in its prompt: those of the tower"),
     "do_convert_rgb": harmless("every picture becomes RGB before it is prepared, as SIE does it"),
     "do_pad": refused("a margin around the picture"),
     "pad_size": refused("a margin around the picture"),
@@ -285,6 +286,16 @@ PREPROCESSOR: Mapping[str, Key] = {
     "input_data_format": _CHANNELS,
     "_valid_processor_keys": _RECORD,
     "transformers_version": _RECORD,
+}
+
+PROCESSOR: Mapping[str, Key] = {
+    "query_prefix": honoured("what stands in front of every query of a page model"),
+    "visual_prompt_prefix": honoured("what stands behind every picture of a page model"),
+    "image_seq_length": honoured("how many positions a picture takes in its prompt: those of the tower"),
+    "image_processor": harmless("`preprocessor_config.json` decides, which must be there"),
+    "chat_template": harmless("only for chats"),
+    "auto_map": refused("preparing items by the checkpoint's own code"),
+    "processor_class": _LOADER,
 }
 
 # By the name under which messages and the page speak of it.
@@ -305,6 +316,7 @@ FILES: Mapping[str, Mapping[str, Key]] = {
     "config_sentence_transformers.json": SETTINGS,
     "tokenizer_config.json": TOKENIZER,
     "preprocessor_config.json": PREPROCESSOR,
+    "processor_config.json": PROCESSOR,
 }
 
 # Modules of sentence-transformers' pipelines; the reason for those that are not compiled.

@@ -18,6 +18,7 @@ from sie_triton.planning.families import (
     DensePooling,
     HeadModule,
     LastTokenLogits,
+    PageVectors,
     ProjectedImage,
     ProjectedText,
     SparseMax,
@@ -135,6 +136,11 @@ def _projected_image(b: GraphBuilder, head: ProjectedImage, states: Value, mask:
     return [normalized(b, _towers(site).image_vector(b, site.config, states))]
 
 
+def _page_vectors(b: GraphBuilder, head: PageVectors, states: Value, mask: Value, site: HeadSite) -> list[Value]:
+    bias = b.tensors.has(f"{head.projection}.bias")
+    return [normalized(b, b.linear(states, head.projection, bias=bias, precision="float32"))]
+
+
 def _towers(site: HeadSite) -> Towers:
     if site.architecture.towers is None:
         raise Declined(f"the projections of the architecture `{site.config.model_type}` are not written")
@@ -151,4 +157,5 @@ _WRITERS: Mapping[type[object], Callable[[GraphBuilder, Any, Value, Value, HeadS
     LastTokenLogits: _last_token,
     ProjectedText: _projected_text,
     ProjectedImage: _projected_image,
+    PageVectors: _page_vectors,
 }

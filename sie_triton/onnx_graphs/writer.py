@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from sie_triton.facts import Pixels
 from sie_triton.formats import Precision
 from sie_triton.onnx_graphs.attention import Inputs
-from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Frame
+from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Frame, PageSight
 from sie_triton.onnx_graphs.bodies.table import ARCHITECTURES
 from sie_triton.onnx_graphs.builder import GraphBuilder, Value
 from sie_triton.onnx_graphs.declined import Declined
@@ -67,8 +67,10 @@ class GraphWriter:
         if not isinstance(module, Encoder | Fused):
             return head_outputs(b, module, HIDDEN, ATTENTION_MASK, self._site)
         encoder = module.encoder if isinstance(module, Fused) else module
-        seen = encoder.pixels
-        made = self._states(b, encoder, graph.inputs, plan.max_length) if seen is None else self._seen(b, seen)
+        if encoder.pixels is None:
+            made = self._states(b, encoder, graph.inputs, plan.max_length)
+        else:
+            made = self._seen(b, encoder.pixels) if encoder.page is None else self._page(b, encoder)
         states = b.from_body(made)
         if isinstance(module, Encoder):
             return [states]
@@ -85,3 +87,11 @@ class GraphWriter:
         if towers is None:
             raise Declined(f"a vision tower of the architecture `{config.model_type}` is not written")
         return towers.vision(b, config, channels_first(b, PIXELS, pixels))
+
+    def _page(self, b: GraphBuilder, encoder: Encoder) -> Value:
+        """The states of a language model that reads pictures."""
+        page, config = self._architecture.page, self._site.config
+        if page is None:
+            raise Declined(f"pages of the architecture `{config.model_type}` are not written")
+        assert encoder.pixels is not None
+        return page(b, config, PageSight(encoder.pixels, encoder.page or ()))

@@ -22,6 +22,7 @@ WitnessName = Literal[
     "cross_encoder",
     "causal_model",
     "image_text_model",
+    "page_model",
 ]
 """The implementations that graphs are compared with, as `witness.testify` has them."""
 HeadT = TypeVar("HeadT", bound="PlannedHead")
@@ -33,7 +34,8 @@ class Encoder:
 
     `model_class` says which of the checkpoint's models the body is part of. `bidirectional` lets a decoder attend to
     both sides. `padded`: every text is padded to one length, and the padding counts like any token. `pixels`: the body
-    is the tower that sees pictures, and this is what their levels stand for.
+    is the tower that sees pictures, and this is what their levels stand for. `page`: a language model reads what the
+    tower sees, and these are the ids of what stands behind it.
     """
 
     model_class: ModelClass = "base"
@@ -41,6 +43,7 @@ class Encoder:
     token_types: bool = False
     padded: bool = False
     pixels: Pixels | None = None
+    page: tuple[int, ...] | None = None
     kind: Literal["encoder"] = "encoder"
 
 

@@ -9,7 +9,7 @@ from sie_frontend.outputs.table import Head, OutputType
 from sie_frontend.text.entry import Prompting
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
-from sie_triton.facts import Spelling
+from sie_triton.facts import Framing, Spelling
 from sie_triton.planning.modules import Encoder, PlannedHead
 from sie_triton.planning.tensors import Axis
 
@@ -25,7 +25,8 @@ class Need(Generic[HeadT_co]):
     `unit` whether every vector leaves with unit length; None where no checkpoint is at hand to tell, or where there is
     nothing to pool. `reads_padding`: whether outputs count at positions that the mask hides. `query_weights`: the
     checkpoint's files of token weights that stand in for the model on queries. `spelling`: what is done to texts before
-    the checkpoint's `tokenizer.json` reads them, where that is not all.
+    the checkpoint's `tokenizer.json` reads them, where that is not all. `framing`: what always stands around the tokens
+    of a text.
     """
 
     encoder: Encoder
@@ -39,6 +40,7 @@ class Need(Generic[HeadT_co]):
     reads_padding: bool = False
     query_weights: tuple[str, ...] = ()
     spelling: Spelling | None = None
+    framing: Framing | None = None
 
 
 def mistake(code: str, message: str, hint: str) -> DiagnosticError:

@@ -13,7 +13,7 @@ from sie_frontend.outputs.table import Head, OutputType
 from sie_frontend.text.entry import Prompting
 
 from sie_triton.bundle import ResolvedProfile
-from sie_triton.facts import Spelling
+from sie_triton.facts import Framing, Spelling
 from sie_triton.formats import DEFAULT_FORMAT, DEVICES, FORMATS, Device, Format, GraphFormat, Precision
 from sie_triton.planning.families import HeadModule, Recipe
 from sie_triton.planning.modules import Encoder
@@ -106,7 +106,7 @@ class TritonPlan:
     `warnings`: what the bundle asks for without effect. `modality`: what the items are made of that it computes.
     `traced`: whether torch traces every graph, the ones too that could be written without it. `row_tokens`: how many
     positions of the transformer one row takes for each that its cost tells; a picture costs one and is many patches.
-    `spelling`: what is done to texts that `tokenizer.json` does not do.
+    `spelling`: what is done to texts that `tokenizer.json` does not do. `framing`: what always stands around them.
     """
 
     name: str
@@ -130,6 +130,7 @@ class TritonPlan:
     traced: bool = False
     row_tokens: int = 1
     spelling: Spelling | None = None
+    framing: Framing | None = None
 
     @property
     def traceable(self) -> bool:

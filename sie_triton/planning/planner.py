@@ -134,6 +134,7 @@ def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: Gr
         truncation_side=facts.truncation_side if facts else "right",
         warnings=tuple(dict.fromkeys(text for member in members for text in member.warnings)),
         spelling=need.spelling,
+        framing=need.framing,
         lowercase=bool(facts and recipe.runs_sentence_transformers and facts.pipeline.do_lower_case),
     )
 

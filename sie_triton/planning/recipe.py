@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sie_frontend.outputs.table import OutputType
-from sie_frontend.text.entry import Prompting, PromptStyle
+from sie_frontend.text.entry import Prompting, PromptStyle, Queries, Usage
 
 from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.facts import CheckpointFacts
@@ -73,8 +73,10 @@ class RecipeBase(ABC):
     default_normalize: bool = True
     honours_normalize: bool = False
     """Whether the runtime option `normalize` has an effect."""
-    usage_counts: Literal["processed", "raw"] = "processed"
-    """Tokens billed: those the encoder processed, or those of the item's raw text."""
+    usage_counts: Usage = "processed"
+    """Tokens billed: those the encoder processed, those of the item's raw text, or those without special tokens."""
+    queries: Queries = "like_items"
+    """What a query is read by that has images beside its text."""
     request_limit: bool = False
     """Whether a request's `max_seq_length` lowers the truncation length of a text or pair."""
     loads_remote_code: bool = False

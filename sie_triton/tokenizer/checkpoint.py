@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.facts import Spelling
+from sie_triton.facts import Framing, Spelling
 from sie_triton.facts.checkpoint import TOKENIZER_SETTINGS_NAME
 from sie_triton.facts.files import read_object
-from sie_triton.tokenizer.document import load_tokenizer, pad_id, tokenizer_json
+from sie_triton.tokenizer.document import framed, load_tokenizer, pad_id, tokenizer_json
 from sie_triton.tokenizer.token_weights import first_weights, weights_by_id
 
 SPECIAL_ROLES = ("cls", "sep", "pad", "mask", "unk", "bos", "eos")
@@ -68,10 +68,19 @@ class CheckpointTokenizer:
             )
         return int(ids[0])
 
-    def write(self, path: Path, *, lowercase: bool = False, spelling: Spelling | None = None) -> int:
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text as it is, with nothing around them."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def write(
+        self, path: Path, *, lowercase: bool = False, spelling: Spelling | None = None, framing: Framing | None = None
+    ) -> int:
         """The tokenizer as one file; returns its largest id. `tokenizer_json` says what the arguments mean."""
         settings = read_object(self.folder / TOKENIZER_SETTINGS_NAME)
         document = tokenizer_json(self.folder, self._tokenizer, settings, lowercase=lowercase, spelling=spelling)
+        if framing is not None:
+            document = framed(document, framing)
         path.write_bytes(document)
         vocabulary: dict[str, int] = Tokenizer.from_str(document.decode()).get_vocab(with_added_tokens=True)
         return max(vocabulary.values())

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.facts import Spelling
+from sie_triton.facts import Framing, Spelling
 
 # Settings of BERT's normaliser, by their name in `tokenizer_config.json`.
 NORMALIZER_SETTINGS = {
@@ -148,6 +148,29 @@ def _spell_canonically(document: dict[str, Any], spelling: Spelling) -> None:
 
 def _replace(pattern: str, content: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
+
+
+def framed(document: bytes, framing: Framing) -> bytes:
+    """The document with the tokens of these texts around every text, as special ones: truncation leaves them alone.
+
+    They take the place of what the file itself puts around a text.
+    """
+    tokenizer = Tokenizer.from_str(document.decode())
+    sides = {"before": framing.before, "after": framing.after}
+    ids = {name: tokenizer.encode(text, add_special_tokens=False).ids for name, text in sides.items() if text}
+    pieces = [{"SpecialToken": {"id": name, "type_id": 0}} for name in ids]
+    pieces.insert(int("before" in ids), {"Sequence": {"id": "A", "type_id": 0}})
+    written: dict[str, Any] = json.loads(document)
+    written["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": pieces,
+        "pair": [{"Sequence": {"id": side, "type_id": 0}} for side in "AB"],
+        "special_tokens": {
+            name: {"id": name, "ids": found, "tokens": [tokenizer.id_to_token(number) for number in found]}
+            for name, found in ids.items()
+        },
+    }
+    return json.dumps(written, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:

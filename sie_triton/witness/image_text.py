@@ -30,7 +30,8 @@ def _open_model(folder: Path) -> Any:
     ).eval()
 
 
-def _implementation(*names: str) -> str:
+def implementation_of(*names: str) -> str:
+    """Classes of transformers with the versions that decide what they compute."""
     with_torch = f"torch {torch.__version__.split('+')[0]}, float32"
     return f"transformers {version('transformers')} {' and '.join(names)}, {with_torch}"
 
@@ -54,7 +55,7 @@ class ImageTextWitness(Witness):
         self._tokenizer: Any = AutoTokenizer.from_pretrained(
             subject.folder, local_files_only=True, trust_remote_code=False
         )
-        self.implementation = _implementation(type(self._towers).__name__)
+        self.implementation = implementation_of(type(self._towers).__name__)
         self._padded = self._towers.config.model_type == "siglip"
         self._limit: int = min(self._tokenizer.model_max_length, self._positions)
 
@@ -128,12 +129,12 @@ def testify_images(folder: Path, names: Sequence[str], cases: Sequence[Case], ro
         )
         if processor.backend != "pil":
             raise TypeError(f"`{type(processor).__name__}` has no implementation on Pillow")
-    implementation = _implementation(type(processor).__name__, type(model).__name__)
+    implementation = implementation_of(type(processor).__name__, type(model).__name__)
     vectors = []
     with asking(folder, "run the checkpoint", "transformers"):
         for case, row in zip(cases, rows, strict=True):
-            picture = _picture(case)
-            _agree_on_pixels(folder, implementation, processor, picture, row)
+            picture = picture_of(case)
+            agree_on_pixels(folder, implementation, processor, picture, row)
             found = model.get_image_features(pixel_values=processor(picture, return_tensors="pt")["pixel_values"])
             vectors.append(unit(_features(found)))
     if not all(np.isfinite(vector).all() for vector in vectors):
@@ -147,14 +148,14 @@ def testify_images(folder: Path, names: Sequence[str], cases: Sequence[Case], ro
     )
 
 
-def _picture(case: Case) -> Any:
+def picture_of(case: Case) -> Any:
     """The picture of a case in RGB, as SIE's server hands it on."""
     from PIL import Image
 
     return Image.open(io.BytesIO(base64.b64decode(case.document))).convert("RGB")
 
 
-def _agree_on_pixels(folder: Path, implementation: str, processor: Any, picture: Any, row: Row) -> None:
+def agree_on_pixels(folder: Path, implementation: str, processor: Any, picture: Any, row: Row) -> None:
     """Both must scale and cut a picture to the same levels."""
     steps = {"do_rescale": False, "do_normalize": False}
     theirs = np.asarray(processor(picture, return_tensors="np", **steps)["pixel_values"][0]).transpose(1, 2, 0)

@@ -22,6 +22,7 @@ from .base import Text, Witness, asking
 from .dense import PooledWitness, SentenceWitness
 from .image_text import ImageTextWitness
 from .late import BgeM3Witness, LateWitness
+from .pages import PageTextWitness
 from .scores import AnswerWitness, CausalWitness, CrossEncoderWitness
 from .sparse import SparseWitness
 from .subject import Subject
@@ -104,6 +105,8 @@ def _witness(subject: Subject) -> Witness | CausalWitness:
             made = AnswerWitness(subject) if told and told.name == "template" else CausalWitness(subject)
         case "image_text_model":
             made = ImageTextWitness(subject)
+        case "page_model":
+            made = PageTextWitness(subject)
     return made
 
 

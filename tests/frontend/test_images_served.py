@@ -21,10 +21,14 @@ from compiler import tiny
 from numpy.typing import NDArray
 from PIL import Image
 from sie_frontend.contract.errors import WireError
+from sie_frontend.contract.requests import Image as EncodedImage
+from sie_frontend.contract.requests import Item
 from sie_frontend.images.decoding import decode
 from sie_frontend.images.entry import ImageInput
 from sie_frontend.manifest import dump_manifest, read_manifest
 from sie_frontend.outputs.multivector import MultiVectorHead
+from sie_frontend.outputs.sparse import SparseHead
+from sie_frontend.serving.served import ServedModel
 from sie_frontend.settings import Settings, SettingsError
 from sie_sdk.images import wire_item
 
@@ -294,8 +298,31 @@ async def test_images_are_read_off_the_loop_by_threads_of_their_own(
 
 
 def test_several_images_of_what_has_no_mean() -> None:
-    with pytest.raises(WireError, match="output type 'multivector' of this model is made of one image, got 2"):
-        MultiVectorHead("vectors").joined([np.zeros((3, 4)), np.zeros((2, 4))])
+    with pytest.raises(WireError, match="output type 'sparse' of this model is made of one image, got 2"):
+        SparseHead("ids", "weights").joined([np.zeros(3), np.zeros(3)])
+
+
+def test_several_images_of_one_item_are_joined_along_their_positions() -> None:
+    first, second = np.full((3, 4), 1, np.float32), np.full((2, 4), 2, np.float32)
+    joined = MultiVectorHead("vectors").joined([first, second])
+    np.testing.assert_array_equal(joined, [[1] * 4] * 3 + [[2] * 4] * 2)
+
+
+@pytest.mark.parametrize(
+    ("queries", "calls"),
+    [("like_items", "image image text"), ("text_first", "text image text"), ("text_only", "text text text")],
+)
+def test_what_reads_a_query_that_has_both(two_way: Path, queries: str, calls: str) -> None:
+    """Page models read a query's text although it has images, which win of items that are no queries."""
+    model = read_manifest(two_way).models[tiny.MODEL_ID]
+    text = msgspec.structs.replace(model.text, queries=queries)
+    inputs = {**model.inputs, "text": msgspec.structs.replace(model.inputs["text"], reads=text)}
+    served = ServedModel(tiny.MODEL_ID, msgspec.structs.replace(model, inputs=inputs), two_way, Settings())
+    images = [EncodedImage(b"x")]
+    items = [Item(text="a", images=images), Item(images=images), Item(text="b")]
+    read = {number: name for name, numbers in served.by_modality(items, are_queries=True).items() for number in numbers}
+    assert " ".join(read[number] for number in range(3)) == calls
+    assert served.by_modality(items) == {"image": [0, 1], "text": [2]}
 
 
 # Other people's routes and our client

@@ -12,7 +12,8 @@ import pytest
 from sie_frontend.contract.errors import WireError, invalid_input
 from sie_frontend.contract.requests import Limits
 from sie_frontend.images.entry import ImageInput
-from sie_frontend.images.reader import ImageReader, ImageRow, Pictures
+from sie_frontend.images.preparing import ImageRow
+from sie_frontend.images.reader import ImageReader, Pictures
 from sie_frontend.outputs.options import ResolvedCall, resolve_encode
 from sie_frontend.serving.reading import ReadingThreads
 
@@ -35,7 +36,7 @@ class Slow(ImageReader):
         assert self.let.acquire(timeout=10)
         if "bad" in one:
             raise invalid_input(f"{one} at {places[0]}")
-        return [ImageRow(str(one), self.probe(1).pixels)]
+        return [ImageRow({str(one): self.probe(1).arrays["pixels"]})]
 
     async def wait_begun(self, count: int) -> None:
         while len(self.begun) < count:
@@ -69,8 +70,8 @@ async def test_items_of_others_come_between_those_of_a_request(threads: ReadingT
     small = read(threads, slow, "b0")
     await asyncio.sleep(0)
     slow.let.release(5)
-    assert [row.tensor for row in await small] == ["b0"]
-    assert [row.tensor for row in await bulk] == ["a0", "a1", "a2", "a3"]
+    assert [next(iter(row.arrays)) for row in await small] == ["b0"]
+    assert [next(iter(row.arrays)) for row in await bulk] == ["a0", "a1", "a2", "a3"]
     assert slow.begun == ["a0", "b0", "a1", "a2", "a3"]
 
 
@@ -92,7 +93,7 @@ async def test_what_is_not_begun_when_the_client_leaves_is_never_read(threads: R
     with pytest.raises(asyncio.CancelledError):
         await bulk
     slow.let.release(7)
-    assert [row.tensor for row in await read(threads, slow, "z")] == ["z"]
+    assert [next(iter(row.arrays)) for row in await read(threads, slow, "z")] == ["z"]
     assert slow.begun == ["a", "z"]
 
 

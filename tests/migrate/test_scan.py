@@ -163,14 +163,14 @@ def test_what_the_notes_say(judge: Judge) -> None:
 def test_a_refused_bundle_says_its_reason(tmp_path: Path) -> None:
     text = (shipped_bundles() / "BAAI__bge-small-en-v1.5.yaml").read_text(encoding="utf-8")
     (tmp_path / "one.yaml").write_text(
-        text.partition("  candle:")[0].replace("bert_flash:BertFlash", "colpali:ColPali")
+        text.partition("  candle:")[0].replace("bert_flash:BertFlash", "colqwen3:ColQwen3")
     )
     bundles, mistakes = load_bundles(tmp_path)
     assert not mistakes
     (tmp_path / "a.py").write_text("from fastembed import TextEmbedding\nTextEmbedding()\n")
     (move,) = scan(tmp_path, bundles).moves
     assert move.status == "refused"
-    assert move.reason.startswith("matches text queries with page images (PaliGemma)")
+    assert move.reason.startswith("matches text queries with page images (Qwen3-VL)")
 
 
 def test_every_shipped_bundle_is_found_under_its_names(tmp_path: Path) -> None:

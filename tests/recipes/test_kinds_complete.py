@@ -1,6 +1,6 @@
 """Every kind of output has a family here that computes it, so that each is exported, witnessed, served and read.
 
-Those for images are tests/image_text's.
+Those for images are tests/image_text's and tests/page_models'.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def plans(folder: Path) -> tuple[object, ...]:
         family = replace(known, max_length=known.max_length or 48)
         path.write_text(family.bundle(folder / family.name), encoding="utf-8")
         found += _heads(path)
-    return (*found, *_heads(shipped_bundles() / "openai__clip-vit-base-patch32.yaml"))
+    seeing = ("openai__clip-vit-base-patch32.yaml", "vidore__colpali-v1.3-hf.yaml")
+    return (*found, *(head for name in seeing for head in _heads(shipped_bundles() / name)))
 
 
 def _heads(path: Path) -> Iterator[object]:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 from msgspec import UNSET
 
 from sie_frontend.contract.errors import invalid_input, resource_exhausted
 from sie_frontend.contract.requests import Item, Limits
 from sie_frontend.images.decoding import Unreadable, decode
-from sie_frontend.images.entry import ImageInput
-from sie_frontend.images.fitting import fitted
+from sie_frontend.images.entry import AnyImageInput
+from sie_frontend.images.preparing import ImageRow, preparer
 from sie_frontend.rows import Array, Call, Row, stack
 
 Pictures: TypeAlias = "tuple[bytes, ...] | str"
@@ -24,24 +22,6 @@ Pictures: TypeAlias = "tuple[bytes, ...] | str"
 
 # A picture takes about as long to read as so many characters.
 _PICTURE_WORK = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageRow:
-    """One picture: `pixels` is uint8 `[size, size, 3]`. All have one shape, so that any may share a run."""
-
-    tensor: str
-    pixels: Array
-    cost: int = 1
-    shape_key: None = None
-    cut: bool = False
-    blank: bool = False
-    kept: None = None
-
-    @property
-    def arrays(self) -> Mapping[str, Array]:
-        """The one tensor."""
-        return {self.tensor: self.pixels}
 
 
 class ImageReader:
@@ -52,13 +32,14 @@ class ImageReader:
 
     def __init__(
         self,
-        entry: ImageInput,
+        entry: AnyImageInput,
         repository: Path,
         *,
         profiles: Mapping[str, Mapping[str, Any]],
         limits: Limits | None = None,
     ) -> None:
         self.entry = entry
+        self._preparer = preparer(entry)
         self._limits = limits or Limits()
 
     def given(self, items: Sequence[Item]) -> list[tuple[bytes, ...]]:
@@ -106,12 +87,11 @@ class ImageReader:
                 f"image data has {len(data)} bytes, and at most {self._limits.image_bytes} are read - at `{place}`"
             )
         try:
-            pixels = fitted(decode(data, self._limits.image_pixels), self.entry)
+            return self._preparer.row(decode(data, self._limits.image_pixels))
         except Unreadable as error:
             raise invalid_input(f"{error} - at `{place}`") from error
         except MemoryError as error:
             raise resource_exhausted(f"no memory to decode the image at `{place}`") from error
-        return ImageRow(self.entry.tensor, pixels)
 
     def pairs(self, query: Any, given: Sequence[Any], call: Call) -> list[Row]:
         """Refused: no model that is served reads a picture together with something else."""
@@ -124,16 +104,16 @@ class ImageReader:
         """Nothing: pictures have no tokens."""
 
     def probe(self, cost: int) -> ImageRow:
-        """A black square."""
-        return ImageRow(self.entry.tensor, np.zeros((self.entry.size, self.entry.size, 3), dtype=np.uint8))
+        """A black picture."""
+        return self._preparer.probe(cost)
 
     def widths(self, *, exact: bool) -> Sequence[int]:
-        """One: no picture is padded."""
-        return (1,)
+        """What rows may cost: no picture is padded."""
+        return self._preparer.widths
 
     def batch(self, rows: Sequence[ImageRow], width: int) -> dict[str, Array]:
-        """The one tensor, uint8 `[rows, size, size, 3]`."""
-        return stack(rows, width, {self.entry.tensor: None})
+        """The tensors of rows of one shape, `[rows, …]`."""
+        return stack(rows, width, dict.fromkeys(self._preparer.tensors))
 
 
 def _from_text(text: str) -> tuple[bytes, ...]:

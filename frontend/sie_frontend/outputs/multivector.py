@@ -51,6 +51,11 @@ class MultiVectorHead(HeadEntry, frozen=True, tag="multivector", tag_field="kind
             vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), NORMALIZE_EPS)
         return vectors if row.kept is None else vectors[row.kept[self.skip_first :]]
 
+    def joined(self, values: Sequence[Array]) -> Array:
+        """The vectors of several pictures one behind the other, `[all positions, dim]`."""
+        joined: Array = np.concatenate(values)
+        return joined
+
 
 class MultivectorForm:
     """`{token_dims, num_tokens, dtype, values}`; a value is `[n, d]`, where d is ceil(dim / 8) for binary outputs."""

@@ -128,7 +128,7 @@ class Engine:
         clock = Clock()
         served = self._models[weights_of(model_id, self.manifest.models, call.options)]
         with self._admitted(served, items, len(items)):
-            groups = served.by_modality(items)
+            groups = served.by_modality(items, are_queries=call.is_query)
             parts = [self._encode_part(served, name, items, numbers, call, clock) for name, numbers in groups.items()]
             done = await together(parts) if len(parts) > 1 else [await parts[0]]
             self.metrics.truncated.labels(model_id).inc(sum(part.truncated for part in done))

@@ -100,14 +100,15 @@ class ServedModel:
         self.heads = Heads(model.heads, repository, entries, model.loadtime)
         self.outputs = OutputReader(self.heads)
 
-    def by_modality(self, items: Sequence[Item]) -> dict[str, list[int]]:
+    def by_modality(self, items: Sequence[Item], *, are_queries: bool = False) -> dict[str, list[int]]:
         """The numbers of the items that each input reads.
 
         What no input can read goes to the first one, which says what it needs.
         """
         groups: dict[str, list[int]] = {}
         for number, item in enumerate(items):
-            groups.setdefault(self._modality(item), []).append(number)
+            name = "text" if are_queries and self._read_as_text(item) else self._modality(item)
+            groups.setdefault(name, []).append(number)
         return groups
 
     def images(self, items: Sequence[Item]) -> int:
@@ -120,6 +121,11 @@ class ServedModel:
         if len(groups) > 1:
             raise invalid_input(f"a query and its items must be of one kind, got {' and '.join(sorted(groups))}")
         return next(iter(groups))
+
+    def _read_as_text(self, query: Item) -> bool:
+        """Whether a query's text is read, whatever else it has."""
+        queries = self.model.text.queries if "text" in self.readers else "like_items"
+        return queries == "text_only" or (queries == "text_first" and query.text is not None)
 
     def _modality(self, item: Item) -> str:
         first = next(iter(self.readers))

@@ -18,6 +18,8 @@ PromptStyle = Literal[
     "causal_cross_encoder",
     "native_causal_cross_encoder",
 ]
+Usage = Literal["processed", "raw", "bare"]
+Queries = Literal["like_items", "text_first", "text_only"]
 CausalPromptName = Literal["mxbai", "qwen3", "zerank", "template"]
 
 
@@ -111,11 +113,14 @@ class TextInput(msgspec.Struct, frozen=True):
 
     `requires_text` is the message for an item without text. `request_limit`: whether a request's
     `options.max_seq_length` may lower the truncation length. `usage`: whether the tokens that are billed are those
-    processed, or those of the bare text.
+    processed, those of the bare text, or those without the special tokens around it. `queries`: what a query is read
+    by that may have images beside its text; `like_items`: images win, as everywhere; `text_first`: its text, if it has
+    one; `text_only`: its text, which it must have.
     """
 
     tokenization: Tokenization
     prompting: Prompting
     requires_text: str
     request_limit: bool = False
-    usage: Literal["processed", "raw"] = "processed"
+    usage: Usage = "processed"
+    queries: Queries = "like_items"

@@ -64,7 +64,7 @@ class TextReader:
     @property
     def recounts(self) -> bool:
         """Whether `billed` reads the items again."""
-        return self.entry.usage == "raw"
+        return self.entry.usage != "processed"
 
     @property
     def apart(self) -> bool:
@@ -139,6 +139,8 @@ class TextReader:
 
     def billed(self, given: Sequence[str], rows: Sequence[TextRow], call: Call, *, is_query: bool) -> list[int]:
         """The ids that were processed, or, for adapters that do so, those of the bare text."""
+        if self.entry.usage == "bare":
+            return [len(ids) for ids, _ in self.tokenizer.encode_bare(given, None)]
         if not self.recounts or self._reads_bare_text(given, call, is_query=is_query):
             return [len(row) for row in rows]
         return self.tokenizer.count(given)

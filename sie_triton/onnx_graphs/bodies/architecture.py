@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from sie_triton.facts import Pixels
 from sie_triton.onnx_graphs.attention import Inputs
 from sie_triton.onnx_graphs.builder import GraphBuilder, Value
 from sie_triton.onnx_graphs.declined import Declined
@@ -38,6 +39,14 @@ class Towers:
 
 
 @dataclass(frozen=True, slots=True)
+class PageSight:
+    """What a language model that sees pictures is told of them: what levels stand for, and what stands behind them."""
+
+    pixels: Pixels
+    prompt: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """A row of the table. Every function raises `Declined` for what it does not write.
 
@@ -45,6 +54,9 @@ class Architecture:
     own. `body` gives the last states, `[batch, sequence, hidden]`; `masked_lm` logits `[…, vocabulary]` of states;
     `classifier` logits `[batch, labels]` of the states, of the first token's `[batch, hidden]`, and of the mask. All in
     the transformer's precision.
+
+    `page` gives the last states `[batch, positions, hidden]` of pictures that a language model reads. `parts` stand
+    before the tensors of a checkpoint that is put together of several models.
     """
 
     prefix: str
@@ -54,11 +66,14 @@ class Architecture:
     decodes: bool = False
     published_prefix: str | None = None
     towers: Towers | None = None
+    page: Callable[[GraphBuilder, Config, PageSight], Value] | None = None
+    parts: tuple[str, ...] = ()
 
     @property
     def prefixes(self) -> tuple[str, ...]:
         """What may stand before the body's tensors."""
-        return (self.prefix,) if self.published_prefix is None else (self.prefix, self.published_prefix)
+        published = () if self.published_prefix is None else (self.published_prefix,)
+        return (self.prefix, *published, *self.parts)
 
 
 def expect(config: Config, key: str, *allowed: Any, default: Any = None) -> None:

@@ -50,7 +50,7 @@ class Sight:
     """
 
     rope: Rotary
-    penalty: Value
+    penalty: Value | None
 
 
 def _decoder(biases: Callable[[Config], Biases], *, head_norms: bool = False) -> Architecture:
@@ -88,7 +88,7 @@ class DecoderBody:
         rope = rotary(self._b, self._frame.inputs.ids, theta, self._shape.width, factor)
         return [Sight(rope, self._penalty())] * self._config.num_hidden_layers
 
-    def _penalty(self, window: int | None = None) -> Value:
+    def _penalty(self, window: int | None = None) -> Value | None:
         """No key further away than `window`, none that is padding, and none behind the query unless both sides count;
         no number is further away than one penalty alone.
         """
@@ -145,7 +145,9 @@ class DecoderBody:
         value = self._heads(states, f"{name}.v", (shape.key_heads, 1))
         query = b.op("Mul", rotated(b, query, sight.rope, shape.width), b.body_number(self._scale()))
         key = b.op("Transpose", rotated(b, key, sight.rope, shape.width), perm=[0, 1, 2, 4, 3])
-        scores = b.op("Add", self._scores(query, key), sight.penalty)
+        scores = self._scores(query, key)
+        if sight.penalty is not None:
+            scores = b.op("Add", scores, sight.penalty)
         shares = b.to_body(b.op("Softmax", b.from_body(scores), axis=-1))
         mixed = b.op("Transpose", b.op("MatMul", shares, value), perm=[0, 3, 1, 2, 4])
         flat = b.op("Reshape", mixed, b.ints(0, 0, shape.heads * shape.width))

@@ -32,8 +32,21 @@ def _biases(config: Config) -> Biases:
     return Biases(config.attention_bias, config.attention_bias)
 
 
-class _Gemma(DecoderBody):
-    """What both have in common."""
+class GemmaBody(DecoderBody):
+    """What all of them have in common: words times the root of their width, and norms whose weights count from one."""
+
+    def _embedded(self) -> Value:
+        return self._b.op("Mul", super()._embedded(), self._b.body_number(self._config.hidden_size**0.5))
+
+    def _norm(self, states: Value, name: str) -> Value:
+        """Rounded behind the weights."""
+        b = self._b
+        scale = b.given(f"{name}.scale", 1 + b.tensors.read(f"{name}.weight"))
+        return b.to_body(b.op("Mul", self._normed(states), scale))
+
+
+class _Gemma(GemmaBody):
+    """What the later ones have in common."""
 
     def _sights(self) -> list[Sight]:
         kinds = self._config.layer_types
@@ -58,15 +71,6 @@ class _Gemma(DecoderBody):
             raise Declined(f"`sliding_window` is {window}, and layers have a window")
         # transformers counts the query itself, except where `is_causal` was turned off.
         return int(window) if getattr(self._config, "is_causal", True) is False else int(window) - 1
-
-    def _embedded(self) -> Value:
-        return self._b.op("Mul", super()._embedded(), self._b.body_number(self._config.hidden_size**0.5))
-
-    def _norm(self, states: Value, name: str) -> Value:
-        """Rounded behind the weights, which count from one."""
-        b = self._b
-        scale = b.given(f"{name}.scale", 1 + b.tensors.read(f"{name}.weight"))
-        return b.to_body(b.op("Mul", self._normed(states), scale))
 
     def _layer(self, states: Value, sight: Sight, name: str) -> Value:
         b = self._b

@@ -13,6 +13,7 @@ from sie_triton.onnx_graphs.bodies.distilbert import DISTILBERT
 from sie_triton.onnx_graphs.bodies.gemma import GEMMA2, GEMMA3
 from sie_triton.onnx_graphs.bodies.modernbert import MODERNBERT
 from sie_triton.onnx_graphs.bodies.mpnet import MPNET
+from sie_triton.onnx_graphs.bodies.paligemma import COLPALI
 from sie_triton.onnx_graphs.bodies.rotary_encoder import GTE, JINA, NOMIC_BERT
 from sie_triton.onnx_graphs.bodies.siglip import SIGLIP
 
@@ -20,6 +21,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": BERT,
     "camembert": ROBERTA,
     "clip": CLIP,
+    "colpali": COLPALI,
     "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
     "gemma2": GEMMA2,

@@ -15,13 +15,25 @@ from typing import TypeAlias
 
 from sie_triton.planning.recipe import Refusal
 
-from . import bge_m3, causal, cross_encoder, dense, image_text, late_interaction, refusals, sentence_dense, sparse
+from . import (
+    bge_m3,
+    causal,
+    cross_encoder,
+    dense,
+    image_text,
+    late_interaction,
+    pages,
+    refusals,
+    sentence_dense,
+    sparse,
+)
 from .bge_m3 import BgeM3Recipe, TokenWeights
 from .causal import CausalRecipe, LastTokenLogits
 from .cross_encoder import Classifier, CrossEncoderRecipe
 from .dense import DensePooling, DenseRecipe
 from .image_text import ImageTextRecipe, ProjectedImage, ProjectedText
 from .late_interaction import LateRecipe, TokenVectors
+from .pages import PageRecipe, PageVectors
 from .sentence_dense import SentenceRecipe
 from .sparse import QUERY_WEIGHTS_NAME, SparseMax, SparseRecipe
 
@@ -34,6 +46,8 @@ __all__ = [
     "HeadModule",
     "ImageTextRecipe",
     "LastTokenLogits",
+    "PageRecipe",
+    "PageVectors",
     "ProjectedImage",
     "ProjectedText",
     "Recipe",
@@ -50,6 +64,7 @@ HeadModule: TypeAlias = (
     | cross_encoder.CrossEncoderHeads
     | causal.CausalHeads
     | image_text.ImageTextHeads
+    | pages.PageHeads
 )
 Recipe: TypeAlias = (
     DenseRecipe
@@ -60,6 +75,7 @@ Recipe: TypeAlias = (
     | CrossEncoderRecipe
     | CausalRecipe
     | ImageTextRecipe
+    | PageRecipe
 )
 
 CATALOGUE: Mapping[str, Recipe | Refusal] = {
@@ -71,5 +87,6 @@ CATALOGUE: Mapping[str, Recipe | Refusal] = {
     **cross_encoder.ADAPTERS,
     **causal.ADAPTERS,
     **image_text.ADAPTERS,
+    **pages.ADAPTERS,
     **refusals.ADAPTERS,
 }

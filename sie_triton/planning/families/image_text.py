@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 from sie_frontend.outputs.dense import DenseHead, Pooled
 from sie_frontend.outputs.table import OutputType
@@ -22,8 +22,9 @@ from sie_triton.facts import (
 )
 from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need
+from sie_triton.planning.pictures import Pictures
 from sie_triton.planning.recipe import RecipeBase
-from sie_triton.planning.tensors import ATTENTION_MASK, INPUT_IDS, Axis, Tensor
+from sie_triton.planning.tensors import ATTENTION_MASK, INPUT_IDS, PIXELS, Axis, Tensor
 
 VECTOR = "dense"
 POOLING = "projection"
@@ -73,18 +74,6 @@ class ProjectedImage(PlannedHead):
         return (Tensor(VECTOR, "FP32", ("batch", width)),)
 
 
-@dataclass(frozen=True, slots=True)
-class Pictures:
-    """What a profile asks of the tower that sees pictures; None and names while the checkpoint is not at hand.
-
-    `tokens` is how many positions of the transformer a picture takes.
-    """
-
-    pixels: Pixels | None
-    tokens: int
-    width: Axis
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImageTextRecipe(RecipeBase):
     """Adapters that embed texts and images. No template, instruction or option changes their vectors.
@@ -117,25 +106,57 @@ class ImageTextRecipe(RecipeBase):
             spelling=spelling,
         )
 
-    def pictures(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> Pictures:
+    def pictures(
+        self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None
+    ) -> Pictures[ProjectedImage]:
         """The tower of pictures and its projection.
 
         Raises `DiagnosticError` where the files say two sizes, or prepare pictures in a way that is not understood.
         """
-        if facts is None:
-            return Pictures(None, 1, common_width(bundle, profile, None))
-        towers, pixels = read_towers(facts, *self.model_types), read_pixels(facts)
-        if pixels.size != towers.image_size or towers.image_size < towers.patch_size:
-            message = (
-                f"`{PREPROCESSOR_NAME}` makes pictures of {pixels.size} pixels, `config.json` says {towers.image_size} "
-                f"in patches of {towers.patch_size}"
-            )
-            where = Where(facts.folder / PREPROCESSOR_NAME)
-            raise DiagnosticError([Diagnostic("SIE340", message, where, "fetch the checkpoint again")])
-        return Pictures(pixels, towers.patches + self.states, common_width(bundle, profile, towers))
+        towers = read_towers(facts, *self.model_types) if facts else None
+        pixels = square_pixels(facts, towers) if facts and towers else None
+        return Pictures(
+            encoder=Encoder(pixels=pixels),
+            head=ProjectedImage(),
+            inputs=(square(pixels),),
+            served={"dense": served_vector()},
+            width=common_width(bundle, profile, towers),
+            row_tokens=towers.patches + self.states if towers else 1,
+        )
 
     def _checkpoint_limits(self, declared: int | None, facts: CheckpointFacts) -> tuple[int | None, ...]:
         return facts.tokenizer_max_length, read_towers(facts, *self.model_types).positions
+
+
+class Squares(Protocol):
+    """Sizes of a tower that sees squares: edges in pixels."""
+
+    @property
+    def image_size(self) -> int:
+        """Of a picture."""
+
+    @property
+    def patch_size(self) -> int:
+        """Of a patch."""
+
+
+def square_pixels(facts: CheckpointFacts, tower: Squares) -> Pixels:
+    """How pictures are prepared. Raises `DiagnosticError` where that does not give what the tower sees."""
+    pixels = read_pixels(facts)
+    if pixels.size == tower.image_size and tower.image_size >= tower.patch_size:
+        return pixels
+    message = (
+        f"`{PREPROCESSOR_NAME}` makes pictures of {pixels.size} pixels, `config.json` says {tower.image_size} "
+        f"in patches of {tower.patch_size}"
+    )
+    where = Where(facts.folder / PREPROCESSOR_NAME)
+    raise DiagnosticError([Diagnostic("SIE340", message, where, "fetch the checkpoint again")])
+
+
+def square(pixels: Pixels | None) -> Tensor:
+    """The levels of pictures that are squares."""
+    edges: tuple[Axis, Axis] = (pixels.size, pixels.size) if pixels else ("height", "width")
+    return Tensor(PIXELS, "UINT8", ("batch", *edges, 3))
 
 
 def served_vector() -> DenseHead:

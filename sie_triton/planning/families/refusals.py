@@ -21,7 +21,6 @@ ADAPTERS: dict[str, Refusal] = {
     # Image-text
     "Qwen3VLEmbeddingAdapter": _sees("embeds text, images and video through a Qwen3-VL chat prompt"),
     "Qwen3VLRerankerAdapter": _sees("scores text and images through a Qwen3-VL chat prompt"),
-    "ColPaliAdapter": _sees("matches text queries with page images (PaliGemma)"),
     "ColQwen2Adapter": _sees("matches text queries with page images (Qwen2.5-VL)"),
     "ColQwen3Adapter": _sees("matches text queries with page images (Qwen3-VL)"),
     "ColSmolAdapter": _sees("matches text queries with page images (Idefics3)"),

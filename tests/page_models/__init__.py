@@ -1,0 +1,1 @@
+"""Page models: small random checkpoints, their graphs and builds, beside transformers' own classes."""
