@@ -73,7 +73,7 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
     model = _public_model(plan, written.reads(plan.served[0]), staging)
     reference, testimony = take_reference(written, model, _question(plan, job, home), _carried(plan, job), announce)
     write_reference(home / REFERENCE_NAME, reference)
-    announce(f"{plan.name}: comparing {len(reference.cases)} {plan.modality}s with {reference.origin}")
+    announce(f"{plan.name}: comparing {len(reference.cases)} {_called(plan.modality)} with {reference.origin}")
     site = Site(staging, job.cpu, job.key[:12], announce)
     insisted = job.options.graphs.precision is not None
     graphs = write_measured_graphs(plan, model, bench.write_graphs, site, insisted=insisted)
@@ -99,6 +99,11 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
         triton_entries(staging, default),
         built_entry(graphs.plan, job.key, identity, graphs.parity, certificate),
     )
+
+
+def _called(modality: str) -> str:
+    """What cases of a modality are called."""
+    return "items" if modality == "mixed" else f"{modality}s"
 
 
 def _question(plan: TritonPlan, job: _Job, home: Path) -> Question:

@@ -37,6 +37,7 @@ def find_checkpoint(target: Target, options: BuildOptions, *, allow_hub: bool = 
         trust_remote_code=options.trust_remote_code,
         progress=options.progress,
         extra_files=tuple(dict.fromkeys(file for _, recipe in target.profiles for file in recipe.extra_files)),
+        optional_files=tuple(dict.fromkeys(file for _, recipe in target.profiles for file in recipe.optional_files)),
         announce=options.announce,
         lora=target.lora,
         folders=options.weights,

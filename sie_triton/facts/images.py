@@ -189,7 +189,7 @@ def read_pixels(facts: CheckpointFacts) -> Pixels:
     return Pixels(
         size=size,
         fit=fit,
-        resample=_resample(document, path),
+        resample=resample_of(document, path),
         rescale=_number(document, "rescale_factor", 1 / 255, path),
         mean=_triple(document, "image_mean", processor.mean, path),
         std=_triple(document, "image_std", processor.std, path, positive=True),
@@ -201,11 +201,13 @@ def _processor(document: Mapping[str, Any], path: Path) -> _Processor:
     named = str(document.get("image_processor_type") or document.get("feature_extractor_type") or "CLIPImageProcessor")
     found = _PROCESSORS.get(named.removesuffix("Fast").removesuffix("Pil"))
     if found is None:
-        raise _refused(path, f"by `{named}`", f"one of {', '.join(f'`{name}`' for name in _PROCESSORS)} is understood")
+        raise refused_pictures(
+            path, f"by `{named}`", f"one of {', '.join(f'`{name}`' for name in _PROCESSORS)} is understood"
+        )
     for step in ("do_resize", "do_rescale", "do_normalize"):
         value = document.get(step, True)
         if value is not True:
-            raise _refused(path, f"with `{step}: {value}`", f"leave `{step}` out of a copy of the checkpoint")
+            raise refused_pictures(path, f"with `{step}: {value}`", f"leave `{step}` out of a copy of the checkpoint")
     return found
 
 
@@ -221,7 +223,7 @@ def _geometry(document: Mapping[str, Any], processor: _Processor, path: Path) ->
     if edges == {"height", "width"} and size["height"] == size["width"] and crop in (None, size["height"]):
         return int(size["height"]), "squash"
     cut = "nothing cut out" if crop is None else f"a middle of {crop} cut out"
-    raise _refused(
+    raise refused_pictures(
         path, f"with `size` {size!r} and {cut}", "a square of the size that they are scaled to is understood"
     )
 
@@ -243,14 +245,30 @@ def _crop(document: Mapping[str, Any], processor: _Processor, path: Path) -> int
         return int(size["height"])
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size
-    raise _refused(path, f"with `crop_size` {size!r}", "a square is understood")
+    raise refused_pictures(path, f"with `crop_size` {size!r}", "a square is understood")
 
 
-def _resample(document: Mapping[str, Any], path: Path) -> Resample:
+def resample_of(document: Mapping[str, Any], path: Path) -> Resample:
+    """Pillow's filter, bicubic where the file names none. Raises `DiagnosticError`."""
     number = document.get("resample", FILTERS.index("bicubic"))
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(FILTERS):
-        raise _refused(path, f"with `resample` {number!r}", f"Pillow's filters 0 to {len(FILTERS) - 1} are understood")
+        raise refused_pictures(
+            path, f"with `resample` {number!r}", f"Pillow's filters 0 to {len(FILTERS) - 1} are understood"
+        )
     return FILTERS[number]
+
+
+def levels_of(document: Mapping[str, Any], path: Path, mean: Triple, std: Triple) -> tuple[float, Triple, Triple]:
+    """What levels are multiplied by, the mean that is taken off, and what the rest is divided by.
+
+    `mean` and `std` hold where the file says nothing. Raises `DiagnosticError`.
+    """
+    rescale = _number(document, "rescale_factor", 1 / 255, path)
+    return (
+        rescale,
+        _triple(document, "image_mean", mean, path),
+        _triple(document, "image_std", std, path, positive=True),
+    )
 
 
 def _number(document: Mapping[str, Any], key: str, default: float, path: Path) -> float:
@@ -275,7 +293,7 @@ def _is_finite(value: object, *, positive: bool) -> bool:
     return (0 if positive else -float("inf")) < value < float("inf")
 
 
-def _refused(path: Path, what: str, hint: str) -> DiagnosticError:
+def refused_pictures(path: Path, what: str, hint: str) -> DiagnosticError:
     """Images are prepared in a way that is not compiled."""
     message = f"`{path.name}` prepares images {what}, which is not compiled"
     return DiagnosticError([Diagnostic("SIE339", message, Where(path), hint)])

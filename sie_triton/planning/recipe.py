@@ -96,6 +96,10 @@ class RecipeBase(ABC):
     may declare. For its own outputs, each profile must then spell its pooling out."""
     modalities: tuple[str, ...] = ("text",)
     """What its items may be made of: each is an input of its own, with a public Triton model of its own."""
+    joins: bool = False
+    """Whether one row reads all that an item has, of whichever of its modalities: then they are one input, `mixed`."""
+    optional_files: tuple[str, ...] = ()
+    """Files beside the weights that are taken along where there are such."""
     notes: str = ""
 
     @abstractmethod

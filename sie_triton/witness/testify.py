@@ -107,6 +107,8 @@ def _witness(subject: Subject) -> Witness | CausalWitness:
             made = ImageTextWitness(subject)
         case "page_model":
             made = PageTextWitness(subject)
+        case "mixed_model":
+            raise AssertionError("texts and pictures in one row have a testimony of their own")
     return made
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from sie_frontend.images.entry import ImageInput, Resample
 from sie_frontend.rows import Array
 
-_FILTERS: Final[dict[Resample, Image.Resampling]] = {
+FILTERS: Final[dict[Resample, Image.Resampling]] = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
@@ -39,7 +39,7 @@ def fitted(picture: Image.Image, entry: ImageInput) -> Array:
 
 
 def _squashed(picture: Image.Image, entry: ImageInput) -> Image.Image:
-    size, resample = entry.size, _FILTERS[entry.resample]
+    size, resample = entry.size, FILTERS[entry.resample]
     # Pillow makes the rows first, all of them.
     if size * picture.height > WHOLE_PIXELS:
         picture = picture.resize((picture.width, size), resample)
@@ -47,7 +47,7 @@ def _squashed(picture: Image.Image, entry: ImageInput) -> Image.Image:
 
 
 def _cropped(picture: Image.Image, entry: ImageInput) -> Image.Image:
-    size, resample = entry.size, _FILTERS[entry.resample]
+    size, resample = entry.size, FILTERS[entry.resample]
     shorter, longer = sorted(picture.size)
     scaled = int(size * longer / shorter)
     start = (scaled - size) // 2

@@ -137,7 +137,8 @@ class Engine:
             for number, found in zip(part.numbers, part.outputs, strict=True):
                 outputs[number] = ItemOutputs(items[number].id, found.values)
         tokens = [part.tokens for part in done if part.tokens is not None]
-        return Encoded(outputs, clock.timing(), Usage(sum(tokens)) if tokens else None)
+        usage = Usage(sum(tokens), served.billed_images(items)) if tokens else None
+        return Encoded(outputs, clock.timing(), usage)
 
     async def _encode_part(
         self,
@@ -207,7 +208,8 @@ class Engine:
         tokens = sum(row.cost for row in rows)
         # A query counts once with each document, whether or not the model reads it so.
         repeated = 0 if head.pairs else rows[0].cost * (len(items) - 1)
-        return Scored(scores, clock.timing(), Usage(tokens + repeated))
+        images = served.billed_images([*[query] * len(items), *items])
+        return Scored(scores, clock.timing(), Usage(tokens + repeated, images))
 
     async def cut(self, model_id: str, texts: Sequence[str], tokens: int) -> Sequence[str]:
         """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""

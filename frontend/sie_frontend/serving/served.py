@@ -22,6 +22,14 @@ from sie_frontend.triton.client import FailureKind, TritonFailure
 from sie_frontend.triton.replicas import ReplicaSet
 from sie_frontend.watch.metrics import Metrics
 
+MIXED = "mixed"
+"""The input that reads the texts and the images of an item together."""
+
+
+def count_images(items: Sequence[Item]) -> int:
+    """How many images some items have."""
+    return sum(len(item.images) for item in items if item.images)
+
 
 class NotFinite(Exception):
     """A row's output `tensor` has NaN or infinity: a value of the checkpoint, or an overflow of its precision."""
@@ -113,7 +121,11 @@ class ServedModel:
 
     def images(self, items: Sequence[Item]) -> int:
         """How many images would be read: their pixels are held until they are computed."""
-        return sum(len(item.images) for item in items if item.images) if "image" in self.readers else 0
+        return count_images(items) if {"image", MIXED} & self.readers.keys() else 0
+
+    def billed_images(self, items: Sequence[Item]) -> int | None:
+        """How many images `usage` counts: SIE says it of models that read them beside texts, and of no other."""
+        return count_images(items) if MIXED in self.readers else None
 
     def one_modality(self, items: Sequence[Item]) -> str:
         """The input that reads all of the items. Raises `WireError` (400) where they need several."""

@@ -42,7 +42,7 @@ class DensePooling(PlannedHead):
     @property
     def told_by(self) -> tuple[WitnessName, ...]:
         """The witnesses that know it."""
-        return ("pooled_transformer", "sentence_transformer", "bge_m3")
+        return ("pooled_transformer", "sentence_transformer", "bge_m3", "mixed_model")
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """Two tensors a pooling, `[batch, width]`."""
