@@ -14,6 +14,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from sie_triton.verify.reference_texts import SENTENCE
 
 MODEL = "acme/seer"
+NAMES = {"Embedding": MODEL, "Reranker": "acme/judge"}
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -76,7 +77,7 @@ TEXT: Mapping[str, Any] = {
 }
 
 
-def bundle_text(folder: Path, *, adapter: str = "Embedding", limit: int = 400, width: int = 24) -> str:
+def bundle_text(folder: Path, *, adapter: str = "Embedding", limit: int = 700, width: int = 24) -> str:
     """A bundle of the checkpoint: an embedder, or with `Reranker` a reranker."""
     tasks = f"encode: {{dense: {{dim: {width}}}}}" if adapter == "Embedding" else "score: {}"
     return f"""\
