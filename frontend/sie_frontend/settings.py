@@ -163,8 +163,8 @@ class Settings:
     pending_images: int = _setting(
         "SIE_TRITON_PENDING_IMAGES",
         2048,
-        "images admitted and not answered yet, which hold 150 kilobytes each where a model takes 224 x 224 pixels; "
-        "beyond it a request gets 503 QUEUE_FULL",
+        "images admitted and not answered yet, which hold 150 kilobytes each where a model takes 224 x 224 pixels; one "
+        "of more pixels counts as several; beyond it a request gets 503 QUEUE_FULL",
         parse=_whole,
     )
     image_threads: int = _setting(

@@ -16,6 +16,7 @@ ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MODULES = "modules.json"
 PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"
 ROUTER = "router_config.json"
 PICKLE_SUFFIXES = (".bin", ".pkl", ".pickle", ".pth", ".ckpt")
 MODULE_FOLDER = re.compile(r"(?:[A-Za-z]+_)?\d+_\w+")
@@ -165,6 +166,7 @@ def wanted_files(
         folder, _, file = name.rpartition("/")
         if file in _IN_MODULES and (MODULE_FOLDER.fullmatch(folder) or folder in parts.modules):
             wanted.add(name)
+    wanted |= {f"{parts.home}{PROCESSOR}"} & held
     wanted |= {found for extra in extra_files if (found := extra_file(extra, held)) is not None}
     if trust_remote_code:
         wanted |= {name for name in held if name.endswith(".py") and "/" not in name}

@@ -96,6 +96,9 @@ def _reads(plan: TritonPlan) -> str:
     pixels = plan.encoder.pixels
     if pixels is None:
         return "the checkpoint's files say how pictures are prepared"
+    if pixels.fit == "tiles":
+        cut = f"pictures of {pixels.longest} pixels in tiles of {pixels.size}, {pixels.resample}"
+        return f"{cut}; each takes {', '.join(map(str, plan.buckets))} tokens"
     taken = plan.row_tokens * plan.max_length
     return f"pictures of {pixels.size} pixels by {pixels.fit}, {pixels.resample}; each takes {taken} tokens"
 

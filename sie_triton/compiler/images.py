@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from sie_frontend.images.entry import ImageInput
+from sie_frontend.images.entry import AnyImageInput, ImageInput, TiledInput
 from sie_frontend.rows import Row
 
 from sie_triton.compiler.options import Announce
 from sie_triton.compiler.packages import NOTHING_TO_COMPARE, missing_package
+from sie_triton.facts import Pixels, Tiling
 from sie_triton.formats import Precision
 from sie_triton.planning.plan import ServedPlan, TritonPlan
-from sie_triton.planning.tensors import PIXELS
+from sie_triton.planning.tensors import INPUT_IDS, PIXELS
 from sie_triton.verify.image_cases import image_cases
 from sie_triton.verify.public_model import PublicModel
 from sie_triton.verify.reference import Case
@@ -55,6 +56,21 @@ class ImageWorkbench:
             raise not_written(graph.triton_model, str(declined)) from None
 
 
+def _tiled(pixels: Pixels, tiling: Tiling, requires: str) -> TiledInput:
+    assert pixels.longest is not None
+    return TiledInput(
+        pixels=PIXELS,
+        ids=INPUT_IDS,
+        size=pixels.size,
+        longest=pixels.longest,
+        resample=pixels.resample,
+        requires=requires,
+        image_id=tiling.image_id,
+        tile_positions=tiling.positions,
+        layouts=dict(tiling.layouts),
+    )
+
+
 class WrittenImages:
     """The image input of one plan."""
 
@@ -62,10 +78,13 @@ class WrittenImages:
         self._plan = plan
         self._folder = folder
 
-    def reads(self, served: ServedPlan, testimony: Testimony | None = None) -> ImageInput:
+    def reads(self, served: ServedPlan, testimony: Testimony | None = None) -> AnyImageInput:
         """How a picture becomes what the graph takes."""
-        pixels = self._plan.encoder.pixels
+        pixels, page = self._plan.encoder.pixels, self._plan.encoder.page
         assert pixels is not None, "a build has the checkpoint's facts"
+        if isinstance(page, Tiling):
+            return _tiled(pixels, page, served.recipe.requires_text_message)
+        assert pixels.fit != "tiles"
         return ImageInput(
             tensor=PIXELS,
             size=pixels.size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from .known_keys import FILES, check_keys
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 
-Fit = Literal["crop", "squash"]
+Fit = Literal["crop", "squash", "tiles"]
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 Triple = tuple[float, float, float]
 
@@ -31,7 +31,8 @@ class Pixels:
     """What is done to a picture before the transformer sees it.
 
     `size` is the height and the width that it has then. `fit` says how it comes to them: `crop` brings the shortest
-    edge to `size` and cuts the middle out, `squash` brings both edges to it. A level x of 0 to 255 becomes
+    edge to `size` and cuts the middle out, `squash` brings both edges to it, and `tiles` brings the longest edge to
+    `longest` and cuts the whole into squares of `size`, with the whole as one more. A level x of 0 to 255 becomes
     `(x * rescale - mean) / std`, for red, green and blue: the product in float64, the rest in float32.
     """
 
@@ -41,6 +42,7 @@ class Pixels:
     rescale: float
     mean: Triple
     std: Triple
+    longest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +93,21 @@ class _Processor:
     crop: int | None
     mean: Triple
     std: Triple
+    resample: Resample = "bicubic"
+    tile: int | None = None
 
 
 _CLIP = _Processor({"shortest_edge": 224}, 224, _CLIP_MEAN, _CLIP_STD)
 _SIGLIP = _Processor({"height": 224, "width": 224}, None, _HALVES, _HALVES)
+_IDEFICS3 = _Processor({"longest_edge": 4 * 364}, None, _HALVES, _HALVES, "lanczos", 364)
+# Idefics3's processor makes no picture longer than this.
+_MAX_LONGEST = 4096
 # By the name of the class, without what tells its implementations apart.
 _PROCESSORS: Mapping[str, _Processor] = {
     "CLIPImageProcessor": _CLIP,
     "CLIPFeatureExtractor": _CLIP,
     "SiglipImageProcessor": _SIGLIP,
+    "Idefics3ImageProcessor": _IDEFICS3,
 }
 # The keys of `config.json` that a tower's sizes are in where transformers' own defaults do not hold.
 _TEXT_POSITIONS: Mapping[str, int] = {"clip": 77, "siglip": 64}
@@ -185,11 +193,16 @@ def read_pixels(facts: CheckpointFacts) -> Pixels:
     if problems := check_keys(document, FILES[PREPROCESSOR_NAME], path, PREPROCESSOR_NAME):
         raise DiagnosticError(problems)
     processor = _processor(document, path)
-    size, fit = _geometry(document, processor, path)
+    if processor.tile is not None:
+        size, longest = _tiles(document, processor, path)
+        fit: Fit = "tiles"
+    else:
+        (size, fit), longest = _geometry(document, processor, path), None
     return Pixels(
         size=size,
         fit=fit,
-        resample=resample_of(document, path),
+        longest=longest,
+        resample=_resample(document, processor, path),
         rescale=_number(document, "rescale_factor", 1 / 255, path),
         mean=_triple(document, "image_mean", processor.mean, path),
         std=_triple(document, "image_std", processor.std, path, positive=True),
@@ -201,14 +214,28 @@ def _processor(document: Mapping[str, Any], path: Path) -> _Processor:
     named = str(document.get("image_processor_type") or document.get("feature_extractor_type") or "CLIPImageProcessor")
     found = _PROCESSORS.get(named.removesuffix("Fast").removesuffix("Pil"))
     if found is None:
-        raise refused_pictures(
-            path, f"by `{named}`", f"one of {', '.join(f'`{name}`' for name in _PROCESSORS)} is understood"
-        )
-    for step in ("do_resize", "do_rescale", "do_normalize"):
+        raise _refused(path, f"by `{named}`", f"one of {', '.join(f'`{name}`' for name in _PROCESSORS)} is understood")
+    steps = ("do_resize", "do_rescale", "do_normalize", *(["do_image_splitting"] if found.tile else []))
+    for step in steps:
         value = document.get(step, True)
         if value is not True:
-            raise refused_pictures(path, f"with `{step}: {value}`", f"leave `{step}` out of a copy of the checkpoint")
+            raise _refused(path, f"with `{step}: {value}`", f"leave `{step}` out of a copy of the checkpoint")
+    if document.get("do_pad") and not found.tile:
+        raise _refused(path, "with `do_pad`: a margin around the picture", "use a checkpoint without it")
     return found
+
+
+def _tiles(document: Mapping[str, Any], processor: _Processor, path: Path) -> tuple[int, int]:
+    """The edge of a tile, and the longest edge of a picture before it is cut; no margin is ever needed."""
+    longest = document.get("size", processor.size)
+    tile = document.get("max_image_size", {"longest_edge": processor.tile})
+    if _edges(longest) != {"longest_edge"} or _edges(tile) != {"longest_edge"}:
+        hint = "`longest_edge` of both is understood"
+        raise _refused(path, f"with `size` {longest!r} and `max_image_size` {tile!r}", hint)
+    if longest["longest_edge"] > _MAX_LONGEST:
+        hint = f"transformers makes no picture longer than {_MAX_LONGEST}"
+        raise _refused(path, f"with `size` {longest!r}", hint)
+    return int(tile["longest_edge"]), int(longest["longest_edge"])
 
 
 def _geometry(document: Mapping[str, Any], processor: _Processor, path: Path) -> tuple[int, Fit]:
@@ -223,7 +250,7 @@ def _geometry(document: Mapping[str, Any], processor: _Processor, path: Path) ->
     if edges == {"height", "width"} and size["height"] == size["width"] and crop in (None, size["height"]):
         return int(size["height"]), "squash"
     cut = "nothing cut out" if crop is None else f"a middle of {crop} cut out"
-    raise refused_pictures(
+    raise _refused(
         path, f"with `size` {size!r} and {cut}", "a square of the size that they are scaled to is understood"
     )
 
@@ -245,30 +272,14 @@ def _crop(document: Mapping[str, Any], processor: _Processor, path: Path) -> int
         return int(size["height"])
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size
-    raise refused_pictures(path, f"with `crop_size` {size!r}", "a square is understood")
+    raise _refused(path, f"with `crop_size` {size!r}", "a square is understood")
 
 
-def resample_of(document: Mapping[str, Any], path: Path) -> Resample:
-    """Pillow's filter, bicubic where the file names none. Raises `DiagnosticError`."""
-    number = document.get("resample", FILTERS.index("bicubic"))
+def _resample(document: Mapping[str, Any], processor: _Processor, path: Path) -> Resample:
+    number = document.get("resample", FILTERS.index(processor.resample))
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(FILTERS):
-        raise refused_pictures(
-            path, f"with `resample` {number!r}", f"Pillow's filters 0 to {len(FILTERS) - 1} are understood"
-        )
+        raise _refused(path, f"with `resample` {number!r}", f"Pillow's filters 0 to {len(FILTERS) - 1} are understood")
     return FILTERS[number]
-
-
-def levels_of(document: Mapping[str, Any], path: Path, mean: Triple, std: Triple) -> tuple[float, Triple, Triple]:
-    """What levels are multiplied by, the mean that is taken off, and what the rest is divided by.
-
-    `mean` and `std` hold where the file says nothing. Raises `DiagnosticError`.
-    """
-    rescale = _number(document, "rescale_factor", 1 / 255, path)
-    return (
-        rescale,
-        _triple(document, "image_mean", mean, path),
-        _triple(document, "image_std", std, path, positive=True),
-    )
 
 
 def _number(document: Mapping[str, Any], key: str, default: float, path: Path) -> float:
@@ -293,7 +304,30 @@ def _is_finite(value: object, *, positive: bool) -> bool:
     return (0 if positive else -float("inf")) < value < float("inf")
 
 
-def refused_pictures(path: Path, what: str, hint: str) -> DiagnosticError:
+def _refused(path: Path, what: str, hint: str) -> DiagnosticError:
     """Images are prepared in a way that is not compiled."""
     message = f"`{path.name}` prepares images {what}, which is not compiled"
     return DiagnosticError([Diagnostic("SIE339", message, Where(path), hint)])
+
+
+def read_levels(document: Mapping[str, Any], path: Path) -> Pixels:
+    """How levels and Pillow's filter are told in a file of a processor whose sizes are its own: CLIP's defaults hold.
+
+    Raises `DiagnosticError`.
+    """
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if document.get(step, True) is not True:
+            raise _refused(path, f"with `{step}: {document[step]}`", f"leave `{step}` out of a copy of the checkpoint")
+    return Pixels(
+        size=0,
+        fit="squash",
+        resample=_resample(document, _CLIP, path),
+        rescale=_number(document, "rescale_factor", 1 / 255, path),
+        mean=_triple(document, "image_mean", _CLIP_MEAN, path),
+        std=_triple(document, "image_std", _CLIP_STD, path, positive=True),
+    )
+
+
+def refused_processor(path: Path, named: str, known: Iterable[str]) -> DiagnosticError:
+    """Images are prepared by a class that is not understood."""
+    return _refused(path, f"by `{named}`", f"one of {', '.join(f'`{name}`' for name in known)} is understood")

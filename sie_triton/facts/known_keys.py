@@ -260,7 +260,7 @@ TOKENIZER: Mapping[str, Key] = {
 _CHANNELS = harmless("how arrays are laid out on the way into the model, which the graph decides")
 
 PREPROCESSOR: Mapping[str, Key] = {
-    "image_processor_type": honoured("the class whose defaults hold; CLIP's and SigLIP's are known"),
+    "image_processor_type": honoured("the class whose defaults hold; CLIP's, SigLIP's and Idefics3's are known"),
     "feature_extractor_type": honoured("the older spelling of `image_processor_type`"),
     "do_resize": honoured("pictures are scaled; false is refused"),
     "size": honoured("what pictures are scaled to: their shortest edge, or both"),
@@ -274,7 +274,10 @@ PREPROCESSOR: Mapping[str, Key] = {
     "image_std": honoured("what red, green and blue are divided by"),
     "image_seq_length": honoured("how many positions a picture takes in its prompt: those of the tower"),
     "do_convert_rgb": harmless("every picture becomes RGB before it is prepared, as SIE does it"),
-    "do_pad": refused("a margin around the picture"),
+    "do_pad": honoured("a margin around the picture, which tiles never need; for other processors it is refused"),
+    "do_image_splitting": honoured("pictures are cut into tiles; false is refused"),
+    "max_image_size": honoured("the edge of a tile"),
+    "return_row_col_info": harmless("the layout of tiles is always told"),
     "pad_size": refused("a margin around the picture"),
     "auto_map": refused("preparing images by the checkpoint's own code"),
     "processor_class": _LOADER,
@@ -310,6 +313,7 @@ PROCESSOR: Mapping[str, Key] = {
     "query_prefix": honoured("what stands in front of every query of a page model"),
     "visual_prompt_prefix": honoured("what stands behind every picture of a page model"),
     "image_seq_length": honoured("how many positions a picture takes in its prompt: those of the tower"),
+    "image_seq_len": honoured("how many positions a tile takes in its prompt: those of the tower"),
     "image_processor": harmless("`preprocessor_config.json` decides, which must be there"),
     "chat_template": harmless("only for chats"),
     "auto_map": refused("preparing items by the checkpoint's own code"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from .known_keys import FILES, check_keys
 
 PROCESSOR_NAME = "processor_config.json"
 
+# What Idefics3's processor writes around tiles and for them, and how many positions a tile has where no file says it.
+_AROUND, _WHOLE, _TILE = "<fake_token_around_image>", "<global-img>", "<image>"
+_UNSAID_TILE = 169
 # Where `config.json` says nothing, transformers' classes do: positions, a square's edge and a patch's.
-_UNSAID: Mapping[str, tuple[int, int, int]] = {"colpali": (8192, 224, 14)}
+_UNSAID: Mapping[str, tuple[int, int, int]] = {"colpali": (8192, 224, 14), "idefics3": (2048, 224, 32)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,22 @@ class Framing:
 
     before: str = ""
     after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How tiles stand among tokens. A layout has a grid, `ROWSxCOLUMNS`, and its ids; -1 is a whole tile, which takes
+    `positions` times `image_id`.
+    """
+
+    image_id: int
+    positions: int
+    layouts: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def costs(self) -> tuple[int, ...]:
+        """How many positions a picture may take, ascending."""
+        return tuple(sorted({sum(self.positions if i < 0 else 1 for i in ids) for _, ids in self.layouts}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +127,65 @@ def check_positions(facts: CheckpointFacts, positions: int) -> None:
     raise DiagnosticError([Diagnostic("SIE340", message, Where(path), "fetch the checkpoint again")])
 
 
-def token_ids(facts: CheckpointFacts, text: str) -> tuple[int, ...]:
-    """The tokens of a text as `tokenizer.json` has them, with nothing around them. Raises `DiagnosticError`."""
+def read_tiling(facts: CheckpointFacts, sizes: PageSizes, grids: Sequence[str], prompt: tuple[str, str]) -> Tiling:
+    """The tokens of a page for every grid; what stands before and behind the picture is the `prompt`.
+
+    Raises `DiagnosticError` where the processor writes another number of positions for a tile than the tower gives.
+    """
+    scale = _whole(facts.config, "scale_factor", 2, facts.folder / "config.json")
+    positions = sizes.patches // scale**2
+    path = facts.folder / PROCESSOR_NAME
+    document = read_object(path)
+    if problems := check_keys(document, FILES[PROCESSOR_NAME], path, PROCESSOR_NAME):
+        raise DiagnosticError(problems)
+    said = document.get("image_seq_len", _UNSAID_TILE)
+    if said != positions:
+        message = f"`{path.name}` gives a tile {said!r} positions, `config.json` makes {positions} of one"
+        raise DiagnosticError([Diagnostic("SIE340", message, Where(path), "fetch the checkpoint again")])
+    (image_id,) = token_ids(facts, _TILE)
+    if image_id != facts.config.get("image_token_id"):
+        message = f"`{_TILE}` is token {image_id}, `config.json` says {facts.config.get('image_token_id')!r}"
+        where = Where(facts.folder / "config.json")
+        raise DiagnosticError([Diagnostic("SIE340", message, where, "fetch the checkpoint again")])
+    before, behind = prompt
+    layouts = []
+    for grid in grids:
+        rows, columns = map(int, grid.split("x"))
+        ids = token_ids(facts, f"{before}{_tiles_as_text(rows, columns)}{behind}")
+        layouts.append((grid, tuple(-1 if number == image_id else number for number in ids)))
+    return Tiling(image_id, positions, tuple(layouts))
+
+
+def _tiles_as_text(rows: int, columns: int) -> str:
+    """What Idefics3's processor writes for a picture: a tile stands for all of its positions."""
+    whole = f"{_AROUND}{_WHOLE}{_TILE}{_AROUND}"
+    if not rows:
+        return whole
+    lines = (
+        "".join(f"{_AROUND}<row_{row}_col_{column}>{_TILE}" for column in range(1, columns + 1))
+        for row in range(1, rows + 1)
+    )
+    return "".join(f"{line}\n" for line in lines) + f"\n{whole}"
+
+
+def check_bare(facts: CheckpointFacts) -> None:
+    """Raises `DiagnosticError` where `tokenizer.json` puts tokens of its own around a text."""
+    if found := token_ids(facts, "", special=True):
+        message = f"it puts the tokens {list(found)} around every text, which is not compiled for pages"
+        raise unreadable(facts.folder / "tokenizer.json", message)
+
+
+def token_ids(facts: CheckpointFacts, text: str, *, special: bool = False) -> tuple[int, ...]:
+    """The tokens of a text as `tokenizer.json` has them, with nothing around them unless `special` tokens are wanted.
+
+    Raises `DiagnosticError`.
+    """
     path = facts.folder / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
         raise unreadable(path, f"it cannot be read: {error}") from error
-    return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+    return tuple(tokenizer.encode(text, add_special_tokens=special).ids)
 
 
 def special_token(facts: CheckpointFacts, role: str) -> str:

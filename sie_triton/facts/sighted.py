@@ -11,12 +11,11 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 from .checkpoint import CheckpointFacts
 from .files import read_object, unreadable
-from .images import PREPROCESSOR_NAME, Pixels, levels_of, refused_pictures, resample_of
+from .images import PREPROCESSOR_NAME, Pixels, read_levels, refused_processor
 from .known_keys import FILES, check_keys
 
 # Processors that cut a picture of any size into patches, by their names without what tells implementations apart.
 _PROCESSORS = ("Qwen2VLImageProcessor",)
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 KEYS_NAME = f"{PREPROCESSOR_NAME}: patches"
 
 
@@ -81,15 +80,9 @@ def read_sighted(facts: CheckpointFacts, min_pixels: int, max_pixels: int) -> Si
         raise DiagnosticError(problems)
     named = str(document.get("image_processor_type") or "Qwen2VLImageProcessor")
     if named.removesuffix("Fast").removesuffix("Pil") not in _PROCESSORS:
-        known = ", ".join(f"`{name}`" for name in _PROCESSORS)
-        raise refused_pictures(path, f"by `{named}`", f"one of {known} is understood")
-    for step in ("do_resize", "do_rescale", "do_normalize"):
-        if document.get(step, True) is not True:
-            hint = f"leave `{step}` out of a copy of the checkpoint"
-            raise refused_pictures(path, f"with `{step}: {document[step]}`", hint)
-    rescale, mean, std = levels_of(document, path, _CLIP_MEAN, _CLIP_STD)
+        raise refused_processor(path, named, _PROCESSORS)
     return Sighted(
-        pixels=Pixels(0, "squash", resample_of(document, path), rescale, mean, std),
+        pixels=read_levels(document, path),
         patch_size=_whole(document, "patch_size", 14, path),
         merge_size=_whole(document, "merge_size", 2, path),
         min_pixels=min_pixels,

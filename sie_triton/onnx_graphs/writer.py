@@ -103,4 +103,5 @@ class GraphWriter:
         if page is None:
             raise Declined(f"pages of the architecture `{config.model_type}` are not written")
         assert encoder.pixels is not None
-        return page(b, config, PageSight(encoder.pixels, encoder.page or ()))
+        prompt = encoder.page if isinstance(encoder.page, tuple) else ()
+        return page(b, config, PageSight(encoder.pixels, prompt))

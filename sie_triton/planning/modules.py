@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeVar
 
 from sie_frontend.outputs.table import Head, OutputType
 
-from sie_triton.facts import Pixels, Sighted
+from sie_triton.facts import Pixels, Sighted, Tiling
 from sie_triton.planning.tensors import ATTENTION_MASK, INPUT_IDS, Axis, Tensor
 
 ModelClass = Literal["base", "masked_lm", "sequence_classification", "causal_lm"]
@@ -36,7 +36,8 @@ class Encoder:
     `model_class` says which of the checkpoint's models the body is part of. `bidirectional` lets a decoder attend to
     both sides. `padded`: every text is padded to one length, and the padding counts like any token. `pixels`: the body
     is the tower that sees pictures, and this is what their levels stand for. `page`: a language model reads what the
-    tower sees, and these are the ids of what stands behind it. `sighted`: it reads texts and pictures in one row.
+    tower sees, and these are the ids of what stands behind it, or how it stands among tokens of text. `sighted`: it
+    reads texts and pictures in one row.
     """
 
     model_class: ModelClass = "base"
@@ -44,7 +45,7 @@ class Encoder:
     token_types: bool = False
     padded: bool = False
     pixels: Pixels | None = None
-    page: tuple[int, ...] | None = None
+    page: tuple[int, ...] | Tiling | None = None
     sighted: Sighted | None = None
     kind: Literal["encoder"] = "encoder"
 

@@ -163,18 +163,15 @@ def agree_on_pixels(folder: Path, implementation: str, processor: Any, picture: 
     if ours.shape == theirs.shape and np.array_equal(ours, theirs):
         return
     off = "another size" if ours.shape != theirs.shape else f"{_worst(ours, theirs)} levels off"
-    raise DiagnosticError(
-        [
-            Diagnostic(
-                "SIE540",
-                f"a picture of {picture.width} x {picture.height} pixels is prepared otherwise than {implementation} "
-                f"does it: {off}",
-                Where(folder),
-                "another version of Pillow scales differently; install the one of `constraints.txt`, or report the "
-                "checkpoint",
-            )
-        ]
-    )
+    raise prepared_otherwise(folder, implementation, picture, off)
+
+
+def prepared_otherwise(folder: Path, implementation: str, picture: Any, off: str) -> DiagnosticError:
+    """Our pixels of a picture are others; `off` says how."""
+    size = f"{picture.width} x {picture.height}"
+    message = f"a picture of {size} pixels is prepared otherwise than {implementation} does it: {off}"
+    hint = "another version of Pillow scales differently; install that of `constraints.txt`, or report the checkpoint"
+    return DiagnosticError([Diagnostic("SIE540", message, Where(folder), hint)])
 
 
 def _worst(ours: Array, theirs: Array) -> int:

@@ -88,14 +88,14 @@ def _tensor_projection(folder: Path, name: str) -> Callable[[Tensor], Tensor]:
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         tensors.update(load_file(path))
     weight = tensors[name].double()
     bias = tensors.get(name.removesuffix("weight") + "bias")
     return lambda states: torch.nn.functional.linear(states, weight, None if bias is None else bias.double())
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The single file that transformers loads, else the shards of its index."""
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]

@@ -1,4 +1,4 @@
-"""Page models as transformers' own retrieval classes and processors compute them."""
+"""Page models: texts and pages as another implementation computes them, which `retrieval.py` opens."""
 
 from __future__ import annotations
 
@@ -7,41 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sie_frontend.rows import Array, Row
 from sie_frontend.text.tokenization import TextRow
-from transformers import AutoTokenizer, ColPaliForRetrieval, ColPaliProcessor, SiglipImageProcessorPil
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
 
 from .base import Witness, asking
-from .image_text import agree_on_pixels, implementation_of, picture_of
+from .image_text import picture_of
+from .retrieval import Retrieval, open_retrieval
 from .subject import Outputs, Subject
 
-_CUT_TEXTS = "a text that is too long loses its end, and keeps what stands behind it; transformers cuts nothing"
-
-
-class _ColPali:
-    """The checkpoint with its processor; pictures are scaled on Pillow, as SIE has it."""
-
-    def __init__(self, folder: Path) -> None:
-        hub = {"local_files_only": True, "trust_remote_code": False}
-        loaded: Any = ColPaliForRetrieval.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **hub)
-        self.model: Any = loaded.eval()
-        self.images: Any = SiglipImageProcessorPil.from_pretrained(folder, **hub)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **hub)
-        kwargs = ColPaliProcessor.get_processor_dict(folder)[0] if (folder / "processor_config.json").is_file() else {}
-        known = {name: kwargs[name] for name in ("query_prefix", "visual_prompt_prefix") if name in kwargs}
-        self.processor: Any = ColPaliProcessor(self.images, tokenizer, **known)
-        self.implementation = implementation_of("ColPaliProcessor", "ColPaliForRetrieval")
-
-    def vectors(self, batch: Any) -> Array:
-        """`[positions, dim]` of one item."""
-        found = self.model(**{name: batch[name] for name in batch if name != "labels"}, use_cache=False)
-        made: Array = found.embeddings[0].float().numpy()
-        return made
+_CUT_TEXTS = "a text that is too long is cut, and keeps what stands around it; transformers cuts nothing"
 
 
 class PageTextWitness(Witness):
@@ -52,10 +30,11 @@ class PageTextWitness(Witness):
 
     def __init__(self, subject: Subject) -> None:
         self._names = subject.names
-        self._told = _ColPali(subject.folder)
-        self._kept = len(self._told.processor(text=[""])["input_ids"][0]) - len(self._ids_of_prefix())
+        self._told: Retrieval = open_retrieval(subject.folder)
+        self._from_left = subject.truncation_side == "left"
         self._limit = subject.plan.max_length
         self.implementation = self._told.implementation
+        self.not_compared = self._told.not_compared
 
     @property
     def model(self) -> Any:
@@ -72,20 +51,20 @@ class PageTextWitness(Witness):
         self._limit = limit
 
     def read_with(self, tokenizer: Any) -> None:
-        """Never asked: SIE's server runs this very processor."""
+        """Never: SIE's server runs this very processor."""
         raise TypeError("the processor and `tokenizer.json` read a text differently")
 
     def token_ids(self, case: Case) -> list[int]:
         """The ids of a text with everything around it, cut where it is too long.
 
-        None of a text that has the token of pictures written in it: this processor takes none.
+        None of a text that has the token of pictures written in it: not every processor takes that.
         """
-        if self._told.processor.image_token in self.text(case):
+        if self._told.image_token in self.text(case):
             return []
-        ids: list[int] = self._told.processor(text=[self.text(case)])["input_ids"][0].tolist()
-        if len(ids) <= self._limit:
-            return ids
-        return ids[: self._limit - self._kept] + ids[-self._kept :]
+        ids = self._told.text_ids(self.text(case))
+        surplus = max(0, len(ids) - self._limit)
+        start = self._told.before_texts if self._from_left else len(ids) - self._told.behind_texts - surplus
+        return ids[:start] + ids[start + surplus :]
 
     def text(self, case: Case) -> str:
         """The text as it is."""
@@ -93,17 +72,8 @@ class PageTextWitness(Witness):
 
     def outputs(self, case: Case, row: TextRow) -> Outputs:
         """`[tokens, dim]`."""
-        ids = torch.tensor([self.token_ids(case)])
         (name,) = self._names
-        # The types say that everything is prefix, which looks both ways; without them it depends on the kernel.
-        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-        return {name: self._told.vectors(given)}
-
-    def _ids_of_prefix(self) -> list[int]:
-        processor = self._told.processor
-        text = processor.tokenizer.bos_token + processor.query_prefix
-        ids: list[int] = processor.tokenizer(text)["input_ids"]
-        return ids
+        return {name: self._told.text_vectors(self.token_ids(case))}
 
 
 def testify_pages(folder: Path, names: Sequence[str], cases: Sequence[Case], rows: Sequence[Row]) -> Testimony:
@@ -113,20 +83,23 @@ def testify_pages(folder: Path, names: Sequence[str], cases: Sequence[Case], row
     """
     (name,) = names
     with asking(folder, "load the checkpoint", "transformers"):
-        told = _ColPali(folder)
-    implementation = f"{told.implementation}, {type(told.images).__name__}"
-    vectors = []
+        told = open_retrieval(folder)
+    vectors: list[Array] = []
     with asking(folder, "run the checkpoint", "transformers"):
         for case, row in zip(cases, rows, strict=True):
             picture = picture_of(case)
-            agree_on_pixels(folder, implementation, told.images, picture, row)
-            vectors.append(told.vectors(told.processor(images=[picture])))
+            told.agree(folder, picture, row)
+            vectors.append(told.page_vectors(picture))
     if not all(np.isfinite(array).all() for array in vectors):
-        message = f"the checkpoint itself gives numbers that are not finite, says {implementation}"
+        message = f"the checkpoint itself gives numbers that are not finite, says {told.implementation}"
         hint = "its weights are damaged, or were never trained; fetch the checkpoint again"
         raise DiagnosticError([Diagnostic("SIE507", message, Where(folder), hint)])
     return Testimony(
-        implementation=implementation,
+        implementation=told.implementation,
         outputs={name: tuple(vectors)},
-        compared=("pictures to pixels", "levels to numbers", "prompt", "transformer", "projection", "vectors"),
+        compared=(
+            *("pictures to pixels", "levels to numbers", "prompt" if told.writes_prompt else "places of tiles"),
+            *("transformer", "projection", "vectors"),
+        ),
+        not_compared=told.not_compared,
     )

@@ -159,6 +159,7 @@ def test_of_a_crowded_repository_only_what_matters() -> None:
     ]
     wanted = ["2_Dense/config.json", "2_Dense/model.safetensors", "config.json", "idf.json", "model.safetensors"]
     wanted += ["query_0_SparseStaticEmbedding/model.safetensors", "query_token_weights.txt", "spiece.model"]
+    wanted += ["processor_config.json"]
     assert wanted_files(junk + wanted) == tuple(sorted(wanted))
 
 

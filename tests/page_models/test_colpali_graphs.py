@@ -24,7 +24,7 @@ from sie_triton.planning.planner import make_plans
 from .checkpoints import SIZE, WIDTH, write_colpali
 
 BUNDLE = """
-sie_id: acme/pages
+sie_id: {sie_id}
 weights_path: {folder}
 inputs: {{text: true, image: true}}
 tasks: {{encode: {{multivector: {{dim: {dim}}}}}}}
@@ -48,8 +48,8 @@ profiles:
 RANDOM = np.random.default_rng(5)
 
 
-def bundle_text(folder: Path, dim: int = WIDTH, adapter: str = "ColPaliAdapter") -> str:
-    return BUNDLE.format(folder=folder, dim=dim, adapter=adapter)
+def bundle_text(folder: Path, dim: int = WIDTH, adapter: str = "ColPaliAdapter", sie_id: str = "acme/pages") -> str:
+    return BUNDLE.format(folder=folder, dim=dim, adapter=adapter, sie_id=sie_id)
 
 
 def plans(folder: Path, dim: int = WIDTH, adapter: str = "ColPaliAdapter") -> dict[str, TritonPlan]:
@@ -68,6 +68,12 @@ def run(folder: Path, plan: TritonPlan, feeds: Mapping[str, Array], precision: P
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found: Array = session.run(["multivector"], dict(feeds))[0]
     return found
+
+
+def prompt_of(plan: TritonPlan) -> list[int]:
+    page = plan.encoder.page
+    assert isinstance(page, tuple)
+    return list(page)
 
 
 def pictures(count: int, size: int = SIZE) -> Array:
@@ -109,7 +115,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ColPaliForRetr
 def test_pages(tiny: tuple[Path, ColPaliForRetrieval]) -> None:
     folder, model = tiny
     plan, levels = plans(folder)["image"], pictures(3)
-    prompt = list(plan.encoder.page or ())
+    prompt = prompt_of(plan)
     assert prompt[0] == 2
     assert plan.buckets == (16 + len(prompt),)
     ours = run(folder, plan, {"pixels": levels})
@@ -135,14 +141,14 @@ def test_a_checkpoint_of_an_older_release(tmp_path: Path) -> None:
     model = write_colpali(tmp_path, older=True)
     plan, levels = plans(tmp_path)["image"], pictures(1)
     ours = run(tmp_path, plan, {"pixels": levels})
-    np.testing.assert_allclose(ours, seen(model, levels, tmp_path, list(plan.encoder.page or ())), atol=1e-5)
+    np.testing.assert_allclose(ours, seen(model, levels, tmp_path, prompt_of(plan)), atol=1e-5)
 
 
 def test_a_page_is_read_with_its_prompt(tiny: tuple[Path, ColPaliForRetrieval]) -> None:
     """Without it, with another, or with a level changed, another vector comes out."""
     folder, model = tiny
     plan, levels = plans(folder)["image"], pictures(1)
-    prompt = list(plan.encoder.page or ())
+    prompt = prompt_of(plan)
     ours = run(folder, plan, {"pixels": levels})
     other = levels.copy()
     other[0, 0, 0, 0] ^= 1

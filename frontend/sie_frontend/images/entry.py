@@ -27,5 +27,26 @@ class ImageInput(msgspec.Struct, frozen=True, tag="square", tag_field="kind"):
     positions: int = 1
 
 
-AnyImageInput: TypeAlias = ImageInput
+class TiledInput(msgspec.Struct, frozen=True, tag="tiles", tag_field="kind"):
+    """Pictures cut into tiles, among tokens of text: the tensors `pixels`, uint8 `[tiles, size, size, 3]`, red first,
+    and `ids`, int64 `[positions]` (Idefics3, Laurençon et al., 2024).
+
+    A picture's longer edge becomes `longest`, then both edges the next multiples of `size`; tiles follow row by row,
+    and the whole picture as one more tile. A picture that is one tile then stands alone. `layouts` has the ids for
+    every grid, `ROWSxCOLUMNS`, or `0x0` for one tile alone; -1 stands for all positions of a tile, which are
+    `tile_positions` times `image_id`.
+    """
+
+    pixels: str
+    ids: str
+    size: int
+    longest: int
+    resample: Resample
+    requires: str
+    image_id: int
+    tile_positions: int
+    layouts: dict[str, tuple[int, ...]]
+
+
+AnyImageInput: TypeAlias = ImageInput | TiledInput
 """Every kind of image input, told apart by `kind`."""

@@ -22,6 +22,7 @@ Pictures: TypeAlias = "tuple[bytes, ...] | str"
 
 # A picture takes about as long to read as so many characters.
 _PICTURE_WORK = 1 << 20
+_USUAL_BYTES = 224 * 224 * 3
 
 
 class ImageReader:
@@ -41,6 +42,11 @@ class ImageReader:
         self.entry = entry
         self._preparer = preparer(entry)
         self._limits = limits or Limits()
+
+    @property
+    def room(self) -> int:
+        """How many pictures of 224 x 224 pixels would lie where one of this model does."""
+        return max(1, self._preparer.row_bytes // _USUAL_BYTES)
 
     def given(self, items: Sequence[Item]) -> list[tuple[bytes, ...]]:
         """Every item's pictures. Raises `WireError` (400) where there is none, or too many in all."""

@@ -25,6 +25,7 @@ from sie_frontend.text.tokenization import TextTokenizer
 Given: TypeAlias = "tuple[str | None, tuple[bytes, ...]]"
 """An item's text, if it has one, and its encoded pictures."""
 
+_USUAL_PIXELS = 224 * 224
 # A picture takes about as long to read as so many characters.
 _PICTURE_WORK = 1 << 20
 
@@ -52,6 +53,11 @@ class MixedReader:
             map(utf8_size, (talk.before, talk.between, talk.picture, talk.after, entry.system, entry.instruction))
         )
         self._sizes = SizeLimits(MAX_ITEM_TEXT_BYTES + own, self._limits.body_bytes + own * MAX_ITEMS)
+
+    @property
+    def room(self) -> int:
+        """How many pictures of 224 x 224 pixels would lie where the largest of this model does."""
+        return max(1, self.entry.patching.max_pixels // _USUAL_PIXELS)
 
     def given(self, items: Sequence[Item]) -> list[Given]:
         """What each item has. Raises `WireError` (400) where that is nothing, or too many pictures in all."""

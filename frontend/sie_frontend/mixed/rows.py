@@ -57,7 +57,7 @@ class MixedRow:
             "input_ids": self.ids,
             "attention_mask": np.ones_like(self.ids),
             POSITION_IDS: token_places(self.ids, self.picture_id, self.shape_key, merge),
-            PATCHES: np.concatenate(levels),
+            PATCHES: levels[0] if len(levels) == 1 else np.concatenate(levels),
             PATCH_POSITIONS: np.concatenate([patch_places(grid, merge) for grid in grids]),
             PATCH_IMAGES: np.repeat(np.arange(len(grids)), [high * wide for high, wide in grids]),
             TABLE_ROWS: np.concatenate([rows for rows, _ in tables]),

@@ -11,7 +11,9 @@ import numpy as np
 
 from sie_frontend.contract.errors import invalid_input
 from sie_frontend.contract.requests import Item
+from sie_frontend.images.reader import ImageReader
 from sie_frontend.manifest import Batching, Model, ModelInput
+from sie_frontend.mixed.reader import MixedReader
 from sie_frontend.modalities import MODALITIES
 from sie_frontend.outputs.heads import Heads
 from sie_frontend.outputs.reading import OutputReader
@@ -120,8 +122,12 @@ class ServedModel:
         return groups
 
     def images(self, items: Sequence[Item]) -> int:
-        """How many images would be read: their pixels are held until they are computed."""
-        return count_images(items) if {"image", MIXED} & self.readers.keys() else 0
+        """How many images would be read, large ones as several: their pixels are held until they are computed."""
+        reader = next((self.readers[name] for name in (MIXED, "image") if name in self.readers), None)
+        if reader is None:
+            return 0
+        room = reader.room if isinstance(reader, ImageReader | MixedReader) else 1
+        return room * count_images(items)
 
     def billed_images(self, items: Sequence[Item]) -> int | None:
         """How many images `usage` counts: SIE says it of models that read them beside texts, and of no other."""

@@ -40,10 +40,12 @@ class Towers:
 
 @dataclass(frozen=True, slots=True)
 class PageSight:
-    """What a language model that sees pictures is told of them: what levels stand for, and what stands behind them."""
+    """What a language model that sees pictures is told of them: what levels stand for, and the ids behind each one,
+    unless ids come with it.
+    """
 
     pixels: Pixels
-    prompt: tuple[int, ...]
+    prompt: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,12 +177,13 @@ def _check_window(config: Config, max_length: int) -> None:
         raise Declined(f"`sliding_window` is {window}, and texts have up to {max_length} tokens")
 
 
-def _by_config(config: Config) -> Biases:
+def biases_by_config(config: Config) -> Biases:
+    """Llama's: what the configuration says, and none where it says nothing."""
     bias = bool(getattr(config, "attention_bias", False))
     return Biases(bias, bias, bool(getattr(config, "mlp_bias", False)))
 
 
-LLAMA = _decoder(_by_config)
+LLAMA = _decoder(biases_by_config)
 MISTRAL = _decoder(lambda config: Biases())
 QWEN2 = _decoder(lambda config: Biases(qkv=True))
-QWEN3 = _decoder(_by_config, head_norms=True)
+QWEN3 = _decoder(biases_by_config, head_norms=True)

@@ -11,6 +11,7 @@ from sie_triton.onnx_graphs.bodies.deberta import DEBERTA
 from sie_triton.onnx_graphs.bodies.decoder import LLAMA, MISTRAL, QWEN2, QWEN3
 from sie_triton.onnx_graphs.bodies.distilbert import DISTILBERT
 from sie_triton.onnx_graphs.bodies.gemma import GEMMA2, GEMMA3
+from sie_triton.onnx_graphs.bodies.idefics3 import IDEFICS3
 from sie_triton.onnx_graphs.bodies.modernbert import MODERNBERT
 from sie_triton.onnx_graphs.bodies.mpnet import MPNET
 from sie_triton.onnx_graphs.bodies.paligemma import COLPALI
@@ -28,6 +29,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA3,
     "gte": GTE,
+    "idefics3": IDEFICS3,
     "jina_embeddings_v3": JINA,
     "llama": LLAMA,
     "mistral": MISTRAL,

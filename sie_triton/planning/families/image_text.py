@@ -143,14 +143,19 @@ class Squares(Protocol):
 def square_pixels(facts: CheckpointFacts, tower: Squares) -> Pixels:
     """How pictures are prepared. Raises `DiagnosticError` where that does not give what the tower sees."""
     pixels = read_pixels(facts)
-    if pixels.size == tower.image_size and tower.image_size >= tower.patch_size:
+    if pixels.fit != "tiles" and pixels.size == tower.image_size and tower.image_size >= tower.patch_size:
         return pixels
+    raise other_squares(facts, pixels, tower)
+
+
+def other_squares(facts: CheckpointFacts, pixels: Pixels, tower: Squares) -> DiagnosticError:
+    """Pictures are prepared for another tower than the checkpoint has."""
     message = (
         f"`{PREPROCESSOR_NAME}` makes pictures of {pixels.size} pixels, `config.json` says {tower.image_size} "
         f"in patches of {tower.patch_size}"
     )
     where = Where(facts.folder / PREPROCESSOR_NAME)
-    raise DiagnosticError([Diagnostic("SIE340", message, where, "fetch the checkpoint again")])
+    return DiagnosticError([Diagnostic("SIE340", message, where, "fetch the checkpoint again")])
 
 
 def square(pixels: Pixels | None) -> Tensor:

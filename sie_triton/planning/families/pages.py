@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
+from sie_frontend.images.tiling import grids
 from sie_frontend.outputs.multivector import MultiVectorHead
 from sie_frontend.outputs.table import Head, OutputType
 from sie_frontend.text.entry import Prompting, PromptStyle, Queries, Usage
@@ -17,18 +18,22 @@ from sie_triton.facts import (
     CheckpointFacts,
     Framing,
     PageSizes,
+    Tiling,
+    check_bare,
     check_positions,
     read_page_sizes,
     read_page_texts,
+    read_pixels,
+    read_tiling,
     special_token,
     token_ids,
 )
-from sie_triton.planning.families.image_text import square, square_pixels
+from sie_triton.planning.families.image_text import other_squares, square, square_pixels
 from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need
 from sie_triton.planning.pictures import Pictures
 from sie_triton.planning.recipe import RecipeBase
-from sie_triton.planning.tensors import Axis, Tensor
+from sie_triton.planning.tensors import INPUT_IDS, PIXELS, Axis, Tensor
 
 VECTORS: Literal["multivector"] = "multivector"
 # As many pad tokens stand behind a query: room to think, which the models were trained with.
@@ -134,6 +139,51 @@ class PageRecipe(RecipeBase):
         return facts.tokenizer_max_length, sizes.positions if sizes else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TiledRecipe(PageRecipe):
+    """Pages that are cut into tiles, which stand among tokens of text. `prompt` is what stands around a picture, and
+    `buffer` the token that stands behind queries.
+    """
+
+    prompt: tuple[str, str]
+    buffer: str
+
+    def pictures(
+        self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None
+    ) -> Pictures[PageVectors]:
+        """Tiles, and the tokens among which they stand.
+
+        Raises `DiagnosticError` where the files do not fit together.
+        """
+        sizes = self._sizes(facts)
+        pixels = read_pixels(facts) if facts else None
+        page: tuple[int, ...] | Tiling = ()
+        costs: tuple[int, ...] = (1,)
+        if facts and sizes and pixels:
+            if pixels.longest is None or pixels.size != sizes.image_size:
+                raise other_squares(facts, pixels, sizes)
+            check_bare(facts)
+            page = read_tiling(facts, sizes, grids(pixels.longest, pixels.size), self.prompt)
+            costs = page.costs
+        edge: Axis = pixels.size if pixels else "edge"
+        return Pictures(
+            encoder=Encoder(pixels=pixels, page=page),
+            head=PageVectors(self.projection),
+            inputs=(
+                Tensor(PIXELS, "UINT8", ("batch", "tiles", edge, edge, 3)),
+                Tensor(INPUT_IDS, "INT64", ("batch", "sequence")),
+            ),
+            served=served_vectors(),
+            width=vector_width(bundle, profile, sizes),
+            costs=costs,
+        )
+
+    def _around_texts(self, facts: CheckpointFacts | None) -> tuple[str, Framing | None]:
+        if facts:
+            check_bare(facts)
+        return "", Framing(after=self.buffer * BUFFERS)
+
+
 def served_vectors() -> dict[OutputType, Head]:
     """How the frontend reads the vectors of pages and of texts: they have unit length, whatever a call asks for."""
     return {VECTORS: MultiVectorHead(VECTORS)}
@@ -162,5 +212,15 @@ ADAPTERS: dict[str, PageRecipe] = {
         projection="embedding_proj_layer",
         parts=("vlm_config",),
         notes="images win over text, except in queries; several images of an item are joined",
+    ),
+    "ColSmolAdapter": TiledRecipe(
+        name="colsmol",
+        requires_text_message="ColSmolAdapter requires either text or images input",
+        model_type="idefics3",
+        projection="linear",
+        queries="text_only",
+        prompt=("<|im_start|>User:", "Describe the image.<end_of_utterance>\nAssistant:"),
+        buffer="<end_of_utterance>",
+        notes="images win over text, queries are texts; several images of an item are joined",
     ),
 }

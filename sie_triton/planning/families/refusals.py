@@ -21,7 +21,6 @@ ADAPTERS: dict[str, Refusal] = {
     # Image-text
     "ColQwen2Adapter": _sees("matches text queries with page images (Qwen2.5-VL)"),
     "ColQwen3Adapter": _sees("matches text queries with page images (Qwen3-VL)"),
-    "ColSmolAdapter": _sees("matches text queries with page images (Idefics3)"),
     "NemoColEmbedAdapter": _sees("matches text queries with page images through the checkpoint's own modelling code"),
     "TopkEmbedAdapter": _sees("embeds text and page images token by token (Qwen3.5)"),
     "SparseEncoderVisionAdapter": _sees("encodes text and images sparsely through the checkpoint's own modelling code"),
