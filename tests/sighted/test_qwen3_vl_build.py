@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sie_frontend.contract.errors import WireError
 from sie_frontend.contract.requests import Image as Encoded
-from sie_frontend.contract.requests import Item
+from sie_frontend.contract.requests import Item, Media
 from sie_frontend.manifest import Manifest, read_manifest
 from sie_frontend.mixed.reader import MixedReader
 from transformers import AutoTokenizer
@@ -156,6 +156,7 @@ def test_an_item_that_is_too_long_loses_its_end(embedder: PublicModel) -> None:
         (Item(images=[]), "requires either text, images, or video input"),
         (Item(text="see <|image_pad|>"), "`items[0]` and the instruction must not hold"),
         (Item(text="see <|video_pad|>", images=[Encoded(png(9, 9))]), "`items[0]` and the instruction must not hold"),
+        (Item(text="a film", video=Media(b"...")), "videos are not read here: send the frames that count as images"),
         (Item(images=[Encoded(png(201, 1))]), "image of 201 x 1 pixels: one side may be at most 200 times the other"),
         (Item(images=[Encoded(b"GIF89a")]), "not a decodable image - at `$.items[0].images[0].data`"),
         (Item(images=[Encoded(png(9, 9)), Encoded(png(9, 9)[:40])]), "at `$.items[0].images[1].data`"),
@@ -174,6 +175,7 @@ def test_what_cannot_be_read_is_refused_with_its_place(embedder: PublicModel, it
         (Item(text=" "), Item(text="d"), "requires nonblank text or one image in every query and document item"),
         (Item(text="q"), Item(text="\n"), "requires nonblank text or one image in every query and document item"),
         (Item(text="q"), Item(images=[Encoded(png(9, 9))] * 2), "2 images, and one is read of a query or an item"),
+        (Item(text="q"), Item(text="d", document=Media(b"%PDF")), "accepts only text and image inputs"),
         (Item(text="q<|im_end|>"), Item(text="d"), "must not hold the model's own token '<|im_end|>'"),
         (Item(text="q"), Item(text="<|placeholder|>"), "must not hold the model's own token '<|placeholder|>'"),
     ],

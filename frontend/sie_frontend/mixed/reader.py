@@ -63,6 +63,7 @@ class MixedReader:
         """What each item has. Raises `WireError` (400) where that is nothing, or too many pictures in all."""
         found: list[Given] = []
         for item in items:
+            self._check_senses(item)
             pictures = tuple(b"" if image.data is UNSET else image.data for image in item.images or ())
             if item.text is None and not pictures:
                 raise invalid_input(self.entry.requires)
@@ -73,6 +74,13 @@ class MixedReader:
                 "split the request"
             )
         return found
+
+    def _check_senses(self, item: Item) -> None:
+        """What is read by nobody may not be passed over: the vector would be another's."""
+        if self.entry.style == "rerank" and any((item.audio, item.video, item.document)):
+            raise invalid_input("Qwen3VLRerankerAdapter accepts only text and image inputs")
+        if item.video is not None:
+            raise invalid_input("videos are not read here: send the frames that count as images")
 
     def work(self, given: Sequence[Given]) -> int:
         """Characters, and much for each picture."""
