@@ -70,7 +70,8 @@ class Model(msgspec.Struct, frozen=True):
     """One routable model id and everything the frontend must know to serve it.
 
     `inputs` has an entry for each modality that is served, and a request item uses one of them; they all give the
-    tensors that `heads` name. `declared_inputs` is what the bundle says of its model.
+    tensors that `heads` name. `declared_inputs` is what the bundle says of its model. `lora` is the id of the adapter
+    that is merged into its weights, as its profile names it.
     """
 
     adapter: str
@@ -83,6 +84,7 @@ class Model(msgspec.Struct, frozen=True):
     inputs: dict[str, ModelInput]
     heads: dict[OutputType, Head]
     loadtime: dict[str, Any] = {}
+    lora: str | None = None
 
     @property
     def triton_models(self) -> tuple[str, ...]:

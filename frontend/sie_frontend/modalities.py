@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from sie_frontend.contract.requests import Item, Limits
 from sie_frontend.images.entry import AnyImageInput
 from sie_frontend.images.reader import ImageReader
+from sie_frontend.mixed.entry import MixedInput
+from sie_frontend.mixed.reader import MixedReader
 from sie_frontend.rows import Reader
 from sie_frontend.text.entry import TextInput
 from sie_frontend.text.reader import TextReader
@@ -42,7 +44,14 @@ def _text_files(entry: TextInput) -> tuple[str, ...]:
     return (entry.tokenization.path,)
 
 
+def _mixed_files(entry: MixedInput) -> tuple[str, ...]:
+    return (entry.tokenization.path,)
+
+
 MODALITIES: dict[str, Modality] = {
+    "mixed": Modality(
+        MixedInput, MixedReader, given_by=lambda item: item.text is not None or bool(item.images), files=_mixed_files
+    ),
     "image": Modality(AnyImageInput, ImageReader, given_by=lambda item: bool(item.images), files=lambda _: ()),
     "text": Modality(TextInput, TextReader, given_by=lambda item: item.text is not None, files=_text_files),
 }

@@ -63,6 +63,12 @@ class ResolvedProfile:
         """`loadtime.max_seq_length` where it is a positive number, else the bundle's `max_sequence_length`."""
         return _load_time_limit(self.loadtime) or self.max_sequence_length
 
+    @property
+    def lora(self) -> str | None:
+        """The id of the LoRA adapter whose weights are merged into the checkpoint's, if it names one."""
+        named = self.runtime.get("lora_id")
+        return named if isinstance(named, str) and named else None
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for a digest or a manifest."""
         return {

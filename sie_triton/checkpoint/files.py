@@ -13,6 +13,7 @@ from typing import Any
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MODULES = "modules.json"
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
@@ -30,7 +31,7 @@ _TRANSFORMERS = frozenset(
     {"Transformer", "MLMTransformer", "CLIPModel", "BERT", "RoBERTa", "DistilBERT", "ALBERT", "XLMRoBERTa"}
 )
 """Classes of a pipeline's first module that wrap a transformers model; five are of its first versions."""
-_TOKENIZER = frozenset(
+TOKENIZER = frozenset(
     {
         "added_tokens.json",
         "chat_template.jinja",
@@ -48,8 +49,12 @@ _LIMITS = frozenset(
     f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
 ) | {"sentence_xlnet_config.json"}
 """sentence-transformers reads its length limit from the first of these that is there."""
-_AT_HOME = _TOKENIZER | _LIMITS | {"config.json", "idf.json", "query_token_weights.txt", PREPROCESSOR, PROCESSOR}
-_IN_MODULES = _TOKENIZER | _LIMITS | {"config.json", SINGLE, "idf.json"}
+_AT_HOME = (
+    TOKENIZER
+    | _LIMITS
+    | {ADAPTER, ADAPTER_WEIGHTS, PREPROCESSOR, PROCESSOR, "config.json", "idf.json", "query_token_weights.txt"}
+)
+_IN_MODULES = TOKENIZER | _LIMITS | {"config.json", SINGLE, "idf.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +168,8 @@ def wanted_files(
     parts = parts or read_parts(held, lambda _: None)
     wanted = {name for name in held if name in _PIPELINE or _is_at_home(name, parts.home)}
     wanted |= set(weight_files(held, parts))
+    if f"{parts.home}{ADAPTER}" not in held:
+        wanted.discard(f"{parts.home}{ADAPTER_WEIGHTS}")
     for name in held:
         folder, _, file = name.rpartition("/")
         if file in _IN_MODULES and (MODULE_FOLDER.fullmatch(folder) or folder in parts.modules):
@@ -181,7 +188,7 @@ def _is_at_home(name: str, home: str) -> bool:
 
 def open_clip_files(names: Iterable[str]) -> tuple[str, ...]:
     """Those of a repository's file names that open_clip loads, sorted: transformers' weights beside them are others."""
-    wanted = _TOKENIZER | {"config.json", OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS}
+    wanted = TOKENIZER | {"config.json", OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS}
     return tuple(sorted(name for name in set(names) if name in wanted or (name.endswith(".model") and "/" not in name)))
 
 

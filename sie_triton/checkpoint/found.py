@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sie_triton.checkpoint.files import file_digest, names_in, parts_of, read_json
+from sie_triton.checkpoint.merged import merged_folder
 from sie_triton.checkpoint.open_clip import is_open_clip
 from sie_triton.checkpoint.published import Beyond
 from sie_triton.checkpoint.request import Request
@@ -26,7 +27,8 @@ class Checkpoint:
 
     `origin` is where its files lie as they were published; nothing is ever written there. `files` are the names,
     relative to `origin` and with `/`, that decide what the model computes. `revision` is the hub's commit (40 hex
-    digits) for everything that came from the hub or equals it, else what the bundle said.
+    digits) for everything that came from the hub or equals it, else what the bundle said. `adapter` is merged into the
+    weights, and its other files lie over these.
     """
 
     origin: Path
@@ -34,14 +36,23 @@ class Checkpoint:
     hf_id: str | None
     revision: str | None
     files: tuple[str, ...] = field(repr=False)
+    adapter: Checkpoint | None = None
 
     @cached_property
     def folder(self) -> Path:
         """The folder that transformers and sentence-transformers load: `origin`, or a view of it in the plain layout.
 
-        Raises `DiagnosticError` SIE325 where there is no room for the view.
+        Raises `DiagnosticError`: SIE325 where there is no room for the view, SIE322 for an adapter that is not merged.
         """
-        return plain_folder(self.origin, self.files)
+        plain = plain_folder(self.origin, self.files)
+        if self.adapter is None:
+            return plain
+        files = self.files if plain == self.origin else tuple(sorted(names_in(plain)))
+        return merged_folder(plain, files, self.adapter.origin, self.adapter.files)
+
+    def revision_of(self, hf_id: str | None) -> str | None:
+        """The revision of the model, or of its adapter, that a bundle names."""
+        return self.revision if self.adapter is None or self.hf_id == hf_id else self.adapter.revision
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -50,7 +61,15 @@ class Checkpoint:
 
     @cached_property
     def identity(self) -> str:
-        """A stable name for exactly these bytes: `hf:ID@COMMIT`, or `sha256:` over names and digests for a folder."""
+        """A stable name for exactly these bytes: `hf:ID@COMMIT`, or `sha256:` over names and digests for a folder.
+
+        With an adapter, both names with a `+` between them.
+        """
+        own = self._own_identity
+        return own if self.adapter is None else f"{own}+{self.adapter.identity}"
+
+    @property
+    def _own_identity(self) -> str:
         if self.source != "folder" and self.hf_id and self.revision and _COMMIT.fullmatch(self.revision):
             return f"hf:{self.hf_id}@{self.revision}"
         lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.digests.items()))

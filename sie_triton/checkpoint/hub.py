@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sie_triton.checkpoint.files import INDEX, MODULES, TELLING, Parts, file_digest, read_json, read_parts, weight_files
+from sie_triton.checkpoint.files import (
+    ADAPTER,
+    INDEX,
+    MODULES,
+    TELLING,
+    Parts,
+    file_digest,
+    read_json,
+    read_parts,
+    weight_files,
+)
 from sie_triton.checkpoint.found import Checkpoint, checkpoint_at
 from sie_triton.checkpoint.hub_failures import (
     ROOM_HINT,
@@ -24,6 +34,7 @@ from sie_triton.checkpoint.hub_failures import (
     no_such_model,
     not_a_hub,
 )
+from sie_triton.checkpoint.lora_settings import read_lora_settings
 from sie_triton.checkpoint.problems import damage, find_problems, gaps, uncompiled
 from sie_triton.checkpoint.progress import Progress
 from sie_triton.checkpoint.request import Request
@@ -53,7 +64,7 @@ def find_cached(request: Request) -> Cached | None:
         # Where the transformer is in a folder of its own there is no configuration at the root.
         known_files = [
             try_to_load_from_cache(request.hf_id, name, revision=request.revision)
-            for name in (request.anchor(Parts()), MODULES)
+            for name in (request.anchor(Parts()), MODULES, ADAPTER)
         ]
     except HFValidationError as error:
         raise DiagnosticError([no_such_model(request)]) from error
@@ -154,6 +165,10 @@ def _download(request: Request, report: Progress, beat: _Heartbeat) -> tuple[Pat
         raise HubFailure(found)
     anchor = request.anchor(parts)
     config = snapshot.read(anchor)
+    if (adapter := f"{parts.home}{ADAPTER}") in entries:
+        # What is not merged is refused before gigabytes are fetched for it.
+        read_lora_settings(snapshot.path(adapter).parent)
+        anchor = anchor if weight_files(entries, parts) else adapter
     if isinstance(config, dict) and (found := uncompiled(config, None, sees=request.sees_kind(config))):
         raise HubFailure(found)
     wanted = request.wanted(entries, parts)
@@ -182,8 +197,11 @@ class _Snapshot:
         """The content of a small JSON file; None where the repository has none, or none that can be read."""
         if name not in self._entries:
             return None
-        cached = _cached_path(self._request, name, self._commit, self._entries[name].size)
-        return read_json(cached or self.fetch(name))
+        return read_json(self.path(name))
+
+    def path(self, name: str) -> Path:
+        """A file that the repository has, fetched if the cache lacks it."""
+        return _cached_path(self._request, name, self._commit, self._entries[name].size) or self.fetch(name)
 
     def fetch(self, name: str) -> Path:
         """Fetch one file and compare it with what the hub says of it."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from sie_triton.checkpoint.files import (
     ADAPTER,
+    ADAPTER_WEIGHTS,
     INDEX,
     MODULE_FOLDER,
     MODULES,
@@ -26,6 +27,7 @@ from sie_triton.checkpoint.files import (
     read_json,
     weight_files,
 )
+from sie_triton.checkpoint.lora_settings import MERGE_HINT
 from sie_triton.checkpoint.request import SEEING, Request
 from sie_triton.checkpoint.tensors import PICKLE_REASON, damaged, read_header
 from sie_triton.diagnostics import Diagnostic, Where
@@ -108,14 +110,17 @@ def gaps(
     held = set(names)
     if OPEN_CLIP_CONFIG in extra_files:
         return _open_clip_gaps(held, extra_files, place, where)
+    if f"{parts.home}{ADAPTER}" in held:
+        if f"{parts.home}{ADAPTER_WEIGHTS}" not in held:
+            return [_adapter(place, where, parts)]
+        if not weight_files(held, parts):
+            return []  # its base model has the rest
     other = _something_else(held, place, where, parts)
     return [other] if other is not None else _missing(held, extra_files, place, where, parts)
 
 
 def _something_else(held: set[str], place: str, where: Where | None, parts: Parts) -> Diagnostic | None:
     """A repository that is complete in its own way, so that a list of missing files would mislead."""
-    if f"{parts.home}{ADAPTER}" in held:
-        return _adapter(place, where, parts, alone=not weight_files(held, parts))
     if (other := _other_weights(held, place, where)) is not None:
         return other
     if PREPROCESSOR in held and not _has_tokenizer(held, parts.home):
@@ -152,15 +157,10 @@ def _other_weights(held: set[str], place: str, where: Where | None) -> Diagnosti
     return Diagnostic("SIE327", message, where, hint)
 
 
-def _adapter(place: str, where: Where | None, parts: Parts, *, alone: bool) -> Diagnostic:
-    """An adapter (PEFT, LoRA): loaders add it to the base model's weights, without it vectors differ."""
-    base = "only an adapter's weights" if alone else "an adapter beside the base model's weights"
-    message = f"{place} holds {base} (`{parts.home}{ADAPTER}`); a graph has one set of weights, so it must be merged"
-    hint = (
-        "load it with `peft`, call `merge_and_unload()` and `save_pretrained(FOLDER)`, copy the tokenizer and the "
-        f"modules there and pass `--weights FOLDER`; if `{ADAPTER}` is a leftover, delete it"
-    )
-    return Diagnostic("SIE322", message, where, hint)
+def _adapter(place: str, where: Where | None, parts: Parts) -> Diagnostic:
+    """An adapter (PEFT, LoRA) whose weights are pickled or not there: without them vectors differ."""
+    message = f"{place} holds an adapter (`{parts.home}{ADAPTER}`) and no `{ADAPTER_WEIGHTS}` that could be merged"
+    return Diagnostic("SIE322", message, where, f"{MERGE_HINT}; if `{ADAPTER}` is a leftover, delete it")
 
 
 def _missing(

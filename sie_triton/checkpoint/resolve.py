@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sie_triton.checkpoint.adapters import with_adapter, with_lora
 from sie_triton.checkpoint.files import SINGLE, names_in, parts_of
 from sie_triton.checkpoint.found import Checkpoint, checkpoint_at
 from sie_triton.checkpoint.hub import find_cached, from_hub
@@ -32,6 +33,8 @@ def resolve_checkpoint(
     extra_files: Sequence[str] = (),
     optional_files: Sequence[str] = (),
     announce: Announce | None = None,
+    lora: str | None = None,
+    folders: Mapping[str, Path] | None = None,
 ) -> Checkpoint:
     """Find the weights of `hf_id` at `revision` (None: the hub's `main`), or raise `DiagnosticError` with all reasons.
 
@@ -43,10 +46,33 @@ def resolve_checkpoint(
     `extra_files` are names that the recipe cannot do without, `optional_files` are taken along where there are such;
     `x.safetensors` is preferred to `x.pt`. Python files are fetched only with `trust_remote_code`, and never run here.
     `announce` gets one line where the user should know what was used instead of the hub; by default it goes to stderr.
+    `lora` names an adapter at the hub that is merged into the weights. `folders` hold checkpoints by their ids: that
+    adapter, or the base model that an adapter names.
     """
-    request = Request(hf_id or "", revision, tuple(extra_files), trust_remote_code, tuple(optional_files))
     announce = announce or _to_stderr
-    for folder, origin in ((weights, "--weights"), (bundle_weights_path, "weights_path")):
+    folders = folders or {}
+
+    def find(other: str, at: str | None) -> Checkpoint:
+        """Another repository, as it is."""
+        request = Request(other, at, (), trust_remote_code=False)
+        return _find(request, {"--weights": folders.get(other)}, allow_hub, progress, announce)
+
+    request = Request(hf_id or "", revision, tuple(extra_files), trust_remote_code, tuple(optional_files))
+    found = _find(request, {"--weights": weights, "weights_path": bundle_weights_path}, allow_hub, progress, announce)
+    found = with_adapter(found, find)
+    return found if lora is None else with_lora(found, find(lora, None), lora)
+
+
+def _find(
+    request: Request,
+    folders: Mapping[str, Path | None],
+    allow_hub: bool,
+    progress: Progress | None,
+    announce: Announce,
+) -> Checkpoint:
+    """The repository as it was published: an adapter stands for itself."""
+    hf_id, revision = request.hf_id or None, request.revision
+    for origin, folder in folders.items():
         if folder is not None:
             return _from_folder(folder, origin, hf_id, revision, request)
     if hf_id is None:

@@ -33,18 +33,18 @@ _COPY_BYTES = 1 << 20
 def plain_folder(origin: Path, files: Sequence[str]) -> Path:
     """`origin` itself if it is plain, else the view of its `files`. Raises `DiagnosticError` SIE325 without room."""
     if is_open_clip(files):
-        return _laid_out(origin, files, lambda view: fill_view(view, origin, files))
+        return make_view(origin, view_key(origin, files), lambda view: fill_view(view, origin, files))
     parts = parts_of(origin)
     layout = published_layout(origin, files)
     native = layout if isinstance(layout, Native) else None
     if not parts.home and native is None:
         return origin
-    return _laid_out(origin, files, lambda view: _fill(view, origin, files, parts, native))
+    return make_view(origin, view_key(origin, files), lambda view: _fill(view, origin, files, parts, native))
 
 
-def _laid_out(origin: Path, files: Sequence[str], fill: Callable[[Path], None]) -> Path:
-    """The view of these files, filled if it is not there yet."""
-    view = _root() / _key(origin, files) / (origin.name or "checkpoint")
+def make_view(origin: Path, key: str, fill: Callable[[Path], None]) -> Path:
+    """The folder that `fill` makes, once for each key. Raises `DiagnosticError` SIE325 without room."""
+    view = _root() / key / (origin.name or "checkpoint")
     if not view.exists():
         # Made under another name: a view that was cut short must not be taken for a whole one.
         unfinished = view.parent / ".unfinished"
@@ -85,7 +85,7 @@ def _root() -> Path:
     return root
 
 
-def _key(origin: Path, files: Iterable[str]) -> str:
+def view_key(origin: Path, files: Iterable[str]) -> str:
     """A name that changes whenever a file of the checkpoint does."""
     states = [(name, (origin / name).stat()) for name in sorted(files)]
     lines = [f"{origin}\n", *(f"{name} {state.st_ino} {state.st_size} {state.st_mtime_ns}\n" for name, state in states)]

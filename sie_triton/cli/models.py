@@ -38,11 +38,21 @@ def wanted_models(models: Sequence[str], weights: Sequence[str]) -> Wanted:
     by_id, default = _weights(weights)
     if default is not None and len(bare) > 1:
         raise typer.BadParameter("several models: say which the folder is for, `ID=FOLDER`", param_hint=_WEIGHTS)
-    if unused := set(by_id) - bare:
-        raise typer.BadParameter(f"not among the models to build: {', '.join(sorted(unused))}", param_hint=_WEIGHTS)
     if folders and (default is not None or set(by_id) & set(folders)):
         raise typer.BadParameter("the model is a folder, which holds its own weights", param_hint=_WEIGHTS)
     return Wanted(tuple(dict.fromkeys(ids)), {**by_id, **folders}, default, frozenset(folders))
+
+
+def check_all_used(wanted: Wanted, adapters: Iterable[str]) -> None:
+    """Every folder must be a model's, one of the `adapters` that profiles name, or the base model of one.
+
+    Raises `typer.BadParameter` for one that would be left unread.
+    """
+    known = {bare_id(model) for model in wanted.ids} | set(adapters)
+    # The base model of an adapter stands in the adapter's own file.
+    known |= {base for folder in wanted.weights.values() if (base := base_of(folder))}
+    if unused := set(wanted.weights) - known:
+        raise typer.BadParameter(f"not among the models to build: {', '.join(sorted(unused))}", param_hint=_WEIGHTS)
 
 
 def bare_id(model_id: str) -> str:
@@ -92,3 +102,11 @@ def _weights(entries: Sequence[str]) -> tuple[dict[str, Path], Path | None]:
         else:
             default = Path(entry)
     return by_id, default
+
+
+def base_of(folder: Path) -> str | None:
+    """The base model that a folder names which holds an adapter."""
+    from sie_triton.checkpoint.files import ADAPTER, read_json
+
+    document = read_json(folder.expanduser() / ADAPTER)
+    return document.get("base_model_name_or_path") if isinstance(document, dict) else None

@@ -93,6 +93,14 @@ def _reads(plan: TritonPlan) -> str:
     """What becomes of an item before it is computed."""
     if plan.modality == "text":
         return f"truncates at {plan.max_length} tokens; pads to {', '.join(map(str, plan.buckets))}"
+    if plan.modality == "mixed":
+        cut = f"texts and pictures in one row; truncates at {plan.max_length} tokens"
+        seen = plan.encoder.sighted
+        if seen is None:
+            return cut
+        square = seen.patch_size * seen.merge_size
+        bounds = f"{seen.min_pixels} to {seen.max_pixels} pixels"
+        return f"{cut}; pictures of {bounds}, {seen.pixels.resample}; each square of {square} pixels takes one"
     pixels = plan.encoder.pixels
     if pixels is None:
         return "the checkpoint's files say how pictures are prepared"
@@ -107,6 +115,7 @@ def _described(module: Module) -> str:
     fields = asdict(module)
     fields.pop("pixels", None)
     fields.pop("page", None)
+    fields.pop("sighted", None)
     return " ".join([fields.pop("kind"), *(f"{key}={_shown(value)}" for key, value in fields.items() if value)])
 
 

@@ -35,6 +35,7 @@ def find_targets(
     and whose weights are nowhere or say not enough, or a bundle of which no profile compiles.
     """
     from sie_triton.bundle import expand, find_model, load_bundles
+    from sie_triton.cli.models import check_all_used
     from sie_triton.compiler.options import select
 
     bundles, mistakes = load_bundles(folder or shipped_bundles())
@@ -61,6 +62,7 @@ def find_targets(
         known += [profile for profile in profiles if profile not in known]
     if problems:
         raise DiagnosticError(problems)
+    check_all_used(wanted, (profile.lora for _, profiles in chosen.values() for profile in profiles if profile.lora))
     return [
         replace(select(bundle, profiles), derived=bundle.sie_id in unwritten) for bundle, profiles in chosen.values()
     ]

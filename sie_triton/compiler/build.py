@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from sie_frontend.manifest import Built, Manifest
@@ -35,7 +36,7 @@ def compile_models(targets: Sequence[Target], options: BuildOptions) -> list[Bui
     clear_leftovers(options.repository)
     results = []
     missing = []
-    for target in targets:
+    for target in chain.from_iterable(named.by_lora() for named in targets):
         found = None if options.force else _already_built(target, options, current_manifest(options.repository))
         results += found or []
         if found is None:
@@ -59,7 +60,7 @@ def _already_built(target: Target, options: BuildOptions, manifest: Manifest | N
     """The models that an earlier build of the same inputs left, None if any is missing."""
     if manifest is None:
         return None
-    identity = pinned_identity(target.bundle, options)
+    identity = pinned_identity(target, options)
     if identity is None:
         identity = find_checkpoint(target, options).identity
     key = build_key(target, options, identity)
@@ -88,6 +89,10 @@ def _drop_orphans(staging: Path, manifest: Manifest) -> None:
 
 def plan_models(target: Target, options: BuildOptions) -> tuple[TritonPlan, ...]:
     """What would be built, without building: with the checkpoint's facts if it is at hand, else with named axes."""
+    return tuple(plan for part in target.by_lora() for plan in _plan_part(part, options))
+
+
+def _plan_part(target: Target, options: BuildOptions) -> tuple[TritonPlan, ...]:
     try:
         checkpoint = find_checkpoint(target, options, allow_hub=False)
     except DiagnosticError:

@@ -42,8 +42,13 @@ def take_reference(
     return stored_reference(testimony, question, cases, rows), testimony
 
 
-def certify(reference: StoredReference, testimony: Testimony, warnings: Sequence[str]) -> Certificate:
-    """The certificate of a build whose graphs came as close to the reference as they must."""
+def certify(
+    reference: StoredReference, testimony: Testimony, warnings: Sequence[str], *, not_compared: Sequence[str] = ()
+) -> Certificate:
+    """The certificate of a build whose graphs came as close to the reference as they must.
+
+    `not_compared`: what both sides were given alike.
+    """
     passed_over = (
         (f"texts without a token, with one that has no embedding, or without finite numbers: {len(testimony.skipped)}",)
         if testimony.skipped
@@ -54,7 +59,7 @@ def certify(reference: StoredReference, testimony: Testimony, warnings: Sequence
         texts=texts_digest(reference.cases),
         cases=len(reference.cases),
         compared=testimony.compared,
-        not_compared=(*testimony.not_compared, *passed_over),
+        not_compared=(*testimony.not_compared, *not_compared, *passed_over),
         departures=testimony.departures,
         warnings=tuple(warnings),
     )

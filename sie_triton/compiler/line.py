@@ -25,6 +25,9 @@ from sie_triton.verify.carried import carried_name
 from sie_triton.verify.public_model import PublicModel, comparables_of, open_reader
 from sie_triton.verify.reference import REFERENCE_NAME, Question, write_reference
 
+# The implementation that a build is compared with reads the merged weights too.
+MERGED = "how `{}` was merged into the weights (LoRA)"
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -70,15 +73,18 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
     model = _public_model(plan, written.reads(plan.served[0]), staging)
     reference, testimony = take_reference(written, model, _question(plan, job, home), _carried(plan, job), announce)
     write_reference(home / REFERENCE_NAME, reference)
-    announce(f"{plan.name}: comparing {len(reference.cases)} {plan.modality}s with {reference.origin}")
+    announce(f"{plan.name}: comparing {len(reference.cases)} {_called(plan.modality)} with {reference.origin}")
     site = Site(staging, job.cpu, job.key[:12], announce)
     insisted = job.options.graphs.precision is not None
     graphs = write_measured_graphs(plan, model, bench.write_graphs, site, insisted=insisted)
-    certificate = certify(reference, testimony, (*plan.warnings, *written.warnings(testimony)))
+    merged = (
+        (MERGED.format(job.target.lora or "the adapter of the checkpoint"),) if job.weights.checkpoint.adapter else ()
+    )
+    certificate = certify(reference, testimony, (*plan.warnings, *written.warnings(testimony)), not_compared=merged)
     for text in (*certificate.departures, *certificate.warnings):
         announce(f"{plan.name}: {text}")
-    revision, identity = job.weights.checkpoint.revision, job.weights.checkpoint.identity
-    bundle = job.target.bundle
+    bundle, checkpoint = job.target.bundle, job.weights.checkpoint
+    revision, identity = checkpoint.revision_of(bundle.hf_id), checkpoint.identity
     default, *_ = triton_configs(graphs.plan, job.cpu, site.tag).values()
     return Record(
         plan.name,
@@ -93,6 +99,11 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
         triton_entries(staging, default),
         built_entry(graphs.plan, job.key, identity, graphs.parity, certificate),
     )
+
+
+def _called(modality: str) -> str:
+    """What cases of a modality are called."""
+    return "items" if modality == "mixed" else f"{modality}s"
 
 
 def _question(plan: TritonPlan, job: _Job, home: Path) -> Question:

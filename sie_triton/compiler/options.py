@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sie_frontend.manifest import Distance
@@ -50,6 +50,16 @@ class Target:
     profiles: tuple[tuple[ResolvedProfile, Recipe], ...]
     refused: tuple[tuple[ResolvedProfile, Refusal], ...] = ()
     derived: bool = False
+
+    @property
+    def lora(self) -> str | None:
+        """The adapter that its profiles name, whose weights are merged; `by_lora` makes them all name one."""
+        return next((profile.lora for profile, _ in self.profiles), None)
+
+    def by_lora(self) -> tuple[Target, ...]:
+        """One target for each set of weights: profiles that name no adapter, and those that name the same one."""
+        adapters = dict.fromkeys(profile.lora for profile, _ in self.profiles)
+        return tuple(replace(self, profiles=tuple(p for p in self.profiles if p[0].lora == lora)) for lora in adapters)
 
 
 @dataclass(frozen=True, slots=True)

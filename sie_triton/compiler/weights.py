@@ -37,7 +37,10 @@ def find_checkpoint(target: Target, options: BuildOptions, *, allow_hub: bool = 
         trust_remote_code=options.trust_remote_code,
         progress=options.progress,
         extra_files=tuple(dict.fromkeys(file for _, recipe in target.profiles for file in recipe.extra_files)),
+        optional_files=tuple(dict.fromkeys(file for _, recipe in target.profiles for file in recipe.optional_files)),
         announce=options.announce,
+        lora=target.lora,
+        folders=options.weights,
     )
 
 
@@ -51,9 +54,13 @@ def named_folder(bundle: Bundle, options: BuildOptions) -> Path | None:
     return options.weights.get(bundle.sie_id, options.default_weights)
 
 
-def pinned_identity(bundle: Bundle, options: BuildOptions) -> str | None:
-    """What the checkpoint will be called without looking for it: a pinned revision never changes."""
-    if named_folder(bundle, options) or bundle.weights_path or not bundle.hf_id:
+def pinned_identity(target: Target, options: BuildOptions) -> str | None:
+    """What the checkpoint will be called without looking for it: a pinned revision never changes.
+
+    None where that cannot be told: an adapter may have changed.
+    """
+    bundle = target.bundle
+    if target.lora or named_folder(bundle, options) or bundle.weights_path or not bundle.hf_id:
         return None
     revision = bundle.hf_revision or ""
     pinned = len(revision) == 40 and all(c in "0123456789abcdef" for c in revision)

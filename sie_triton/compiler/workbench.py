@@ -58,5 +58,11 @@ def _image(folder: Path, announce: Announce, trust_remote_code: bool) -> Workben
     return ImageWorkbench(folder, announce, trust_remote_code=trust_remote_code)
 
 
-WORKBENCHES: dict[str, OpensWorkbench] = {"text": _text, "image": _image}
+def _mixed(folder: Path, announce: Announce, trust_remote_code: bool) -> Workbench:
+    from sie_triton.compiler.mixed import MixedWorkbench
+
+    return MixedWorkbench(folder, announce, trust_remote_code=trust_remote_code)
+
+
+WORKBENCHES: dict[str, OpensWorkbench] = {"text": _text, "image": _image, "mixed": _mixed}
 """By modality. A process may add one of its own before it builds."""

@@ -7,11 +7,11 @@ template counts only if it copies both texts unchanged, whatever they are; nothi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.exceptions import SecurityError
 from jinja2.ext import loopcontrols
 from jinja2.runtime import Context
@@ -24,7 +24,7 @@ from .files import read_object, unsupported
 TEMPLATE_NAME = "chat_template.jinja"
 TOKENIZER_SETTINGS_NAME = "tokenizer_config.json"
 # Longer templates are made for tools and thoughts of chat models.
-_MAX_CHARACTERS = 1 << 16
+MAX_TEMPLATE = 1 << 16
 # Private characters stand for the texts while their places are looked for.
 _MARKS = ("\ue0a1query\ue0a2", "\ue0a3document\ue0a4")
 # What templates are known to do to a text: strip it, cut it at a marker, change its letters, escape it, look for words
@@ -48,8 +48,8 @@ Parts = tuple[str, str, str]
 """What stands in front of the query, between it and the document, and behind the document."""
 
 
-class _Refused(Exception):
-    """Why a template is not one that copies a query and a document; the text says what it does."""
+class Unusable(Exception):
+    """Why a template is not one that copies what it is given; the text says what it does."""
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -81,24 +81,16 @@ def prompt_parts(folder: Path, *, system: str | None, structured: bool, argument
         raise DiagnosticError([unsupported(folder / name, "a language model that scores pairs, and no chat template")])
     try:
         return _parts(_renderer(template, folder, system, structured, arguments))
-    except _Refused as refused:
+    except Unusable as refused:
         raise DiagnosticError([unsupported(folder / name, f"a chat template that {refused}")]) from None
 
 
 def _renderer(
     template: str, folder: Path, system: str | None, structured: bool, arguments: Mapping[str, Any]
 ) -> Callable[[str, str], str]:
-    if len(template) > _MAX_CHARACTERS:
-        raise _Refused(f"has {len(template)} characters, more than the prompt of a reranker needs")
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = _as_json
-    environment.globals |= {"raise_exception": _raised, "strftime_now": _dated}
-    try:
-        compiled = environment.from_string(template)
-    except TemplateError as error:
-        raise _Refused(f"is not valid: {error}") from None
-    settings = read_object(folder / TOKENIZER_SETTINGS_NAME)
-    tokens = {role: _content(settings[role]) for role in _ROLES if settings.get(role)}
+    if len(template) > MAX_TEMPLATE:
+        raise Unusable(f"has {len(template)} characters, more than the prompt of a reranker needs")
+    compiled, tokens = compiled_template(template, folder)
 
     def render(query: str, document: str) -> str:
         said = [("system", system)] if system else []
@@ -106,26 +98,44 @@ def _renderer(
             {"role": role, "content": [{"type": "text", "text": text}] if structured else text}
             for role, text in (*said, ("query", query), ("document", document))
         ]
-        try:
-            return compiled.render(messages=messages, tools=None, documents=None, **tokens, **arguments)
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise _Refused(f"cannot be rendered for a query and a document: {error}") from None
+        return render_messages(compiled, messages, {**tokens, **arguments})
 
     return render
+
+
+def compiled_template(template: str, folder: Path) -> tuple[Template, dict[str, str]]:
+    """The template in transformers' sandbox, and the special tokens that it may write. Raises `Unusable`."""
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _as_json
+    environment.globals |= {"raise_exception": _raised, "strftime_now": _dated}
+    try:
+        compiled = environment.from_string(template)
+    except TemplateError as error:
+        raise Unusable(f"is not valid: {error}") from None
+    settings = read_object(folder / TOKENIZER_SETTINGS_NAME)
+    return compiled, {role: _content(settings[role]) for role in _ROLES if settings.get(role)}
+
+
+def render_messages(compiled: Template, messages: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]) -> str:
+    """What a template makes of messages. Raises `Unusable` where that is nothing."""
+    try:
+        return compiled.render(messages=messages, tools=None, documents=None, **arguments)
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        raise Unusable(f"cannot be rendered for its messages: {error}") from None
 
 
 def _parts(render: Callable[[str, str], str]) -> Parts:
     shown = render(*_MARKS)
     counts = [shown.count(mark) for mark in _MARKS]
     if counts != [1, 1]:
-        raise _Refused(f"has the query {counts[0]} times and the document {counts[1]} times, not once each")
+        raise Unusable(f"has the query {counts[0]} times and the document {counts[1]} times, not once each")
     before, _, rest = shown.partition(_MARKS[0])
     between, found, after = rest.partition(_MARKS[1])
     if not found:
-        raise _Refused("has the document in front of the query")
+        raise Unusable("has the document in front of the query")
     for query, document in _PROBES:
         if render(query, document) != f"{before}{query}{between}{document}{after}":
-            raise _Refused(
+            raise Unusable(
                 f"does not copy its texts unchanged: {query[:40]!r} and {document[:40]!r} come out otherwise"
             )
     return before, between, after

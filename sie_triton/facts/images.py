@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -345,3 +345,26 @@ def _refused(path: Path, what: str, hint: str) -> DiagnosticError:
     """Images are prepared in a way that is not compiled."""
     message = f"`{path.name}` prepares images {what}, which is not compiled"
     return DiagnosticError([Diagnostic("SIE339", message, Where(path), hint)])
+
+
+def read_levels(document: Mapping[str, Any], path: Path) -> Pixels:
+    """How levels and Pillow's filter are told in a file of a processor whose sizes are its own: CLIP's defaults hold.
+
+    Raises `DiagnosticError`.
+    """
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if document.get(step, True) is not True:
+            raise _refused(path, f"with `{step}: {document[step]}`", f"leave `{step}` out of a copy of the checkpoint")
+    return Pixels(
+        size=0,
+        fit="squash",
+        resample=_resample(document, _CLIP, path),
+        rescale=_number(document, "rescale_factor", 1 / 255, path),
+        mean=_triple(document, "image_mean", _CLIP_MEAN, path),
+        std=_triple(document, "image_std", _CLIP_STD, path, positive=True),
+    )
+
+
+def refused_processor(path: Path, named: str, known: Iterable[str]) -> DiagnosticError:
+    """Images are prepared by a class that is not understood."""
+    return _refused(path, f"by `{named}`", f"one of {', '.join(f'`{name}`' for name in known)} is understood")

@@ -291,6 +291,24 @@ PREPROCESSOR: Mapping[str, Key] = {
     "transformers_version": _RECORD,
 }
 
+_BOUNDS = harmless("SIE's adapters have bounds of their own for the pixels of a picture")
+_SHARED = ("do_convert_rgb", "do_normalize", "do_rescale", "do_resize", "do_pad", "image_mean", "image_std", "pad_size")
+PATCHES: Mapping[str, Key] = {
+    "image_processor_type": honoured("the class whose defaults hold; Qwen2-VL's is known"),
+    "patch_size": honoured("the edge of a patch in pixels"),
+    "merge_size": honoured("the edge of the square of patches that is one token"),
+    "temporal_patch_size": honoured("how many frames are one patch; a picture is repeated for them"),
+    "size": _BOUNDS,
+    "min_pixels": _BOUNDS,
+    "max_pixels": _BOUNDS,
+    "default_to_square": harmless("both edges are computed"),
+    "crop_size": refused("a square that is cut out"),
+    "do_center_crop": refused("a square that is cut out"),
+    "auto_map": refused("preparing images by the checkpoint's own code"),
+    **{key: PREPROCESSOR[key] for key in (*_SHARED, "resample", "rescale_factor")},
+    **{key: value for key, value in PREPROCESSOR.items() if value in (_LOADER, _CHANNELS, _RECORD)},
+}
+
 PROCESSOR: Mapping[str, Key] = {
     "query_prefix": honoured("what stands in front of every query of a page model"),
     "visual_prompt_prefix": honoured("what stands behind every picture of a page model"),
@@ -320,6 +338,7 @@ FILES: Mapping[str, Mapping[str, Key]] = {
     "config_sentence_transformers.json": SETTINGS,
     "tokenizer_config.json": TOKENIZER,
     "preprocessor_config.json": PREPROCESSOR,
+    "preprocessor_config.json: patches": PATCHES,
     "processor_config.json": PROCESSOR,
 }
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from transformers import AutoConfig
 
-from sie_triton.facts import Pixels
+from sie_triton.facts import Pixels, Sighted
 from sie_triton.formats import Precision
 from sie_triton.onnx_graphs.attention import Inputs
 from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Frame, PageSight
@@ -67,7 +67,9 @@ class GraphWriter:
         if not isinstance(module, Encoder | Fused):
             return head_outputs(b, module, HIDDEN, ATTENTION_MASK, self._site)
         encoder = module.encoder if isinstance(module, Fused) else module
-        if encoder.pixels is None:
+        if encoder.sighted is not None:
+            made = self._mixed(b, encoder.sighted, plan.max_length)
+        elif encoder.pixels is None:
             made = self._states(b, encoder, graph.inputs, plan.max_length)
         else:
             made = self._seen(b, encoder.pixels) if encoder.page is None else self._page(b, encoder)
@@ -87,6 +89,13 @@ class GraphWriter:
         if towers is None:
             raise Declined(f"a vision tower of the architecture `{config.model_type}` is not written")
         return towers.vision(b, config, channels_first(b, PIXELS, pixels))
+
+    def _mixed(self, b: GraphBuilder, sighted: Sighted, max_length: int) -> Value:
+        """The states of words and pictures in one row."""
+        mixed, config = self._architecture.mixed, self._site.config
+        if mixed is None:
+            raise Declined(f"words and pictures of the architecture `{config.model_type}` are not written")
+        return mixed(b, config, Frame(Inputs(INPUT_IDS, ATTENTION_MASK), max_length), sighted)
 
     def _page(self, b: GraphBuilder, encoder: Encoder) -> Value:
         """The states of a language model that reads pictures."""

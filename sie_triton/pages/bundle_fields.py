@@ -58,7 +58,7 @@ LOADTIME: Mapping[str, str] = {
     "append_eos": "The end token is appended to the text.",
     "dense_projection_path": "A linear layer behind the pooling.",
     "forward_kwargs": "Only GritLM's `is_causal: false` is known.",
-    "lora_paths": "Refused: a graph has one set of weights.",
+    "lora_paths": "Refused: a graph has one set of weights. `lora_id` merges one.",
     "use_model_encode": "Refused: vectors come from a method, not from a graph.",
     "backend": "`open_clip`: the checkpoint is in open_clip's layout; read by `SiglipAdapter`, refused elsewhere.",
 }
@@ -72,7 +72,8 @@ RUNTIME: Mapping[str, str] = {
     "instruction": "The instruction of every item that brings none.",
     "output_types, output_dtype": "What the profile answers with unless the request says otherwise.",
     "muvera, smve": "Anything but null makes a dense, or a sparse, vector out of the token vectors.",
-    "lora_id": "Refused: the adapter's weights are not merged.",
+    "lora_id": "A LoRA adapter at the hub, merged into the weights of the profile "
+    "([checkpoints.md](checkpoints.md#lora-adapters)).",
 }
 
 

@@ -40,6 +40,29 @@ computes what the graphs are compared with. The manifest keeps what it said unde
 | `departures` | where SIE's contract decides against the checkpoint, or `tokenizer.json` against transformers |
 | `warnings` | what the bundle asks for without effect, and tokens that the model has no embedding for |
 
+## LoRA adapters
+
+A LoRA adapter that PEFT saved is merged when the checkpoint is read, in float32: W + (alpha / r) B A. The written
+graphs, torch's exporter and the implementation that a build is compared with then read the same merged weights, so the
+certificate lists the merge under `not_compared`; our tests compare it with what `peft` makes of the same files. A build
+meets an adapter in three ways:
+
+- A profile names it in its runtime option `lora_id`. The base is the bundle's checkpoint, which lends everything else.
+- A checkpoint has `adapter_config.json` beside its weights, which are its base.
+- A checkpoint is an adapter and has no weights. The base is the model that `base_model_name_or_path` names, at the hub
+  or by `--weights BASE=FOLDER`. It lends its tokenizer if the adapter brings none.
+
+`--weights ADAPTER=FOLDER` names the folder of an adapter. Each set of weights becomes a Triton model of its own.
+`model:profile` addresses it; so does the option `lora_id`, or `profile`, of a request to the bare id.
+
+`use_rslora`, `rank_pattern`, `alpha_pattern`, `target_modules`, `exclude_modules`, `layers_to_transform`,
+`modules_to_save`, `bias`, `lora_bias`, `use_dora` and adapted embeddings are honoured, and `fan_in_fan_out` as PEFT has
+it, which ignores it at ordinary linear layers. Everything else that could change the result is refused (`SIE322`):
+other kinds than LoRA, unknown keys, `layer_replication`, QALoRA, activated LoRA, trained token rows, starts like PiSSA
+that change the base's weights, pickled adapters, and an adapter of an adapter. So is a tensor of the adapter that has
+no place in the base model, a layer that has no tensors where others of its kind have, and a rank that is another than
+the settings say. PEFT warns of these, and the base model would answer under the adapter's name.
+
 ## Modules
 
 {modules}

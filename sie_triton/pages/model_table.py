@@ -43,10 +43,13 @@ _SIE = """
 
 - These have only a `candle` profile there, so that their bare ids are a 404; here the bare id gives the same vectors:
   {added}.
-- Profiles that are refused are left out: {left_out}.
+- Profiles whose weights are those of a LoRA adapter are left out, so that a build of the model fetches no weights of
+  another author: {left_out}. A bundle of your own may have them ([checkpoints.md](checkpoints.md#lora-adapters)).
 - Settings of SIE's own engine and options that an adapter does not read are left out, and so is
   `trust_remote_code: true`, which no shipped model needs.
 """
+
+_LORA = "a LoRA adapter of another author; a bundle of your own may have the profile"
 
 _FASTEMBED = """\
 ## What differs from Fastembed
@@ -189,8 +192,9 @@ def _not_shipped(shipped: Sequence[Bundle], catalogue: Mapping[str, Bundle]) -> 
     for bundle in catalogue.values():
         for row in catalogue_table([bundle]):
             name = row.id if bundle.sie_id in kept else bundle.sie_id
-            if row.reason and (bundle.sie_id not in kept or row.id in profiles):
-                reasons.setdefault(name, []).append(row.reason)
+            reason = row.reason or (_LORA if row.id in profiles else "")
+            if reason and (bundle.sie_id not in kept or row.id in profiles):
+                reasons.setdefault(name, []).append(reason)
     rows: list[Sequence[str]] = []
     for name, why in sorted(reasons.items(), key=lambda item: item[0].casefold()):
         by_sie = name in catalogue or name in profiles

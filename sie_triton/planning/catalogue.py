@@ -77,10 +77,16 @@ def _refuse_options(row: Recipe, profile: ResolvedProfile, bundle: Bundle) -> Re
         return Refusal(f"`open_clip_model_id` names the weights `{named}`, and `hf_id` those of `{bundle.hf_id}`")
     if loadtime.get("lora_paths"):
         return Refusal("`lora_paths`: adapters switched per request; a graph has one set of weights")
-    if lora := profile.runtime.get("lora_id"):
-        # Leaving the low-rank weights out would serve other vectors under the profile's name.
-        return Refusal(f"`lora_id`: its weights are those of the LoRA adapter `{lora}`, which is not merged")
-    return None
+    return _refuse_lora(row, profile.runtime.get("lora_id"), profile.adapter_class)
+
+
+def _refuse_lora(row: Recipe, lora: object, adapter: str) -> Refusal | None:
+    """Leaving the low-rank weights out would serve other vectors under the profile's name."""
+    if lora is None or lora == "":
+        return None
+    if not isinstance(lora, str):
+        return Refusal(f"`lora_id` is {lora!r}, not the id of an adapter")
+    return None if row.loads_lora else Refusal(f"`lora_id`: `{adapter}` loads no LoRA adapter such as `{lora}`")
 
 
 def _with_load_time(row: Recipe, profile: ResolvedProfile, bundle: Bundle) -> Recipe:

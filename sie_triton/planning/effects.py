@@ -23,6 +23,7 @@ SERVER_OPTIONS = frozenset(
         "instruction",
         "is_query",
         "overflow_policy",
+        "lora_id",
     }
 )
 # Options of the constructor that change how fast SIE's own engine runs, and nothing that it computes.

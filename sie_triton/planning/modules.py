@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeVar
 
 from sie_frontend.outputs.table import Head, OutputType
 
-from sie_triton.facts import Pixels, Tiling
+from sie_triton.facts import Pixels, Sighted, Tiling
 from sie_triton.planning.tensors import ATTENTION_MASK, INPUT_IDS, Axis, Tensor
 
 ModelClass = Literal["base", "masked_lm", "sequence_classification", "causal_lm"]
@@ -24,6 +24,7 @@ WitnessName = Literal[
     "image_text_model",
     "page_model",
     "open_clip",
+    "mixed_model",
 ]
 """The implementations that graphs are compared with, as `witness.testify` has them."""
 HeadT = TypeVar("HeadT", bound="PlannedHead")
@@ -36,8 +37,8 @@ class Encoder:
     `model_class` says which of the checkpoint's models the body is part of. `bidirectional` lets a decoder attend to
     both sides. `padded`: every text is padded to one length, and the padding counts like any token. `pixels`: the body
     is the tower that sees pictures, and this is what their levels stand for. `page`: a language model reads what the
-    tower sees, and these are the ids of what stands behind it, or how it stands among
-    tokens of text.
+    tower sees, and these are the ids of what stands behind it, or how it stands among tokens of text. `sighted`: it
+    reads texts and pictures in one row.
     """
 
     model_class: ModelClass = "base"
@@ -46,6 +47,7 @@ class Encoder:
     padded: bool = False
     pixels: Pixels | None = None
     page: tuple[int, ...] | Tiling | None = None
+    sighted: Sighted | None = None
     kind: Literal["encoder"] = "encoder"
 
 

@@ -13,6 +13,8 @@ from sie_triton.formats import FORMATS, Format
 from sie_triton.planning.effects import check_effects
 from sie_triton.planning.families import HeadModule, Recipe
 from sie_triton.planning.image_planner import image_plans
+from sie_triton.planning.mixed_planner import MODALITY as MIXED
+from sie_triton.planning.mixed_planner import mixed_plans
 from sie_triton.planning.need import Need
 from sie_triton.planning.plan import (
     Fused,
@@ -66,9 +68,12 @@ def make_plans(
     Raises `DiagnosticError` for what cannot be planned.
     """
     options = options or GraphOptions()
-    modalities = dict.fromkeys(modality for _, recipe in profiles for modality in recipe.modalities)
-    served = {m: [(profile, recipe) for profile, recipe in profiles if m in recipe.modalities] for m in modalities}
-    return tuple(p for m in modalities if m in bundle.inputs for p in PLANNERS[m](bundle, served[m], facts, options))
+    served: dict[str, list[tuple[ResolvedProfile, Recipe]]] = {}
+    for profile, recipe in profiles:
+        read = [modality for modality in recipe.modalities if modality in bundle.inputs]
+        for modality in (MIXED,) if recipe.joins else read:
+            served.setdefault(modality, []).append((profile, recipe))
+    return tuple(plan for m, those in served.items() for plan in PLANNERS[m](bundle, those, facts, options))
 
 
 def text_plans(
@@ -195,5 +200,5 @@ def _step(graph: GraphPlan, graph_format: Format) -> Step:
     )
 
 
-PLANNERS: dict[str, PlansProfiles] = {"text": text_plans, "image": image_plans}
+PLANNERS: dict[str, PlansProfiles] = {"text": text_plans, "image": image_plans, MIXED: mixed_plans}
 """By modality. A process may add one of its own before it plans."""

@@ -33,9 +33,12 @@ def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Devi
     return chosen
 
 
-def check_format(head: PlannedHead, options: GraphOptions) -> None:
-    """Raises `DiagnosticError` where a head is only written, and the build asks for what torch traces."""
-    if head.traceable or (FORMATS[options.format].written and not options.traced):
+def check_format(head: PlannedHead, options: GraphOptions, *, written_only: bool = False) -> None:
+    """Raises `DiagnosticError` where a head is only written, and the build asks for what torch traces.
+
+    `written_only`: its encoder is only written too.
+    """
+    if (head.traceable and not written_only) or (FORMATS[options.format].written and not options.traced):
         return
     written = " or ".join(row.name for row in FORMATS.values() if row.written)
     raise mistake(

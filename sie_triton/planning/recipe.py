@@ -83,6 +83,8 @@ class RecipeBase(ABC):
     """Whether the adapter loads the architecture through the hub, so that the YAML's `trust_remote_code` matters."""
     needs_remote_code: bool = False
     """Whether this profile asks for the checkpoint's own code; an architecture we know ourselves does without it."""
+    loads_lora: bool = False
+    """Whether the adapter loads a LoRA that a profile names; its weights are merged when the checkpoint is read."""
     reads_append_eos: bool = False
     """Whether the load-time option `append_eos` has an effect."""
     append_eos: bool = False
@@ -96,6 +98,10 @@ class RecipeBase(ABC):
     """Whose row counts for a load-time `backend` of that name; any other means the adapter's own."""
     modalities: tuple[str, ...] = ("text",)
     """What its items may be made of: each is an input of its own, with a public Triton model of its own."""
+    joins: bool = False
+    """Whether one row reads all that an item has, of whichever of its modalities: then they are one input, `mixed`."""
+    optional_files: tuple[str, ...] = ()
+    """Files beside the weights that are taken along where there are such."""
     notes: str = ""
 
     @abstractmethod

@@ -99,6 +99,7 @@ def _model(bundle: Bundle, served: ServedPlan, inputs: dict[str, ModelInput], re
         inputs=inputs,
         heads=served.heads,
         loadtime=dict(profile.loadtime),
+        lora=profile.lora,
     )
 
 

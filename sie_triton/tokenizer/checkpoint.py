@@ -51,6 +51,11 @@ class CheckpointTokenizer:
         found: dict[str, int] = self._tokenizer.get_added_vocab()
         return sorted(found, key=lambda token: found[token])
 
+    def token(self, token_id: int) -> str | None:
+        """The spelling of a token, None for an id that there is none for."""
+        found: str | None = self._tokenizer.convert_ids_to_tokens(token_id)
+        return found
+
     def token_id(self, token: str) -> int:
         """The one id of a token, as vocabulary entry or as text that is a single token."""
         known = self._tokenizer.get_vocab().get(token)

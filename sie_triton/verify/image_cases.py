@@ -28,6 +28,11 @@ def image_cases() -> tuple[Case, ...]:
     return tuple(Case(base64.b64encode(data).decode("ascii")) for data in (*_sized(), *_moded()))
 
 
+def encoded_picture(number: int, size: tuple[int, int]) -> str:
+    """A pattern of a width and a height, a PNG in base64."""
+    return base64.b64encode(png(_PATTERNS[number % len(_PATTERNS)](*size))).decode("ascii")
+
+
 def _sized() -> Iterator[bytes]:
     for number, size in enumerate(SIZES):
         yield png(_PATTERNS[number % len(_PATTERNS)](*size))

@@ -114,6 +114,8 @@ def _witness(subject: Subject) -> Witness | CausalWitness:
             from .open_clip import OpenClipWitness  # installed by those who build such checkpoints alone
 
             made = OpenClipWitness(subject)
+        case "mixed_model":
+            raise AssertionError("texts and pictures in one row have a testimony of their own")
     return made
 
 

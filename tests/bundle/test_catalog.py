@@ -10,6 +10,7 @@ import pytest
 from contract.recorded import adapter_classes, missing_text_messages
 
 from sie_triton.bundle import Bundle, expand
+from sie_triton.compiler.options import select
 from sie_triton.planning.catalogue import catalogue_table, lookup, verdict
 from sie_triton.planning.families import CATALOGUE, Recipe
 from sie_triton.planning.recipe import Refusal
@@ -80,8 +81,7 @@ def test_every_text_bundle_that_encodes_or_scores_compiles(catalogue_bundles: di
             result = verdict(profile, bundle)
             judged += 1
             if isinstance(result, Refusal):
-                if "lora_id" not in profile.runtime:
-                    refused[bundle.sie_id] = result.reason
+                refused[bundle.sie_id] = result.reason
             else:
                 assert result.outputs == bundle.outputs, profile.model_id
     assert refused.keys() == REFUSED_TEXT
@@ -254,12 +254,20 @@ def test_sglang_profiles_append_eos_when_told(make: Make) -> None:
     assert not _recipe(make, "SGLangEmbeddingAdapter").append_eos
 
 
-def test_a_lora_profile_is_refused_by_the_name_of_its_adapter(catalogue_bundles: dict[str, Bundle]) -> None:
+def test_a_lora_profile_compiles_to_weights_of_its_own(catalogue_bundles: dict[str, Bundle]) -> None:
     bundle = catalogue_bundles["BAAI/bge-m3"]
-    refused = {p.profile: judged.reason for p in expand(bundle) if isinstance(judged := verdict(p, bundle), Refusal)}
-    assert refused.keys() == {"banking", "medical-vn"}
-    assert "`saivamshiatukuri/bge-m3-banking77-lora`" in refused["banking"]
-    assert "`doanbao/bge-m3-medical-vn-lora`" in refused["medical-vn"]
+    parts = {part.lora: [p.profile for p, _ in part.profiles] for part in select(bundle, expand(bundle)).by_lora()}
+    assert parts.pop("saivamshiatukuri/bge-m3-banking77-lora") == ["banking"]
+    assert parts.pop("doanbao/bge-m3-medical-vn-lora") == ["medical-vn"]
+    assert parts.keys() == {None}
+    assert "default" in parts[None]
+
+
+@pytest.mark.parametrize(("lora", "adapter"), [("a/b", "BertFlashAdapter"), (7, "PyTorchEmbeddingAdapter")])
+def test_a_lora_that_the_adapter_would_not_load_is_refused(make: Make, lora: object, adapter: str) -> None:
+    assert "lora_id" in _refusal(make, adapter, runtime={"lora_id": lora})
+    assert _recipe(make, "PyTorchEmbeddingAdapter", runtime={"lora_id": "a/b"}).loads_lora
+    assert _recipe(make, "BertFlashAdapter", runtime={"lora_id": ""})
 
 
 CANDLE = "sie_server_rust.adapters.candle:CandleEmbeddingAdapter"

@@ -82,13 +82,18 @@ def test_what_is_missing_in_the_folder_is_named_with_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("folder", ["", "0_Transformer/"])
-def test_an_adapter_is_refused_by_the_name_of_its_file(tmp_path: Path, alone: bool, folder: str) -> None:
+def test_an_adapter_that_is_not_understood_is_refused_by_its_file(tmp_path: Path, alone: bool, folder: str) -> None:
     """transformers and sentence-transformers load it on top of the base model; a build without it is another model."""
     files = in_folder() if folder else bert()
     files |= {f"{folder}adapter_config.json": b'{"peft_type": "LORA"}', f"{folder}adapter_model.safetensors": weights()}
     if alone:
         files = without(files, f"{folder}model.safetensors", f"{folder}config.json", "pytorch_model.bin")
     found = refusal(write(files, tmp_path))
+    assert found.code == "SIE322" and found.message == "the adapter is not merged: `r` is None, not a positive number"
+    assert found.where is not None and found.where.path == tmp_path / folder / "adapter_config.json"
+    assert found.hint is not None and "merge_and_unload" in found.hint
+    (tmp_path / folder / "adapter_model.safetensors").unlink()
+    found = refusal(tmp_path)
     assert found.code == "SIE322" and f"`{folder}adapter_config.json`" in found.message
     assert found.hint is not None and "merge_and_unload" in found.hint
 

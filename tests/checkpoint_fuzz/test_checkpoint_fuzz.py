@@ -115,7 +115,7 @@ RIGHT: Mapping[str, Recipe] = {
     ),
 }
 REFUSED: Mapping[str, tuple[Recipe, str]] = {
-    "an adapter beside the weights": (Recipe(20, "dense", edits=("peft_beside",)), "adapter_config.json"),
+    "an adapter beside the weights": (Recipe(20, "dense", edits=("peft_beside",)), "adapter_model.safetensors"),
     "two labels": (Recipe(21, "cross", "roberta", (), labels=2), "labels"),
     "a static embedding": (Recipe(22, "foreign", foreign="static"), "StaticEmbedding"),
     "an encoder of sparse codes": (Recipe(23, "foreign", foreign="csr"), "SparseAutoEncoder"),

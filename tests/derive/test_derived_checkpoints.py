@@ -214,7 +214,11 @@ def test_models_of_other_kinds_are_refused_with_the_reason(
     [
         (["model-Q4_K_M.gguf", "README.md"], "SIE327", "as GGUF only, `model-Q4_K_M.gguf`"),
         (["onnx/model.onnx", "config.json", "tokenizer.json"], "SIE327", "as ONNX only, `onnx/model.onnx`"),
-        (["adapter_config.json", "adapter_model.safetensors"], "SIE322", "only an adapter's weights"),
+        (
+            ["adapter_config.json", "adapter_model.safetensors"],
+            "SIE322",
+            "`peft_type` is None, and only LORA is merged",
+        ),
         (["config.json", "model.safetensors", "preprocessor_config.json"], "SIE326", "reads images or sound"),
         (["config.json", "pytorch_model.bin", "tokenizer.json"], "SIE305", "only pickled weights"),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 from compiler import tiny
@@ -25,7 +26,7 @@ from sie_frontend.outputs.bge_m3 import outputs_for
 from sie_frontend.outputs.dense import Pooled
 from sie_frontend.outputs.heads import Heads
 from sie_frontend.outputs.sparse import weigh_query
-from sie_frontend.serving.lora import refuse_lora
+from sie_frontend.serving.lora import weights_of
 from sie_frontend.settings import Settings
 from sie_frontend.text.lengths import coerced_length
 from sie_frontend.text.reader import TextReader
@@ -88,19 +89,36 @@ def test_2d_lora_is_refused_where_the_adapter_has_none(adapter: str, tmp_path: P
     model_id = "sentence-transformers/all-MiniLM-L6-v2"
     model, _, _ = built(tmp_path, adapter)
     with pytest.raises(WireError) as caught:
-        refuse_lora(model_id, model, {"lora_id": "a/b"})
+        weights_of(model_id, {model_id: model}, {"lora_id": "a/b"})
     assert told(caught.value) == refusals()["2d"]
     for nothing in ({}, {"lora_id": None}, {"lora_id": ""}):
-        refuse_lora(model_id, model, nothing)
+        assert weights_of(model_id, {model_id: model}, nothing) == model_id
 
 
 def test_2ab_lora_is_refused_for_good_where_the_adapter_has_it(tmp_path: Path) -> None:
     """SIE says 503 and loads it; here it never comes, and a client that tries again would wait for nothing."""
     model, _, _ = built(tmp_path, "PyTorchEmbeddingAdapter", runtime={"pooling": "cls"})
     assert refusals()["2a"][:2] == (503, "LORA_LOADING")
-    with pytest.raises(WireError, match="Model 'm' does not support LoRA here: it was built without 'a/b'") as caught:
-        refuse_lora("m", model, {"lora_id": "a/b"})
+    with pytest.raises(WireError, match="Model 'm' does not support LoRA here: 'a/b' is not built in") as caught:
+        weights_of("m", {"m": model}, {"lora_id": "a/b"})
     assert (caught.value.status, caught.value.code) == (400, "INVALID_INPUT")
+
+
+def test_2c_a_lora_that_is_built_in_is_found_by_name_and_by_profile(tmp_path: Path) -> None:
+    """SIE loads the adapter that a call or the call's profile names; here it is a model of its own, beside the base."""
+    base, _, _ = built(tmp_path, "PyTorchEmbeddingAdapter", runtime={"pooling": "cls"})
+    lora = msgspec.structs.replace(base, lora="a/b")
+    models = {"other:legal": lora, "m:cls": base, "m:flash": msgspec.structs.replace(lora, adapter="BGEM3FlashAdapter")}
+    models |= {"m": base, "m:legal": lora}
+    assert weights_of("m", models, {"lora_id": "a/b"}) == "m:legal"
+    assert weights_of("m:legal", models, {"lora_id": "a/b"}) == "m:legal"
+    assert weights_of("m:legal", models, {"lora_id": None}) == "m:cls"
+    assert weights_of("m:cls", models, {}) == "m:cls"
+    for other in ("c/d", "a/B"):
+        with pytest.raises(WireError, match=f"'{other}' is not built in"):
+            weights_of("m", models, {"lora_id": other})
+    with pytest.raises(WireError, match="the base model's weights are not built in"):
+        weights_of("m:legal", {"m:legal": lora}, {"lora_id": None})
 
 
 # 5: null

@@ -19,7 +19,7 @@ from sie_frontend.outputs.options import ResolvedCall, ResolvedScore
 from sie_frontend.outputs.response import ItemOutputs
 from sie_frontend.rows import Array, Row
 from sie_frontend.serving.clock import Clock
-from sie_frontend.serving.lora import refuse_lora
+from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.runs import Outcome, RowFailure
@@ -126,8 +126,7 @@ class Engine:
     async def encode(self, model_id: str, model: Model, items: Sequence[Item], call: ResolvedCall) -> Encoded:
         """Every item's outputs. Raises `WireError` with the contract's status and code."""
         clock = Clock()
-        served = self._models[model_id]
-        refuse_lora(model_id, model, call.options)
+        served = self._models[weights_of(model_id, self.manifest.models, call.options)]
         with self._admitted(served, items, len(items)):
             groups = served.by_modality(items, are_queries=call.is_query)
             parts = [self._encode_part(served, name, items, numbers, call, clock) for name, numbers in groups.items()]
@@ -138,7 +137,8 @@ class Engine:
             for number, found in zip(part.numbers, part.outputs, strict=True):
                 outputs[number] = ItemOutputs(items[number].id, found.values)
         tokens = [part.tokens for part in done if part.tokens is not None]
-        return Encoded(outputs, clock.timing(), Usage(sum(tokens)) if tokens else None)
+        usage = Usage(sum(tokens), served.billed_images(items)) if tokens else None
+        return Encoded(outputs, clock.timing(), usage)
 
     async def _encode_part(
         self,
@@ -186,8 +186,7 @@ class Engine:
     ) -> Scored:
         """Every item's score against the query. Raises `WireError` with the contract's status and code."""
         clock = Clock()
-        served = self._models[model_id]
-        refuse_lora(model_id, model, call.options)
+        served = self._models[weights_of(model_id, self.manifest.models, call.options)]
         head = served.heads.scored()
         names = tuple(dict.fromkeys(head.tensors(call, served.heads)))
         with self._admitted(served, items, len(items) + 1):
@@ -209,7 +208,8 @@ class Engine:
         tokens = sum(row.cost for row in rows)
         # A query counts once with each document, whether or not the model reads it so.
         repeated = 0 if head.pairs else rows[0].cost * (len(items) - 1)
-        return Scored(scores, clock.timing(), Usage(tokens + repeated))
+        images = served.billed_images([*[query] * len(items), *items])
+        return Scored(scores, clock.timing(), Usage(tokens + repeated, images))
 
     async def cut(self, model_id: str, texts: Sequence[str], tokens: int) -> Sequence[str]:
         """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""

@@ -13,6 +13,7 @@ from sie_frontend.contract.errors import invalid_input
 from sie_frontend.contract.requests import Item
 from sie_frontend.images.reader import ImageReader
 from sie_frontend.manifest import Batching, Model, ModelInput
+from sie_frontend.mixed.reader import MixedReader
 from sie_frontend.modalities import MODALITIES
 from sie_frontend.outputs.heads import Heads
 from sie_frontend.outputs.reading import OutputReader
@@ -22,6 +23,14 @@ from sie_frontend.settings import Settings
 from sie_frontend.triton.client import FailureKind, TritonFailure
 from sie_frontend.triton.replicas import ReplicaSet
 from sie_frontend.watch.metrics import Metrics
+
+MIXED = "mixed"
+"""The input that reads the texts and the images of an item together."""
+
+
+def count_images(items: Sequence[Item]) -> int:
+    """How many images some items have."""
+    return sum(len(item.images) for item in items if item.images)
 
 
 class NotFinite(Exception):
@@ -114,11 +123,15 @@ class ServedModel:
 
     def images(self, items: Sequence[Item]) -> int:
         """How many images would be read, large ones as several: their pixels are held until they are computed."""
-        reader = self.readers.get("image")
+        reader = next((self.readers[name] for name in (MIXED, "image") if name in self.readers), None)
         if reader is None:
             return 0
-        room = reader.room if isinstance(reader, ImageReader) else 1
-        return room * sum(len(item.images) for item in items if item.images)
+        room = reader.room if isinstance(reader, ImageReader | MixedReader) else 1
+        return room * count_images(items)
+
+    def billed_images(self, items: Sequence[Item]) -> int | None:
+        """How many images `usage` counts: SIE says it of models that read them beside texts, and of no other."""
+        return count_images(items) if MIXED in self.readers else None
 
     def one_modality(self, items: Sequence[Item]) -> str:
         """The input that reads all of the items. Raises `WireError` (400) where they need several."""

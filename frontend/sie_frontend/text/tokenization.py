@@ -147,6 +147,11 @@ class TextTokenizer:
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
 
+    def encode_with_ends(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """What `encode_piece` gives, and where in the text each token begins and ends."""
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
     def token(self, token_id: int) -> str | None:
         """The spelling of a token, None for an id that is not in the vocabulary."""
         found: str | None = self._plain.id_to_token(token_id)

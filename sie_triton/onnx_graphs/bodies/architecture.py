@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sie_triton.facts import Pixels
+from sie_triton.facts import Pixels, Sighted
 from sie_triton.onnx_graphs.attention import Inputs
 from sie_triton.onnx_graphs.builder import GraphBuilder, Value
 from sie_triton.onnx_graphs.declined import Declined
@@ -57,6 +57,7 @@ class Architecture:
     `classifier` logits `[batch, labels]` of the states, of the first token's `[batch, hidden]`, and of the mask. All in
     the transformer's precision.
 
+    `mixed` gives the last states of rows of words and pictures, `[batch, sequence, hidden]`.
     `page` gives the last states `[batch, positions, hidden]` of pictures that a language model reads. `parts` stand
     before the tensors of a checkpoint that is put together of several models.
     """
@@ -70,6 +71,7 @@ class Architecture:
     towers: Towers | None = None
     page: Callable[[GraphBuilder, Config, PageSight], Value] | None = None
     parts: tuple[str, ...] = ()
+    mixed: Callable[[GraphBuilder, Config, Frame, Sighted], Value] | None = None
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from . import (
     dense,
     image_text,
     late_interaction,
+    mixed,
     pages,
     refusals,
     sentence_dense,
@@ -33,6 +34,7 @@ from .cross_encoder import Classifier, CrossEncoderRecipe
 from .dense import DensePooling, DenseRecipe
 from .image_text import ImageTextRecipe, ProjectedImage, ProjectedText
 from .late_interaction import LateRecipe, TokenVectors
+from .mixed import MixedRecipe
 from .pages import PageRecipe, PageVectors
 from .sentence_dense import SentenceRecipe
 from .sparse import QUERY_WEIGHTS_NAME, SparseMax, SparseRecipe
@@ -46,6 +48,7 @@ __all__ = [
     "HeadModule",
     "ImageTextRecipe",
     "LastTokenLogits",
+    "MixedRecipe",
     "PageRecipe",
     "PageVectors",
     "ProjectedImage",
@@ -75,6 +78,7 @@ Recipe: TypeAlias = (
     | CrossEncoderRecipe
     | CausalRecipe
     | ImageTextRecipe
+    | MixedRecipe
     | PageRecipe
 )
 
@@ -88,5 +92,6 @@ CATALOGUE: Mapping[str, Recipe | Refusal] = {
     **causal.ADAPTERS,
     **image_text.ADAPTERS,
     **pages.ADAPTERS,
+    **mixed.ADAPTERS,
     **refusals.ADAPTERS,
 }

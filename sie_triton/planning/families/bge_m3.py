@@ -92,8 +92,8 @@ BgeM3Heads: TypeAlias = TokenWeights
 """The heads of this family alone."""
 
 ADAPTERS: dict[str, BgeM3Recipe] = {
-    "BGEM3FlashAdapter": BgeM3Recipe(requires_text_message=requires_text("BGEM3FlashAdapter")),
-    "BGEM3Adapter": BgeM3Recipe(requires_text_message=requires_text("BGEM3Adapter")),
+    "BGEM3FlashAdapter": BgeM3Recipe(requires_text_message=requires_text("BGEM3FlashAdapter"), loads_lora=True),
+    "BGEM3Adapter": BgeM3Recipe(requires_text_message=requires_text("BGEM3Adapter"), loads_lora=True),
     "BGEM3FlagAdapter": BgeM3Recipe(
         requires_text_message=requires_text("BGEM3FlagAdapter"),
         honours_normalize=False,

@@ -36,7 +36,7 @@ class LastTokenLogits(PlannedHead):
     @property
     def told_by(self) -> tuple[WitnessName, ...]:
         """The witnesses that know it."""
-        return ("causal_model",)
+        return ("causal_model", "mixed_model")
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """`[batch, 1]`."""

@@ -42,7 +42,7 @@ class DensePooling(PlannedHead):
     @property
     def told_by(self) -> tuple[WitnessName, ...]:
         """The witnesses that know it."""
-        return ("pooled_transformer", "sentence_transformer", "bge_m3")
+        return ("pooled_transformer", "sentence_transformer", "bge_m3", "mixed_model")
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """Two tensors a pooling, `[batch, width]`."""
@@ -246,6 +246,7 @@ ADAPTERS: dict[str, DenseRecipe] = {
     ),
     "SGLangEmbeddingAdapter": DenseRecipe(
         requires_text_message=requires_text("SGLangEmbeddingAdapter"),
+        loads_lora=True,
         default_pooling="last_token",
         blank_text_is_zero=True,
         reads_append_eos=True,
@@ -264,6 +265,7 @@ ADAPTERS: dict[str, DenseRecipe] = {
     ),
     "PyTorchEmbeddingAdapter": DenseRecipe(
         requires_text_message=requires_text("PyTorchEmbeddingAdapter"),
+        loads_lora=True,
         prompting="pytorch_embedding",
         default_pooling="last_token",
         pooling_override={"cls": "cls", "mean": "mean"},

@@ -19,8 +19,6 @@ def _sees(what: str) -> Refusal:
 
 ADAPTERS: dict[str, Refusal] = {
     # Image-text
-    "Qwen3VLEmbeddingAdapter": _sees("embeds text, images and video through a Qwen3-VL chat prompt"),
-    "Qwen3VLRerankerAdapter": _sees("scores text and images through a Qwen3-VL chat prompt"),
     "ColQwen2Adapter": _sees("matches text queries with page images (Qwen2.5-VL)"),
     "ColQwen3Adapter": _sees("matches text queries with page images (Qwen3-VL)"),
     "NemoColEmbedAdapter": _sees("matches text queries with page images through the checkpoint's own modelling code"),

@@ -38,7 +38,8 @@ class SharedOptions(Struct):
         _means("checked, and without effect: a text that is too long is cut"),
     ] = None
     lora_id: Annotated[
-        str | None, _means("refused, but for null and the empty string: a graph has one set of weights")
+        str | None,
+        _means("the adapter of another profile of the model, if that was built; null and the empty string: none"),
     ] = None
 
 

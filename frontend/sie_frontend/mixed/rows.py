@@ -1,0 +1,80 @@
+"""Rows of tokens and patches, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+
+from sie_frontend.mixed.entry import Patching
+from sie_frontend.mixed.patches import Grid, Patches, patch_places, table_places, token_places
+from sie_frontend.rows import Array
+
+# The graph's inputs beside the tokens and their mask.
+POSITION_IDS: Final = "position_ids"
+PATCHES: Final = "patches"
+PATCH_POSITIONS: Final = "patch_positions"
+PATCH_IMAGES: Final = "patch_images"
+TABLE_ROWS: Final = "table_rows"
+TABLE_WEIGHTS: Final = "table_weights"
+
+
+@dataclass(frozen=True, eq=False)
+class MixedRow:
+    """One item or pair. Rows whose pictures have equal sizes may share a run; tokens are padded like any text's."""
+
+    ids: Array
+    pictures: tuple[Patches, ...]
+    patching: Patching
+    picture_id: int
+    cut: bool = False
+    blank: bool = False
+    kept: None = None
+
+    @property
+    def cost(self) -> int:
+        """Its tokens, of which a square of patches is one."""
+        return len(self.ids)
+
+    @property
+    def shape_key(self) -> tuple[Grid, ...]:
+        """The sizes of its pictures, in order."""
+        return tuple(picture.grid for picture in self.pictures)
+
+    @cached_property
+    def arrays(self) -> Mapping[str, Array]:
+        """All inputs of the graph. A text alone brings one square of patches, which stands for no token."""
+        merge, side = self.patching.merge_size, self.patching.table_side
+        levels = [picture.levels for picture in self.pictures]
+        grids = self.shape_key
+        if not grids:
+            grids, levels = ((merge, merge),), [np.zeros((merge**2, 3 * self.patching.patch_size**2), np.uint8)]
+        tables = [table_places(grid, merge, side) for grid in grids]
+        return {
+            "input_ids": self.ids,
+            "attention_mask": np.ones_like(self.ids),
+            POSITION_IDS: token_places(self.ids, self.picture_id, self.shape_key, merge),
+            PATCHES: levels[0] if len(levels) == 1 else np.concatenate(levels),
+            PATCH_POSITIONS: np.concatenate([patch_places(grid, merge) for grid in grids]),
+            PATCH_IMAGES: np.repeat(np.arange(len(grids)), [high * wide for high, wide in grids]),
+            TABLE_ROWS: np.concatenate([rows for rows, _ in tables]),
+            TABLE_WEIGHTS: np.concatenate([near for _, near in tables]),
+        }
+
+
+def fills(pad_id: int) -> dict[str, int | None]:
+    """What pads each input of a batch; None where all rows have one shape."""
+    padded: dict[str, int | None] = {"input_ids": pad_id, "attention_mask": 0, POSITION_IDS: 0}
+    return padded | dict.fromkeys((PATCHES, PATCH_POSITIONS, PATCH_IMAGES, TABLE_ROWS, TABLE_WEIGHTS))
+
+
+def expanded(ids: Sequence[int], picture_id: int, counts: Sequence[int]) -> Array:
+    """The ids with the token of each picture as often as it has squares."""
+    found = np.asarray(ids, dtype=np.int64)
+    repeats = np.ones(len(found), np.int64)
+    repeats[found == picture_id] = counts
+    made: Array = np.repeat(found, repeats)
+    return made

@@ -1,0 +1,1 @@
+"""Models that read texts and pictures in one row, beside transformers' own."""

@@ -1,0 +1,26 @@
+"""One built repository for the tests that look into it and those that serve it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .checkpoints import MODEL, NAMES, bundle_text, write_qwen3_vl
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in `checkpoint`, and in `repository` its embedder and its reranker."""
+    from compiler.command import sie_triton
+
+    made = tmp_path_factory.mktemp("seer")
+    write_qwen3_vl(made / "checkpoint")
+    (made / "bundles").mkdir()
+    for adapter, name in NAMES.items():
+        text = bundle_text(made / "checkpoint", adapter=adapter).replace(MODEL, name)
+        (made / "bundles" / f"{adapter}.yaml").write_text(text, encoding="utf-8")
+    chosen = [part for name in NAMES.values() for part in ("-m", name)]
+    done = sie_triton("build", "--bundles", made / "bundles", *chosen, "-r", made / "repository", "--device", "cpu")
+    assert done.code == 0, done.stderr
+    return made
