@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ from .test_colsmol_graphs import ADAPTER, POSITIONS, prepared, seen
 
 pytestmark = pytest.mark.e2e
 
+ROOT = Path(__file__).resolve().parents[2]
 QUERIES = ("total revenue", "What is in the table?", "")
 SIZES = ((50, 80), (28, 28), (300, 40))
 MUVERA = MuveraConfig(num_repetitions=4, num_simhash_projections=2, final_projection_dim=64)
@@ -77,9 +80,9 @@ def colsmol(tmp_path_factory: pytest.TempPathFactory, pictures: list[Image.Image
 
 
 @pytest.fixture(scope="module")
-def client(
+def url(
     colpali: tuple[Path, Told], colsmol: tuple[Path, Told], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SIEClient]:
+) -> Iterator[str]:
     root = tmp_path_factory.mktemp("serving")
     (root / "bundles").mkdir()
     for text in (
@@ -92,9 +95,14 @@ def client(
     assert done.returncode == 0, done.stderr
     server = Serving(root / "repository", root / "log")
     server.wait_ready()
-    with SIEClient(server.url) as made:
-        yield made
+    yield server.url
     assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[SIEClient]:
+    with SIEClient(url) as made:
+        yield made
 
 
 @pytest.fixture(scope="module", params=["colpali", "colsmol"])
@@ -169,3 +177,23 @@ def test_queries_without_a_text(client: SIEClient, pictures: list[Image.Image], 
     assert_close(found["multivector"], colpali[1].pages[1])
     with pytest.raises(RequestError, match="ColSmolAdapter requires either text or images input"):
         client.encode("acme/colsmol", item, output_types=["multivector"], is_query=True)
+
+
+def test_the_page_can_be_followed(
+    url: str,
+    pictures: list[Image.Image],
+    colsmol: tuple[Path, Told],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "pages.md").read_text(encoding="utf-8"), re.DOTALL)
+    for number, picture in enumerate(pictures[:2], start=1):
+        picture.save(tmp_path / f"page-{number}.png")
+    monkeypatch.chdir(tmp_path)
+    told: dict[str, Any] = {}
+    program = program.replace("http://localhost:8080", url).replace("vidore/colSmol-256M", colsmol[1].model)
+    exec(program, told)
+    query, *_ = colsmol[1].queries
+    wanted = [float((query @ page.T).max(axis=1).sum()) for page in colsmol[1].pages[:2]]
+    # The SDK sends files as JPEG, so that vectors are a little off.
+    np.testing.assert_allclose(told["scores"], wanted, rtol=0.05)
