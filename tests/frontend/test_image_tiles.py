@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sie_frontend.contract.errors import WireError
+from sie_frontend.contract.requests import Image as EncodedImage
+from sie_frontend.contract.requests import Item
 from sie_frontend.images.entry import ImageInput, TiledInput
 from sie_frontend.images.preparing import preparer
 from sie_frontend.images.reader import ImageReader
@@ -97,6 +100,18 @@ def test_a_page_counts_as_many_pictures() -> None:
     ]
     assert tiled.room == 17 * 512**2 // 224**2 == 88
     assert [reader.room for reader in squares] == [1, 1, 4]
+
+
+def test_fewer_large_pages_fit_into_a_request() -> None:
+    """Seventy bytes are enough for a page of 13 megabytes: a request has no more of them than of four-fold pictures."""
+    layouts: dict[str, tuple[int, ...]] = dict.fromkeys(grids(2048, 512), (-1,))
+    item = Item(images=[EncodedImage(b"x")])
+    tiled = ImageReader(entry(512, 2048, layouts), Path(), profiles={})
+    assert len(tiled.given([item] * 23)) == 23
+    with pytest.raises(WireError, match="Request has 24 images but at most 23 images are read per request"):
+        tiled.given([item] * 24)
+    square = ImageReader(ImageInput("pixels", 448, "squash", "bicubic", ""), Path(), profiles={})
+    assert len(square.given([item] * 512)) == 512
 
 
 def test_a_strip_of_a_million_pixels_takes_no_memory() -> None:

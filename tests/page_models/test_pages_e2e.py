@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import re
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -165,6 +167,16 @@ def test_muvera_makes_one_vector_of_several_pages(client: SIEClient, pictures: l
     joined = np.concatenate([told.pages[0], told.pages[2]])
     np.testing.assert_allclose(page, encode_tokens(joined, MUVERA, is_query=False), atol=1e-3)
     np.testing.assert_allclose(query, encode_tokens(told.queries[0], MUVERA, is_query=True), atol=1e-3)
+
+
+def test_a_page_on_openais_route(url: str, client: SIEClient, pictures: list[Image.Image], told: Told) -> None:
+    """One vector, by MUVERA, of a page as a data URL; a model of many vectors has none there."""
+    data = png(pictures[0])
+    body = {"input": "data:image/png;base64," + base64.b64encode(data).decode(), "encoding_format": "float"}
+    found = httpx.post(f"{url}/v1/embeddings", json={**body, "model": f"{told.model}:muvera"}, timeout=60)
+    wanted = client.encode(f"{told.model}:muvera", Item(images=[data]))["dense"]
+    np.testing.assert_allclose(found.json()["data"][0]["embedding"], wanted, atol=1e-6)
+    assert httpx.post(f"{url}/v1/embeddings", json={**body, "model": told.model}, timeout=60).status_code == 400
 
 
 def test_what_has_nothing_to_read(client: SIEClient, pictures: list[Image.Image], told: Told) -> None:
