@@ -29,7 +29,7 @@ class Request:
     @property
     def sees(self) -> bool:
         """Whether the recipe reads pictures, so that it needs to know how they are prepared."""
-        return PREPROCESSOR in self.extra_files
+        return PREPROCESSOR in (*self.extra_files, *self.optional_files)
 
     @property
     def shown(self) -> str:

@@ -54,7 +54,8 @@ def resolve_checkpoint(
 
     def find(other: str, at: str | None) -> Checkpoint:
         """Another repository, as it is."""
-        request = Request(other, at, (), trust_remote_code=False)
+        # What the adapter brings need not lie beside its base.
+        request = Request(other, at, (), trust_remote_code=False, optional_files=tuple(extra_files))
         return _find(request, {"--weights": folders.get(other)}, allow_hub, progress, announce)
 
     request = Request(hf_id or "", revision, tuple(extra_files), trust_remote_code, tuple(optional_files))

@@ -55,6 +55,11 @@ class MixedReader:
         self._sizes = SizeLimits(MAX_ITEM_TEXT_BYTES + own, self._limits.body_bytes + own * MAX_ITEMS)
 
     @property
+    def counts_images(self) -> bool:
+        """Whether `usage` tells how many images were read: not of pages, whose queries are read by their text."""
+        return self.entry.style != "page"
+
+    @property
     def room(self) -> int:
         """How many pictures of 224 x 224 pixels would lie where the largest of this model does."""
         return max(1, self.entry.patching.max_pixels // _USUAL_PIXELS)
@@ -87,11 +92,15 @@ class MixedReader:
         return sum(len(text or "") + _PICTURE_WORK * len(pictures) for text, pictures in map(_as_given, given))
 
     def row_counts(self, given: Sequence[Given]) -> list[int]:
-        """One each."""
-        return [1] * len(given)
+        """One each; a page has one for each of its pictures."""
+        if self.entry.style != "page":
+            return [1] * len(given)
+        return [max(1, len(pictures)) for _, pictures in map(_as_given, given)]
 
     def rows(self, given: Sequence[Given], call: Call, *, is_query: bool, places: Sequence[str] = ()) -> list[MixedRow]:
         """One row for each. Raises `WireError` (400) that names the item that cannot be read."""
+        if self.entry.style == "page":
+            return self._pages([_as_given(one) for one in given], places)
         # What is blank says nothing, and the model's own instruction stands in.
         instruction = ended(call.instruction or "") or ended(self.entry.instruction)
         talk, rows = self.entry.conversation, []
@@ -110,6 +119,24 @@ class MixedReader:
                     f"`{place}` has {len(ids)} tokens, and its pictures end behind the {limit} that the model reads"
                 )
             rows.append(self._row(ids[:limit], pictures, cut=len(ids) > limit))
+        return rows
+
+    def _pages(self, given: Sequence[Given], places: Sequence[str]) -> list[MixedRow]:
+        """Pictures win over a text; of a text that is too long the end goes, and what stands behind it stays."""
+        talk, rows = self.entry.conversation, []
+        check_sizes([utf8_size(text or "") for text, _ in given], places, self._sizes)
+        behind = self.tokenizer.encode_piece(talk.after)
+        for number, (text, encoded) in enumerate(given):
+            place = places[number] if places else f"items[{number}]"
+            if encoded:
+                shown = self.tokenizer.encode_piece(talk.picture)
+                pictures = self._pictures(encoded, place)
+                rows += [self._row(self._ids(shown, [one], place), (one,), cut=False) for one in pictures]
+                continue
+            self._check_words(text or "", "", place)
+            ids = self.tokenizer.encode_piece(text or "")
+            room = max(0, self.spec.max_length - len(behind))
+            rows.append(self._row(self._ids([*ids[:room], *behind], (), place), (), cut=len(ids) > room))
         return rows
 
     def pairs(self, query: Given, given: Sequence[Given], call: Call) -> list[MixedRow]:
@@ -209,8 +236,12 @@ class MixedReader:
                     f"knows ids below {known}: leave that token out of the text"
                 )
 
-    def billed(self, given: Sequence[Given], rows: Sequence[MixedRow], call: Call, *, is_query: bool) -> list[int]:
-        """The tokens of the bare texts; pictures are counted by themselves."""
+    def billed(
+        self, given: Sequence[Given], rows: Sequence[MixedRow], call: Call, *, is_query: bool
+    ) -> list[int] | None:
+        """The tokens of the bare texts; pictures are counted by themselves, and pages not at all."""
+        if self.entry.style == "page" and any(pictures for _, pictures in given):
+            return None
         return [len(self.tokenizer.encode_piece(text or "")) for text, _ in given]
 
     def probe(self, cost: int) -> MixedRow:
@@ -224,7 +255,7 @@ class MixedReader:
 
     def batch(self, rows: Sequence[MixedRow], width: int) -> dict[str, Array]:
         """The inputs of the graph, `[rows, …]`, with tokens padded on the right."""
-        return stack(rows, width, fills(self.spec.pad_id))
+        return stack(rows, width, fills(self.spec.pad_id, self.entry.patching))
 
 
 def _as_given(one: Any) -> Given:
