@@ -146,7 +146,10 @@ class Settings:
         "SIE_MAX_REQUEST_BODY_BYTES", MAX_BODY_BYTES, "bytes of a request's body; larger ones get 413", parse=_whole
     )
     max_images: int = _setting(
-        "SIE_TRITON_MAX_IMAGES", MAX_IMAGES, "images that one request may hold, over all of its items", parse=_whole
+        "SIE_TRITON_MAX_IMAGES",
+        MAX_IMAGES,
+        "images that one request may hold, over all of its items; fewer of those that become more than 600 kilobytes",
+        parse=_whole,
     )
     max_item_images: int = _setting(
         "SIE_TRITON_MAX_ITEM_IMAGES", MAX_ITEM_IMAGES, "images that one item may hold", parse=_whole

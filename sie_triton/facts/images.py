@@ -221,7 +221,9 @@ def _processor(document: Mapping[str, Any], path: Path) -> _Processor:
         if value is not True:
             raise _refused(path, f"with `{step}: {value}`", f"leave `{step}` out of a copy of the checkpoint")
     if document.get("do_pad") and not found.tile:
-        raise _refused(path, "with `do_pad`: a margin around the picture", "use a checkpoint without it")
+        message = f"`{path.name}` sets `do_pad`: a margin around the picture, which is not compiled"
+        hint = "use a checkpoint without it; without effect, take it out of a copy"
+        raise DiagnosticError([Diagnostic("SIE337", message, Where(path), hint)])
     return found
 
 

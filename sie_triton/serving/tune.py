@@ -101,11 +101,11 @@ def tune_repository(
             message = f"`{name}` is {manifest.built[name].format}: torch has one number of threads for all streams"
             raise DiagnosticError([Diagnostic("SIE608", message, Where(repository), "tune an ONNX build")])
         weights = _weight_bytes(repository, manifest, name)
-        reads_text = isinstance(public_model(repository, manifest, name).reader, TextReader)
-        settings = list(candidates(cores, weights, BUDGETS if reads_text else ROW_BUDGETS))
+        budgets, unit = _budgets(public_model(repository, manifest, name).reader)
+        settings = list(candidates(cores, weights, budgets))
         announce(f"{name}: {len(settings)} settings, {rounds} rounds of {seconds:g} s each")
         speeds = measure_speeds(repository, manifest, name, settings, seconds=seconds, rounds=rounds, server=server)
-        tuned.append(Tuned(name, speeds, choose(speeds), server, "tokens" if reads_text else "rows"))
+        tuned.append(Tuned(name, speeds, choose(speeds), server, unit))
     with staged_repository(repository) as staging:
         # Measuring took minutes, and only now is the repository locked: a build may have published in between.
         current = current_manifest(staging) or manifest
@@ -120,6 +120,14 @@ def tune_repository(
             raise DiagnosticError(problems)
         publish(staging, repository)
     return tuned
+
+
+def _budgets(reader: Reader) -> tuple[Sequence[int], str]:
+    """What a run may cost, and in what that is told: as many pictures, each of which may take many positions."""
+    if isinstance(reader, TextReader):
+        return BUDGETS, "tokens"
+    widest = reader.widths(exact=False)[-1]
+    return [rows * widest for rows in ROW_BUDGETS], "rows" if widest == 1 else "tokens"
 
 
 def candidates(cores: int, weight_bytes: int, budgets: Sequence[int] = BUDGETS) -> Iterator[RunSetting]:

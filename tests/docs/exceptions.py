@@ -18,6 +18,7 @@ NOT_HERE: Mapping[str, str] = {
 
 ELSEWHERE: Mapping[str, str] = {
     "docs/images.md": "tests/image_text/test_image_text_e2e.py follows it, on a checkpoint of random weights",
+    "docs/pages.md": "tests/page_models/test_pages_e2e.py follows it, on a checkpoint of random weights",
     "docs/integrations.md": "tests/docs/test_integrations.py follows it, with each Python that it is about",
 }
 """Pages that tests of their own follow."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from sie_frontend.contract.errors import WireError
+from sie_frontend.contract.requests import Image as EncodedImage
+from sie_frontend.contract.requests import Item
 from sie_frontend.images.entry import ImageInput, TiledInput
 from sie_frontend.images.preparing import preparer
 from sie_frontend.images.reader import ImageReader
@@ -22,6 +26,9 @@ SIZES = (
     *((8, 8), (32, 32), (64, 64), (65, 64), (64, 65), (128, 128), (128, 96), (96, 128), (100, 33), (33, 100)),
     *((31, 33), (127, 1), (1, 127), (2, 2), (4, 900), (900, 4), (513, 511), (90, 61), (61, 90), (300, 299), (5, 7)),
 )
+# A tile, and the longest edge: a multiple of it, more, the same, a hair more, and less.
+ALL = bool(os.environ.get("SIE_TRITON_ALL_RECIPES"))
+EDGES = [(32, 128), (32, 100), *([(32, 32), (32, 33), (28, 20)] if ALL else [])]
 LAYOUTS = {grid: (7, *[9, -1] * 17, 8) for grid in grids(128, 32)}
 
 
@@ -40,8 +47,8 @@ def theirs(picture: Image.Image, size: int, longest: int) -> tuple[str, Array]:
     return f"{found['rows'][0][0]}x{found['cols'][0][0]}", pixels
 
 
+@pytest.mark.parametrize(("tile", "longest"), EDGES, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize(("tile", "longest"), [(32, 128), (32, 100), (32, 32), (32, 33), (28, 20)], ids=str)
 def test_tiles_are_those_of_the_processor_on_pillow(size: tuple[int, int], tile: int, longest: int) -> None:
     picture = Image.fromarray(noise(*size))
     grid, made = tiles(picture, entry(tile, longest))
@@ -93,6 +100,18 @@ def test_a_page_counts_as_many_pictures() -> None:
     ]
     assert tiled.room == 17 * 512**2 // 224**2 == 88
     assert [reader.room for reader in squares] == [1, 1, 4]
+
+
+def test_fewer_large_pages_fit_into_a_request() -> None:
+    """Seventy bytes are enough for a page of 13 megabytes: a request has no more of them than of four-fold pictures."""
+    layouts: dict[str, tuple[int, ...]] = dict.fromkeys(grids(2048, 512), (-1,))
+    item = Item(images=[EncodedImage(b"x")])
+    tiled = ImageReader(entry(512, 2048, layouts), Path(), profiles={})
+    assert len(tiled.given([item] * 23)) == 23
+    with pytest.raises(WireError, match="Request has 24 images but at most 23 images are read per request"):
+        tiled.given([item] * 24)
+    square = ImageReader(ImageInput("pixels", 448, "squash", "bicubic", ""), Path(), profiles={})
+    assert len(square.given([item] * 512)) == 512
 
 
 def test_a_strip_of_a_million_pixels_takes_no_memory() -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from compiler.command import sie_triton
 from PIL import Image
+from sie_frontend.images.entry import ImageInput
 from sie_frontend.manifest import Manifest, read_manifest
-from sie_frontend.modalities import MODALITIES
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from sie_triton.verify.image_cases import image_cases
@@ -68,9 +68,8 @@ def test_each_input_is_a_public_model_of_its_own(built: Path, manifest: Manifest
         "image": f"{NAME}.image",
     }
     images = model.inputs["image"]
-    assert images.reads == MODALITIES["image"].entry(
-        "pixels", SIZE, "crop", "bicubic", "CLIPAdapter requires either text or images input"
-    )
+    requires = "CLIPAdapter requires either text or images input"
+    assert images.reads == ImageInput("pixels", SIZE, "crop", "bicubic", requires)
     # Nine patches and the class token: that many positions of a run of 512.
     assert images.batching["cpu"].run_tokens == 512 // 10
     assert images.batching["cuda"].max_batch_size == 16384 // 10

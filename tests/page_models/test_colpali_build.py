@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,6 +166,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(damage: Callable[[Path], obje
     assert not (tmp_path / "repository").exists()
 
 
+@pytest.mark.skipif(not os.environ.get("SIE_TRITON_ALL_RECIPES"), reason="one more build: SIE_TRITON_ALL_RECIPES=1")
 def test_other_words_of_the_processor_are_read(tmp_path: Path) -> None:
     """The witness reads the file by itself, so that a build without them would not be close."""
     write_colpali(tmp_path / "checkpoint")

@@ -62,6 +62,8 @@ def test_pages(tiny: tuple[Path, Made], size: tuple[int, int]) -> None:
     pictures = [Image.fromarray(noise(*size)), Image.fromarray(255 - noise(*size))]
     rows = [preparer(entry_of(plan)).row(picture) for picture in pictures]
     feeds = {name: np.stack([row.arrays[name] for row in rows]) for name in rows[0].arrays}
+    shown = int((feeds["input_ids"][0] == entry_of(plan).image_id).sum())
+    assert shown == feeds["pixels"].shape[1] * POSITIONS
     ours = run(folder, plan, feeds)
     assert ours.shape == (2, rows[0].cost, WIDTH)
     for number, picture in enumerate(pictures):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
-from e2e.processes import Serving, sie_triton
+from compiler.command import sie_triton
+from e2e.processes import Serving
 from PIL import Image
 from sie_frontend.outputs.muvera import MuveraConfig, encode_tokens
 from sie_frontend.rows import Array
@@ -26,13 +32,16 @@ from transformers import (
 )
 
 from . import idefics3
-from .checkpoints import write_colpali
+from .checkpoints import WIDTH, write_colpali
 from .idefics3 import END, write_colsmol
 from .test_colpali_graphs import bundle_text
 from .test_colsmol_graphs import ADAPTER, POSITIONS, prepared, seen
 
 pytestmark = pytest.mark.e2e
 
+ROOT = Path(__file__).resolve().parents[2]
+# One of them in every run: they differ in their graphs and in what reads queries, which other tests see to.
+NAMES = ["colsmol", *(["colpali"] if os.environ.get("SIE_TRITON_ALL_RECIPES") else [])]
 QUERIES = ("total revenue", "What is in the table?", "")
 SIZES = ((50, 80), (28, 28), (300, 40))
 MUVERA = MuveraConfig(num_repetitions=4, num_simhash_projections=2, final_projection_dim=64)
@@ -77,30 +86,37 @@ def colsmol(tmp_path_factory: pytest.TempPathFactory, pictures: list[Image.Image
 
 
 @pytest.fixture(scope="module")
-def client(
-    colpali: tuple[Path, Told], colsmol: tuple[Path, Told], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SIEClient]:
+def served(request: pytest.FixtureRequest) -> dict[str, tuple[Path, Told]]:
+    """By name: the checkpoint of each model, and what is told of it."""
+    return {name: request.getfixturevalue(name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def url(served: dict[str, tuple[Path, Told]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("serving")
     (root / "bundles").mkdir()
-    for text in (
-        bundle_text(colpali[0], sie_id=colpali[1].model),
-        bundle_text(colsmol[0], idefics3.WIDTH, ADAPTER, colsmol[1].model),
-    ):
-        (root / "bundles" / f"{hash(text)}.yaml").write_text(text, encoding="utf-8")
-    chosen = ("--bundles", root / "bundles", "-m", colpali[1].model, "-m", colsmol[1].model, "--device", "cpu")
-    done = sie_triton("build", *chosen, "-r", root / "repository")
-    assert done.returncode == 0, done.stderr
+    for folder, told in served.values():
+        width, adapter = (idefics3.WIDTH, ADAPTER) if told.model == "acme/colsmol" else (WIDTH, "ColPaliAdapter")
+        text = bundle_text(folder, width, adapter, told.model)
+        (root / "bundles" / f"{folder.name}.yaml").write_text(text, encoding="utf-8")
+    named = [part for _, told in served.values() for part in ("-m", told.model)]
+    done = sie_triton("build", "--bundles", root / "bundles", *named, "--device", "cpu", "-r", root / "repository")
+    assert done.code == 0, done.stderr
     server = Serving(root / "repository", root / "log")
     server.wait_ready()
-    with SIEClient(server.url) as made:
-        yield made
+    yield server.url
     assert server.stop() == 0
 
 
-@pytest.fixture(scope="module", params=["colpali", "colsmol"])
-def told(request: pytest.FixtureRequest) -> Told:
-    found: Told = request.getfixturevalue(request.param)[1]
-    return found
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[SIEClient]:
+    with SIEClient(url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def told(request: pytest.FixtureRequest, served: dict[str, tuple[Path, Told]]) -> Told:
+    return served[request.param][1]
 
 
 def png(picture: Image.Image) -> bytes:
@@ -153,6 +169,16 @@ def test_muvera_makes_one_vector_of_several_pages(client: SIEClient, pictures: l
     np.testing.assert_allclose(query, encode_tokens(told.queries[0], MUVERA, is_query=True), atol=1e-3)
 
 
+def test_a_page_on_openais_route(url: str, client: SIEClient, pictures: list[Image.Image], told: Told) -> None:
+    """One vector, by MUVERA, of a page as a data URL; a model of many vectors has none there."""
+    data = png(pictures[0])
+    body = {"input": "data:image/png;base64," + base64.b64encode(data).decode(), "encoding_format": "float"}
+    found = httpx.post(f"{url}/v1/embeddings", json={**body, "model": f"{told.model}:muvera"}, timeout=60)
+    wanted = client.encode(f"{told.model}:muvera", Item(images=[data]))["dense"]
+    np.testing.assert_allclose(found.json()["data"][0]["embedding"], wanted, atol=1e-6)
+    assert httpx.post(f"{url}/v1/embeddings", json={**body, "model": told.model}, timeout=60).status_code == 400
+
+
 def test_what_has_nothing_to_read(client: SIEClient, pictures: list[Image.Image], told: Told) -> None:
     with pytest.raises(RequestError, match="Adapter requires either text or images input"):
         client.encode(told.model, Item(id="empty"), output_types=["multivector"])
@@ -162,10 +188,32 @@ def test_what_has_nothing_to_read(client: SIEClient, pictures: list[Image.Image]
         client.encode(told.model, Item(images=[b"\x89PNG\r\n\x1a\n"]), output_types=["multivector"])
 
 
-def test_queries_without_a_text(client: SIEClient, pictures: list[Image.Image], colpali: tuple[Path, Told]) -> None:
+def test_queries_without_a_text(client: SIEClient, pictures: list[Image.Image], told: Told) -> None:
     """ColPali reads the page then, and ColSmol refuses, as in SIE."""
     item = Item(images=[png(pictures[1])])
-    found = client.encode(colpali[1].model, item, output_types=["multivector"], is_query=True)
-    assert_close(found["multivector"], colpali[1].pages[1])
+    if told.model == "acme/colpali":
+        found = client.encode(told.model, item, output_types=["multivector"], is_query=True)
+        assert_close(found["multivector"], told.pages[1])
+        return
     with pytest.raises(RequestError, match="ColSmolAdapter requires either text or images input"):
-        client.encode("acme/colsmol", item, output_types=["multivector"], is_query=True)
+        client.encode(told.model, item, output_types=["multivector"], is_query=True)
+
+
+def test_the_page_can_be_followed(
+    url: str,
+    pictures: list[Image.Image],
+    colsmol: tuple[Path, Told],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "pages.md").read_text(encoding="utf-8"), re.DOTALL)
+    for number, picture in enumerate(pictures[:2], start=1):
+        picture.save(tmp_path / f"page-{number}.png")
+    monkeypatch.chdir(tmp_path)
+    told: dict[str, Any] = {}
+    program = program.replace("http://localhost:8080", url).replace("vidore/colSmol-256M", colsmol[1].model)
+    exec(program, told)
+    query, *_ = colsmol[1].queries
+    wanted = [float((query @ page.T).max(axis=1).sum()) for page in colsmol[1].pages[:2]]
+    # The SDK sends files as JPEG, so that vectors are a little off.
+    np.testing.assert_allclose(told["scores"], wanted, rtol=0.05)

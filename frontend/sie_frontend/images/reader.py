@@ -23,6 +23,8 @@ Pictures: TypeAlias = "tuple[bytes, ...] | str"
 # A picture takes about as long to read as so many characters.
 _PICTURE_WORK = 1 << 20
 _USUAL_BYTES = 224 * 224 * 3
+# As many times this may an image hold before fewer of them fit into a request.
+_LARGE = 4
 
 
 class ImageReader:
@@ -56,10 +58,11 @@ class ImageReader:
                 raise invalid_input(self.entry.requires)
             # What is not there is no picture either, and is refused with its place.
             pictures.append(tuple(b"" if image.data is UNSET else image.data for image in item.images))
-        if (count := sum(map(len, pictures))) > self._limits.images:
+        # All rows of a request are held at once, and a picture of one pixel may become many tiles.
+        most = max(1, min(self._limits.images, self._limits.images * _LARGE // self.room))
+        if (count := sum(map(len, pictures))) > most:
             raise invalid_input(
-                f"Request has {count} images but at most {self._limits.images} images are read per request; "
-                "split the request"
+                f"Request has {count} images but at most {most} images are read per request; split the request"
             )
         return pictures
 
