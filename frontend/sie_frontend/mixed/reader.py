@@ -13,6 +13,7 @@ from msgspec import UNSET
 from sie_frontend.contract.errors import invalid_input, resource_exhausted
 from sie_frontend.contract.requests import MAX_ITEM_TEXT_BYTES, MAX_ITEMS, Item, Limits, utf8_size
 from sie_frontend.images.decoding import Unreadable, decode
+from sie_frontend.images.reader import LARGE
 from sie_frontend.mixed.entry import MixedInput
 from sie_frontend.mixed.patches import Patches, TooNarrow, cut_into_patches
 from sie_frontend.mixed.prompts import embedding_prompt, ended, reranker_prompt
@@ -73,10 +74,11 @@ class MixedReader:
             if item.text is None and not pictures:
                 raise invalid_input(self.entry.requires)
             found.append((item.text, pictures))
-        if (count := sum(len(pictures) for _, pictures in found)) > self._limits.images:
+        # All rows of a request are held at once, and a picture of one pixel may become many patches.
+        most = max(1, min(self._limits.images, self._limits.images * LARGE // self.room))
+        if (count := sum(len(pictures) for _, pictures in found)) > most:
             raise invalid_input(
-                f"Request has {count} images but at most {self._limits.images} images are read per request; "
-                "split the request"
+                f"Request has {count} images but at most {most} images are read per request; split the request"
             )
         return found
 
