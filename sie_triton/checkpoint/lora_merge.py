@@ -24,6 +24,13 @@ _PART = re.compile(r"(?P<module>.+)\.(?P<kind>lora_(?:embedding_)?[AB]|lora_magn
 # What wraps a module while it is trained.
 _WRAPPERS = re.compile(r"\.(?:base_layer|modules_to_save|original_module|default)(?=\.)")
 _NUMBERS = re.compile(r"(?<=\.)\d+(?=\.)")
+# Models of several parts were renamed by releases of transformers, adapters on one side and base models on the other.
+_RENAMED = (
+    (("language_model.", "model."), ("", "")),
+    (("model.language_model.", "model."), ("model.visual.", "visual."), ("", "")),
+    (("model.", "language_model."), ("", "")),
+    (("model.", "model.language_model."), ("visual.", "model.visual."), ("", "")),
+)
 # Architectures of GPT-2's kind keep linear layers as [in, out]; PEFT lays them down as [out, in] everywhere else.
 _TRANSPOSED = frozenset({"gpt2", "gpt_bigcode", "imagegpt", "openai-gpt"})
 
@@ -114,33 +121,45 @@ def _sorted(path: Path, tensors: Mapping[str, Array]) -> tuple[dict[str, _Pair],
 
 @dataclass(frozen=True, slots=True)
 class _BaseNames:
-    """Where the names of the model that was trained are in the base: one prefix goes, another comes."""
+    """Where the names of the model that was trained are in the base: of some prefixes each goes, and another comes."""
 
-    gone: str
-    come: str
+    ways: tuple[tuple[str, str], ...]
+    held: frozenset[str]
 
     @classmethod
     def of(cls, path: Path, names: Sequence[str], base: Iterable[str]) -> _BaseNames:
         """The one way in which all names are names of the base."""
-        held = set(base)
+        held = frozenset(base)
         first = names[0]
-        ways = {cls("", name.removesuffix(first)) for name in held if f".{name}".endswith(f".{first}")}
-        ways |= {cls(first.removesuffix(name), "") for name in held if first.endswith(f".{name}")}
-        fit = [way for way in ways if all(way.base(name) in held for name in names)]
+        ways = {("", name.removesuffix(first)) for name in held if f".{name}".endswith(f".{first}")}
+        ways |= {(first.removesuffix(name), "") for name in held if first.endswith(f".{name}")}
+        fit = [found for way in sorted(ways) if (found := cls((way,), held)).knows(names)]
+        if not fit:
+            fit = [found for renamed in _RENAMED if (found := cls(renamed, held)).knows(names)][:1]
         if len(fit) == 1:
             return fit[0]
         if len(fit) > 1:
             raise not_merged(path, f"`{first}` may be several tensors of the base model")
-        lost = next((name for name in names if not any(way.base(name) in held for way in ways)), first)
+        tried = [cls((way,), held) for way in ways]
+        lost = next((name for name in names if not any(way.knows([name]) for way in tried)), first)
         raise not_merged(path, f"the base model has no `{lost}`, which the adapter changes: it is another model's")
+
+    def knows(self, names: Iterable[str]) -> bool:
+        """Whether the base has all of them."""
+        return all(self.base(name) in self.held for name in names)
 
     def base(self, name: str) -> str:
         """The name in the base."""
-        return self.come + name.removeprefix(self.gone)
+        found = [come + name.removeprefix(gone) for gone, come in self.ways if name.startswith(gone)]
+        return next((one for one in found if one in self.held), found[0] if found else name)
 
     def own(self, base: str) -> str | None:
         """The name in the model that was trained; None for what was no part of it."""
-        return self.gone + base.removeprefix(self.come) if base.startswith(self.come) else None
+        for gone, come in self.ways:
+            own = gone + base.removeprefix(come)
+            if base.startswith(come) and self.base(own) == base:
+                return own
+        return None
 
 
 def _check_targets(

@@ -16,7 +16,8 @@ SEEING: Mapping[str, str] = {"clip": "CLIPAdapter", "siglip": "SiglipAdapter"}
 class Request:
     """A model at a revision, and what the recipe needs besides the usual files.
 
-    `optional_files` are fetched if they exist; `extra_files` must exist.
+    `optional_files` are fetched if they exist; `extra_files` must exist. `seen_by_another`: pictures are read by the
+    adapter that this is the base of, which brings what says how they are prepared.
     """
 
     hf_id: str
@@ -24,6 +25,7 @@ class Request:
     extra_files: tuple[str, ...]
     trust_remote_code: bool
     optional_files: tuple[str, ...] = ()
+    seen_by_another: bool = False
 
     def wanted(self, names: Iterable[str], parts: Parts | None = None) -> tuple[str, ...]:
         """Those of these names that are fetched and digested."""
@@ -47,7 +49,7 @@ class Request:
         A recipe that sees needs to know how they are prepared; one that is still to be chosen takes it along.
         """
         may_see = PREPROCESSOR in self.optional_files and str(config.get("model_type")) in SEEING
-        return PREPROCESSOR in self.extra_files or self.open_clip or may_see
+        return PREPROCESSOR in self.extra_files or self.open_clip or self.seen_by_another or may_see
 
     @property
     def shown(self) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sie_triton.checkpoint.adapters import with_adapter, with_lora
-from sie_triton.checkpoint.files import SINGLE, names_in, parts_of
+from sie_triton.checkpoint.files import PREPROCESSOR, SINGLE, names_in, parts_of
 from sie_triton.checkpoint.found import Checkpoint, checkpoint_at
 from sie_triton.checkpoint.hub import find_cached, from_hub
 from sie_triton.checkpoint.hub_failures import HubFailure, is_offline
@@ -54,7 +54,9 @@ def resolve_checkpoint(
 
     def find(other: str, at: str | None) -> Checkpoint:
         """Another repository, as it is."""
-        request = Request(other, at, (), trust_remote_code=False)
+        # What the adapter brings need not lie beside its base.
+        sees = PREPROCESSOR in extra_files
+        request = Request(other, at, (), False, optional_files=tuple(extra_files), seen_by_another=sees)
         return _find(request, {"--weights": folders.get(other)}, allow_hub, progress, announce)
 
     request = Request(hf_id or "", revision, tuple(extra_files), trust_remote_code, tuple(optional_files))

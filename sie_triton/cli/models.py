@@ -43,14 +43,17 @@ def wanted_models(models: Sequence[str], weights: Sequence[str]) -> Wanted:
     return Wanted(tuple(dict.fromkeys(ids)), {**by_id, **folders}, default, frozenset(folders))
 
 
-def check_all_used(wanted: Wanted, adapters: Iterable[str]) -> None:
+def check_all_used(wanted: Wanted, adapters: Iterable[str], named: Iterable[Path]) -> None:
     """Every folder must be a model's, one of the `adapters` that profiles name, or the base model of one.
+
+    `named` are the folders that bundles name, which may hold adapters.
 
     Raises `typer.BadParameter` for one that would be left unread.
     """
     known = {bare_id(model) for model in wanted.ids} | set(adapters)
+    default = [] if wanted.default_weights is None else [wanted.default_weights]
     # The base model of an adapter stands in the adapter's own file.
-    known |= {base for folder in wanted.weights.values() if (base := base_of(folder))}
+    known |= {base for folder in (*wanted.weights.values(), *default, *named) if (base := base_of(folder))}
     if unused := set(wanted.weights) - known:
         raise typer.BadParameter(f"not among the models to build: {', '.join(sorted(unused))}", param_hint=_WEIGHTS)
 

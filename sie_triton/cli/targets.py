@@ -62,7 +62,9 @@ def find_targets(
         known += [profile for profile in profiles if profile not in known]
     if problems:
         raise DiagnosticError(problems)
-    check_all_used(wanted, (profile.lora for _, profiles in chosen.values() for profile in profiles if profile.lora))
+    adapters = (profile.lora for _, profiles in chosen.values() for profile in profiles if profile.lora)
+    folders = (bundle.weights_path for bundle, _ in chosen.values() if bundle.weights_path)
+    check_all_used(wanted, adapters, folders)
     return [
         replace(select(bundle, profiles), derived=bundle.sie_id in unwritten) for bundle, profiles in chosen.values()
     ]

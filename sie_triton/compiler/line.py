@@ -49,7 +49,10 @@ def compile_bundle(target: Target, options: BuildOptions, staging: Path) -> list
     bundle, announce = target.bundle, options.announce
     check_comparable(target, carried=options.carried)
     checkpoint = find_checkpoint(target, options)
-    announce(f"{bundle.sie_id}: weights from {checkpoint.source} `{checkpoint.folder}`")
+    place = (
+        checkpoint.folder if checkpoint.adapter is None else f"{checkpoint.origin}`, with `{checkpoint.adapter.origin}"
+    )
+    announce(f"{bundle.sie_id}: weights from {checkpoint.source} `{place}`")
     check_remote_code(target, checkpoint, options)
     weights = read_weights(checkpoint)
     plans = make_plans(bundle, target.profiles, weights.facts, options.graphs)

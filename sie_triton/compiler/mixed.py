@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sie_frontend.mixed.entry import Conversation, MixedInput, Patching
+from sie_frontend.mixed.entry import MixedInput, Patching
 from sie_frontend.rows import Row
 from sie_frontend.text.entry import Tokenization
 
 from sie_triton.compiler.options import Announce
 from sie_triton.compiler.packages import NOTHING_TO_COMPARE, missing_package
-from sie_triton.facts import CheckpointFacts, read_conversation, read_facts, read_sighted_sizes
+from sie_triton.facts import CheckpointFacts, read_facts, read_sighted_sizes
 from sie_triton.formats import Precision
 from sie_triton.planning.families import MixedRecipe
 from sie_triton.planning.plan import ServedPlan, TritonPlan
@@ -104,8 +104,9 @@ class WrittenMixed:
                 max_pixels=sighted.max_pixels,
                 resample=sighted.pixels.resample,
                 table_side=sizes.table_side,
+                window=sizes.window,
             ),
-            conversation=Conversation(*read_conversation(self._facts)),
+            conversation=recipe.conversation(self._facts),
             style=recipe.style,
             instruction=recipe.default_instruction(served.profile),
             system=recipe.system,
@@ -134,7 +135,10 @@ class WrittenMixed:
                 folder=self._facts.folder,
                 name=self._plan.name,
                 outputs=tuple(tensor.name for tensor in self._plan.outputs),
-                reranks=recipe.style == "rerank",
+                style=recipe.style,
+                shown=recipe.shown,
+                behind=recipe.behind,
+                projection=recipe.projection,
                 system=recipe.system,
                 instruction=recipe.default_instruction(served.profile),
                 pooling=next((head.poolings[0] for head in self._plan.heads if hasattr(head, "poolings")), ""),

@@ -25,6 +25,7 @@ import msgspec
 import numpy as np
 from google.protobuf import text_format
 from sie_frontend.manifest import Batching, Manifest, Measured, Model
+from sie_frontend.mixed.reader import MixedReader
 from sie_frontend.rows import Reader, Row
 from sie_frontend.serving.scheduler import RunQueue
 from sie_frontend.text.reader import TextReader
@@ -124,7 +125,7 @@ def tune_repository(
 
 def _budgets(reader: Reader) -> tuple[Sequence[int], str]:
     """What a run may cost, and in what that is told: as many pictures, each of which may take many positions."""
-    if isinstance(reader, TextReader):
+    if isinstance(reader, TextReader | MixedReader):
         return BUDGETS, "tokens"
     widest = reader.widths(exact=False)[-1]
     return [rows * widest for rows in ROW_BUDGETS], "rows" if widest == 1 else "tokens"

@@ -20,7 +20,10 @@ _LONGEST: Final = 2048
 
 def mixed_cases(model: PublicModel) -> tuple[Case, ...]:
     """Items. Those that the model refuses, such as pictures that do not fit, are left out."""
-    return _accepted(model, [Case(document) for document in (*_texts(model), *_seen(), *_said_and_seen())])
+    seen = _seen()
+    if not _reads_together(model):
+        return _accepted(model, [Case(document) for document in (*_texts(model), *seen[:-1])])
+    return _accepted(model, [Case(document) for document in (*_texts(model), *seen, *_said_and_seen())])
 
 
 def mixed_pairs(model: PublicModel) -> tuple[Case, ...]:
@@ -43,6 +46,12 @@ def _texts(model: PublicModel) -> list[dict[str, Any]]:
         whole = reference_texts(around.cost - 1, limit, ())
         texts += whole[len(short) : -len(UNICODE_TEXTS)]
     return [{"text": text} for text in texts]
+
+
+def _reads_together(model: PublicModel) -> bool:
+    """Whether several pictures of an item are one row, and a text beside them is read."""
+    (count,) = model.reader.row_counts([{"images": ["", ""]}])
+    return count == 1
 
 
 def _ranks(model: PublicModel) -> bool:

@@ -1,4 +1,4 @@
-"""Texts and pictures in one row as transformers' own Qwen3-VL computes them, with its processor on Pillow."""
+"""Texts and pictures in one row as transformers' own Qwen-VL models compute them, with their processor on Pillow."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from sie_frontend.rows import Array, Row
-from transformers import AutoTokenizer, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
+from transformers import AutoTokenizer, Qwen2_5_VLModel, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.verify.reference import Case
@@ -25,18 +26,23 @@ from .dense import unit
 from .image_text import implementation_of
 from .subject import Outputs
 
+_CUT_TEXTS = "a text that is too long loses its end, and keeps what stands behind it; SIE cuts nothing"
+
 
 @dataclass(frozen=True, slots=True)
 class MixedSubject:
     """The checkpoint, and what SIE's adapter decides about it: how a conversation is made, and the bounds of pictures.
 
-    `limit` is where a text is cut.
+    A page model has `shown` for a picture, `behind` behind a text, and a `projection`. `limit` is where a text is cut.
     """
 
     folder: Path
     name: str
     outputs: tuple[str, ...]
-    reranks: bool
+    style: str
+    shown: str
+    behind: str
+    projection: str
     system: str
     instruction: str
     pooling: str
@@ -45,13 +51,15 @@ class MixedSubject:
     limit: int
 
 
-class _Qwen3VL:
+class _QwenVL:
+    """Words and pictures as SIE's adapters give them to transformers."""
+
     def __init__(self, subject: MixedSubject) -> None:
         folder, hub = subject.folder, {"local_files_only": True, "trust_remote_code": False}
-        loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, **hub
-        )
+        classes: Any = Qwen2_5_VLModel if subject.style == "page" else Qwen3VLForConditionalGeneration
+        loaded: Any = classes.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **hub)
         self.model: Any = loaded.eval()
+        self._projection = _linear(folder, subject.projection) if subject.projection else None
         bounds = {"shortest_edge": subject.min_pixels, "longest_edge": subject.max_pixels}
         self.images: Any = Qwen2VLImageProcessorPil.from_pretrained(folder, size=bounds, **hub)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **hub)
@@ -64,10 +72,7 @@ class _Qwen3VL:
     def prepared(self, case: Case) -> tuple[list[int], Any]:
         """The ids of a conversation, a picture's token as often as it has squares, and what pictures became."""
         pictures: list[Any] = []
-        messages = self._pair(case, pictures) if self._subject.reranks else self._item(case, pictures)
-        prompt = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, chat_template=self._template
-        )
+        prompt = self._prompt(case, pictures)
         seen: Any = self.images(pictures, return_tensors="pt") if pictures else None
         token = self.tokenizer.convert_ids_to_tokens(self.model.config.image_token_id)
         first, *others = prompt.split(token)
@@ -76,6 +81,18 @@ class _Qwen3VL:
             first += token * squares + rest
         ids: list[int] = self.tokenizer(first)["input_ids"]
         return ids, seen
+
+    def _prompt(self, case: Case, pictures: list[Any]) -> str:
+        if self._subject.style == "page":
+            given: Any = case.query if case.document is None else case.document
+            pictures += [_picture(data) for data in given.get("images", ())]
+            return self._subject.shown if pictures else f"{given.get('text') or ''}{self._subject.behind}"
+        reranks = self._subject.style == "rerank"
+        messages = self._pair(case, pictures) if reranks else self._item(case, pictures)
+        prompt: str = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, chat_template=self._template
+        )
+        return prompt
 
     def _item(self, case: Case, pictures: list[Any]) -> list[dict[str, Any]]:
         given = case.query if case.document is None else case.document
@@ -110,7 +127,12 @@ class _Qwen3VL:
             pictured = (tokens == self.model.config.image_token_id).int()
             given |= {**seen, "mm_token_type_ids": pictured}
         with torch.inference_mode():
-            if self._subject.reranks:
+            if self._projection is not None:
+                (name,) = self._subject.outputs
+                states = self.model(**given, use_cache=False).last_hidden_state[0].float()
+                vectors = torch.nn.functional.linear(states, *self._projection)
+                return {name: torch.nn.functional.normalize(vectors, dim=-1).numpy()}
+            if self._subject.style == "rerank":
                 logits = self.model(**given, use_cache=False).logits[0, -1].float()
                 yes, no = (self.tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
                 (name,) = self._subject.outputs
@@ -126,7 +148,7 @@ def testify_mixed(subject: MixedSubject, cases: Sequence[Case], rows: Sequence[R
     Raises `DiagnosticError` where it makes other tokens or other pixels of one.
     """
     with asking(subject.folder, "load the checkpoint", "transformers"):
-        told = _Qwen3VL(subject)
+        told = _QwenVL(subject)
     outputs: dict[str, list[Array]] = {name: [] for name in subject.outputs}
     with asking(subject.folder, "run the checkpoint", "transformers"):
         for case, row in zip(cases, rows, strict=True):
@@ -139,11 +161,13 @@ def testify_mixed(subject: MixedSubject, cases: Sequence[Case], rows: Sequence[R
         message = f"the checkpoint itself gives numbers that are not finite, says {told.implementation}"
         hint = "its weights are damaged, or were never trained; fetch the checkpoint again"
         raise DiagnosticError([Diagnostic("SIE507", message, Where(subject.folder), hint)])
-    last = "score" if subject.reranks else "pooling"
+    last = {"rerank": "score", "page": "token vectors"}.get(subject.style, "pooling")
+    first = "text to tokens" if subject.style == "page" else "conversation to tokens"
     return Testimony(
         implementation=told.implementation,
         outputs={name: tuple(arrays) for name, arrays in outputs.items()},
-        compared=("conversation to tokens", "pictures to patches", "positions", "transformer", last),
+        compared=(first, "pictures to patches", "positions", "transformer", last),
+        departures=(_CUT_TEXTS,) if subject.style == "page" else (),
         vocabulary=int(told.model.get_input_embeddings().weight.shape[0]),
     )
 
@@ -153,7 +177,7 @@ def _agree_on_tokens(subject: MixedSubject, implementation: str, case: Case, row
     ours: list[int] = row.arrays["input_ids"].tolist()
     if row.cut and len(ours) == subject.limit:
         # A pair loses the end of its document, an item its end.
-        kept = subject.limit - _common_end(ours, theirs) if subject.reranks else subject.limit
+        kept = subject.limit if subject.style == "embed" else subject.limit - _common_end(ours, theirs)
         theirs = [*theirs[:kept], *theirs[len(theirs) - (subject.limit - kept) :]]
     if ours == theirs:
         return theirs
@@ -171,7 +195,7 @@ def _common_end(ours: Sequence[int], theirs: Sequence[int]) -> int:
     return next((n for n, (a, b) in enumerate(zip(reversed(ours), reversed(theirs), strict=False)) if a != b), 0)
 
 
-def _agree_on_patches(subject: MixedSubject, told: _Qwen3VL, row: Row, seen: Any) -> None:
+def _agree_on_patches(subject: MixedSubject, told: _QwenVL, row: Row, seen: Any) -> None:
     """Both must scale a picture to the same levels, and cut it into the same patches."""
     if seen is None:
         return
@@ -187,6 +211,15 @@ def _agree_on_patches(subject: MixedSubject, told: _Qwen3VL, row: Row, seen: Any
     message = f"a picture is cut into other patches than {told.implementation} makes of it"
     hint = "install the Pillow of `constraints.txt`, or report the checkpoint"
     raise DiagnosticError([Diagnostic("SIE540", message, Where(subject.folder), hint)])
+
+
+def _linear(folder: Path, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias of a layer that transformers' class does not have, out of the checkpoint's own file."""
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found |= {key: file.get_tensor(key).float() for key in file.keys() if key.startswith(f"{name}.")}  # noqa: SIM118
+    return found[f"{name}.weight"], found.get(f"{name}.bias")
 
 
 def _conversation(system: str, content: list[dict[str, Any]]) -> list[dict[str, Any]]:

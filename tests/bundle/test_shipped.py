@@ -35,6 +35,7 @@ UNREAD = {
     "BGEM3FlashAdapter": {"pooling"},
     "CLIPAdapter": {"normalize"},
     "ColPaliAdapter": {"normalize"},
+    "ColQwen2Adapter": {"normalize"},
     "ColSmolAdapter": {"normalize"},
     "Qwen3VLEmbeddingAdapter": {"default_instruction", "normalize", "pooling"},
     "SGLangEmbeddingAdapter": {"pooling"},

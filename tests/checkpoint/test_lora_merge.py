@@ -224,3 +224,31 @@ def test_what_is_not_changed_keeps_its_bytes(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["half"], [1.5001, -2.25], rtol=0, atol=1e-7)
     assert np.array_equal(found["other"], other)
     assert found["wide"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("own", "published"),
+    [
+        ("language_model.layers.0", "model.layers.0"),
+        ("model.language_model.layers.0", "model.layers.0"),
+        ("model.layers.0", "model.language_model.layers.0"),
+    ],
+)
+def test_parts_that_transformers_renamed_are_found(own: str, published: str, tmp_path: Path) -> None:
+    """A model of several parts: the language model's names moved, those of a projection beside it did not."""
+    random = np.random.default_rng(1)
+    base = {f"{published}.q_proj.weight": random.standard_normal((6, 4)), "proj.weight": random.standard_normal((3, 4))}
+    names = {f"{own}.q_proj": f"{published}.q_proj.weight", "proj": "proj.weight"}
+    adapter: Tensors = {}
+    right = dict(base)
+    for name, place in names.items():
+        first, second = random.standard_normal((2, 4)), random.standard_normal((len(base[place]), 2))
+        adapter |= {f"base_model.model.{name}.lora_A.weight": first, f"base_model.model.{name}.lora_B.weight": second}
+        right[place] = base[place] + second @ first * 4.5
+    folder = write_adapter(write_base(tmp_path, base), "plain", adapter, target_modules=".*proj")
+    found = merged(resolve(folder))
+    for place, weight in right.items():
+        np.testing.assert_allclose(found[place], weight, rtol=0, atol=1e-5)
+    del adapter["base_model.model.proj.lora_A.weight"]
+    write_adapter(folder, "plain", adapter, target_modules=".*proj")
+    assert "`proj` lacks `lora_A`" in refusal(folder).message

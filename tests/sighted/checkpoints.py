@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from sie_triton.verify.reference_texts import SENTENCE
 
@@ -119,6 +120,104 @@ def write_qwen3_vl(
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
     made.save_pretrained(folder, safe_serialization=True)
     return Qwen3VLForConditionalGeneration.from_pretrained(folder).eval()
+
+
+WINDOWED: Mapping[str, Any] = {
+    "depth": 3,
+    "hidden_size": 16,
+    "intermediate_size": 20,
+    "num_heads": 2,
+    "out_hidden_size": 24,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "window_size": 112,
+    "fullatt_block_indexes": [1],
+    "hidden_act": "silu",
+}
+PAGES = "acme/pages"
+PROJECTION = "custom_text_proj"
+DIM = 12
+# What colpali's adapters of Qwen2.5-VL are trained on, as their settings spell it.
+TARGETS = "(.*(model).*(down_proj|gate_proj|up_proj|k_proj|q_proj|v_proj|o_proj).*$|.*(custom_text_proj).*$)"
+
+
+def pages_text(folder: Path, *, limit: int = 420) -> str:
+    """A bundle of ColQwen2.5's kind."""
+    return f"""\
+sie_id: {PAGES}
+weights_path: {folder}
+inputs: {{text: true, image: true}}
+tasks: {{encode: {{multivector: {{dim: {DIM}}}}}}}
+max_sequence_length: {limit}
+profiles:
+  default:
+    max_batch_tokens: 4096
+    adapter_path: sie_server.adapters.colqwen2:ColQwen2Adapter
+    adapter_options:
+      loadtime:
+        token_dim: {DIM}
+        muvera_config: {{num_repetitions: 4, num_simhash_projections: 2, final_projection_dim: 64}}
+  muvera:
+    extends: default
+    adapter_options:
+      runtime: {{output_types: [dense], muvera: {{}}}}
+"""
+
+
+def write_colqwen(folder: Path) -> Path:
+    """A base model in `base`, with the projection of ColQwen2.5, and an adapter of it in `adapter`.
+
+    Names are those of the published pair: the tower's begin with `visual.`, the language model's with `model.`.
+    """
+    base, adapter = folder / "base", folder / "adapter"
+    for made in (base, adapter):
+        made.mkdir(parents=True, exist_ok=True)
+        vocabulary = write_tokenizer(made)
+        settings = {**PREPROCESSOR, "patch_size": 14, "processor_class": "Qwen2_5_VLProcessor"}
+        (made / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2]}
+    text = {**TEXT, "rope_parameters": rope, "vocab_size": len(vocabulary)}
+    del text["head_dim"]
+    text |= {"hidden_size": 48, "num_attention_heads": 4}
+    ids = {
+        "image_token_id": vocabulary["<|image_pad|>"],
+        "video_token_id": vocabulary["<|video_pad|>"],
+        "vision_start_token_id": vocabulary["<|vision_start|>"],
+        "vision_end_token_id": vocabulary["<|vision_end|>"],
+    }
+    config = Qwen2_5_VLConfig(vision_config={**WINDOWED, "out_hidden_size": 48}, text_config=text, **ids)
+    config.save_pretrained(base)
+    generator = torch.Generator().manual_seed(11)
+    tensors = {}
+    for name, parameter in Qwen2_5_VLModel(config).named_parameters():
+        scale = 0.5 if parameter.dim() < 2 else 1.5 / parameter[0].numel() ** 0.5
+        published = name.replace("language_model.", "model.", 1)
+        tensors[published] = torch.randn(parameter.shape, generator=generator) * scale
+    tensors[f"{PROJECTION}.weight"] = torch.randn(DIM, 48, generator=generator) / 4
+    tensors[f"{PROJECTION}.bias"] = torch.randn(DIM, generator=generator) / 4
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    changes = {}
+    for name, tensor in tensors.items():
+        adapted = "_proj.weight" in name and not name.startswith("visual.")
+        if adapted:
+            root = f"base_model.model.{name.removesuffix('.weight')}"
+            changes[f"{root}.lora_A.weight"] = torch.randn(4, tensor.shape[1], generator=generator) / 4
+            changes[f"{root}.lora_B.weight"] = torch.randn(tensor.shape[0], 4, generator=generator) / 4
+    save_file(changes, adapter / "adapter_model.safetensors")
+    told = {
+        "base_model_name_or_path": "acme/pages-base",
+        "bias": "none",
+        "init_lora_weights": "gaussian",
+        "lora_alpha": 6,
+        "lora_dropout": 0.1,
+        "peft_type": "LORA",
+        "r": 4,
+        "target_modules": TARGETS,
+        "task_type": "FEATURE_EXTRACTION",
+    }
+    (adapter / "adapter_config.json").write_text(json.dumps(told), encoding="utf-8")
+    return folder
 
 
 def write_tokenizer(folder: Path) -> dict[str, int]:

@@ -112,7 +112,7 @@ def test_every_item_has_transformers_vector(
     session: onnxruntime.InferenceSession, theirs: Any, sizes: tuple[tuple[int, int], ...]
 ) -> None:
     row, pictures = row_of(theirs.config, sizes)
-    (found,) = session.run(["dense"], stack([row], row.cost, fills(0)))[0]
+    (found,) = session.run(["dense"], stack([row], row.cost, fills(0, PATCHING)))[0]
     np.testing.assert_allclose(found, unit_last(told(theirs.model, row, pictures)), atol=1e-5, rtol=0)
 
 
@@ -120,8 +120,8 @@ def test_alone_is_batched(session: onnxruntime.InferenceSession, theirs: Any) ->
     for sizes in ((), ((64, 64), (100, 33))):
         rows = [row_of(theirs.config, sizes, words)[0] for words in (2, 9, 5)]
         width = max(row.cost for row in rows) + 7
-        together = session.run(["dense"], stack(rows, width, fills(0)))[0]
-        alone = np.concatenate([session.run(["dense"], stack([row], row.cost, fills(0)))[0] for row in rows])
+        together = session.run(["dense"], stack(rows, width, fills(0, PATCHING)))[0]
+        alone = np.concatenate([session.run(["dense"], stack([row], row.cost, fills(0, PATCHING)))[0] for row in rows])
         np.testing.assert_allclose(together, alone, atol=1e-6, rtol=0)
         assert np.abs(alone[0] - alone[1]).max() > 0.01
 
@@ -132,7 +132,7 @@ def test_alone_is_batched(session: onnxruntime.InferenceSession, theirs: Any) ->
 def test_whatever_the_caller_computes_counts(session: onnxruntime.InferenceSession, theirs: Any, name: str) -> None:
     """A mistake in any of it is another vector, by far more than the tolerance."""
     row, pictures = row_of(theirs.config, ((100, 33), (64, 64)))
-    batch = stack([row], row.cost, fills(0))
+    batch = stack([row], row.cost, fills(0, PATCHING))
     right = unit_last(told(theirs.model, row, pictures))
     if name == "patch_images":
         batch[name] = np.zeros_like(batch[name])
@@ -148,14 +148,14 @@ def test_a_reranker_is_sure_as_transformers_is(folder: Path, theirs: Any) -> Non
         row, pictures = row_of(theirs.config, sizes)
         logits = told(theirs, row, pictures).logits[0, -1]
         sure = torch.sigmoid(logits[answers["yes"]] - logits[answers["no"]]).item()
-        (found,) = session.run(["score"], stack([row], row.cost, fills(0)))[0]
+        (found,) = session.run(["score"], stack([row], row.cost, fills(0, PATCHING)))[0]
         np.testing.assert_allclose(found, [sure], atol=1e-5, rtol=0)
 
 
 def test_half_precision_stays_near(folder: Path, theirs: Any) -> None:
     session = session_of(folder, plan_of(folder), precision="float16")
     row, pictures = row_of(theirs.config, ITEMS[5])
-    (found,) = session.run(["dense"], stack([row], row.cost, fills(0)))[0]
+    (found,) = session.run(["dense"], stack([row], row.cost, fills(0, PATCHING)))[0]
     assert float(found @ unit_last(told(theirs.model, row, pictures))) > 0.999
 
 
@@ -174,7 +174,7 @@ def test_the_plan_says_what_goes_in(folder: Path) -> None:
     ]
     halves = (0.5, 0.5, 0.5)
     pixels = Pixels(0, "squash", "bicubic", 0.00392156862745098, halves, halves)
-    assert plan.encoder.sighted == Sighted(pixels, 16, 2, 256 * 784, 1280 * 784)
+    assert plan.encoder.sighted == Sighted(pixels, 16, 2, 256 * 784, 1280 * 784, table_side=6)
     assert plan.max_length == 700
 
 

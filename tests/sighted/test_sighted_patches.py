@@ -17,13 +17,14 @@ from sie_frontend.mixed.patches import (
     scaled_size,
     table_places,
     token_places,
+    window_numbers,
 )
 from sie_frontend.mixed.rows import MixedRow, expanded, fills
 from sie_frontend.rows import Array, stack
 
 RANDOM = np.random.default_rng(11)
 QWEN3 = Patching(patch_size=16, merge_size=2, min_pixels=200704, max_pixels=1003520, resample="bicubic", table_side=48)
-QWEN25 = Patching(patch_size=14, merge_size=2, min_pixels=200704, max_pixels=602112, resample="bicubic", table_side=1)
+QWEN25 = Patching(patch_size=14, merge_size=2, min_pixels=200704, max_pixels=602112, resample="bicubic", window=4)
 SMALL = Patching(patch_size=8, merge_size=2, min_pixels=1024, max_pixels=9216, resample="bicubic", table_side=7)
 # Width and height, from a phone's to a strip's, and those at which rounding halves decides.
 SIZES = (
@@ -101,6 +102,23 @@ def test_patches_lie_where_transformers_lays_them(grid: tuple[int, int]) -> None
     np.testing.assert_allclose(near.sum(-1), 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("grids", [(GRIDS[0],), (GRIDS[1], GRIDS[2]), (GRIDS[3],), (GRIDS[4], GRIDS[5])])
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_windows_hold_the_patches_that_transformers_groups(grids: tuple[tuple[int, int], ...], window: int) -> None:
+    torch = pytest.importorskip("torch")
+    tools = pytest.importorskip("transformers.vision_utils")
+    told = torch.tensor([[1, *grid] for grid in grids])
+    order, ends = tools.get_vision_window_index(told, spatial_merge_size=2, window_size=window * 16, patch_size=8)
+    squares = window_numbers(grids, 2, window).reshape(-1, 4)
+    assert (squares == squares[:, :1]).all()
+    ours, theirs = set(), set()
+    for number in np.unique(squares):
+        ours.add(tuple(np.flatnonzero(squares[:, 0] == number)))
+    for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        theirs.add(tuple(sorted(order[start // 4 : end // 4].tolist())))
+    assert ours == theirs
+
+
 def conversation(grids: Sequence[tuple[int, int]], words: int = 3) -> Array:
     ids = [1] * words + [token for _ in grids for token in (7, 9, 8)] + [2] * words
     return expanded(ids, 9, [high * wide // 4 for high, wide in grids])
@@ -132,7 +150,7 @@ def test_rows_of_equal_pictures_share_a_batch() -> None:
         rows.append(MixedRow(conversation(grids, words), pictures, SMALL, 9))
     assert rows[0].shape_key == rows[1].shape_key
     assert len({row.shape_key for row in rows}) == 3
-    batch = stack(rows[:2], 24, fills(0))
+    batch = stack(rows[:2], 24, fills(0, SMALL))
     assert batch["input_ids"].shape == (2, 24)
     assert batch["attention_mask"].sum(1).tolist() == [rows[0].cost, rows[1].cost]
     assert batch["position_ids"].shape == (2, 24, 3)

@@ -24,7 +24,7 @@ Pictures: TypeAlias = "tuple[bytes, ...] | str"
 _PICTURE_WORK = 1 << 20
 _USUAL_BYTES = 224 * 224 * 3
 # As many times this may an image hold before fewer of them fit into a request.
-_LARGE = 4
+LARGE = 4
 
 
 class ImageReader:
@@ -59,7 +59,7 @@ class ImageReader:
             # What is not there is no picture either, and is refused with its place.
             pictures.append(tuple(b"" if image.data is UNSET else image.data for image in item.images))
         # All rows of a request are held at once, and a picture of one pixel may become many tiles.
-        most = max(1, min(self._limits.images, self._limits.images * _LARGE // self.room))
+        most = max(1, min(self._limits.images, self._limits.images * LARGE // self.room))
         if (count := sum(map(len, pictures))) > most:
             raise invalid_input(
                 f"Request has {count} images but at most {most} images are read per request; split the request"

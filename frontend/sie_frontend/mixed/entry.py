@@ -9,7 +9,7 @@ import msgspec
 from sie_frontend.images.entry import Resample
 from sie_frontend.text.entry import Tokenization
 
-ConversationStyle = Literal["embed", "rerank"]
+ConversationStyle = Literal["embed", "rerank", "page"]
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ class Patching(msgspec.Struct, frozen=True):
 
     `patch_size` is the edge of a patch in pixels, `merge_size` that of a square in patches, which is one token. A
     scaled picture has at least `min_pixels` and at most `max_pixels`. `table_side` is the edge of the table of learned
-    positions, which is spread over every picture.
+    positions, which is spread over every picture, and `window` that of a window in squares; 0 where there is none.
     """
 
     patch_size: int
@@ -37,14 +37,16 @@ class Patching(msgspec.Struct, frozen=True):
     min_pixels: int
     max_pixels: int
     resample: Resample
-    table_side: int
+    table_side: int = 0
+    window: int = 0
 
 
 class MixedInput(msgspec.Struct, frozen=True):
     """Everything that turns texts and pictures into a row.
 
     `style` says what the user's parts are: `embed` has an item's pictures, then its text, under an instruction;
-    `rerank` has instruction, query and document under the fixed `system`. `picture_id` is the id of the token that
+    `rerank` has instruction, query and document under the fixed `system`; `page` has a picture alone, or a text with
+    `after` behind it, and several pictures of an item are as many rows. `picture_id` is the id of the token that
     stands for a square of patches, `forbidden` are texts that no user may write, `requires` is the message for an item
     that has nothing that the model reads.
     """

@@ -96,6 +96,20 @@ def table_places(grid: Grid, merge: int, side: int) -> tuple[Array, Array]:
     return np.stack(rows, -1), np.stack(near, -1).astype(np.float32)
 
 
+def window_numbers(grids: Sequence[Grid], merge: int, window: int) -> Array:
+    """The number of the window that each patch of some pictures lies in, `[all patches]`; windows are `window` squares
+    wide and high, from the upper left corner on, and no picture shares one with another.
+    """
+    found, first = [], 0
+    for grid in grids:
+        row, column = (patch_places(grid, merge) // (merge * window)).T
+        across = -(-grid[1] // (merge * window))
+        found.append(first + row * across + column)
+        first += across * -(-grid[0] // (merge * window))
+    made: Array = np.concatenate(found)
+    return made
+
+
 def token_places(ids: Array, picture_id: int, grids: Sequence[Grid], merge: int) -> Array:
     """Time, row and column of each token, `[tokens, 3]`: words count on in all three, a picture's squares as it lies.
 

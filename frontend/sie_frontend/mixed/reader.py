@@ -13,6 +13,7 @@ from msgspec import UNSET
 from sie_frontend.contract.errors import invalid_input, resource_exhausted
 from sie_frontend.contract.requests import MAX_ITEM_TEXT_BYTES, MAX_ITEMS, Item, Limits, utf8_size
 from sie_frontend.images.decoding import Unreadable, decode
+from sie_frontend.images.reader import LARGE
 from sie_frontend.mixed.entry import MixedInput
 from sie_frontend.mixed.patches import Patches, TooNarrow, cut_into_patches
 from sie_frontend.mixed.prompts import embedding_prompt, ended, reranker_prompt
@@ -55,6 +56,11 @@ class MixedReader:
         self._sizes = SizeLimits(MAX_ITEM_TEXT_BYTES + own, self._limits.body_bytes + own * MAX_ITEMS)
 
     @property
+    def counts_images(self) -> bool:
+        """Whether `usage` tells how many images were read: not of pages, whose queries are read by their text."""
+        return self.entry.style != "page"
+
+    @property
     def room(self) -> int:
         """How many pictures of 224 x 224 pixels would lie where the largest of this model does."""
         return max(1, self.entry.patching.max_pixels // _USUAL_PIXELS)
@@ -68,10 +74,11 @@ class MixedReader:
             if item.text is None and not pictures:
                 raise invalid_input(self.entry.requires)
             found.append((item.text, pictures))
-        if (count := sum(len(pictures) for _, pictures in found)) > self._limits.images:
+        # All rows of a request are held at once, and a picture of one pixel may become many patches.
+        most = max(1, min(self._limits.images, self._limits.images * LARGE // self.room))
+        if (count := sum(len(pictures) for _, pictures in found)) > most:
             raise invalid_input(
-                f"Request has {count} images but at most {self._limits.images} images are read per request; "
-                "split the request"
+                f"Request has {count} images but at most {most} images are read per request; split the request"
             )
         return found
 
@@ -87,11 +94,15 @@ class MixedReader:
         return sum(len(text or "") + _PICTURE_WORK * len(pictures) for text, pictures in map(_as_given, given))
 
     def row_counts(self, given: Sequence[Given]) -> list[int]:
-        """One each."""
-        return [1] * len(given)
+        """One each; a page has one for each of its pictures."""
+        if self.entry.style != "page":
+            return [1] * len(given)
+        return [max(1, len(pictures)) for _, pictures in map(_as_given, given)]
 
     def rows(self, given: Sequence[Given], call: Call, *, is_query: bool, places: Sequence[str] = ()) -> list[MixedRow]:
         """One row for each. Raises `WireError` (400) that names the item that cannot be read."""
+        if self.entry.style == "page":
+            return self._pages([_as_given(one) for one in given], places)
         # What is blank says nothing, and the model's own instruction stands in.
         instruction = ended(call.instruction or "") or ended(self.entry.instruction)
         talk, rows = self.entry.conversation, []
@@ -110,6 +121,24 @@ class MixedReader:
                     f"`{place}` has {len(ids)} tokens, and its pictures end behind the {limit} that the model reads"
                 )
             rows.append(self._row(ids[:limit], pictures, cut=len(ids) > limit))
+        return rows
+
+    def _pages(self, given: Sequence[Given], places: Sequence[str]) -> list[MixedRow]:
+        """Pictures win over a text; of a text that is too long the end goes, and what stands behind it stays."""
+        talk, rows = self.entry.conversation, []
+        check_sizes([utf8_size(text or "") for text, _ in given], places, self._sizes)
+        behind = self.tokenizer.encode_piece(talk.after)
+        for number, (text, encoded) in enumerate(given):
+            place = places[number] if places else f"items[{number}]"
+            if encoded:
+                shown = self.tokenizer.encode_piece(talk.picture)
+                pictures = self._pictures(encoded, place)
+                rows += [self._row(self._ids(shown, [one], place), (one,), cut=False) for one in pictures]
+                continue
+            self._check_words(text or "", "", place)
+            ids = self.tokenizer.encode_piece(text or "")
+            room = max(0, self.spec.max_length - len(behind))
+            rows.append(self._row(self._ids([*ids[:room], *behind], (), place), (), cut=len(ids) > room))
         return rows
 
     def pairs(self, query: Given, given: Sequence[Given], call: Call) -> list[MixedRow]:
@@ -209,8 +238,12 @@ class MixedReader:
                     f"knows ids below {known}: leave that token out of the text"
                 )
 
-    def billed(self, given: Sequence[Given], rows: Sequence[MixedRow], call: Call, *, is_query: bool) -> list[int]:
-        """The tokens of the bare texts; pictures are counted by themselves."""
+    def billed(
+        self, given: Sequence[Given], rows: Sequence[MixedRow], call: Call, *, is_query: bool
+    ) -> list[int] | None:
+        """The tokens of the bare texts; pictures are counted by themselves, and pages not at all."""
+        if self.entry.style == "page" and any(pictures for _, pictures in given):
+            return None
         return [len(self.tokenizer.encode_piece(text or "")) for text, _ in given]
 
     def probe(self, cost: int) -> MixedRow:
@@ -224,7 +257,7 @@ class MixedReader:
 
     def batch(self, rows: Sequence[MixedRow], width: int) -> dict[str, Array]:
         """The inputs of the graph, `[rows, …]`, with tokens padded on the right."""
-        return stack(rows, width, fills(self.spec.pad_id))
+        return stack(rows, width, fills(self.spec.pad_id, self.entry.patching))
 
 
 def _as_given(one: Any) -> Given:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from sie_frontend.mixed.entry import Patching
-from sie_frontend.mixed.patches import Grid, Patches, patch_places, table_places, token_places
+from sie_frontend.mixed.patches import Grid, Patches, patch_places, table_places, token_places, window_numbers
 from sie_frontend.rows import Array
 
 # The graph's inputs beside the tokens and their mask.
@@ -20,6 +20,7 @@ PATCH_POSITIONS: Final = "patch_positions"
 PATCH_IMAGES: Final = "patch_images"
 TABLE_ROWS: Final = "table_rows"
 TABLE_WEIGHTS: Final = "table_weights"
+PATCH_WINDOWS: Final = "patch_windows"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,28 +48,34 @@ class MixedRow:
     @cached_property
     def arrays(self) -> Mapping[str, Array]:
         """All inputs of the graph. A text alone brings one square of patches, which stands for no token."""
-        merge, side = self.patching.merge_size, self.patching.table_side
+        merge, side, window = self.patching.merge_size, self.patching.table_side, self.patching.window
         levels = [picture.levels for picture in self.pictures]
         grids = self.shape_key
         if not grids:
             grids, levels = ((merge, merge),), [np.zeros((merge**2, 3 * self.patching.patch_size**2), np.uint8)]
-        tables = [table_places(grid, merge, side) for grid in grids]
-        return {
+        arrays = {
             "input_ids": self.ids,
             "attention_mask": np.ones_like(self.ids),
             POSITION_IDS: token_places(self.ids, self.picture_id, self.shape_key, merge),
             PATCHES: levels[0] if len(levels) == 1 else np.concatenate(levels),
             PATCH_POSITIONS: np.concatenate([patch_places(grid, merge) for grid in grids]),
             PATCH_IMAGES: np.repeat(np.arange(len(grids)), [high * wide for high, wide in grids]),
-            TABLE_ROWS: np.concatenate([rows for rows, _ in tables]),
-            TABLE_WEIGHTS: np.concatenate([near for _, near in tables]),
         }
+        if side:
+            tables = [table_places(grid, merge, side) for grid in grids]
+            arrays[TABLE_ROWS] = np.concatenate([rows for rows, _ in tables])
+            arrays[TABLE_WEIGHTS] = np.concatenate([near for _, near in tables])
+        if window:
+            arrays[PATCH_WINDOWS] = window_numbers(grids, merge, window)
+        return arrays
 
 
-def fills(pad_id: int) -> dict[str, int | None]:
+def fills(pad_id: int, patching: Patching) -> dict[str, int | None]:
     """What pads each input of a batch; None where all rows have one shape."""
     padded: dict[str, int | None] = {"input_ids": pad_id, "attention_mask": 0, POSITION_IDS: 0}
-    return padded | dict.fromkeys((PATCHES, PATCH_POSITIONS, PATCH_IMAGES, TABLE_ROWS, TABLE_WEIGHTS))
+    table = (TABLE_ROWS, TABLE_WEIGHTS) if patching.table_side else ()
+    windows = (PATCH_WINDOWS,) if patching.window else ()
+    return padded | dict.fromkeys((PATCHES, PATCH_POSITIONS, PATCH_IMAGES, *table, *windows))
 
 
 def expanded(ids: Sequence[int], picture_id: int, counts: Sequence[int]) -> Array:

@@ -151,7 +151,8 @@ class Engine:
     ) -> _Part:
         """The items that one input reads; those that give it the same are computed once."""
         reader = served.readers[modality]
-        given = reader.given([items[number] for number in numbers])
+        asked = served.as_asked([items[number] for number in numbers], are_queries=call.is_query)
+        given = reader.given(asked)
         firsts: dict[Any, str] = {}
         for number, one in zip(numbers, given, strict=True):
             firsts.setdefault(one, f"items[{number}]")

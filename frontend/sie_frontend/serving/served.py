@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from sie_frontend.contract.errors import invalid_input
@@ -131,7 +132,15 @@ class ServedModel:
 
     def billed_images(self, items: Sequence[Item]) -> int | None:
         """How many images `usage` counts: SIE says it of models that read them beside texts, and of no other."""
-        return count_images(items) if MIXED in self.readers else None
+        reader = self.readers.get(MIXED)
+        return count_images(items) if isinstance(reader, MixedReader) and reader.counts_images else None
+
+    def as_asked(self, items: Sequence[Item], *, are_queries: bool) -> Sequence[Item]:
+        """The items as they are read: of a query that a page model reads its text, whatever else it has."""
+        reader = self.readers.get(MIXED)
+        if not (are_queries and isinstance(reader, MixedReader) and not reader.counts_images):
+            return items
+        return [item if item.text is None else msgspec.structs.replace(item, images=None) for item in items]
 
     def one_modality(self, items: Sequence[Item]) -> str:
         """The input that reads all of the items. Raises `WireError` (400) where they need several."""

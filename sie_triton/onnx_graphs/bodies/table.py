@@ -16,6 +16,7 @@ from sie_triton.onnx_graphs.bodies.modernbert import MODERNBERT
 from sie_triton.onnx_graphs.bodies.mpnet import MPNET
 from sie_triton.onnx_graphs.bodies.paligemma import COLPALI
 from sie_triton.onnx_graphs.bodies.qwen3_vl import QWEN3_VL
+from sie_triton.onnx_graphs.bodies.qwen25_vl import QWEN25_VL
 from sie_triton.onnx_graphs.bodies.rotary_encoder import GTE, JINA, NOMIC_BERT
 from sie_triton.onnx_graphs.bodies.siglip import SIGLIP
 
@@ -37,6 +38,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "mpnet": MPNET,
     "nomic_bert": NOMIC_BERT,
     "qwen2": QWEN2,
+    "qwen2_5_vl": QWEN25_VL,
     "qwen3": QWEN3,
     "qwen3_vl": QWEN3_VL,
     "roberta": ROBERTA,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
+from sie_frontend.mixed.entry import Conversation
 from sie_frontend.outputs.dense import DenseHead, Pooled
+from sie_frontend.outputs.multivector import MultiVectorHead
 from sie_frontend.outputs.pair_score import CausalHead
 from sie_frontend.outputs.table import Head, OutputType
 from sie_frontend.text.entry import Prompting, PromptStyle
 
 from sie_triton.bundle import Bundle, ResolvedProfile
-from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import (
     PREPROCESSOR_NAME,
     PROCESSOR_TEMPLATE,
@@ -22,6 +24,7 @@ from sie_triton.facts import (
 )
 from sie_triton.planning.families.causal import LastTokenLogits
 from sie_triton.planning.families.dense import DensePooling
+from sie_triton.planning.families.pages import BUFFERS, PageVectors
 from sie_triton.planning.modules import Encoder, WitnessName
 from sie_triton.planning.need import Need
 from sie_triton.planning.recipe import Pooling, RecipeBase
@@ -29,7 +32,11 @@ from sie_triton.planning.tensors import Axis
 
 # A square of Qwen2-VL's patches, in pixels; SIE's adapters count in these whatever the checkpoint's own are.
 _SQUARE = 28 * 28
-Style = Literal["embed", "rerank"]
+Style = Literal["embed", "rerank", "page"]
+
+
+MixedHead: TypeAlias = DensePooling | LastTokenLogits | PageVectors
+"""The heads that these models have; other families own them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +45,18 @@ class MixedRecipe(RecipeBase):
 
     `model_type` is the architecture that they serve. `instruction` stands where a call has none and the bundle's
     load-time options have none, under a reranker's fixed `system`. A picture has `min_pixels` to `max_pixels` pixels.
+    A page model has no conversation: `shown` stands for a picture, `behind` behind a text, and `projection` is the
+    linear layer that makes a vector of each state. `windows`: the tower looks into windows, and has no table of places.
     """
 
     model_type: str
     style: Style
     instruction: str
     system: str = ""
+    shown: str = ""
+    behind: str = ""
+    projection: str = ""
+    windows: bool = False
     min_pixels: int = 256 * _SQUARE
     max_pixels: int = 1280 * _SQUARE
     witness: WitnessName = "mixed_model"
@@ -56,18 +69,19 @@ class MixedRecipe(RecipeBase):
         default=frozenset({"default_instruction", "dense_dim", "normalize", "pooling"}), hash=False
     )
 
-    def need(
-        self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None
-    ) -> Need[DensePooling | LastTokenLogits]:
+    def need(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> Need[MixedHead]:
         """One graph over words and patches. Raises `DiagnosticError` for what is not understood of its files."""
+        sighted = None
         if facts is not None:
             # A template that cannot be followed is refused before anything is built.
-            read_conversation(facts)
+            self.conversation(facts)
+            sizes = read_sighted_sizes(facts, self.model_type)
+            sighted = read_sighted(facts, sizes, self.min_pixels, self.max_pixels)
         head, served = self._head(profile)
         return Need(
             encoder=Encoder(
                 "causal_lm" if self.style == "rerank" else "base",
-                sighted=read_sighted(facts, self.min_pixels, self.max_pixels) if facts else None,
+                sighted=sighted,
             ),
             heads=(head,),
             prompting=Prompting("plain"),
@@ -82,7 +96,15 @@ class MixedRecipe(RecipeBase):
         given = profile.loadtime.get("default_instruction")
         return given if isinstance(given, str) and given.strip() else self.instruction
 
-    def _head(self, profile: ResolvedProfile) -> tuple[DensePooling | LastTokenLogits, dict[OutputType, Head]]:
+    def conversation(self, facts: CheckpointFacts) -> Conversation:
+        """What stands around texts and pictures. Raises `DiagnosticError` for a template that cannot be followed."""
+        if self.style == "page":
+            return Conversation("", "", self.shown, self.behind)
+        return Conversation(*read_conversation(facts))
+
+    def _head(self, profile: ResolvedProfile) -> tuple[MixedHead, dict[OutputType, Head]]:
+        if self.style == "page":
+            return PageVectors(self.projection), {"multivector": MultiVectorHead("multivector")}
         if self.style == "rerank":
             return LastTokenLogits("yes", "no", "probability"), {"score": CausalHead("score")}
         pooling: Pooling = "mean" if profile.loadtime.get("pooling") == "mean" else "last_token"
@@ -93,16 +115,29 @@ class MixedRecipe(RecipeBase):
 
     def _width(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> Axis:
         """The width of a vector. Raises `DiagnosticError` where the bundle declares another."""
-        declared = bundle.dims.get("dense")
+        output = "multivector" if self.style == "page" else "dense"
+        declared = bundle.dims.get(output)
         if facts is None:
             return declared or "hidden"
-        width = read_sighted_sizes(facts, self.model_type).width
+        width = self._checkpoint_width(facts)
         if declared in (None, width):
             return width
-        message = f"`{profile.model_id}` declares {declared} dense dimensions, the checkpoint gives {width}"
-        hint = f"set `tasks.encode.dense.dim: {width}`, or name the checkpoint that the bundle means"
-        where = bundle.positions.get("tasks.encode.dense.dim")
+        message = f"`{profile.model_id}` declares {declared} {output} dimensions, the checkpoint gives {width}"
+        hint = f"set `tasks.encode.{output}.dim: {width}`, or name the checkpoint that the bundle means"
+        where = bundle.positions.get(f"tasks.encode.{output}.dim")
         raise DiagnosticError([Diagnostic("SIE211", message, where, hint)])
+
+    def _checkpoint_width(self, facts: CheckpointFacts) -> int:
+        """Raises `DiagnosticError` where a page model has no projection."""
+        width = read_sighted_sizes(facts, self.model_type).width
+        if not self.projection:
+            return width
+        shape = facts.weight_shapes.get(f"{self.projection}.weight")
+        if shape is None or shape[1:] != (width,):
+            message = f"the checkpoint has no tensor `{self.projection}.weight` that makes vectors of states of {width}"
+            hint = "use the checkpoint that has it"
+            raise DiagnosticError([Diagnostic("SIE404", message, Where(facts.folder), hint)])
+        return shape[0]
 
     def _checkpoint_limits(self, declared: int | None, facts: CheckpointFacts) -> tuple[int | None, ...]:
         return (read_sighted_sizes(facts, self.model_type).positions,)
@@ -117,6 +152,24 @@ ADAPTERS: dict[str, MixedRecipe] = {
         style="embed",
         instruction="Represent the user's input.",
         notes="an item's images and its text are one row; videos are not read; an instruction is the system's text",
+    ),
+    "ColQwen2Adapter": MixedRecipe(
+        name="colqwen2_5",
+        requires_text_message="ColQwen2Adapter requires either text or images input",
+        outputs=("multivector",),
+        model_type="qwen2_5_vl",
+        style="page",
+        instruction="",
+        shown=(
+            "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe the image.<|im_end|><|endoftext|>"
+        ),
+        behind="<|endoftext|>" * BUFFERS,
+        projection="custom_text_proj",
+        windows=True,
+        max_pixels=768 * _SQUARE,
+        optional_files=(),
+        loadtime_options=frozenset({"muvera_config", "normalize", "token_dim"}),
+        notes="images win over text, except in queries; several images of an item are joined",
     ),
     "Qwen3VLRerankerAdapter": MixedRecipe(
         name="qwen3_vl_reranker",

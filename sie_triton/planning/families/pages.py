@@ -56,7 +56,7 @@ class PageVectors(PlannedHead):
     @property
     def told_by(self) -> tuple[WitnessName, ...]:
         """The witnesses that know it."""
-        return ("page_model",)
+        return ("page_model", "mixed_model")
 
     def outputs(self, width: Axis) -> tuple[Tensor, ...]:
         """One tensor."""

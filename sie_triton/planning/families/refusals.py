@@ -19,7 +19,6 @@ def _sees(what: str) -> Refusal:
 
 ADAPTERS: dict[str, Refusal] = {
     # Image-text
-    "ColQwen2Adapter": _sees("matches text queries with page images (Qwen2.5-VL)"),
     "ColQwen3Adapter": _sees("matches text queries with page images (Qwen3-VL)"),
     "NemoColEmbedAdapter": _sees("matches text queries with page images through the checkpoint's own modelling code"),
     "TopkEmbedAdapter": _sees("embeds text and page images token by token (Qwen3.5)"),
