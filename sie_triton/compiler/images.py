@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sie_frontend.images.entry import ImageInput
+from sie_frontend.images.options import IMAGE_OPTIONS
 from sie_frontend.rows import Row
 
 from sie_triton.checkpoint.open_clip import published_folder
@@ -91,8 +92,13 @@ class WrittenImages:
         return testify_images(published_folder(self._folder), witness, names, cases, rows)
 
     def warnings(self, testimony: Testimony) -> tuple[str, ...]:
-        """Nothing can be wanting."""
-        return ()
+        """What the bundle does to pictures, of which no other implementation was asked."""
+        return tuple(
+            f"`runtime.{name}: {served.profile.runtime[name]}` of `{served.profile.model_id}` is done to pictures "
+            "before they are scaled; the build was compared without it"
+            for served in self._plan.served
+            for name in sorted(IMAGE_OPTIONS & served.profile.runtime.keys())
+        )
 
 
 def _no_tokens(token: str) -> NoReturn:

@@ -112,9 +112,9 @@ def test_an_adapter_is_refused_by_the_name_of_its_file(tmp_path: Path, alone: bo
             "`StaticEmbedding`",
         ),
         (
-            {"modules.json": b'[{"path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}]'},
+            {"modules.json": b'[{"path": "0_WordEmbeddings", "type": "sentence_transformers.models.WordEmbeddings"}]'},
             "SIE323",
-            "`CLIPModel`",
+            "`WordEmbeddings`",
         ),
     ],
 )

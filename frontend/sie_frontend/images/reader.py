@@ -14,9 +14,10 @@ from msgspec import UNSET
 
 from sie_frontend.contract.errors import invalid_input, resource_exhausted
 from sie_frontend.contract.requests import Item, Limits
-from sie_frontend.images.decoding import Unreadable, decode
+from sie_frontend.images.decoding import Unreadable, View, decode
 from sie_frontend.images.entry import ImageInput
 from sie_frontend.images.fitting import fitted
+from sie_frontend.images.options import view_of
 from sie_frontend.rows import Array, Call, Row, stack
 
 Pictures: TypeAlias = "tuple[bytes, ...] | str"
@@ -45,7 +46,7 @@ class ImageRow:
 
 
 class ImageReader:
-    """Makes the rows of one model's image input: one for each picture. Instructions and options change nothing."""
+    """Makes the rows of one model's image input: one for each picture. Of a call, `IMAGE_OPTIONS` alone count."""
 
     recounts = False
     apart = True
@@ -89,6 +90,7 @@ class ImageReader:
     ) -> list[ImageRow]:
         """One row for each picture, in order. Raises `WireError` (400) that names the first that cannot be read."""
         rows: list[ImageRow] = []
+        view = view_of(call.options)
         for number, one in enumerate(given):
             place = places[number] if places else f"items[{number}]"
             pictures = _from_text(one) if isinstance(one, str) else one
@@ -97,16 +99,16 @@ class ImageReader:
                     f"{len(pictures)} images, and at most {self._limits.item_images} are read of one item - "
                     f"at `$.{place}.images`"
                 )
-            rows += [self._row(data, f"$.{place}.images[{index}].data") for index, data in enumerate(pictures)]
+            rows += [self._row(data, view, f"$.{place}.images[{index}].data") for index, data in enumerate(pictures)]
         return rows
 
-    def _row(self, data: bytes, place: str) -> ImageRow:
+    def _row(self, data: bytes, view: View, place: str) -> ImageRow:
         if len(data) > self._limits.image_bytes:
             raise invalid_input(
                 f"image data has {len(data)} bytes, and at most {self._limits.image_bytes} are read - at `{place}`"
             )
         try:
-            pixels = fitted(decode(data, self._limits.image_pixels), self.entry)
+            pixels = fitted(decode(data, self._limits.image_pixels, view), self.entry)
         except Unreadable as error:
             raise invalid_input(f"{error} - at `{place}`") from error
         except MemoryError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias
 
+from sie_frontend.contract.errors import WireError
+from sie_frontend.images.options import IMAGE_OPTIONS, view_of
 from sie_frontend.outputs.dense import DenseHead, Pooled
 from sie_frontend.outputs.table import OutputType
 from sie_frontend.text.entry import Prompting, PromptStyle
@@ -102,6 +104,7 @@ class ImageTextRecipe(RecipeBase):
     witness: WitnessName = "image_text_model"
     prompting: PromptStyle = "plain"
     modalities: tuple[str, ...] = ("text", "image")
+    runtime_options: frozenset[str] = IMAGE_OPTIONS
     extra_files: tuple[str, ...] = (PREPROCESSOR_NAME,)
 
     def need(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> Need[ProjectedText]:
@@ -124,6 +127,7 @@ class ImageTextRecipe(RecipeBase):
 
         Raises `DiagnosticError` where the files say two sizes, or prepare pictures in a way that is not understood.
         """
+        _check_view(bundle, profile)
         if facts is None:
             return Pictures(None, 1, common_width(bundle, profile, None))
         towers, pixels = read_towers(facts, *self.model_types), read_pixels(facts)
@@ -138,6 +142,16 @@ class ImageTextRecipe(RecipeBase):
 
     def _checkpoint_limits(self, declared: int | None, facts: CheckpointFacts) -> tuple[int | None, ...]:
         return facts.tokenizer_max_length, read_towers(facts, *self.model_types).positions
+
+
+def _check_view(bundle: Bundle, profile: ResolvedProfile) -> None:
+    """Raises `DiagnosticError` for an option of the bundle that no request could give either."""
+    try:
+        view_of(profile.runtime)
+    except WireError as error:
+        message = f"`{profile.model_id}`: {str(error).replace('options.', 'adapter_options.runtime.')}"
+        where = bundle.positions.get(f"profiles.{profile.profile}.adapter_options.runtime")
+        raise DiagnosticError([Diagnostic("SIE217", message, where, "docs/images.md has the options")]) from None
 
 
 def served_vector() -> DenseHead:
