@@ -26,6 +26,17 @@ FORMATS: Final = tuple(
     )
 )
 
+# How files begin that Pillow might read and that are not served. Others are no pictures, or none that SIE reads either.
+_OTHERS: Final = (
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\1\0", "ICO"),
+    (b"8BPS", "PSD"),
+    (b"qoif", "QOI"),
+    (b"DDS ", "DDS"),
+)
+_AVIF: Final = (b"ftypavif", b"ftypavis")
+
 # A progressive JPEG is drawn over and over, once for each of its scans: ten are usual, and a scan may have no more than
 # twenty bytes. What begins one occurs nowhere else in the data.
 MAX_SCANS: Final = 100
@@ -92,7 +103,16 @@ def decode(data: bytes, max_pixels: int, view: View = AS_STORED) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unreadable(f"image data has more pixels than the {max_pixels} that are read; scale it down") from error
     except Exception as error:  # a decoder may raise whatever its parser stumbles over
+        if (other := _other_format(data)) is not None:
+            message = f"image data is {other}, which is not read; send JPEG, PNG, GIF, WebP, BMP or TIFF"
+            raise Unreadable(message) from error
         raise Unreadable from error
+
+
+def _other_format(data: bytes) -> str | None:
+    if data[4:12] in _AVIF:
+        return "AVIF"
+    return next((name for start, name in _OTHERS if data.startswith(start)), None)
 
 
 def _without_alpha(picture: Image.Image) -> Image.Image:
