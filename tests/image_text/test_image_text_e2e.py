@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from e2e.processes import Serving, sie_triton
+from e2e.processes import Serving
 from PIL import Image
 from sie_frontend.rows import Array
 from sie_sdk import SIEClient
@@ -23,13 +23,13 @@ from sie_sdk.types import Item
 from sie_triton_fastembed import ImageEmbedding
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
+from .builds import MODEL, build
 from .checkpoints import SIZE, TINY, write_clip
-from .test_image_text_graphs import bundle_text, unit
+from .test_image_text_graphs import unit
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = "acme/clip"
 TEXTS = ("retrieval systems embed", "hello, WORLD", "")
 SIZES = ((50, 80), (24, 24), (300, 40))
 
@@ -43,11 +43,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(root: Path) -> Iterator[str]:
-    (root / "bundles").mkdir()
-    (root / "bundles" / "clip.yaml").write_text(bundle_text(root / "checkpoint"), encoding="utf-8")
-    chosen = ("--bundles", root / "bundles", "-m", MODEL, "--device", "cpu")
-    done = sie_triton("build", *chosen, "-r", root / "repository")
-    assert done.returncode == 0, done.stderr
+    done = build(root, "--device", "cpu")
+    assert done.code == 0, done.stderr
     server = Serving(root / "repository", root / "serving")
     server.wait_ready()
     yield server.url

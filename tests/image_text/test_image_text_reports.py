@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compiler.command import sie_triton
 from PIL import Image
 from sie_frontend.images.entry import ImageInput
 from sie_frontend.images.fitting import fitted
@@ -26,6 +25,7 @@ from sie_triton.tokenizer import CheckpointTokenizer
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import CaseCall, public_model
 
+from .builds import NAME, build
 from .checkpoints import (
     PREPROCESSOR,
     SIGLIP,
@@ -35,9 +35,8 @@ from .checkpoints import (
     write_sentencepiece,
     write_siglip,
 )
-from .test_image_text_graphs import bundle_text, plans, run, seen, unit
+from .test_image_text_graphs import plans, run, seen, unit
 
-NAME = "acme__clip"
 LONG = ("one red car and nothing else at all " * 40, "the sea the wind the rain and then some " * 40)
 
 
@@ -48,10 +47,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CLIPModel]:
 
 
 def built(root: Path, dim: int, adapter: str) -> tuple[Path, Manifest]:
-    (root / "bundles").mkdir()
-    (root / "bundles" / "clip.yaml").write_text(bundle_text(root / "checkpoint", dim, adapter), encoding="utf-8")
-    chosen = ("--bundles", root / "bundles", "-m", "acme/clip", "--device", "cpu")
-    done = sie_triton("build", *chosen, "-r", root / "repository")
+    done = build(root, "--device", "cpu", dim=dim, adapter=adapter)
     assert done.code == 0, done.stderr
     return root / "repository", read_manifest(root / "repository")
 
