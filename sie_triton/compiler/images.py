@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sie_frontend.images.entry import AnyImageInput, ImageInput, TiledInput
+from sie_frontend.images.options import IMAGE_OPTIONS
 from sie_frontend.rows import Row
 
 from sie_triton.checkpoint.open_clip import published_folder
@@ -114,8 +115,18 @@ class WrittenImages:
         return testify_images(published_folder(self._folder), witness, names, cases, rows)
 
     def warnings(self, testimony: Testimony) -> tuple[str, ...]:
-        """Nothing can be wanting."""
-        return ()
+        """What the bundle does to pictures, of which no other implementation was asked."""
+        return uncompared_views(self._plan)
+
+
+def uncompared_views(plan: TritonPlan) -> tuple[str, ...]:
+    """A warning for each option of a bundle that changes pictures before they are scaled."""
+    return tuple(
+        f"`runtime.{name}: {served.profile.runtime[name]}` of `{served.profile.model_id}` is done to pictures "
+        "before they are scaled; the build was compared without it"
+        for served in plan.served
+        for name in sorted(IMAGE_OPTIONS & served.profile.runtime.keys())
+    )
 
 
 def _no_tokens(token: str) -> NoReturn:

@@ -11,6 +11,7 @@ from sie_frontend.mixed.entry import MixedInput, Patching
 from sie_frontend.rows import Row
 from sie_frontend.text.entry import Tokenization
 
+from sie_triton.compiler.images import uncompared_views
 from sie_triton.compiler.options import Announce
 from sie_triton.compiler.packages import NOTHING_TO_COMPARE, missing_package
 from sie_triton.facts import CheckpointFacts, read_facts, read_sighted_sizes
@@ -151,8 +152,8 @@ class WrittenMixed:
         )
 
     def warnings(self, testimony: Testimony) -> tuple[str, ...]:
-        """Nothing."""
-        return ()
+        """What the bundle does to pictures, of which no other implementation was asked."""
+        return uncompared_views(self._plan)
 
     def _recipe(self, served: ServedPlan) -> MixedRecipe:
         assert isinstance(served.recipe, MixedRecipe)

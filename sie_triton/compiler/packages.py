@@ -18,7 +18,10 @@ _WITNESSES: Mapping[WitnessName, tuple[str, ...]] = {
     "page_model": ("transformers", "torch"),
     "open_clip": ("open_clip", "timm", "torch"),
 }
-_INSTALL_OPEN_CLIP = "`pip install open_clip_torch` beside `sie-triton[cpu]`, or `[gpu]`"
+_INSTALLS: Mapping[WitnessName, str] = {
+    "image_text_model": "`pip install torch transformers`; `sie-triton[cpu]` has both, and so has `[gpu]`",
+    "open_clip": "`pip install open_clip_torch` beside `sie-triton[cpu]`, or `[gpu]`",
+}
 _INSTALL = "`pip install 'sie-triton[cpu]'`, or `[gpu]`"
 _CARRY = "or build it where that is installed with `--save-references FOLDER`, and put the file beside its bundle"
 
@@ -53,7 +56,7 @@ def _missing_of(witness: WitnessName) -> str | None:
 
 
 def _install(witness: WitnessName) -> str:
-    return _INSTALL_OPEN_CLIP if witness == "open_clip" else _INSTALL
+    return _INSTALLS.get(witness, _INSTALL)
 
 
 def _missing(need: str, package: str, hint: str) -> DiagnosticError:

@@ -70,7 +70,7 @@ class Spelling:
     """What SigLIP's tokenizers do that stands in no `tokenizer.json`.
 
     `pads` is the side on which texts are padded to the limit. `canonical`: ASCII's punctuation goes and white space
-    becomes single blanks, in lower case where `lowercase` says so.
+    becomes single blanks. `lowercase`: in lower case. transformers' class for SigLIP 2 does that alone.
     """
 
     pads: Literal["left", "right"] = "right"
@@ -106,6 +106,8 @@ _SIGLIP = _Processor({"height": 224, "width": 224}, None, _HALVES, _HALVES)
 _IDEFICS3 = _Processor({"longest_edge": 4 * 364}, None, _HALVES, _HALVES, "lanczos", 364)
 # Idefics3's processor makes no picture longer than this.
 _MAX_LONGEST = 4096
+# Classes of tokenizers that pad on the left where the checkpoint says nothing.
+_PADS_LEFT = frozenset({"GemmaTokenizer", "Siglip2Tokenizer"})
 # By the name of the class, without what tells its implementations apart.
 _PROCESSORS: Mapping[str, _Processor] = {
     "CLIPImageProcessor": _CLIP,
@@ -166,11 +168,12 @@ def read_spelling(facts: CheckpointFacts) -> Spelling:
         )
         hint = "if its authors compute it without a mask, say so in a copy of the checkpoint"
         raise DiagnosticError([Diagnostic("SIE337", message, Where(path), hint)])
-    side = document.get("padding_side", "right")
+    named = str(document.get("tokenizer_class", "")).removesuffix("Fast")
+    side = document.get("padding_side", "left" if named in _PADS_LEFT else "right")
     if side not in ("left", "right"):
         raise unreadable(path, f"`padding_side` is {side!r}, neither `left` nor `right`")
-    canonical = str(document.get("tokenizer_class", "")).removesuffix("Fast") == "SiglipTokenizer"
-    lowercase = canonical and document.get("do_lower_case", True) is not False
+    canonical = named == "SiglipTokenizer"
+    lowercase = named == "Siglip2Tokenizer" or (canonical and document.get("do_lower_case", True) is not False)
     return Spelling("left" if side == "left" else "right", canonical, lowercase)
 
 

@@ -68,6 +68,8 @@ RUNTIME: Mapping[str, str] = {
     "matryoshka_dims": "Widths that `dimensions` of `/v1/embeddings` may ask for; by default the checkpoint's. No "
     "option of a request.",
     "query_template, doc_template": "How text is wrapped: `{text}`, `{instruction}`.",
+    "image_orientation": "`stored` (as SIE has it) or `exif`: pictures are turned the way that their EXIF says.",
+    "image_alpha": "`drop` (as SIE has it) or `white`: pictures with alpha are put on white.",
     "default_instruction": "The instruction of queries that bring none.",
     "instruction": "The instruction of every item that brings none.",
     "output_types, output_dtype": "What the profile answers with unless the request says otherwise.",

@@ -127,8 +127,8 @@ vectors of all images, one behind the other, and a query (`is_query`) with a tex
 options of texts change nothing.
 
 The first frame is read, and alpha is dropped: the colours show that it hides. EXIF's orientation is not followed, but
-for TIFF's; turn a photograph before it is sent. The size is read before anything is decoded. What cannot be decoded is
-a 400 that names the image:
+for TIFF's. The options `image_alpha` and `image_orientation` change both. The size is read before anything is decoded.
+What cannot be decoded is a 400 that names the image:
 
 ```text
 image data is not a decodable image - at `$$.items[0].images[0].data`

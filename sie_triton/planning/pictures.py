@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Protocol
 
+from sie_frontend.contract.errors import WireError
+from sie_frontend.images.options import view_of
 from sie_frontend.outputs.table import Head, OutputType
 
 from sie_triton.bundle import Bundle, ResolvedProfile
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.facts import CheckpointFacts
 from sie_triton.planning.modules import Encoder
 from sie_triton.planning.need import HeadT_co
@@ -39,3 +42,13 @@ class SeesPictures(Protocol[HeadT_co]):
 
         Raises `DiagnosticError` for what cannot be planned.
         """
+
+
+def check_view(bundle: Bundle, profile: ResolvedProfile) -> None:
+    """Raises `DiagnosticError` for an option of the bundle that no request could give either."""
+    try:
+        view_of(profile.runtime)
+    except WireError as error:
+        message = f"`{profile.model_id}`: {str(error).replace('options.', 'adapter_options.runtime.')}"
+        where = bundle.positions.get(f"profiles.{profile.profile}.adapter_options.runtime")
+        raise DiagnosticError([Diagnostic("SIE217", message, where, "docs/images.md has the options")]) from None

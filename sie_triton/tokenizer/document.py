@@ -76,7 +76,8 @@ def tokenizer_json(
     document: dict[str, Any] = json.loads(text)
     document["truncation"] = None
     document["padding"] = None
-    document["normalizer"] = _normalizer(document.get("normalizer"), settings, lowercase=lowercase)
+    lowers = spelling is not None and spelling.lowercase and not spelling.canonical
+    document["normalizer"] = _normalizer(document.get("normalizer"), settings, lowercase=lowercase or lowers)
     if spelling is not None and spelling.canonical:
         _spell_canonically(document, spelling)
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sie_frontend.contract.requests import Limits
+from sie_frontend.images.options import IMAGE_OPTIONS
 from sie_frontend.manifest import Manifest, Model, ModelInput
 from sie_frontend.modalities import MODALITIES
 from sie_frontend.outputs.kind import Comparable
@@ -37,8 +38,8 @@ class PublicModel:
     comparables: tuple[Comparable, ...]
 
     def rows(self, cases: Sequence[Case]) -> list[Row]:
-        """The row of each case, as the frontend makes it."""
-        call = CaseCall(self.options)
+        """The row of each case, as the frontend makes it. How pictures are seen is no matter of the checkpoint's."""
+        call = CaseCall({name: value for name, value in self.options.items() if name not in IMAGE_OPTIONS})
         rows: list[Row] = []
         for case in cases:
             if case.document is not None and case.query is not None:

@@ -117,9 +117,9 @@ def test_an_adapter_that_is_not_understood_is_refused_by_its_file(tmp_path: Path
             "`StaticEmbedding`",
         ),
         (
-            {"modules.json": b'[{"path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}]'},
+            {"modules.json": b'[{"path": "0_WordEmbeddings", "type": "sentence_transformers.models.WordEmbeddings"}]'},
             "SIE323",
-            "`CLIPModel`",
+            "`WordEmbeddings`",
         ),
     ],
 )

@@ -195,7 +195,7 @@ def test_a_masked_language_model_is_sparse_where_its_card_says_so(
         ({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}, "SIE221", "`GPT2LMHeadModel` writes text"),
         ({"architectures": ["BartForConditionalGeneration"]}, "SIE221", "writes text from text"),
         ({"architectures": ["BertForTokenClassification"]}, "SIE221", "marks tokens of a text"),
-        ({"model_type": "clip", "vision_config": {}, "text_config": {}}, "SIE326", "`vision_config`"),
+        ({"model_type": "blip", "vision_config": {}, "text_config": {}}, "SIE326", "`vision_config`"),
         ({"model_type": "t5", "architectures": ["T5EncoderModel"]}, "SIE324", "T5"),
         ({"matryoshka_dimensions": "many"}, "SIE308", "`matryoshka_dimensions` is 'many'"),
     ],

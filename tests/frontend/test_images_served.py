@@ -311,9 +311,9 @@ async def test_images_are_read_off_the_loop_by_threads_of_their_own(
 ) -> None:
     names: set[str] = set()
 
-    def watched(data: bytes, max_pixels: int) -> Image.Image:
+    def watched(data: bytes, *asked: Any) -> Image.Image:
         names.add(threading.current_thread().name)
-        return decode(data, max_pixels)
+        return decode(data, *asked)
 
     monkeypatch.setattr("sie_frontend.images.reader.decode", watched)
     async with sees.having(image_threads=3).open() as client:

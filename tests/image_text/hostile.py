@@ -33,7 +33,8 @@ from frontend.pictures import bombs, chunk, crumbs, encoded, noise, png
 from PIL import Image
 from sie_frontend.rows import Array
 
-from .served import MODEL, Reference, build_clip
+from .builds import MODEL
+from .served import Reference, build_clip
 
 CLIENTS = 32
 AIM_BOMBS_MB, AIM_REPEATS_MB, AIM_HEALTH_S = 50, 10, 0.2

@@ -7,26 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from e2e.processes import sie_triton
 from PIL import Image
 from sie_frontend.rows import Array
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
+from .builds import build
 from .checkpoints import write_clip
-from .test_image_text_graphs import bundle_text, unit
-
-MODEL = "acme/clip"
+from .test_image_text_graphs import unit
 
 
 def build_clip(folder: Path) -> None:
     """`checkpoint`, `bundles` and `repository` in a folder."""
     write_clip(folder / "checkpoint")
-    (folder / "bundles").mkdir()
-    (folder / "bundles" / "clip.yaml").write_text(bundle_text(folder / "checkpoint"), encoding="utf-8")
-    done = sie_triton(
-        *("build", "--bundles", folder / "bundles", "-m", MODEL, "--device", "cpu", "-r", folder / "repository")
-    )
-    assert done.returncode == 0, done.stderr
+    done = build(folder, "--device", "cpu")
+    assert done.code == 0, done.stderr
 
 
 class Reference:

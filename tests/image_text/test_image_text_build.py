@@ -24,10 +24,10 @@ from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import PublicModel, public_model
 from sie_triton.verify.reference import REFERENCE_NAME, Case, read_reference
 
+from .builds import NAME, build
 from .checkpoints import PREPROCESSOR, SIZE, write_clip
-from .test_image_text_graphs import bundle_text, seen
+from .test_image_text_graphs import seen
 
-NAME = "acme__clip"
 WITHOUT_TORCH = """
 import sys
 for name in ("torch", "transformers", "sentence_transformers"):
@@ -37,19 +37,15 @@ main()
 """
 
 
-def build(root: Path, *more: str | Path) -> tuple[int, str]:
-    (root / "bundles").mkdir(exist_ok=True)
-    (root / "bundles" / "clip.yaml").write_text(bundle_text(root / "checkpoint"), encoding="utf-8")
-    done = sie_triton("build", "--bundles", root / "bundles", "-m", "acme/clip", "-r", root / "repository", *more)
-    return done.code, done.stderr
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without sentence-transformers: what images and their texts are compared with is transformers alone."""
     root = tmp_path_factory.mktemp("clip")
     write_clip(root / "checkpoint")
-    code, said = build(root)
-    assert code == 0, said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "sentence_transformers", None)
+        done = build(root)
+    assert done.code == 0, done.stderr
     return root / "repository"
 
 
@@ -139,18 +135,34 @@ def test_every_case_is_prepared_as_the_processor_on_pillow_does(built: Path, man
 def test_a_checkpoint_that_does_not_fit_is_refused(damage: Callable[[Path], object], said: str, tmp_path: Path) -> None:
     write_clip(tmp_path / "checkpoint")
     damage(tmp_path / "checkpoint")
-    code, stderr = build(tmp_path)
-    assert code != 0
-    assert said in stderr
+    done = build(tmp_path)
+    assert done.code != 0
+    assert said in done.stderr
     assert not (tmp_path / "repository").exists()
 
 
 @pytest.mark.parametrize("asked", [("--trace",), ("--format", "torchscript")], ids=lambda asked: asked[-1])
 def test_what_torch_traces_is_refused(asked: tuple[str, ...], tmp_path: Path) -> None:
     write_clip(tmp_path / "checkpoint")
-    code, stderr = build(tmp_path, *asked)
-    assert code != 0
-    assert "SIE219" in stderr
+    done = build(tmp_path, *asked)
+    assert done.code != 0
+    assert "SIE219" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_without_its_witness_a_build_names_what_is_missing(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path / "checkpoint")
+    there = {"torch", "transformers"} - {missing}
+    monkeypatch.setattr("sie_triton.compiler.packages.find_spec", lambda name: object() if name in there else None)
+    done = build(tmp_path)
+    assert done.code != 0
+    assert "SIE401" in done.stderr
+    said = " ".join(done.stderr.split())
+    assert f"{missing} is not installed" in said
+    assert "`pip install torch transformers`" in said
+    assert "sentence" not in said
 
 
 def test_it_is_tuned_in_pictures(built: Path, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from sie_sdk.types import Item
 from sie_triton_fastembed import ImageEmbedding
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
+from .builds import MODEL
 from .checkpoints import SIZE, TINY
-from .served import MODEL
 from .test_image_text_graphs import unit
 
 pytestmark = pytest.mark.e2e
@@ -167,13 +167,16 @@ def export_vision(model: CLIPModel, checkpoint: Path, folder: Path) -> None:
 
 def test_the_page_can_be_followed(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
-    asking, preparing = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    asking, seeing, preparing = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     colours = np.random.default_rng(7).integers(0, 256, (90, 131, 3), dtype=np.uint8)
     Image.fromarray(colours).resize((393, 270)).save(tmp_path / "dog.jpg")
     monkeypatch.chdir(tmp_path)
     told: dict[str, Any] = {}
     exec(asking.replace("http://localhost:8080", url).replace("openai/clip-vit-base-patch32", MODEL), told)
     assert [result["dense"].shape for result in told["found"]] == [(TINY["projection_dim"],)] * 2
+    seen: dict[str, Any] = {}
+    exec(seeing.replace("http://localhost:8080", url).replace("openai/clip-vit-base-patch32", MODEL), seen)
+    np.testing.assert_allclose(seen["seen"]["dense"], told["found"][1]["dense"], atol=0.05)
     prepared: dict[str, Any] = {}
     exec(preparing, prepared)
     processor = CLIPImageProcessorPil(do_rescale=False, do_normalize=False)

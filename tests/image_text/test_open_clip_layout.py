@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from compiler.command import sie_triton
 from safetensors.torch import load_file, save_file
 from sie_frontend.contract.errors import WireError
 from sie_frontend.settings import SettingsError
@@ -31,6 +29,7 @@ from sie_triton.planning.plan import TritonPlan
 from sie_triton.planning.planner import make_plans
 from sie_triton.planning.recipe import Refusal
 
+from .builds import build
 from .open_clip_checkpoints import LENGTH, MEAN, SIZE, STD, WIDTH, document, write_open_clip
 from .test_image_text_graphs import bundle_text, run, unit
 
@@ -41,14 +40,6 @@ BACKEND = """adapter_options:
         backend: open_clip
         open_clip_model_id: hf-hub:acme/clip
         dense_dim: 48"""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A call's options, as a request gives them."""
-
-    options: Mapping[str, Any] = field(default_factory=dict)
-    instruction: str | None = None
 
 
 def open_clip_bundle(folder: Path) -> str:
@@ -264,8 +255,7 @@ def test_without_open_clip_the_build_says_how_to_get_it(
     monkeypatch.setattr(
         "sie_triton.compiler.packages.find_spec", lambda name: None if name == "open_clip" else object()
     )
-    (tmp_path / "open_clip.yaml").write_text(open_clip_bundle(tiny[0]), encoding="utf-8")
-    done = sie_triton("build", "--bundles", tmp_path, "-m", "acme/clip", "-r", tmp_path / "repository")
+    done = build(tmp_path, bundle=open_clip_bundle(tiny[0]))
     assert done.code != 0
     assert "SIE401" in done.stderr
     assert "pip install open_clip_torch" in done.stderr

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compiler.command import sie_triton
 from PIL import Image
 from sie_frontend.manifest import read_manifest
 from sie_frontend.text.cleaning import canonical
@@ -23,12 +22,12 @@ from transformers import PreTrainedTokenizerFast, SiglipModel
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import PublicModel, public_model
 
+from .builds import NAME, Asked, build
 from .open_clip_checkpoints import HEADS, LAYERS, PATCH, SIZE, WIDTH, write_open_clip
-from .test_open_clip_layout import Asked, open_clip_bundle
+from .test_open_clip_layout import open_clip_bundle
 
 open_clip = pytest.importorskip("open_clip", exc_type=ImportError)
 RECORDED = json.loads((Path(__file__).parent / "open_clip_texts.json").read_text(encoding="utf-8"))
-NAME = "acme__clip"
 
 pytestmark = pytest.mark.export
 
@@ -57,9 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SiglipModel:
 @pytest.fixture(scope="module")
 def built(model: SiglipModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.getbasetemp() / "open_clip"
-    (root / "bundles").mkdir()
-    (root / "bundles" / "open_clip.yaml").write_text(open_clip_bundle(root / "checkpoint"), encoding="utf-8")
-    done = sie_triton("build", "--bundles", root / "bundles", "-m", "acme/clip", "-r", root / "repository")
+    done = build(root, bundle=open_clip_bundle(root / "checkpoint"))
     assert done.code == 0, done.stderr
     return root / "repository"
 
@@ -129,7 +126,6 @@ def test_options_of_texts_change_nothing(built: Path) -> None:
 def test_another_length_than_its_context_is_refused(built: Path, tmp_path: Path) -> None:
     """open_clip pads to the context of the checkpoint, whatever the bundle says."""
     text = open_clip_bundle(built.parent / "checkpoint").replace("max_sequence_length: 77", "max_sequence_length: 8")
-    (tmp_path / "open_clip.yaml").write_text(text, encoding="utf-8")
-    done = sie_triton("build", "--bundles", tmp_path, "-m", "acme/clip", "-r", tmp_path / "repository")
+    done = build(tmp_path, bundle=text)
     assert done.code != 0
     assert "SIE504" in done.stderr

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from compiler.command import sie_triton
+from compiler.command import Outcome
 from sie_frontend.manifest import Manifest, read_manifest
 from sie_frontend.text.reader import TextReader
 from tokenizers import Tokenizer
@@ -22,11 +20,11 @@ from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import public_model
 from sie_triton.verify.reference_texts import UNICODE_TEXTS
 
+from .builds import NAME, Asked, build
 from .checkpoints import write_sentencepiece, write_siglip
 from .test_image_text_graphs import bundle_text
 from .test_siglip_graphs import read
 
-NAME = "acme__clip"
 SPOKEN = (
     *(
         "Hi, there! It's",
@@ -41,28 +39,18 @@ SPOKEN = (
 )
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A call's options, as a request gives them."""
-
-    options: Mapping[str, Any] = field(default_factory=dict)
-    instruction: str | None = None
-
-
-def build(root: Path) -> tuple[int, str]:
-    (root / "bundles").mkdir(exist_ok=True)
+def build_siglip(root: Path) -> Outcome:
+    """By a bundle that asks for what has no effect."""
     text = bundle_text(root / "checkpoint", 24, "SiglipAdapter").replace("normalize: true", "normalize: false")
-    (root / "bundles" / "siglip.yaml").write_text(text, encoding="utf-8")
-    done = sie_triton("build", "--bundles", root / "bundles", "-m", "acme/clip", "-r", root / "repository")
-    return done.code, done.stderr
+    return build(root, bundle=text)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("siglip")
     write_siglip(root / "checkpoint")
-    code, said = build(root)
-    assert code == 0, said
+    done = build_siglip(root)
+    assert done.code == 0, done.stderr
     return root / "repository"
 
 
@@ -139,17 +127,17 @@ def test_both_graphs_have_unit_length_whatever_the_bundle_says(manifest: Manifes
 )
 def test_padding_that_would_be_masked_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
     write_siglip(tmp_path / "checkpoint", tokenizer=change)
-    code, stderr = build(tmp_path)
-    assert code != 0
-    assert said in stderr
+    done = build_siglip(tmp_path)
+    assert done.code != 0
+    assert said in done.stderr
 
 
 @pytest.mark.export
 def test_another_case_than_the_checkpoint_says_is_noticed(tmp_path: Path) -> None:
     """The witness reads the same settings by itself: a build of texts that keep their case compares with such."""
     write_siglip(tmp_path / "checkpoint", tokenizer={"do_lower_case": False})
-    code, said = build(tmp_path)
-    assert code == 0, said
+    done = build_siglip(tmp_path)
+    assert done.code == 0, done.stderr
     normalizer = json.loads((tmp_path / "repository" / NAME / "1" / "tokenizer.json").read_bytes())["normalizer"]
     assert "Lowercase" not in {part["type"] for part in normalizer["normalizers"]}
 
@@ -159,8 +147,8 @@ def test_another_case_than_the_checkpoint_says_is_noticed(tmp_path: Path) -> Non
 def test_the_second_siglip_is_padded_by_its_own_file(side: str, tmp_path: Path) -> None:
     """Gemma's tokenizer, whose file decides case and punctuation; `</s>` has no part in it."""
     model = write_siglip(tmp_path / "checkpoint", tokenizer={"padding_side": side}, second=True)
-    code, said = build(tmp_path)
-    assert code == 0, said
+    done = build_siglip(tmp_path)
+    assert done.code == 0, done.stderr
     manifest = read_manifest(tmp_path / "repository")
     tokenization = manifest.models["acme/clip"].inputs["text"].reads.tokenization
     assert (tokenization.pads, tokenization.pad_id) == (side, 0)

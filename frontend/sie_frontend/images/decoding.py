@@ -1,13 +1,14 @@
 """Encoded pictures, which strangers sent, to RGB. Pillow decodes them: the contract's vectors are of what it gives.
 
 The size is read of the header before a pixel is decoded. As SIE has it, the first frame is taken, EXIF's orientation is
-not followed (Pillow itself turns a TIFF), and alpha is dropped rather than composed.
+not followed (Pillow itself turns a TIFF), and alpha is dropped rather than composed; a `View` says otherwise.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
 from typing import Final
 
 # The formats that are served register themselves; Pillow's other ones are never asked.
@@ -25,6 +26,17 @@ FORMATS: Final = tuple(
     )
 )
 
+# How files begin that Pillow might read and that are not served. Others are no pictures, or none that SIE reads either.
+_OTHERS: Final = (
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\1\0", "ICO"),
+    (b"8BPS", "PSD"),
+    (b"qoif", "QOI"),
+    (b"DDS ", "DDS"),
+)
+_AVIF: Final = (b"ftypavif", b"ftypavis")
+
 # A progressive JPEG is drawn over and over, once for each of its scans: ten are usual, and a scan may have no more than
 # twenty bytes. What begins one occurs nowhere else in the data.
 MAX_SCANS: Final = 100
@@ -41,6 +53,35 @@ PngImagePlugin.MAX_TEXT_MEMORY = 8 << 20
 
 # Pillow tells whoever runs it about odd pictures. Here they are somebody else's, and as many as somebody likes.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+# What EXIF's orientations ask for, by the number that stands for each; 1 is upright.
+_ORIENTATION: Final = 0x0112
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is done to a picture beside decoding it.
+
+    `turned`: the way that its EXIF says. `on_white`: what alpha lets through is white, and does not count as if alpha
+    were not there.
+    """
+
+    turned: bool = False
+    on_white: bool = False
+
+
+AS_STORED: Final = View()
+"""As SIE has it: neither."""
 
 
 class Unreadable(Exception):
@@ -63,7 +104,7 @@ class _Pieces(io.BytesIO):
         return super().read(size)
 
 
-def decode(data: bytes, max_pixels: int) -> Image.Image:
+def decode(data: bytes, max_pixels: int, view: View = AS_STORED) -> Image.Image:
     """The picture in mode `RGB`. Raises `Unreadable`, also for more than `max_pixels` pixels, and `MemoryError`."""
     if data.startswith(_JPEG) and (scans := data.count(_SCAN)) > MAX_SCANS:
         raise Unreadable(f"image data is a JPEG of {scans} scans, and at most {MAX_SCANS} are read")
@@ -75,16 +116,49 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
                         f"image data has {width} x {height} pixels, and at most {max_pixels} are read; scale it down"
                     )
             picture.load()
-            # A palette's alpha has no say in what follows; Pillow would warn that it goes.
-            picture.info.pop("transparency", None)
-            rgb: Image.Image = picture if picture.mode == "RGB" else picture.convert("RGB")
-            return rgb
+            orientation = _orientation(picture) if view.turned else None
+            rgb = _on_white(picture) if view.on_white and picture.has_transparency_data else _without_alpha(picture)
+            return rgb if orientation is None else rgb.transpose(orientation)
     except (Unreadable, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unreadable(f"image data has more pixels than the {max_pixels} that are read; scale it down") from error
     except Exception as error:  # a decoder may raise whatever its parser stumbles over
+        if (other := _other_format(data)) is not None:
+            message = f"image data is {other}, which is not read; send JPEG, PNG, GIF, WebP, BMP or TIFF"
+            raise Unreadable(message) from error
         raise Unreadable from error
+
+
+def _other_format(data: bytes) -> str | None:
+    if data[4:12] in _AVIF:
+        return "AVIF"
+    return next((name for start, name in _OTHERS if data.startswith(start)), None)
+
+
+def _without_alpha(picture: Image.Image) -> Image.Image:
+    # A palette's alpha has no say in what follows; Pillow would warn that it goes.
+    picture.info.pop("transparency", None)
+    rgb: Image.Image = picture if picture.mode == "RGB" else picture.convert("RGB")
+    return rgb
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """The picture over white, rounded as Pillow pastes through a mask."""
+    seen = picture.convert("RGBA")
+    canvas = Image.new("RGB", seen.size, (255, 255, 255))
+    canvas.paste(seen, (0, 0), seen)
+    return canvas
+
+
+def _orientation(picture: Image.Image) -> Image.Transpose | None:
+    """How the picture is to be turned. A damaged EXIF is none."""
+    try:
+        return _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+    except MemoryError:
+        raise
+    except Exception:  # a parser of somebody's bytes may raise whatever it stumbles over
+        return None
 
 
 def _tile_of(picture: Image.Image) -> tuple[int, int]:

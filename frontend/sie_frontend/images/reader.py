@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 
 from msgspec import UNSET
 
-from sie_frontend.contract.errors import invalid_input, resource_exhausted
+from sie_frontend.contract.errors import invalid_input
 from sie_frontend.contract.requests import Item, Limits
-from sie_frontend.images.decoding import Unreadable, decode
 from sie_frontend.images.entry import AnyImageInput
+from sie_frontend.images.opening import Opener
+from sie_frontend.images.options import view_of
 from sie_frontend.images.preparing import ImageRow, preparer
 from sie_frontend.rows import Array, Call, Row, stack
 
@@ -28,7 +29,7 @@ LARGE = 4
 
 
 class ImageReader:
-    """Makes the rows of one model's image input: one for each picture. Instructions and options change nothing."""
+    """Makes the rows of one model's image input: one for each picture. Of a call, `IMAGE_OPTIONS` alone count."""
 
     recounts = False
     apart = True
@@ -79,30 +80,12 @@ class ImageReader:
     ) -> list[ImageRow]:
         """One row for each picture, in order. Raises `WireError` (400) that names the first that cannot be read."""
         rows: list[ImageRow] = []
+        opener = Opener(self._limits, view_of(call.options))
         for number, one in enumerate(given):
             place = places[number] if places else f"items[{number}]"
             pictures = _from_text(one) if isinstance(one, str) else one
-            if len(pictures) > self._limits.item_images:
-                raise invalid_input(
-                    f"{len(pictures)} images, and at most {self._limits.item_images} are read of one item - "
-                    f"at `$.{place}.images`"
-                )
-            rows += [self._row(data, f"$.{place}.images[{index}].data") for index, data in enumerate(pictures)]
+            rows += opener.opened(pictures, place, self._preparer.row)
         return rows
-
-    def _row(self, data: bytes, place: str) -> ImageRow:
-        if len(data) > self._limits.image_bytes:
-            raise invalid_input(
-                f"image data has {len(data)} bytes, and at most {self._limits.image_bytes} are read - at `{place}`"
-            )
-        # Raised where no error is handled: what was decoded would be held by its traceback.
-        try:
-            return self._preparer.row(decode(data, self._limits.image_pixels))
-        except Unreadable as error:
-            refusal = invalid_input(f"{error} - at `{place}`")
-        except MemoryError:
-            refusal = resource_exhausted(f"no memory to decode the image at `{place}`")
-        raise refusal
 
     def pairs(self, query: Any, given: Sequence[Any], call: Call) -> list[Row]:
         """Refused: no model that is served reads a picture together with something else."""

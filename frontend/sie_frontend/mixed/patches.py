@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from PIL import Image
 
+from sie_frontend.images.decoding import Unreadable
 from sie_frontend.images.fitting import FILTERS
 from sie_frontend.mixed.entry import Patching
 from sie_frontend.rows import Array
@@ -25,7 +26,7 @@ Grid: TypeAlias = "tuple[int, int]"
 """How many patches a picture is high and wide."""
 
 
-class TooNarrow(Exception):
+class TooNarrow(Unreadable):
     """A picture is a strip; the message is one for the client."""
 
     def __init__(self, width: int, height: int) -> None:

@@ -10,12 +10,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from msgspec import UNSET
 
-from sie_frontend.contract.errors import invalid_input, resource_exhausted
+from sie_frontend.contract.errors import invalid_input
 from sie_frontend.contract.requests import MAX_ITEM_TEXT_BYTES, MAX_ITEMS, Item, Limits, utf8_size
-from sie_frontend.images.decoding import Unreadable, decode
+from sie_frontend.images.opening import Opener
+from sie_frontend.images.options import view_of
 from sie_frontend.images.reader import LARGE
 from sie_frontend.mixed.entry import MixedInput
-from sie_frontend.mixed.patches import Patches, TooNarrow, cut_into_patches
+from sie_frontend.mixed.patches import Patches, cut_into_patches
 from sie_frontend.mixed.prompts import embedding_prompt, ended, reranker_prompt
 from sie_frontend.mixed.rows import MixedRow, expanded, fills
 from sie_frontend.rows import Array, Call, stack
@@ -102,17 +103,17 @@ class MixedReader:
     def rows(self, given: Sequence[Given], call: Call, *, is_query: bool, places: Sequence[str] = ()) -> list[MixedRow]:
         """One row for each. Raises `WireError` (400) that names the item that cannot be read."""
         if self.entry.style == "page":
-            return self._pages([_as_given(one) for one in given], places)
+            return self._pages([_as_given(one) for one in given], self._opener(call), places)
         # What is blank says nothing, and the model's own instruction stands in.
         instruction = ended(call.instruction or "") or ended(self.entry.instruction)
-        talk, rows = self.entry.conversation, []
+        talk, opener, rows = self.entry.conversation, self._opener(call), []
         given = [_as_given(one) for one in given]
         check_sizes([utf8_size(text or "") + utf8_size(instruction) for text, _ in given], places, self._sizes)
         for number, (text, _) in enumerate(given):
             self._check_words(text or "", instruction, places[number] if places else f"items[{number}]")
         for number, (text, encoded) in enumerate(given):
             place = places[number] if places else f"items[{number}]"
-            pictures = self._pictures(encoded, place)
+            pictures = self._pictures(encoded, opener, place)
             prompt = embedding_prompt(talk, instruction, len(pictures), text)
             ids = self._ids(self.tokenizer.encode_piece(prompt), pictures, place)
             limit = self.spec.max_length
@@ -123,7 +124,10 @@ class MixedReader:
             rows.append(self._row(ids[:limit], pictures, cut=len(ids) > limit))
         return rows
 
-    def _pages(self, given: Sequence[Given], places: Sequence[str]) -> list[MixedRow]:
+    def _opener(self, call: Call) -> Opener:
+        return Opener(self._limits, view_of(call.options))
+
+    def _pages(self, given: Sequence[Given], opener: Opener, places: Sequence[str]) -> list[MixedRow]:
         """Pictures win over a text; of a text that is too long the end goes, and what stands behind it stays."""
         talk, rows = self.entry.conversation, []
         check_sizes([utf8_size(text or "") for text, _ in given], places, self._sizes)
@@ -132,7 +136,7 @@ class MixedReader:
             place = places[number] if places else f"items[{number}]"
             if encoded:
                 shown = self.tokenizer.encode_piece(talk.picture)
-                pictures = self._pictures(encoded, place)
+                pictures = self._pictures(encoded, opener, place)
                 rows += [self._row(self._ids(shown, [one], place), (one,), cut=False) for one in pictures]
                 continue
             self._check_words(text or "", "", place)
@@ -149,10 +153,11 @@ class MixedReader:
         around = utf8_size(asked[0] or "") + utf8_size(instruction)
         check_sizes([around + utf8_size(text or "") for text, _ in given], (), self._sizes)
         limit = min(length_option(call.options, "max_seq_length") or self.spec.max_length, self.spec.max_length)
-        shown = self._side(asked, "query", instruction)
+        opener = self._opener(call)
+        shown = self._side(asked, opener, "query", instruction)
         for number, one in enumerate(given):
             place = f"items[{number}]"
-            seen = self._side(one, place, instruction)
+            seen = self._side(one, opener, place, instruction)
             parts = reranker_prompt(
                 self.entry.conversation,
                 self.entry.system,
@@ -163,7 +168,7 @@ class MixedReader:
             rows.append(self._pair(parts, (*shown, *seen), limit, place))
         return rows
 
-    def _side(self, given: Given, place: str, instruction: str) -> tuple[Patches, ...]:
+    def _side(self, given: Given, opener: Opener, place: str, instruction: str) -> tuple[Patches, ...]:
         """The pictures of one side of a pair, which must have one, or a text."""
         text, encoded = given
         if len(encoded) > 1:
@@ -171,7 +176,7 @@ class MixedReader:
         if not (text or "").strip() and not encoded:
             raise invalid_input(self.entry.requires)
         self._check_words(text or "", instruction, place)
-        return self._pictures(encoded, place)
+        return self._pictures(encoded, opener, place)
 
     def _check_words(self, text: str, instruction: str, place: str) -> None:
         """Refuse tokens that would be taken for what they stand for."""
@@ -195,25 +200,8 @@ class MixedReader:
         kept = [one for number, one in enumerate(ids) if number not in gone]
         return self._row(self._ids(kept, pictures, place), pictures, cut=over > 0)
 
-    def _pictures(self, encoded: Sequence[bytes], place: str) -> tuple[Patches, ...]:
-        if len(encoded) > self._limits.item_images:
-            raise invalid_input(
-                f"{len(encoded)} images, and at most {self._limits.item_images} are read of one item - "
-                f"at `$.{place}.images`"
-            )
-        return tuple(self._picture(data, f"$.{place}.images[{index}].data") for index, data in enumerate(encoded))
-
-    def _picture(self, data: bytes, place: str) -> Patches:
-        if len(data) > self._limits.image_bytes:
-            raise invalid_input(
-                f"image data has {len(data)} bytes, and at most {self._limits.image_bytes} are read - at `{place}`"
-            )
-        try:
-            return cut_into_patches(decode(data, self._limits.image_pixels), self.entry.patching)
-        except (Unreadable, TooNarrow) as error:
-            raise invalid_input(f"{error} - at `{place}`") from error
-        except MemoryError as error:
-            raise resource_exhausted(f"no memory to decode the image at `{place}`") from error
+    def _pictures(self, encoded: Sequence[bytes], opener: Opener, place: str) -> tuple[Patches, ...]:
+        return tuple(opener.opened(encoded, place, lambda picture: cut_into_patches(picture, self.entry.patching)))
 
     def _squares(self, picture: Patches) -> int:
         return len(picture.levels) // self.entry.patching.merge_size**2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
+from sie_frontend.images.options import IMAGE_OPTIONS
 from sie_frontend.outputs.dense import DenseHead, Pooled
 from sie_frontend.outputs.table import OutputType
 from sie_frontend.text.entry import Prompting, PromptStyle
@@ -23,7 +24,7 @@ from sie_triton.facts import (
 )
 from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need
-from sie_triton.planning.pictures import Pictures
+from sie_triton.planning.pictures import Pictures, check_view
 from sie_triton.planning.recipe import RecipeBase
 from sie_triton.planning.tensors import ATTENTION_MASK, INPUT_IDS, PIXELS, Axis, Tensor
 
@@ -91,6 +92,7 @@ class ImageTextRecipe(RecipeBase):
     witness: WitnessName = "image_text_model"
     prompting: PromptStyle = "plain"
     modalities: tuple[str, ...] = ("text", "image")
+    runtime_options: frozenset[str] = IMAGE_OPTIONS
     extra_files: tuple[str, ...] = (PREPROCESSOR_NAME,)
 
     def need(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> Need[ProjectedText]:
@@ -115,6 +117,7 @@ class ImageTextRecipe(RecipeBase):
 
         Raises `DiagnosticError` where the files say two sizes, or prepare pictures in a way that is not understood.
         """
+        check_view(bundle, profile)
         towers = read_towers(facts, *self.model_types) if facts else None
         pixels = square_pixels(facts, towers) if facts and towers else None
         return Pictures(

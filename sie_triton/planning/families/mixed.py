@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from sie_frontend.images.options import IMAGE_OPTIONS
 from sie_frontend.mixed.entry import Conversation
 from sie_frontend.outputs.dense import DenseHead, Pooled
 from sie_frontend.outputs.multivector import MultiVectorHead
@@ -27,6 +28,7 @@ from sie_triton.planning.families.dense import DensePooling
 from sie_triton.planning.families.pages import BUFFERS, PageVectors
 from sie_triton.planning.modules import Encoder, WitnessName
 from sie_triton.planning.need import Need
+from sie_triton.planning.pictures import check_view
 from sie_triton.planning.recipe import Pooling, RecipeBase
 from sie_triton.planning.tensors import Axis
 
@@ -63,6 +65,7 @@ class MixedRecipe(RecipeBase):
     prompting: PromptStyle = "plain"
     modalities: tuple[str, ...] = ("text", "image")
     joins: bool = True
+    runtime_options: frozenset[str] = IMAGE_OPTIONS
     extra_files: tuple[str, ...] = (PREPROCESSOR_NAME,)
     optional_files: tuple[str, ...] = (PROCESSOR_TEMPLATE,)
     loadtime_options: frozenset[str] = field(
@@ -71,6 +74,7 @@ class MixedRecipe(RecipeBase):
 
     def need(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> Need[MixedHead]:
         """One graph over words and patches. Raises `DiagnosticError` for what is not understood of its files."""
+        check_view(bundle, profile)
         sighted = None
         if facts is not None:
             # A template that cannot be followed is refused before anything is built.
@@ -185,7 +189,7 @@ ADAPTERS: dict[str, MixedRecipe] = {
             'Note that the answer can only be "yes" or "no".'
         ),
         request_limit=True,
-        runtime_options=frozenset({"max_seq_length"}),
+        runtime_options=IMAGE_OPTIONS | {"max_seq_length"},
         loadtime_options=frozenset({"default_instruction", "base_processor_model", "base_processor_revision"}),
         notes="a query and a document may have a text, one image, or both; only the document's text is cut",
     ),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
+from sie_frontend.images.options import IMAGE_OPTIONS
 from sie_frontend.images.tiling import grids
 from sie_frontend.outputs.multivector import MultiVectorHead
 from sie_frontend.outputs.table import Head, OutputType
@@ -31,7 +32,7 @@ from sie_triton.facts import (
 from sie_triton.planning.families.image_text import other_squares, square, square_pixels
 from sie_triton.planning.modules import Encoder, PlannedHead, WitnessName
 from sie_triton.planning.need import Need
-from sie_triton.planning.pictures import Pictures
+from sie_triton.planning.pictures import Pictures, check_view
 from sie_triton.planning.recipe import RecipeBase
 from sie_triton.planning.tensors import INPUT_IDS, PIXELS, Axis, Tensor
 
@@ -81,6 +82,7 @@ class PageRecipe(RecipeBase):
     queries: Queries = "text_first"
     modalities: tuple[str, ...] = ("text", "image")
     loadtime_options: frozenset[str] = frozenset({"muvera_config", "normalize", "token_dim"})
+    runtime_options: frozenset[str] = IMAGE_OPTIONS
     extra_files: tuple[str, ...] = (PREPROCESSOR_NAME,)
 
     def need(self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None) -> Need[PageVectors]:
@@ -104,6 +106,7 @@ class PageRecipe(RecipeBase):
 
         Raises `DiagnosticError` where the files say two sizes, or prepare pictures in a way that is not understood.
         """
+        check_view(bundle, profile)
         sizes = self._sizes(facts)
         width, served = vector_width(bundle, profile, sizes), served_vectors()
         if facts is None or sizes is None:
@@ -155,6 +158,7 @@ class TiledRecipe(PageRecipe):
 
         Raises `DiagnosticError` where the files do not fit together.
         """
+        check_view(bundle, profile)
         sizes = self._sizes(facts)
         pixels = read_pixels(facts) if facts else None
         page: tuple[int, ...] | Tiling = ()

@@ -63,6 +63,12 @@ class EncodeOptions(SharedOptions):
     ] = None
     doc_template: Annotated[str | None, _means("the same for a document")] = None
     default_instruction: Annotated[str | None, _means("the instruction of queries that come without one")] = None
+    image_orientation: Annotated[
+        Literal["stored", "exif"] | None, _means("`exif` turns images the way that their EXIF says; `stored` does not")
+    ] = None
+    image_alpha: Annotated[
+        Literal["drop", "white"] | None, _means("`white` puts images with alpha on white; `drop` leaves alpha out")
+    ] = None
     muvera: Annotated[Any, _means("anything but null: `dense` is made of the token vectors, by MUVERA")] = None
     smve: Annotated[Any, _means("anything but null: `sparse` is made of the token vectors")] = None
 
