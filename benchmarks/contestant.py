@@ -267,11 +267,11 @@ def start(peer: Peer, environment: Environment, files: Files, cache: Path, varia
         worker = WorkerProcess(peer, environment, files, log)
         return [InProcess(peer, name, worker) for name in worker.variants]
     module = importlib.import_module(f"benchmarks.peers.{peer.module}")
-    server: HttpServer = module.server(files, _free_port(), variant or peer.variant, cache)
+    server: HttpServer = module.server(files, free_port(), variant or peer.variant, cache)
     return [OverHttp(peer, server, environment, log)]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -39,6 +39,7 @@ ENVIRONMENTS: Mapping[str, Wanted] = {
     "official-0.10.1": Wanted(("3.12",), ("sie-sdk==0.10.1", "openai", "cohere==7.3.1")),
     # These need many packages.
     "rerank-clients": Wanted(("3.12",), ("litellm==1.110.2", "langchain-cohere==0.6.0", "langchain-community==0.4.2")),
+    "image-clients": Wanted(("3.12",), ("sie-sdk==0.10.1", "sie-llamaindex==0.10.1", "langchain-openai")),
     # The newest, and the oldest that Fastembed's classes of ours serve, which has `add` and `query`.
     "qdrant-client-1.20.0": Wanted(("3.12",), ("qdrant-client==1.20.0",), ("httpx", "msgpack", "numpy")),
     "qdrant-client-1.14.3": Wanted(("3.12",), ("qdrant-client==1.14.3",), ("httpx", "msgpack", "numpy")),

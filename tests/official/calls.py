@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 BGE_M3 = "tiny/bge-m3"
 DIMS = 32
 CROSS_ENCODER = "tiny/cross-encoder-bert-identity"
+CLIP = "acme/clip"
 MISSPELT = "tiny/bge-m"
 OUTPUT_TYPES: list[OutputType] = ["dense", "sparse", "multivector"]
 OUTPUT_DTYPES = ("float32", "float16", "int8", "uint8", "binary", "ubinary")

@@ -1,4 +1,4 @@
-"""Two tiny models behind the real server, and what each client had to say about them; all made once."""
+"""Three tiny models behind the real server, and what each client had to say about them; all made once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from image_text.checkpoints import write_clip
+from image_text.test_image_text_graphs import bundle_text
 from recipes.made import made
 from recipes.serving import serve
 
+from .calls import CLIP
 from .environment import Unavailable, official_interpreter
 
 FAMILIES = ("bge_m3", "cross_encoder_bert_identity")
@@ -40,12 +43,21 @@ def interpreter() -> Path:
 
 
 @pytest.fixture(scope="session")
-def url(interpreter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where both models are served. Nothing is compiled where there is no client to ask."""
+def clip_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP."""
+    folder = tmp_path_factory.mktemp("clip") / "checkpoint"
+    write_clip(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def url(interpreter: Path, clip_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where all of them are served. Nothing is compiled where there is no client to ask."""
     folder = tmp_path_factory.mktemp("official")
     bundles, repository = folder / "bundles", folder / "repository"
     bundles.mkdir()
-    models = []
+    (bundles / "clip.yaml").write_text(bundle_text(clip_checkpoint), encoding="utf-8")
+    models = ["-m", CLIP]
     for name in FAMILIES:
         shutil.copy(made(name).bundle_path, bundles)
         models += ["-m", made(name).sie_id]

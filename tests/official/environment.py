@@ -6,7 +6,7 @@ from pathlib import Path
 
 from environments import Unavailable, environment, interpreter
 
-__all__ = ["Unavailable", "official_base", "official_interpreter", "rerank_interpreter"]
+__all__ = ["Unavailable", "image_interpreter", "official_base", "official_interpreter", "rerank_interpreter"]
 
 PYTHON = "3.12"
 
@@ -22,6 +22,11 @@ def official_interpreter() -> Path:
 def rerank_interpreter() -> Path:
     """The interpreter that has the clients which need many packages; raises as `official_interpreter` does."""
     return environment("rerank-clients", official_base())
+
+
+def image_interpreter() -> Path:
+    """The interpreter that has the classes of LlamaIndex and LangChain; raises as `official_interpreter` does."""
+    return environment("image-clients", official_base())
 
 
 def official_base() -> Path:
