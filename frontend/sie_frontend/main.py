@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 
@@ -15,6 +16,8 @@ from sie_frontend.manifest import ManifestError
 from sie_frontend.settings import Settings, SettingsError, add_arguments
 from sie_frontend.watch import logs
 
+log = logging.getLogger("sie_frontend")
+
 
 def make_server(settings: Settings) -> uvicorn.Server:
     """The HTTP server of one repository; `run` serves until SIGINT or SIGTERM and answers what is in flight first.
@@ -22,6 +25,13 @@ def make_server(settings: Settings) -> uvicorn.Server:
     Raises `ManifestError` if the repository cannot be served, `SettingsError` if the settings do not fit it.
     """
     app = create_app(settings)
+    if settings.beyond_loopback and not settings.keyed:
+        log.warning(
+            "%s is no loopback address and no key is asked for: whoever reaches port %d may use every model; "
+            "`sie-triton keys new` and `SIE_TRITON_API_KEYS_FILE` change that",
+            settings.host,
+            settings.port,
+        )
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -30,6 +30,8 @@ _ENDPOINT = re.compile(
     r"(dns://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))(/[A-Za-z0-9._~/-]*)?"
 )
 
+_LOOPBACK = re.compile(r"127(\.\d{1,3}){3}", re.ASCII)
+
 
 class SettingsError(ValueError):
     """A setting cannot be used; the message names it."""
@@ -124,6 +126,15 @@ class Settings:
     )
     host: str = _setting("SIE_TRITON_HOST", "127.0.0.1", "address that the frontend listens on")
     port: int = _setting("SIE_TRITON_PORT", 8080, "port that the frontend listens on", parse=_whole)
+    api_keys_file: str | None = _setting(
+        "SIE_TRITON_API_KEYS_FILE",
+        None,
+        "file of the keys that may ask, a line each as `sie-triton keys new` prints it, read again when it changes; "
+        "without it and `SIE_TRITON_API_KEYS` no key is asked for",
+    )
+    api_keys: str | None = _setting(
+        "SIE_TRITON_API_KEYS", None, "the lines of such a file themselves, which hold hashes and no keys"
+    )
     device: str = _setting(
         "SIE_TRITON_DEVICE",
         "cpu",
@@ -230,6 +241,8 @@ class Settings:
             )
         if not self.image_threads:
             raise SettingsError("`SIE_TRITON_IMAGE_THREADS` must be 1 or more, not 0")
+        if self.api_keys_file is not None and self.api_keys is not None:
+            raise SettingsError("`SIE_TRITON_API_KEYS_FILE` and `SIE_TRITON_API_KEYS` cannot both be set")
         _ = self.triton_urls
 
     @property
@@ -250,6 +263,16 @@ class Settings:
                 raise SettingsError(f"`SIE_TRITON_TRITON_URL` names {endpoint!r} twice")
             found.append(endpoint)
         return tuple(found)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether a request needs a key."""
+        return self.api_keys_file is not None or self.api_keys is not None
+
+    @property
+    def beyond_loopback(self) -> bool:
+        """Whether other machines can reach the frontend."""
+        return not (self.host in ("localhost", "::1") or _LOOPBACK.fullmatch(self.host))
 
     @property
     def limits(self) -> Limits:

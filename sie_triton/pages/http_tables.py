@@ -47,6 +47,9 @@ _MEANINGS: Final[Mapping[ErrorKind, str]] = {
     ErrorKind.QUEUE_FULL: "more is waiting than is admitted",
     ErrorKind.RESOURCE_EXHAUSTED: "Triton ran out of memory on this request, or decoding its images did",
     ErrorKind.SHUTTING_DOWN: "this process ends; ask another one",
+    ErrorKind.UNAUTHORIZED: "a key is needed, and none came or one that is not known; `WWW-Authenticate` says which",
+    ErrorKind.FORBIDDEN: "the key is not for this route, or not for this model",
+    ErrorKind.RATE_LIMITED: "the key's requests or tokens of a minute are used up, or its requests at once",
 }
 
 

@@ -53,7 +53,7 @@ SNIPPET = """\
 from sie_sdk import SIEClient
 from sie_sdk.types import Item
 
-client = SIEClient("{url}")
+client = SIEClient("{url}"{key})
 result = client.encode("{model}", Item(text="The mitochondrion is the powerhouse of the cell."))
 print(result["dense"].shape)"""
 
@@ -191,7 +191,7 @@ def _make_server(**given: Any) -> uvicorn.Server:
     """The frontend, with settings from the environment that `given` overrides."""
     try:
         settings = Settings.from_environment(**given)
-        if settings.access_log or settings.log_format != "text":
+        if settings.access_log or settings.log_format != "text" or settings.keyed:
             # The user asked for these logs explicitly: they must not need `--verbose` as well.
             logs.configure(settings.log_format)
         return make_server(settings)
@@ -349,5 +349,6 @@ def _announce_ready(server: uvicorn.Server, manifest: Manifest, begun: float, an
         time.sleep(0.05)
     url = f"http://{server.config.host}:{server.config.port}"
     announce(f"ready after {time.monotonic() - begun:.1f} s: {url} serves {', '.join(manifest.models)}")
-    snippet = SNIPPET.format(url=url, model=next(iter(manifest.models)))
+    key = ', api_key="KEY"' if frontend.settings.keyed else ""
+    snippet = SNIPPET.format(url=url, key=key, model=next(iter(manifest.models)))
     announce("try it in another terminal:\n\n" + "\n".join(f"    {line}" for line in snippet.splitlines()) + "\n")

@@ -23,6 +23,8 @@ OTHER: dict[str, tuple[str, Any]] = {
     "triton_url": ("a:8000,b:8001", "a:8000,b:8001"),
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("9000", 9000),
+    "api_keys_file": ("keys.txt", "keys.txt"),
+    "api_keys": ("search sha256:00", "search sha256:00"),
     "device": ("cuda", "cuda"),
     "ready_models": ("acme/tiny", "acme/tiny"),
     "pending_items": ("7", 7),

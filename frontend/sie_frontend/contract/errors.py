@@ -38,6 +38,9 @@ class ErrorKind(Enum):
     QUEUE_FULL = "queue_full"
     RESOURCE_EXHAUSTED = "resource_exhausted"
     SHUTTING_DOWN = "shutting_down"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
 
 
 class ErrorRow(NamedTuple):
@@ -74,6 +77,9 @@ ERROR_TABLE: Final[Mapping[ErrorKind, ErrorRow]] = {
     ErrorKind.QUEUE_FULL: ErrorRow(503, "QUEUE_FULL", 1, logging.WARNING, "server_overloaded", "QUEUE_FULL"),
     ErrorKind.RESOURCE_EXHAUSTED: ErrorRow(503, "RESOURCE_EXHAUSTED", 5, logging.ERROR, _SERVER, "RESOURCE_EXHAUSTED"),
     ErrorKind.SHUTTING_DOWN: ErrorRow(503, None, 5, logging.INFO, _SERVER, "SHUTTING_DOWN"),
+    ErrorKind.UNAUTHORIZED: ErrorRow(401, "UNAUTHORIZED", None, logging.INFO, _CLIENT, "invalid_api_key"),
+    ErrorKind.FORBIDDEN: ErrorRow(403, "FORBIDDEN", None, logging.INFO, _CLIENT, "insufficient_permissions"),
+    ErrorKind.RATE_LIMITED: ErrorRow(429, "RATE_LIMIT", 1, logging.INFO, "rate_limit_error", "rate_limit_exceeded"),
 }
 
 
@@ -81,7 +87,8 @@ class WireError(Exception):
     """A refusal on its way to the client.
 
     `extras` sit beside `code` and `message` in either envelope. `param` and `openai_code` appear in the
-    OpenAI envelope only; `detail` replaces the message in a framework body (422: the list of mistakes).
+    OpenAI envelope only; `detail` replaces the message in a framework body (422: the list of mistakes). `retry_after`,
+    in seconds, stands for the table's where the error knows better; `challenge` is the `WWW-Authenticate`.
     """
 
     def __init__(
@@ -93,6 +100,8 @@ class WireError(Exception):
         detail: list[dict[str, Any]] | None = None,
         param: str | None = None,
         openai_code: str | None = None,
+        retry_after: int | None = None,
+        challenge: str | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -101,6 +110,8 @@ class WireError(Exception):
         self.detail = detail
         self.param = param
         self.openai_code = openai_code
+        self.retry_after = retry_after
+        self.challenge = challenge
 
     @property
     def row(self) -> ErrorRow:
@@ -118,10 +129,13 @@ class WireError(Exception):
         return self.row.code
 
     def headers(self) -> dict[str, str]:
-        """The response headers of the error: its content type and, where the table has one, Retry-After."""
+        """The response headers: the content type and, where there are any, Retry-After and WWW-Authenticate."""
         headers = {"content-type": JSON_TYPE}
-        if self.row.retry_after is not None:
-            headers["retry-after"] = str(self.row.retry_after)
+        retry_after = self.row.retry_after if self.retry_after is None else self.retry_after
+        if retry_after is not None:
+            headers["retry-after"] = str(retry_after)
+        if self.challenge is not None:
+            headers["www-authenticate"] = self.challenge
         return headers
 
     def body(self) -> bytes:

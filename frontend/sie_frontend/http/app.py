@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sie_frontend.contract.errors import WireError
-from sie_frontend.http.answers import Envelope, Handler, guarded, json_answer, refusal, unknown_route
+from sie_frontend.access.keyring import Grant
+from sie_frontend.http.answers import Envelope, Handler, guarded, json_answer, keyed, unknown_route
 from sie_frontend.http.api_reference.document import document
 from sie_frontend.http.api_reference.page import page
 from sie_frontend.http.drain import DrainMiddleware
@@ -48,20 +48,18 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
     async def livez(_: Request) -> Response:
         return Response("ok", media_type="text/plain")
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(_: Request, grant: Grant | None) -> Response:
         frontend.metrics.ready.set(frontend.ready)
         return Response(frontend.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
-    async def models(_: Request) -> Response:
-        return json_answer(list_models(frontend.engine, frontend.runtime_instance, frontend.built))
+    async def models(_: Request, grant: Grant | None) -> Response:
+        ids = frontend.model_ids(grant)
+        return json_answer(list_models(frontend.engine, frontend.runtime_instance, frontend.built, ids))
 
-    async def model_detail(request: Request) -> Response:
+    async def model_detail(request: Request, grant: Grant | None) -> Response:
         model_id = request.path_params["model"]
-        try:
-            model = frontend.model(model_id)
-            return json_answer(one_model(frontend.engine, frontend.runtime_instance, model_id, model))
-        except WireError as error:
-            return refusal(frontend, error)
+        model = frontend.model(model_id, grant)
+        return json_answer(one_model(frontend.engine, frontend.runtime_instance, model_id, model))
 
     async def root(_: Request) -> Response:
         return RedirectResponse("/docs", status_code=307)
@@ -85,12 +83,12 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
         post("/v1/embeddings", "embeddings", embeddings, Envelope.OPENAI),
         post("/v1/rerank", "rerank", rerank, Envelope.OPENAI),
         post("/v2/rerank", "rerank", rerank_v2, Envelope.COHERE),
-        Route("/v1/models", models),
-        Route("/v1/models/{model:path}", model_detail),
+        Route("/v1/models", keyed(frontend, "models", models)),
+        Route("/v1/models/{model:path}", keyed(frontend, "models", model_detail)),
         Route("/livez", livez),
         Route("/healthz", readyz),
         Route("/readyz", readyz),
-        Route("/metrics", metrics),
+        Route("/metrics", keyed(frontend, "metrics", metrics)),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
         Route("/", root),

@@ -62,11 +62,11 @@ async def encode(frontend: Frontend, request: Request, exchange: Exchange) -> Re
     body = await _checked_body(frontend, request)
     parsed = parse_encode(body, request.headers.get("content-type"))
     exchange.body_read()
-    model = frontend.model(model_id)
+    model = frontend.model(model_id, exchange.grant)
     call = resolve_encode(
         parsed.params, profiles=model.profiles, declared_outputs=_encode_outputs(model), model_id=model_id
     )
-    encoded = await frontend.engine.encode(model_id, model, parsed.items, call)
+    encoded = await frontend.engine.encode(model_id, model, parsed.items, call, spend=exchange.spend)
     exchange.computed(len(parsed.items), encoded.tokens, encoded.timing)
     wire_format = response_format(request.headers.get("accept"))
     content = encode_body(
@@ -87,11 +87,11 @@ async def score(frontend: Frontend, request: Request, exchange: Exchange) -> Res
     body = await _checked_body(frontend, request)
     parsed = parse_score(body, request.headers.get("content-type"))
     exchange.body_read()
-    model = frontend.model(model_id)
+    model = frontend.model(model_id, exchange.grant)
     if "score" not in model.outputs:
         raise errors.scoring_unsupported(model_id)
     call = resolve_score(parsed, profiles=model.profiles)
-    scored = await frontend.engine.score(model_id, model, parsed.query, parsed.items, call)
+    scored = await frontend.engine.score(model_id, model, parsed.query, parsed.items, call, spend=exchange.spend)
     exchange.computed(len(parsed.items), scored.usage.input_tokens, scored.timing)
     ranking = rank_scores(scored.scores, [item.id for item in parsed.items], model_id)
     wire_format = response_format(request.headers.get("accept"))
@@ -106,14 +106,14 @@ async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -
     parsed = parse_embeddings(body, request.headers.get("content-type"))
     exchange.model_id = parsed.model
     exchange.body_read()
-    model = frontend.model(parsed.model)
+    model = frontend.model(parsed.model, exchange.grant)
     head = model.heads.get("dense")
     cuts = head.cuts if isinstance(head, DenseHead) else ()
     call = resolve_embeddings(parsed, profiles=model.profiles, declared_dims=_declared_dims(model), cuts=cuts)
     items = embeddings_items(parsed, reads_images="image" in model.inputs)
 
     async def part(some: Sequence[Item]) -> Encoded:
-        return await frontend.engine.encode(parsed.model, model, some, call)
+        return await frontend.engine.encode(parsed.model, model, some, call, spend=exchange.spend)
 
     encoded = await in_parts(items, frontend.settings.max_items, part, request.is_disconnected)
     tokens = sum(one.tokens for one in encoded)
@@ -146,7 +146,7 @@ async def _ranked(
     parsed = parse_rerank(await _checked_body(frontend, request), dialect)
     model_id = exchange.model_id = parsed.model
     exchange.body_read()
-    model = frontend.model(model_id)
+    model = frontend.model(model_id, exchange.grant)
     if "score" not in model.outputs:
         raise reranking_unsupported(model_id)
     asked = parsed.as_score()
@@ -157,7 +157,7 @@ async def _ranked(
 
     async def part(documents: Sequence[str]) -> Scored:
         items = [Item(text=document) for document in documents]
-        return await frontend.engine.score(model_id, model, asked.query, items, call)
+        return await frontend.engine.score(model_id, model, asked.query, items, call, spend=exchange.spend)
 
     scored = await in_parts(texts, frontend.settings.max_items, part, request.is_disconnected)
     usage = Usage(input_tokens=sum(one.usage.input_tokens for one in scored))
