@@ -10,8 +10,11 @@ import sys
 import uvicorn
 
 from sie_frontend import __version__
+from sie_frontend.http.admin import AdminServer
 from sie_frontend.http.app import create_app
 from sie_frontend.http.drain import DrainingServer
+from sie_frontend.http.heads import HeadsProtocol
+from sie_frontend.http.tls import tls_files
 from sie_frontend.manifest import ManifestError
 from sie_frontend.settings import Settings, SettingsError, add_arguments
 from sie_frontend.watch import logs
@@ -24,6 +27,7 @@ def make_server(settings: Settings) -> uvicorn.Server:
 
     Raises `ManifestError` if the repository cannot be served, `SettingsError` if the settings do not fit it.
     """
+    tls = tls_files(settings)
     app = create_app(settings)
     if settings.beyond_loopback and not settings.keyed:
         log.warning(
@@ -43,8 +47,13 @@ def make_server(settings: Settings) -> uvicorn.Server:
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),
         timeout_keep_alive=75,
         backlog=2048,
+        http=HeadsProtocol,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
     )
-    return DrainingServer(config, app.state.frontend.drain, delay_s=settings.drain_delay_s)
+    frontend = app.state.frontend
+    admin = None if settings.admin_port is None else AdminServer(frontend, settings.admin_host, settings.admin_port)
+    return DrainingServer(config, frontend.drain, delay_s=settings.drain_delay_s, admin=admin, tls=tls)
 
 
 def main() -> None:

@@ -155,6 +155,8 @@ def serve_repository(
         announcing = (server, manifest, begun, announce)
         threading.Thread(target=_announce_ready, args=announcing, name="announce-ready", daemon=True).start()
         server.run()
+    except SettingsError as error:
+        raise _wrong_setting(error) from None
     except KeyboardInterrupt:
         pass
     finally:
@@ -196,10 +198,14 @@ def _make_server(**given: Any) -> uvicorn.Server:
             logs.configure(settings.log_format)
         return make_server(settings)
     except SettingsError as error:
-        hint = "change the variable or the option; docs/configuration.md has them all"
-        raise DiagnosticError([Diagnostic("SIE712", str(error), hint=hint)]) from None
+        raise _wrong_setting(error) from None
     except ManifestError as error:
         raise DiagnosticError([Diagnostic("SIE603", str(error))]) from None
+
+
+def _wrong_setting(error: SettingsError) -> DiagnosticError:
+    hint = "change the variable or the option; docs/configuration.md has them all"
+    return DiagnosticError([Diagnostic("SIE712", str(error), hint=hint)])
 
 
 def choose_machine(manifest: Manifest, device: str, repository: str | Path, triton_url: str | None = None) -> str:
@@ -347,7 +353,7 @@ def _announce_ready(server: uvicorn.Server, manifest: Manifest, begun: float, an
             )
             patient_until = float("inf")
         time.sleep(0.05)
-    url = f"http://{server.config.host}:{server.config.port}"
+    url = f"{'https' if server.config.is_ssl else 'http'}://{server.config.host}:{server.config.port}"
     announce(f"ready after {time.monotonic() - begun:.1f} s: {url} serves {', '.join(manifest.models)}")
     key = ', api_key="KEY"' if frontend.settings.keyed else ""
     snippet = SNIPPET.format(url=url, key=key, model=next(iter(manifest.models)))

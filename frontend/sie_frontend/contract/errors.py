@@ -26,6 +26,7 @@ class ErrorKind(Enum):
     INVALID_INPUT = "invalid_input"
     INPUT_TOO_LONG = "input_too_long"
     BODY_TOO_LARGE = "body_too_large"
+    BODY_TOO_SLOW = "body_too_slow"
     MODEL_NOT_FOUND = "model_not_found"
     ROUTE_NOT_FOUND = "route_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -65,6 +66,7 @@ ERROR_TABLE: Final[Mapping[ErrorKind, ErrorRow]] = {
     ErrorKind.INVALID_INPUT: ErrorRow(400, "INVALID_INPUT", None, logging.INFO, _CLIENT, "invalid_request"),
     ErrorKind.INPUT_TOO_LONG: ErrorRow(400, "INPUT_TOO_LONG", None, logging.INFO, _CLIENT, "invalid_request"),
     ErrorKind.BODY_TOO_LARGE: ErrorRow(413, "INPUT_TOO_LONG", None, logging.INFO, _CLIENT, "invalid_request"),
+    ErrorKind.BODY_TOO_SLOW: ErrorRow(408, "REQUEST_TIMEOUT", None, logging.INFO, _CLIENT, "request_timeout"),
     ErrorKind.MODEL_NOT_FOUND: ErrorRow(404, "MODEL_NOT_FOUND", None, logging.INFO, _CLIENT, "model_not_found"),
     ErrorKind.ROUTE_NOT_FOUND: ErrorRow(404, None, None, logging.INFO, _CLIENT, "not_found"),
     ErrorKind.METHOD_NOT_ALLOWED: ErrorRow(405, None, None, logging.INFO, _CLIENT, "method_not_allowed"),
@@ -180,6 +182,11 @@ def invalid_input(message: str) -> WireError:
 def body_too_large(limit: int) -> WireError:
     """413: the body has more than `limit` bytes."""
     return WireError(ErrorKind.BODY_TOO_LARGE, f"request body exceeds the limit of {limit} bytes")
+
+
+def body_too_slow(limit_s: float) -> WireError:
+    """408: the body did not arrive in time."""
+    return WireError(ErrorKind.BODY_TOO_SLOW, f"request body did not arrive within {limit_s:g} s")
 
 
 def model_not_found(model_id: str, known_ids: Iterable[str]) -> WireError:

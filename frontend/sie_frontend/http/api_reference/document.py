@@ -229,6 +229,7 @@ def _sample(kind: ErrorKind, settings: Settings) -> WireError:
         ErrorKind.INVALID_INPUT: errors.invalid_input("Field 'items' must not be empty"),
         ErrorKind.INPUT_TOO_LONG: WireError(ErrorKind.INPUT_TOO_LONG, "a pair of 600 tokens exceeds the limit of 512"),
         ErrorKind.BODY_TOO_LARGE: errors.body_too_large(settings.max_body_bytes),
+        ErrorKind.BODY_TOO_SLOW: errors.body_too_slow(settings.body_timeout_s),
         ErrorKind.MODEL_NOT_FOUND: errors.model_not_found(model, ()),
         ErrorKind.UNPROCESSABLE: WireError(ErrorKind.UNPROCESSABLE, "", detail=[missing]),
         ErrorKind.INFERENCE_ERROR: errors.inference_error("encoding"),
