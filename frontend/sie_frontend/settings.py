@@ -127,6 +127,12 @@ class Settings:
     )
     host: str = _setting("SIE_TRITON_HOST", "127.0.0.1", "address that the frontend listens on")
     port: int = _setting("SIE_TRITON_PORT", 8080, "port that the frontend listens on", parse=_whole)
+    device: str = _setting(
+        "SIE_TRITON_DEVICE",
+        "cpu",
+        "what Triton computes on; decides padding and the size of runs",
+        choices=("cpu", "cuda", "cuda-tensorrt"),
+    )
     api_keys_file: str | None = _setting(
         "SIE_TRITON_API_KEYS_FILE",
         None,
@@ -158,12 +164,6 @@ class Settings:
         parse=_whole,
     )
     admin_host: str = _setting("SIE_TRITON_ADMIN_HOST", "127.0.0.1", "address that this port listens on")
-    device: str = _setting(
-        "SIE_TRITON_DEVICE",
-        "cpu",
-        "what Triton computes on; decides padding and the size of runs",
-        choices=("cpu", "cuda", "cuda-tensorrt"),
-    )
     ready_models: str = _setting(
         "SIE_TRITON_READY_MODELS",
         "",

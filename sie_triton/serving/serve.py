@@ -117,6 +117,7 @@ def serve_repository(
     port: int,
     device: str,
     triton_url: str | None,
+    api_keys_file: str | None = None,
     log_dir: Path,
     announce: Announce,
 ) -> None:
@@ -149,7 +150,9 @@ def serve_repository(
             spec = ServerSpec(Path(repository), log_dir / LOG_NAME, config_name=name, gpu=gpu)
             supervisor = Supervisor(spec, on_change=restarts)
         url = supervisor.url if supervisor else triton_url
-        server = _make_server(repository=repository, triton_url=url, host=host, port=port, device=machine)
+        server = _make_server(
+            repository=repository, triton_url=url, host=host, port=port, device=machine, api_keys_file=api_keys_file
+        )
         if supervisor is not None:
             supervisor.start()
         announcing = (server, manifest, begun, announce)

@@ -31,6 +31,7 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
     "--extra-index-url": "pip",
     "--force-reinstall": "pip",
     "--from": "uvx",
+    "--from-file": "kubectl",
     "--python": "uv",
     "--torch-backend": "uv",
     "--with": "uv",
