@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 
 import uvicorn
 
 from sie_frontend import __version__
+from sie_frontend.http.admin import AdminServer
 from sie_frontend.http.app import create_app
 from sie_frontend.http.drain import DrainingServer
+from sie_frontend.http.heads import HeadsProtocol
+from sie_frontend.http.tls import tls_files
 from sie_frontend.manifest import ManifestError
 from sie_frontend.settings import Settings, SettingsError, add_arguments
 from sie_frontend.watch import logs
+
+log = logging.getLogger("sie_frontend")
 
 
 def make_server(settings: Settings) -> uvicorn.Server:
@@ -21,7 +27,15 @@ def make_server(settings: Settings) -> uvicorn.Server:
 
     Raises `ManifestError` if the repository cannot be served, `SettingsError` if the settings do not fit it.
     """
+    tls = tls_files(settings)
     app = create_app(settings)
+    if settings.beyond_loopback and not settings.keyed:
+        log.warning(
+            "%s is no loopback address and no key is asked for: whoever reaches port %d may use every model; "
+            "`sie-triton keys new` and `SIE_TRITON_API_KEYS_FILE` change that",
+            settings.host,
+            settings.port,
+        )
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -33,8 +47,13 @@ def make_server(settings: Settings) -> uvicorn.Server:
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),
         timeout_keep_alive=75,
         backlog=2048,
+        http=HeadsProtocol,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
     )
-    return DrainingServer(config, app.state.frontend.drain, delay_s=settings.drain_delay_s)
+    frontend = app.state.frontend
+    admin = None if settings.admin_port is None else AdminServer(frontend, settings.admin_host, settings.admin_port)
+    return DrainingServer(config, frontend.drain, delay_s=settings.drain_delay_s, admin=admin, tls=tls)
 
 
 def main() -> None:

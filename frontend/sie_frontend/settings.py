@@ -30,6 +30,9 @@ _ENDPOINT = re.compile(
     r"(dns://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))(/[A-Za-z0-9._~/-]*)?"
 )
 
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d{1,5})?", re.ASCII)
+_LOOPBACK = re.compile(r"127(\.\d{1,3}){3}", re.ASCII)
+
 
 class SettingsError(ValueError):
     """A setting cannot be used; the message names it."""
@@ -130,6 +133,37 @@ class Settings:
         "what Triton computes on; decides padding and the size of runs",
         choices=("cpu", "cuda", "cuda-tensorrt"),
     )
+    api_keys_file: str | None = _setting(
+        "SIE_TRITON_API_KEYS_FILE",
+        None,
+        "file of the keys that may ask, a line each as `sie-triton keys new` prints it, read again when it changes; "
+        "without it and `SIE_TRITON_API_KEYS` no key is asked for",
+    )
+    api_keys: str | None = _setting(
+        "SIE_TRITON_API_KEYS", None, "the lines of such a file themselves, which hold hashes and no keys"
+    )
+    tls_certificate: str | None = _setting(
+        "SIE_TRITON_TLS_CERTIFICATE",
+        None,
+        "certificate with its chain, a file in PEM; with it and its key HTTPS is served, and both are taken again "
+        "when they are renewed",
+    )
+    tls_key: str | None = _setting(
+        "SIE_TRITON_TLS_KEY", None, "the certificate's key, a file in PEM without a password"
+    )
+    cors_origins: str = _setting(
+        "SIE_TRITON_CORS_ORIGINS",
+        "",
+        "origins, separated by commas, whose pages browsers let ask, such as `https://search.example`; `*` is all of "
+        "them, nothing is none",
+    )
+    admin_port: int | None = _setting(
+        "SIE_TRITON_ADMIN_PORT",
+        None,
+        "port of their own for `/metrics`, which is then answered there alone and without a key, and for health",
+        parse=_whole,
+    )
+    admin_host: str = _setting("SIE_TRITON_ADMIN_HOST", "127.0.0.1", "address that this port listens on")
     ready_models: str = _setting(
         "SIE_TRITON_READY_MODELS",
         "",
@@ -144,6 +178,12 @@ class Settings:
     max_items: int = _setting("SIE_TRITON_MAX_ITEMS", MAX_ITEMS, "items that one request may hold", parse=_whole)
     max_body_bytes: int = _setting(
         "SIE_MAX_REQUEST_BODY_BYTES", MAX_BODY_BYTES, "bytes of a request's body; larger ones get 413", parse=_whole
+    )
+    body_timeout_s: float = _setting(
+        "SIE_TRITON_BODY_TIMEOUT_S",
+        120.0,
+        "seconds in which a request's body must arrive; later gets 408",
+        parse=_seconds,
     )
     max_images: int = _setting(
         "SIE_TRITON_MAX_IMAGES",
@@ -224,8 +264,14 @@ class Settings:
             value = getattr(self, known.name)
             if known.choices and value not in known.choices:
                 raise SettingsError(f"`{known.variable}` must be {_alternatives(known.choices)}, not {value!r}")
-        if not 0 <= self.port <= 65535:
-            raise SettingsError(f"`SIE_TRITON_PORT` must be a port up to 65535, not {self.port}")
+        for variable, port in (("SIE_TRITON_PORT", self.port), ("SIE_TRITON_ADMIN_PORT", self.admin_port or 0)):
+            if not 0 <= port <= 65535:
+                raise SettingsError(f"`{variable}` must be a port up to 65535, not {port}")
+        for origin in self.allowed_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise SettingsError(
+                    f"`SIE_TRITON_CORS_ORIGINS` must be origins such as `https://search.example`, not {origin!r}"
+                )
         if not 0 < self.max_image_pixels <= _PIXELS_DECODED:
             raise SettingsError(
                 f"`SIE_TRITON_MAX_IMAGE_PIXELS` must be from 1 to {_PIXELS_DECODED}, beyond which Pillow decodes "
@@ -233,6 +279,8 @@ class Settings:
             )
         if not self.image_threads:
             raise SettingsError("`SIE_TRITON_IMAGE_THREADS` must be 1 or more, not 0")
+        if self.api_keys_file is not None and self.api_keys is not None:
+            raise SettingsError("`SIE_TRITON_API_KEYS_FILE` and `SIE_TRITON_API_KEYS` cannot both be set")
         _ = self.triton_urls
 
     @property
@@ -253,6 +301,21 @@ class Settings:
                 raise SettingsError(f"`SIE_TRITON_TRITON_URL` names {endpoint!r} twice")
             found.append(endpoint)
         return tuple(found)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The origins of `cors_origins`."""
+        return tuple(entry.strip() for entry in self.cors_origins.split(",") if entry.strip())
+
+    @property
+    def keyed(self) -> bool:
+        """Whether a request needs a key."""
+        return self.api_keys_file is not None or self.api_keys is not None
+
+    @property
+    def beyond_loopback(self) -> bool:
+        """Whether other machines can reach the frontend."""
+        return not (self.host in ("localhost", "::1") or _LOOPBACK.fullmatch(self.host))
 
     @property
     def limits(self) -> Limits:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sie_triton.cli import build, catalog, deploy, doctor, explain, lint, migrate, serve, tune
+from sie_triton.cli import build, catalog, deploy, doctor, explain, keys, lint, migrate, serve, tune
 from sie_triton.cli.app import app, main
 from sie_triton.cli.targets import shipped_bundles
 
@@ -31,4 +31,5 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for _command in COMMANDS:
     app.command()(_command)
 # Commands of two words.
+app.add_typer(keys.app)
 app.add_typer(migrate.app)

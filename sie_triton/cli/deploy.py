@@ -60,6 +60,9 @@ def deploy(
     credentials_secret: Annotated[
         str | None, typer.Option(help="Secret whose keys become variables, such as `AWS_ACCESS_KEY_ID`.")
     ] = None,
+    api_keys_secret: Annotated[
+        str | None, typer.Option(help="Secret with a file of API keys under `keys.txt`. Default: no key is asked for.")
+    ] = None,
     triton_replicas: Annotated[int | None, typer.Option(help="Fewest Tritons. Default: 2.")] = None,
     triton_max_replicas: Annotated[int | None, typer.Option(help="Most Tritons. Default: 8.")] = None,
     frontend_replicas: Annotated[int | None, typer.Option(help="Fewest frontends. Default: 2.")] = None,
@@ -82,6 +85,7 @@ def deploy(
         "storage_class": storage_class,
         "service_account": service_account,
         "credentials_secret": credentials_secret,
+        "api_keys_secret": api_keys_secret,
         "triton_replicas": triton_replicas,
         "triton_max_replicas": triton_max_replicas,
         "frontend_replicas": frontend_replicas,

@@ -169,6 +169,13 @@ Devices = Annotated[
 ]
 
 Host = Annotated[str, typer.Option(help="Address the frontend listens on.", envvar="SIE_TRITON_HOST")]
+ApiKeysFile = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SIE_TRITON_API_KEYS_FILE",
+        help="File of the keys that may ask, as `sie-triton keys new` makes it; without one no key is asked for.",
+    ),
+]
 Port = Annotated[int, typer.Option(help="Port the frontend listens on.", min=1, max=65535, envvar="SIE_TRITON_PORT")]
 Device = Annotated[
     ServeDevice,

@@ -16,6 +16,7 @@ from sie_triton.cli.options import (
     DEFAULT_FORMAT_NAME,
     DEFAULT_LOG_DIR,
     DEFAULT_REPOSITORY,
+    ApiKeysFile,
     BuiltRepository,
     Bundles,
     Device,
@@ -53,6 +54,7 @@ def serve(
             "address of a name.",
         ),
     ] = None,
+    api_keys_file: ApiKeysFile = None,
     log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Serve a built repository: tritonserver as a child process, the frontend in front of it."""
@@ -66,6 +68,7 @@ def serve(
         port=port,
         device=device.value,
         triton_url=triton_url,
+        api_keys_file=api_keys_file,
         log_dir=log_dir,
         announce=say,
     )
@@ -109,6 +112,7 @@ def up(
     device: Device = ServeDevice.auto,
     save_bundle: SaveBundle = None,
     trust_remote_code: TrustRemoteCode = False,
+    api_keys_file: ApiKeysFile = None,
     log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Build what is missing, for CPU and CUDA, then serve it."""
@@ -130,6 +134,7 @@ def up(
         port=port,
         device=device.value,
         triton_url=None,
+        api_keys_file=api_keys_file,
         log_dir=log_dir,
         announce=say,
     )

@@ -9,6 +9,7 @@ from sie_frontend.manifest import Manifest
 from sie_triton.deploy.autoscaling import frontend_autoscaler, triton_autoscaler
 from sie_triton.deploy.options import Deployment
 from sie_triton.deploy.pods import (
+    ADMIN_PORT,
     FRONTEND_PORT,
     HTTP_PORT,
     METRICS_PORT,
@@ -119,7 +120,10 @@ def network_policies(deployment: Deployment, triton_labels: dict[str, str], trit
             deployment,
             "frontend",
             labels(deployment, "frontend"),
-            [{"ports": [_tcp(FRONTEND_PORT)]}],
+            [
+                {"ports": [_tcp(FRONTEND_PORT)]},
+                *([{"from": [monitoring], "ports": [_tcp(ADMIN_PORT)]}] if deployment.api_keys_secret else []),
+            ],
             [to_triton, *names, *store],
         ),
     ]

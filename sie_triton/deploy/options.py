@@ -36,7 +36,8 @@ class DeployOptions:
     `gs://BUCKET[/PREFIX]`; None stands for a new claim, which is rendered with the rest and which you fill.
     `engine` is the tritonserver to run: NVIDIA's container or our CPU image. None chooses ours for plain Kubernetes
     on the `cpu` from a claim, else NVIDIA's. `service_account` and `credentials_secret` (its keys become variables of
-    the environment) are for object storage. Prometheus may read Triton's metrics from `monitoring_namespace`.
+    the environment) are for object storage. `api_keys_secret` has a file of keys under `keys.txt`.
+    Prometheus may read Triton's metrics from `monitoring_namespace`.
     """
 
     name: str = "sie-triton"
@@ -56,6 +57,7 @@ class DeployOptions:
     service_account: str | None = None
     credentials_secret: str | None = None
     storage_class: str | None = None
+    api_keys_secret: str | None = None
 
     def checked(self, kind: Kind) -> Deployment:
         """These options with every default resolved, for a kind of cluster.
@@ -97,6 +99,7 @@ class DeployOptions:
             service_account=self.service_account,
             credentials_secret=self.credentials_secret,
             storage_class=self.storage_class,
+            api_keys_secret=self.api_keys_secret,
         )
 
     def _engine_for(self, kind: Kind, source: Source) -> Engine:
@@ -114,7 +117,7 @@ class DeployOptions:
             value = getattr(self, what)
             if not _DNS_LABEL.fullmatch(value) or len(value) > 63:
                 yield _mistake(what, f"`{value}` is not the name of a namespace")
-        for what in ("service_account", "credentials_secret", "storage_class"):
+        for what in ("service_account", "credentials_secret", "storage_class", "api_keys_secret"):
             value = getattr(self, what)
             if value is not None and (not _DNS_SUBDOMAIN.fullmatch(value) or len(value) > 253):
                 yield _mistake(what, f"`{value}` is not the name of a Kubernetes object")
@@ -162,6 +165,7 @@ class Deployment:
     service_account: str | None
     credentials_secret: str | None
     storage_class: str | None
+    api_keys_secret: str | None
 
 
 def _mistake(option: str, message: str) -> Diagnostic:

@@ -20,11 +20,14 @@ Object = dict[str, Any]
 HTTP_PORT = 8000
 METRICS_PORT = 8002
 FRONTEND_PORT = 8080
+# Where a frontend that asks for keys tells Prometheus its metrics.
+ADMIN_PORT = 8081
 PENDING_REQUESTS = "nv_inference_pending_request_count"
 PENDING_ITEMS = "sie_frontend_pending_items"
 # A claim is mounted whole: a build replaces the repository's folder, and a mount of that folder would keep the old.
 MOUNT = "/models"
 USER = 1000
+_KEYS = "/etc/sie-triton/keys"
 # The time in which others learn that a pod leaves. A frontend waits it out itself, since its own `/readyz` says so too;
 # tritonserver would not, so that a hook delays its SIGTERM.
 _LEAVE_SECONDS = 5
@@ -108,6 +111,12 @@ def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySiz
         "SIE_TRITON_SHUTDOWN_GRACE_S": str(_DRAIN_SECONDS),
         "SIE_TRITON_LOG_FORMAT": "json",
     }
+    if deployment.api_keys_secret:
+        settings |= {
+            "SIE_TRITON_API_KEYS_FILE": f"{_KEYS}/keys.txt",
+            "SIE_TRITON_ADMIN_HOST": "0.0.0.0",
+            "SIE_TRITON_ADMIN_PORT": str(ADMIN_PORT),
+        }
     container: Object = {
         "name": "frontend",
         "image": deployment.frontend_image,
@@ -128,7 +137,17 @@ def frontend_pod(deployment: Deployment, manifest: Manifest, size: RepositorySiz
     # A frontend copies manifest and tokenizers from an object store here.
     scratch = 128 * MIB if deployment.source.is_claim else 128 * MIB + size.tokenizer_bytes * 5 // 4
     volumes: list[Object] = [{"name": "scratch", "emptyDir": {"sizeLimit": quantity(scratch)}}]
-    return _pod(deployment, "frontend", manifest, FRONTEND_PORT, container, volumes)
+    if deployment.api_keys_secret:
+        # The whole folder, which follows the Secret: a single file would stay as it was.
+        container["volumeMounts"].append({"name": "keys", "mountPath": _KEYS, "readOnly": True})
+        volumes.append({"name": "keys", "secret": {"secretName": deployment.api_keys_secret}})
+        container["ports"].append({"name": "admin", "containerPort": ADMIN_PORT})
+    return _pod(deployment, "frontend", manifest, metrics_port_of(deployment), container, volumes)
+
+
+def metrics_port_of(deployment: Deployment) -> int:
+    """The port of a frontend's metrics."""
+    return ADMIN_PORT if deployment.api_keys_secret else FRONTEND_PORT
 
 
 def triton_arguments(deployment: Deployment, *, path: str | None = None, port: int = HTTP_PORT) -> list[str]:

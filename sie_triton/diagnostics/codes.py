@@ -27,7 +27,7 @@ AREAS: Mapping[str, str] = {
 """The first digit of a code -> what it is about."""
 
 # Mistakes in what the user wrote, as against work that failed.
-_USAGE = ("SIE1", "SIE2", "SIE712", "SIE801", "SIE901", "SIE904", "SIE905", "SIE906")
+_USAGE = ("SIE1", "SIE2", "SIE712", "SIE716", "SIE801", "SIE901", "SIE904", "SIE905", "SIE906")
 
 
 @dataclass(frozen=True, slots=True)

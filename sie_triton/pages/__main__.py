@@ -39,7 +39,7 @@ by its bundle. There is no configuration file.
 
 Read once, at the start, by `sie-triton serve` and `sie-triton up`, whose own options come first, and by
 `sie-triton-frontend`, which the frontend's container runs and which has the options below. `serve` and `up` have
-options for the first five only, with `auto` as the default of `SIE_TRITON_DEVICE`; `up` builds into a folder and starts
+options for the first six only, with `auto` as the default of `SIE_TRITON_DEVICE`; `up` builds into a folder and starts
 a Triton of its own, so that it has no use for `SIE_TRITON_TRITON_URL` and says so. `sie-triton triton` reads
 `SIE_TRITON_REPOSITORY` and `SIE_TRITON_DEVICE`.
 

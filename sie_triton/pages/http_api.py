@@ -23,7 +23,9 @@ server documents itself, too: `GET /docs` is a page to read, `GET /openapi.json`
 
 $routes
 
-No key is checked, nothing but `/` redirects, and nothing is remembered from one request to the next.
+A key is asked for only where the server has a file of them ([keys.md](keys.md)): `Authorization: Bearer KEY`, for all
+but `/livez`, `/readyz`, `/healthz`, `/openapi.json`, `/docs` and `/`. Nothing but `/` redirects, and nothing is
+remembered from one request to the next but what a key has used of its limits.
 
 ## A first call
 

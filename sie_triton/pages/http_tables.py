@@ -15,6 +15,7 @@ from sie_frontend.contract.requests import MAX_CANDIDATES, MAX_ITEM_TEXT_BYTES
 from sie_frontend.http.api_reference.document import REQUEST_HEADERS, RESPONSE_HEADERS, document
 from sie_frontend.http.api_reference.operations import OPERATIONS
 from sie_frontend.http.dialects.openai import MAX_INPUTS
+from sie_frontend.http.heads import HEAD_S, MAX_HEAD_BYTES
 from sie_frontend.settings import Setting, known_settings
 
 from sie_triton.pages.markdown import code, listed, table
@@ -35,6 +36,7 @@ _MEANINGS: Final[Mapping[ErrorKind, str]] = {
     ErrorKind.INVALID_INPUT: "the request is wrong; the message names the field",
     ErrorKind.INPUT_TOO_LONG: "a text to score that the model's prompt does not let be cut",
     ErrorKind.BODY_TOO_LARGE: "the body is too large",
+    ErrorKind.BODY_TOO_SLOW: "the body did not arrive in time",
     ErrorKind.MODEL_NOT_FOUND: "no such id; the message names up to three that look alike",
     ErrorKind.ROUTE_NOT_FOUND: "no such route; `detail` says which there are",
     ErrorKind.METHOD_NOT_ALLOWED: "the route has another method; `Allow` names it",
@@ -47,6 +49,9 @@ _MEANINGS: Final[Mapping[ErrorKind, str]] = {
     ErrorKind.QUEUE_FULL: "more is waiting than is admitted",
     ErrorKind.RESOURCE_EXHAUSTED: "Triton ran out of memory on this request, or decoding its images did",
     ErrorKind.SHUTTING_DOWN: "this process ends; ask another one",
+    ErrorKind.UNAUTHORIZED: "a key is needed, and none came or one that is not known; `WWW-Authenticate` says which",
+    ErrorKind.FORBIDDEN: "the key is not for this route, or not for this model",
+    ErrorKind.RATE_LIMITED: "the key's requests or tokens of a minute are used up, or its requests at once",
 }
 
 
@@ -122,6 +127,9 @@ def limits() -> str:
     settings = {setting.name: setting for setting in known_settings()}
     rows = [
         ("bytes of a body", *_limit(settings["max_body_bytes"]), "413"),
+        ("bytes of the request line and headers", str(MAX_HEAD_BYTES), "", "431"),
+        ("seconds until they have come", f"{HEAD_S:g}", "", "the connection is closed"),
+        ("seconds until the body has come", *_limit(settings["body_timeout_s"]), "408"),
         ("items to encode or to score", *_limit(settings["max_items"]), "400"),
         ("items waiting in the process", *_limit(settings["pending_items"]), "503"),
         ("images of a request", *_limit(settings["max_images"]), "400"),

@@ -47,6 +47,7 @@ def examine(port: int = 8080) -> Iterator[Check]:
     yield from _tritonserver()
     yield from _gpus()
     yield from _checkpoints()
+    yield from _access()
     problem = port_problem(port, "frontend")
     if problem:
         yield Check("problem", "port", problem.message, problem.hint)
@@ -156,6 +157,34 @@ def _gpus() -> Iterator[Check]:
             "gpu",
             f"{models}; `serve --device cuda` computes ONNX graphs there, `--device auto` computes on the CPU",
         )
+
+
+def _access() -> Iterator[Check]:
+    """Who may ask the frontend that this environment configures."""
+    from sie_frontend.http.gate import make_gate
+    from sie_frontend.http.tls import tls_files
+    from sie_frontend.settings import Settings, SettingsError
+
+    try:
+        settings = Settings.from_environment()
+        gate = make_gate(settings)
+        tls = tls_files(settings)
+    except SettingsError as error:
+        yield Check("problem", "keys", str(error), "change the variable or the file; docs/keys.md has both")
+        return
+    reach = f"`SIE_TRITON_HOST` {settings.host} lets other machines ask" if settings.beyond_loopback else "on loopback"
+    if gate is not None:
+        yield Check("ok", "keys", f"{len(gate.ring)} may ask")
+    elif settings.beyond_loopback:
+        hint = "`sie-triton keys new`, and `SIE_TRITON_API_KEYS_FILE`; docs/keys.md says how"
+        yield Check("note", "keys", f"{reach}, and no key is asked for", hint)
+    else:
+        yield Check("ok", "keys", "no key is asked for, and only this machine may ask")
+    if tls is not None:
+        yield Check("ok", "tls", f"certificate `{tls.certificate}`")
+    elif settings.beyond_loopback:
+        hint = "`SIE_TRITON_TLS_CERTIFICATE` and `SIE_TRITON_TLS_KEY`, or a proxy in front"
+        yield Check("note", "tls", f"{reach}, and what they send, keys too, is not encrypted", hint)
 
 
 def _checkpoints() -> Iterator[Check]:

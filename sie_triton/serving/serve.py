@@ -53,7 +53,7 @@ SNIPPET = """\
 from sie_sdk import SIEClient
 from sie_sdk.types import Item
 
-client = SIEClient("{url}")
+client = SIEClient("{url}"{key})
 result = client.encode("{model}", Item(text="The mitochondrion is the powerhouse of the cell."))
 print(result["dense"].shape)"""
 
@@ -117,6 +117,7 @@ def serve_repository(
     port: int,
     device: str,
     triton_url: str | None,
+    api_keys_file: str | None = None,
     log_dir: Path,
     announce: Announce,
 ) -> None:
@@ -149,12 +150,16 @@ def serve_repository(
             spec = ServerSpec(Path(repository), log_dir / LOG_NAME, config_name=name, gpu=gpu)
             supervisor = Supervisor(spec, on_change=restarts)
         url = supervisor.url if supervisor else triton_url
-        server = _make_server(repository=repository, triton_url=url, host=host, port=port, device=machine)
+        server = _make_server(
+            repository=repository, triton_url=url, host=host, port=port, device=machine, api_keys_file=api_keys_file
+        )
         if supervisor is not None:
             supervisor.start()
         announcing = (server, manifest, begun, announce)
         threading.Thread(target=_announce_ready, args=announcing, name="announce-ready", daemon=True).start()
         server.run()
+    except SettingsError as error:
+        raise _wrong_setting(error) from None
     except KeyboardInterrupt:
         pass
     finally:
@@ -191,15 +196,19 @@ def _make_server(**given: Any) -> uvicorn.Server:
     """The frontend, with settings from the environment that `given` overrides."""
     try:
         settings = Settings.from_environment(**given)
-        if settings.access_log or settings.log_format != "text":
+        if settings.access_log or settings.log_format != "text" or settings.keyed:
             # The user asked for these logs explicitly: they must not need `--verbose` as well.
             logs.configure(settings.log_format)
         return make_server(settings)
     except SettingsError as error:
-        hint = "change the variable or the option; docs/configuration.md has them all"
-        raise DiagnosticError([Diagnostic("SIE712", str(error), hint=hint)]) from None
+        raise _wrong_setting(error) from None
     except ManifestError as error:
         raise DiagnosticError([Diagnostic("SIE603", str(error))]) from None
+
+
+def _wrong_setting(error: SettingsError) -> DiagnosticError:
+    hint = "change the variable or the option; docs/configuration.md has them all"
+    return DiagnosticError([Diagnostic("SIE712", str(error), hint=hint)])
 
 
 def choose_machine(manifest: Manifest, device: str, repository: str | Path, triton_url: str | None = None) -> str:
@@ -347,7 +356,8 @@ def _announce_ready(server: uvicorn.Server, manifest: Manifest, begun: float, an
             )
             patient_until = float("inf")
         time.sleep(0.05)
-    url = f"http://{server.config.host}:{server.config.port}"
+    url = f"{'https' if server.config.is_ssl else 'http'}://{server.config.host}:{server.config.port}"
     announce(f"ready after {time.monotonic() - begun:.1f} s: {url} serves {', '.join(manifest.models)}")
-    snippet = SNIPPET.format(url=url, model=next(iter(manifest.models)))
+    key = ', api_key="KEY"' if frontend.settings.keyed else ""
+    snippet = SNIPPET.format(url=url, key=key, model=next(iter(manifest.models)))
     announce("try it in another terminal:\n\n" + "\n".join(f"    {line}" for line in snippet.splitlines()) + "\n")

@@ -16,6 +16,7 @@ from sie_triton.deploy.autoscaling import FRONTEND_TARGET, TRITON_TARGET
 from sie_triton.deploy.options import DEFAULT_TRITON_IMAGE
 from sie_triton.deploy.pods import PENDING_ITEMS, PENDING_REQUESTS
 
+KEYS = ROOT / "docker-compose.keys.yml"
 DOCKER = (ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
 KUBERNETES = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -26,7 +27,9 @@ def test_every_variable_of_compose_is_explained_with_its_default() -> None:
     rows = re.findall(r"^\| (`[A-Z].*?) \| (.*?) \|", section, re.MULTILINE)
     explained = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
     used = {
-        match for path in (BASE, GPU) for match in re.findall(r"\$\{(\w+):-([^}]*)\}", path.read_text(encoding="utf-8"))
+        match
+        for path in (BASE, GPU, KEYS)
+        for match in re.findall(r"\$\{(\w+):-([^}]*)\}", path.read_text(encoding="utf-8"))
     }
     environments = [services()[name]["environment"] for name in ("builder", "frontend")]
     passed = {name for environment in environments for name, value in environment.items() if value is None}

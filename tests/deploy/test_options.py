@@ -41,6 +41,7 @@ BAD: dict[str, list[object]] = {
     "prometheus_url": ["", "prometheus:9090", 'http://p" }', "http://p\n"],
     "service_account": ["", "Robot", "a b"],
     "credentials_secret": ["x/y"],
+    "api_keys_secret": ["x/y"],
     "storage_class": ["Fast", "fast "],
 }
 

@@ -17,7 +17,7 @@ import httpx
 class FrontendProcess:
     """One `sie-triton-frontend` on a free port. Its log is what it wrote to stderr."""
 
-    def __init__(self, log: Path, *arguments: str | Path, **environment: str) -> None:
+    def __init__(self, log: Path, *arguments: str | Path, scheme: str = "http", **environment: str) -> None:
         self._log = log
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
@@ -25,8 +25,8 @@ class FrontendProcess:
                 env={**os.environ, **environment},
                 stderr=stderr,
             )
-        self.port = int(self.wait_for(r"running on http://127\.0\.0\.1:(\d+)")[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port = int(self.wait_for(rf"running on {scheme}://127\.0\.0\.1:(\d+)")[1])
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> FrontendProcess:
         return self

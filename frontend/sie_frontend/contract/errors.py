@@ -26,6 +26,7 @@ class ErrorKind(Enum):
     INVALID_INPUT = "invalid_input"
     INPUT_TOO_LONG = "input_too_long"
     BODY_TOO_LARGE = "body_too_large"
+    BODY_TOO_SLOW = "body_too_slow"
     MODEL_NOT_FOUND = "model_not_found"
     ROUTE_NOT_FOUND = "route_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -38,6 +39,9 @@ class ErrorKind(Enum):
     QUEUE_FULL = "queue_full"
     RESOURCE_EXHAUSTED = "resource_exhausted"
     SHUTTING_DOWN = "shutting_down"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
 
 
 class ErrorRow(NamedTuple):
@@ -62,6 +66,7 @@ ERROR_TABLE: Final[Mapping[ErrorKind, ErrorRow]] = {
     ErrorKind.INVALID_INPUT: ErrorRow(400, "INVALID_INPUT", None, logging.INFO, _CLIENT, "invalid_request"),
     ErrorKind.INPUT_TOO_LONG: ErrorRow(400, "INPUT_TOO_LONG", None, logging.INFO, _CLIENT, "invalid_request"),
     ErrorKind.BODY_TOO_LARGE: ErrorRow(413, "INPUT_TOO_LONG", None, logging.INFO, _CLIENT, "invalid_request"),
+    ErrorKind.BODY_TOO_SLOW: ErrorRow(408, "REQUEST_TIMEOUT", None, logging.INFO, _CLIENT, "request_timeout"),
     ErrorKind.MODEL_NOT_FOUND: ErrorRow(404, "MODEL_NOT_FOUND", None, logging.INFO, _CLIENT, "model_not_found"),
     ErrorKind.ROUTE_NOT_FOUND: ErrorRow(404, None, None, logging.INFO, _CLIENT, "not_found"),
     ErrorKind.METHOD_NOT_ALLOWED: ErrorRow(405, None, None, logging.INFO, _CLIENT, "method_not_allowed"),
@@ -74,6 +79,9 @@ ERROR_TABLE: Final[Mapping[ErrorKind, ErrorRow]] = {
     ErrorKind.QUEUE_FULL: ErrorRow(503, "QUEUE_FULL", 1, logging.WARNING, "server_overloaded", "QUEUE_FULL"),
     ErrorKind.RESOURCE_EXHAUSTED: ErrorRow(503, "RESOURCE_EXHAUSTED", 5, logging.ERROR, _SERVER, "RESOURCE_EXHAUSTED"),
     ErrorKind.SHUTTING_DOWN: ErrorRow(503, None, 5, logging.INFO, _SERVER, "SHUTTING_DOWN"),
+    ErrorKind.UNAUTHORIZED: ErrorRow(401, "UNAUTHORIZED", None, logging.INFO, _CLIENT, "invalid_api_key"),
+    ErrorKind.FORBIDDEN: ErrorRow(403, "FORBIDDEN", None, logging.INFO, _CLIENT, "insufficient_permissions"),
+    ErrorKind.RATE_LIMITED: ErrorRow(429, "RATE_LIMIT", 1, logging.INFO, "rate_limit_error", "rate_limit_exceeded"),
 }
 
 
@@ -81,7 +89,8 @@ class WireError(Exception):
     """A refusal on its way to the client.
 
     `extras` sit beside `code` and `message` in either envelope. `param` and `openai_code` appear in the
-    OpenAI envelope only; `detail` replaces the message in a framework body (422: the list of mistakes).
+    OpenAI envelope only; `detail` replaces the message in a framework body (422: the list of mistakes). `retry_after`,
+    in seconds, stands for the table's where the error knows better; `challenge` is the `WWW-Authenticate`.
     """
 
     def __init__(
@@ -93,6 +102,8 @@ class WireError(Exception):
         detail: list[dict[str, Any]] | None = None,
         param: str | None = None,
         openai_code: str | None = None,
+        retry_after: int | None = None,
+        challenge: str | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -101,6 +112,8 @@ class WireError(Exception):
         self.detail = detail
         self.param = param
         self.openai_code = openai_code
+        self.retry_after = retry_after
+        self.challenge = challenge
 
     @property
     def row(self) -> ErrorRow:
@@ -118,10 +131,13 @@ class WireError(Exception):
         return self.row.code
 
     def headers(self) -> dict[str, str]:
-        """The response headers of the error: its content type and, where the table has one, Retry-After."""
+        """The response headers: the content type and, where there are any, Retry-After and WWW-Authenticate."""
         headers = {"content-type": JSON_TYPE}
-        if self.row.retry_after is not None:
-            headers["retry-after"] = str(self.row.retry_after)
+        retry_after = self.row.retry_after if self.retry_after is None else self.retry_after
+        if retry_after is not None:
+            headers["retry-after"] = str(retry_after)
+        if self.challenge is not None:
+            headers["www-authenticate"] = self.challenge
         return headers
 
     def body(self) -> bytes:
@@ -166,6 +182,11 @@ def invalid_input(message: str) -> WireError:
 def body_too_large(limit: int) -> WireError:
     """413: the body has more than `limit` bytes."""
     return WireError(ErrorKind.BODY_TOO_LARGE, f"request body exceeds the limit of {limit} bytes")
+
+
+def body_too_slow(limit_s: float) -> WireError:
+    """408: the body did not arrive in time."""
+    return WireError(ErrorKind.BODY_TOO_SLOW, f"request body did not arrive within {limit_s:g} s")
 
 
 def model_not_found(model_id: str, known_ids: Iterable[str]) -> WireError:

@@ -12,9 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from sie_frontend.access.keyring import Denial, Grant
 from sie_frontend.contract import errors
 from sie_frontend.contract.errors import WireError
 from sie_frontend.http.frontend import Frontend
+from sie_frontend.http.gate import NO_GATE, tell_of
 from sie_frontend.watch.observation import UNKNOWN_ROUTE, Exchange
 
 log = logging.getLogger("sie_frontend")
@@ -42,8 +44,11 @@ def guarded(
     async def answer(request: Request) -> Response:
         with frontend.observer.exchange(route, request.path_params.get("model", ""), request.headers) as exchange:
             try:
-                response = await handler(frontend, request, exchange)
+                with frontend.gate.let_in(request, exchange) if frontend.gate else NO_GATE:
+                    response = await handler(frontend, request, exchange)
             except WireError as error:
+                if isinstance(error, Denial):
+                    tell_of(error, request, route, exchange.model_id)
                 response = refusal(frontend, error, envelope)
             except ClientDisconnect:
                 response = Response(status_code=499)
@@ -56,6 +61,24 @@ def guarded(
         return response
 
     return answer
+
+
+def keyed(
+    frontend: Frontend, verb: str, answer: Callable[[Request, Grant | None], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Ask for a key where keys are asked for, and answer every refusal in the contract's envelope."""
+
+    async def answered(request: Request) -> Response:
+        model_id = request.path_params.get("model", "")
+        try:
+            with frontend.gate.enter(request, verb, model_id) if frontend.gate else NO_GATE as grant:
+                return await answer(request, grant)
+        except WireError as error:
+            if isinstance(error, Denial):
+                tell_of(error, request, verb, model_id)
+            return refusal(frontend, error)
+
+    return answered
 
 
 def refusal(frontend: Frontend, error: WireError, envelope: Envelope = Envelope.SIE) -> Response:

@@ -9,13 +9,15 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sie_frontend.contract.errors import WireError
-from sie_frontend.http.answers import Envelope, Handler, guarded, json_answer, refusal, unknown_route
-from sie_frontend.http.api_reference.document import document
+from sie_frontend.access.keyring import Grant
+from sie_frontend.http.admin import health_routes, metrics_route
+from sie_frontend.http.answers import Envelope, Handler, guarded, json_answer, keyed, unknown_route
+from sie_frontend.http.api_reference.document import REQUEST_HEADERS, RESPONSE_HEADERS, document
 from sie_frontend.http.api_reference.page import page
 from sie_frontend.http.drain import DrainMiddleware
 from sie_frontend.http.frontend import Frontend
@@ -30,7 +32,6 @@ from sie_frontend.http.handlers import (
 )
 from sie_frontend.http.listing import list_models, one_model
 from sie_frontend.settings import Settings
-from sie_frontend.watch.metrics import CONTENT_TYPE
 from sie_frontend.watch.tracing import Tracing
 
 
@@ -41,27 +42,14 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
     """
     frontend = Frontend(settings, tracing)
 
-    async def readyz(_: Request) -> Response:
-        ready = frontend.ready
-        return Response("ok" if ready else "not ready", 200 if ready else 503, media_type="text/plain")
+    async def models(_: Request, grant: Grant | None) -> Response:
+        ids = frontend.model_ids(grant)
+        return json_answer(list_models(frontend.engine, frontend.runtime_instance, frontend.built, ids))
 
-    async def livez(_: Request) -> Response:
-        return Response("ok", media_type="text/plain")
-
-    async def metrics(_: Request) -> Response:
-        frontend.metrics.ready.set(frontend.ready)
-        return Response(frontend.metrics.render(), headers={"content-type": CONTENT_TYPE})
-
-    async def models(_: Request) -> Response:
-        return json_answer(list_models(frontend.engine, frontend.runtime_instance, frontend.built))
-
-    async def model_detail(request: Request) -> Response:
+    async def model_detail(request: Request, grant: Grant | None) -> Response:
         model_id = request.path_params["model"]
-        try:
-            model = frontend.model(model_id)
-            return json_answer(one_model(frontend.engine, frontend.runtime_instance, model_id, model))
-        except WireError as error:
-            return refusal(frontend, error)
+        model = frontend.model(model_id, grant)
+        return json_answer(one_model(frontend.engine, frontend.runtime_instance, model_id, model))
 
     async def root(_: Request) -> Response:
         return RedirectResponse("/docs", status_code=307)
@@ -85,12 +73,10 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
         post("/v1/embeddings", "embeddings", embeddings, Envelope.OPENAI),
         post("/v1/rerank", "rerank", rerank, Envelope.OPENAI),
         post("/v2/rerank", "rerank", rerank_v2, Envelope.COHERE),
-        Route("/v1/models", models),
-        Route("/v1/models/{model:path}", model_detail),
-        Route("/livez", livez),
-        Route("/healthz", readyz),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
+        Route("/v1/models", keyed(frontend, "models", models)),
+        Route("/v1/models/{model:path}", keyed(frontend, "models", model_detail)),
+        *health_routes(frontend),
+        *([metrics_route(frontend, open_to_all=False)] if settings.admin_port is None else []),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
         Route("/", root),
@@ -105,12 +91,27 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Starlette:
 
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(DrainMiddleware, frontend.drain)],
+        middleware=[*_cors(settings), Middleware(DrainMiddleware, frontend.drain)],
         lifespan=frontend.lifespan,
         exception_handlers={HTTPException: framework_error},
     )
     app.state.frontend = frontend
     return app
+
+
+def _cors(settings: Settings) -> list[Middleware]:
+    """What tells browsers whose pages may ask. A key travels in a header that pages set: no cookie counts."""
+    if not settings.allowed_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("authorization", "content-type", "x-sie-sdk-version", *REQUEST_HEADERS),
+            expose_headers=(*RESPONSE_HEADERS, "retry-after", "www-authenticate"),
+        )
+    ]
 
 
 def _sentence_of(routes: Iterable[BaseRoute]) -> str:

@@ -14,14 +14,22 @@ import socket
 import time
 from enum import Enum
 from types import FrameType
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sie_frontend.contract.errors import shutting_down
+from sie_frontend.http.tls import TlsFiles
+
+if TYPE_CHECKING:
+    from sie_frontend.http.admin import AdminServer  # which asks the process that is drained
 
 log = logging.getLogger("sie_frontend")
+
+# Every ten seconds.
+_TICKS_OF_TLS: Final = 100
 
 
 class Phase(Enum):
@@ -78,8 +86,18 @@ class DrainMiddleware:
 class DrainingServer(uvicorn.Server):
     """uvicorn, which keeps listening for `delay_s` seconds after SIGTERM. A second signal ends the wait."""
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, *, delay_s: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        drain: Drain,
+        *,
+        delay_s: float,
+        admin: AdminServer | None = None,
+        tls: TlsFiles | None = None,
+    ) -> None:
         super().__init__(config)
+        self._admin = admin
+        self._tls = tls
         self._drain = drain
         self._delay_s = delay_s
         self._close_at: float | None = None
@@ -95,12 +113,24 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; returns whether to close now."""
+        if self._tls is not None and self.config.ssl is not None and counter % _TICKS_OF_TLS == 0:
+            self._tls.renew(self.config.ssl)
         if self._close_at is not None and time.monotonic() >= self._close_at:
             self.should_exit = True
         return await super().on_tick(counter)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. Raises `SettingsError` if the port for health and metrics cannot be had."""
+        if self._admin is not None:
+            self._admin.bind()
+        await super().startup(sockets)
+        if self._admin is not None:
+            await self._admin.open()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listener and finish what is in flight."""
+        """Close the listener and finish what is in flight; health and metrics are answered until that is done."""
         self._drain.close()
         log.info("closing: the listener is closed, requests in flight are finished")
         await super().shutdown(sockets)
+        if self._admin is not None:
+            await self._admin.close()

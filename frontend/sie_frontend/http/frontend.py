@@ -10,8 +10,10 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from sie_frontend.access.keyring import Grant
 from sie_frontend.contract import errors
 from sie_frontend.http.drain import Drain, Phase
+from sie_frontend.http.gate import make_gate
 from sie_frontend.manifest import MANIFEST_NAME, Model
 from sie_frontend.serving.engine import Engine
 from sie_frontend.settings import Settings, SettingsError
@@ -26,6 +28,7 @@ class Frontend:
 
     def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
         self.settings = settings
+        self.gate = make_gate(settings)
         self.metrics = Metrics()
         self.drain = Drain()
         self.repository = open_repository(settings.repository)
@@ -51,7 +54,8 @@ class Frontend:
         """Open the engine inside the event loop and close it when the last request is answered."""
         self._engine = Engine(self.manifest, self.repository.folder, self.settings, self.metrics, self.tracing)
         try:
-            yield
+            async with self.gate.followed() if self.gate else contextlib.nullcontext():
+                yield
         finally:
             await self._engine.close()
             await asyncio.to_thread(self.tracing.close)
@@ -62,12 +66,18 @@ class Frontend:
         """What `/readyz` says: the models that must answer do, and this process stays."""
         return self.drain.phase is Phase.SERVING and self.engine.ready
 
-    def model(self, model_id: str) -> Model:
-        """The model of a routable id; raises `WireError` (404) with suggestions."""
+    def model(self, model_id: str, grant: Grant | None = None) -> Model:
+        """The model of a routable id. Raises `WireError`: 404 with suggestions, 403 for what a key is not for."""
+        if grant is not None:
+            grant.check_model(model_id)
         model = self.manifest.models.get(model_id)
         if model is None:
-            raise errors.model_not_found(model_id, self.manifest.models)
+            raise errors.model_not_found(model_id, self.model_ids(grant))
         return model
+
+    def model_ids(self, grant: Grant | None = None) -> list[str]:
+        """The routable ids, or those that a key is for."""
+        return [model_id for model_id in self.manifest.models if grant is None or grant.reads(model_id)]
 
 
 def _built(repository: Path) -> int:

@@ -5,15 +5,16 @@ The list is SIE's under `models`, and OpenAI's under `object` and `data`, so tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sie_frontend.manifest import Built, Model
 from sie_frontend.serving.engine import Engine
 
 
-def list_models(engine: Engine, runtime_instance: str, built: int) -> dict[str, Any]:
-    """Every routable id, variants included. `built` is when the repository was, in seconds since 1970."""
-    models = engine.manifest.models.items()
+def list_models(engine: Engine, runtime_instance: str, built: int, ids: Sequence[str]) -> dict[str, Any]:
+    """Some of the routable ids, variants included. `built` is when the repository was, in seconds since 1970."""
+    models = [(model_id, engine.manifest.models[model_id]) for model_id in ids]
     return {
         "models": [model_info(engine, runtime_instance, model_id, model) for model_id, model in models],
         "object": "list",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sie_frontend.contract import errors
 from sie_frontend.contract.requests import Item, check_item_count
@@ -33,6 +33,9 @@ from sie_frontend.watch.metrics import Metrics
 from sie_frontend.watch.tracing import Tracing
 
 log = logging.getLogger("sie_frontend")
+
+# Told of the tokens of a request before they are computed; raises `WireError` if they may not be.
+Spend: TypeAlias = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +126,17 @@ class Engine:
 
     # Encode
 
-    async def encode(self, model_id: str, model: Model, items: Sequence[Item], call: ResolvedCall) -> Encoded:
-        """Every item's outputs. Raises `WireError` with the contract's status and code."""
+    async def encode(
+        self, model_id: str, model: Model, items: Sequence[Item], call: ResolvedCall, *, spend: Spend | None = None
+    ) -> Encoded:
+        """Every item's outputs. Raises `WireError` with the contract's status and code, and what `spend` raises."""
         clock = Clock()
         served = self._models[weights_of(model_id, self.manifest.models, call.options)]
         with self._admitted(served, items, len(items)):
             groups = served.by_modality(items, are_queries=call.is_query)
-            parts = [self._encode_part(served, name, items, numbers, call, clock) for name, numbers in groups.items()]
+            parts = [
+                self._encode_part(served, name, items, numbers, call, clock, spend) for name, numbers in groups.items()
+            ]
             done = await together(parts) if len(parts) > 1 else [await parts[0]]
             self.metrics.truncated.labels(model_id).inc(sum(part.truncated for part in done))
         outputs: list[ItemOutputs] = [ItemOutputs()] * len(items)
@@ -148,6 +155,7 @@ class Engine:
         numbers: Sequence[int],
         call: ResolvedCall,
         clock: Clock,
+        spend: Spend | None,
     ) -> _Part:
         """The items that one input reads; those that give it the same are computed once."""
         reader = served.readers[modality]
@@ -159,6 +167,18 @@ class Engine:
         unique, places = list(firsts), list(firsts.values())
         counts = reader.row_counts(unique)
         rows = await self._threads.rows(reader, unique, call, is_query=call.is_query, places=places)
+        place_of = {one: index for index, one in enumerate(unique)}
+        chosen = [place_of[one] for one in given]
+
+        async def counted() -> int | None:
+            work = reader.work(unique) if reader.recounts else 0
+            billed = await self._threads.run(work, reader.billed, unique, rows, call, is_query=call.is_query)
+            return None if billed is None else sum(billed[index] for index in chosen)
+
+        tokens = None
+        if spend is not None:  # otherwise they are counted after the run, which need not wait for it
+            tokens = await counted()
+            spend(tokens or 0)
         clock.read()
         names = served.outputs.tensors(call)
         of_rows = list(chain.from_iterable(map(repeat, places, counts)))
@@ -168,24 +188,29 @@ class Engine:
         read = partial(served.outputs.read, tensors, rows, counts, call)
         # Dense vectors are views; anything else is worth another thread.
         outputs = read() if call.adapter_outputs == ("dense",) else await self._threads.run(len(rows) << 20, read)
-        work = reader.work(unique) if reader.recounts else 0
-        billed = await self._threads.run(work, reader.billed, unique, rows, call, is_query=call.is_query)
-        place_of = {one: index for index, one in enumerate(unique)}
-        chosen = [place_of[one] for one in given]
+        if spend is None:
+            tokens = await counted()
         cut = {place for place, row in zip(of_rows, rows, strict=True) if row.cut}
         return _Part(
             numbers,
             [outputs[index] for index in chosen],
-            None if billed is None else sum(billed[index] for index in chosen),
+            tokens,
             sum(places[index] in cut for index in chosen),
         )
 
     # Score
 
     async def score(
-        self, model_id: str, model: Model, query: Item, items: Sequence[Item], call: ResolvedScore
+        self,
+        model_id: str,
+        model: Model,
+        query: Item,
+        items: Sequence[Item],
+        call: ResolvedScore,
+        *,
+        spend: Spend | None = None,
     ) -> Scored:
-        """Every item's score against the query. Raises `WireError` with the contract's status and code."""
+        """Every item's score against the query. Raises as `encode` does."""
         clock = Clock()
         served = self._models[weights_of(model_id, self.manifest.models, call.options)]
         head = served.heads.scored()
@@ -198,6 +223,11 @@ class Engine:
             places = [f"query + {place}" for place in places] if head.pairs else ["query", *places]
             work = reader.work(documents) + reader.work([question]) * (len(documents) if head.pairs else 1)
             rows = await self._threads.run(work, head.rows, reader, question, documents, call)
+            # A query counts once with each document, whether or not the model reads it so.
+            repeated = 0 if head.pairs else rows[0].cost * (len(items) - 1)
+            tokens = sum(row.cost for row in rows) + repeated
+            if spend is not None:
+                spend(tokens)
             clock.read()
             self.metrics.truncated.labels(model_id).inc(sum(row.cut for row in rows[-len(items) :]))
             outcome = await self._submit(served, modality, rows, names, "scoring", places)
@@ -206,11 +236,8 @@ class Engine:
             scores = await self._threads.run(
                 0 if head.pairs else 1 << 20, head.scores, tensors, rows, call, served.heads
             )
-        tokens = sum(row.cost for row in rows)
-        # A query counts once with each document, whether or not the model reads it so.
-        repeated = 0 if head.pairs else rows[0].cost * (len(items) - 1)
         images = served.billed_images([*[query] * len(items), *items])
-        return Scored(scores, clock.timing(), Usage(tokens + repeated, images))
+        return Scored(scores, clock.timing(), Usage(tokens, images))
 
     async def cut(self, model_id: str, texts: Sequence[str], tokens: int) -> Sequence[str]:
         """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sie_frontend.access.keyring import Grant
 from sie_frontend.contract.responses import Timing
 from sie_frontend.watch.logs import REQUEST_ID, new_request_id, sane_request_id
 from sie_frontend.watch.metrics import Metrics
@@ -25,7 +26,7 @@ class Exchange:
     """One request and what became of it. `headers` are to be put on the answer, whatever it is.
 
     The handler sets `model_id`, `body_s` (seconds that reading and parsing took), `items`, `tokens` and `timing` as
-    far as it gets, `answered` the status.
+    far as it gets, `answered` the status. `grant` is what its key lets it ask, null where no key is needed.
     """
 
     route: str
@@ -37,6 +38,12 @@ class Exchange:
     tokens: int = 0
     timing: Timing | None = None
     status: int | None = None
+    grant: Grant | None = None
+
+    @property
+    def spend(self) -> Callable[[int], None] | None:
+        """What is to be told of tokens before they are computed; null where no key limits them."""
+        return None if self.grant is None else self.grant.spend
 
     def body_read(self) -> None:
         """The body is read and understood."""
@@ -92,6 +99,7 @@ class Observer:
                 "route": exchange.route,
                 "model": exchange.model_id[:256],
                 "status": status,
+                **({"key": exchange.grant.name} if exchange.grant else {}),
                 "items": exchange.items,
                 "tokens": exchange.tokens,
                 "ms": round(seconds * 1e3, 2),

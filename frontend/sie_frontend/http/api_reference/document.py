@@ -28,12 +28,15 @@ _ABOUT: Final = """\
 SIE's HTTP contract in front of NVIDIA Triton: text to vectors, and rankings.
 
 `{{model}}` is an id of `/v1/models`, exact and case-sensitive. It may hold slashes and a colon, which need no escape.
-No key is checked. Errors are JSON whatever a client accepts. A path that is not served is a 404, and a method that a
+{key} Errors are JSON whatever a client accepts. A path that is not served is a 404, and a method that a
 path lacks a 405; both say `{{"detail": "…"}}`.
 
 A body may have {body} bytes; an item {item} bytes of text, with its metadata; a request {items} items to encode or to
 score, {candidates} documents to rank, or {inputs} texts on `/v1/embeddings`.
 """
+
+_ASK_FOR_KEYS: Final = ("/v1/", "/v2/", "/metrics")
+_OF_KEYS: Final = (ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN, ErrorKind.RATE_LIMITED)
 
 REQUEST_HEADERS: Final[Mapping[str, str]] = {
     "X-SIE-Machine-Profile": "must be the profile of this machine, where it is there; case does not count",
@@ -55,6 +58,11 @@ RESPONSE_HEADERS: Final[Mapping[str, str]] = {
     "x-trace-id": "the trace, where the request is traced",
 }
 """What a header of an answer says, by its name."""
+
+_OTHER_HEADERS: Final[Mapping[str, str]] = {
+    "location": "where to",
+    "www-authenticate": "`Bearer`, and what the key lacked",
+}
 
 # Beside what the types say: what their fields mean.
 _MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -92,12 +100,16 @@ def document(settings: Settings | None = None) -> Schema:
     """The document of an application with these settings, by default the defaults."""
     settings = settings or Settings()
     about = _ABOUT.format(
+        key="A key is needed: `Authorization: Bearer KEY`." if settings.keyed else "No key is checked.",
         body=settings.max_body_bytes,
         item=MAX_ITEM_TEXT_BYTES,
         items=settings.max_items,
         candidates=MAX_CANDIDATES,
         inputs=MAX_INPUTS,
     )
+    components: Schema = {"schemas": _schemas(settings), "parameters": _parameters()}
+    if settings.keyed:
+        components["securitySchemes"] = {"Key": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "sie-triton", "version": CONTRACT_VERSION, "description": about},
@@ -106,7 +118,7 @@ def document(settings: Settings | None = None) -> Schema:
         "paths": {
             path: {operation.method: _operation(path, operation, settings)} for path, operation in OPERATIONS.items()
         },
-        "components": {"schemas": _schemas(settings), "parameters": _parameters()},
+        "components": components,
     }
 
 
@@ -127,7 +139,11 @@ def _operation(path: str, operation: Operation, settings: Settings) -> Schema:
         found["requestBody"] = {"required": True, "content": dict.fromkeys(operation.body_media, media)}
     elif operation.traced:
         found["requestBody"] = {"content": {"*/*": {}}}
-    found["responses"] = {**_answers(operation), **_refusals(operation, settings)}
+    kinds = list(operation.refusals)
+    if settings.keyed and path.startswith(_ASK_FOR_KEYS):
+        kinds += _OF_KEYS
+        found["security"] = [{"Key": []}]
+    found["responses"] = {**_answers(operation), **_refusals(operation, kinds, settings)}
     return found
 
 
@@ -162,12 +178,12 @@ def _header_names(operation: Operation) -> list[str]:
 
 
 def _header(name: str) -> Schema:
-    return {"description": RESPONSE_HEADERS.get(name, "where to"), "schema": {"type": "string"}}
+    return {"description": _OTHER_HEADERS.get(name) or RESPONSE_HEADERS[name], "schema": {"type": "string"}}
 
 
-def _refusals(operation: Operation, settings: Settings) -> Schema:
+def _refusals(operation: Operation, refused: Iterable[ErrorKind], settings: Settings) -> Schema:
     by_status: dict[int, list[ErrorKind]] = {}
-    for kind in operation.refusals:
+    for kind in refused:
         by_status.setdefault(ERROR_TABLE[kind].status, []).append(kind)
     return {str(status): _refusal(operation, kinds, settings) for status, kinds in sorted(by_status.items())}
 
@@ -183,6 +199,8 @@ def _refusal(operation: Operation, kinds: Iterable[ErrorKind], settings: Setting
     if any(ERROR_TABLE[kind].retry_after for kind in kinds):
         said = "seconds to wait before the same request is sent again; what has none is final"
         refusal["headers"] = {"retry-after": {"description": said, "schema": {"type": "integer"}}}
+    if any(kind in (ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN) for kind in kinds):
+        refusal["headers"] = {"www-authenticate": _header("www-authenticate")}
     refusal["content"] = {
         JSON: {
             "schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas},
@@ -211,6 +229,7 @@ def _sample(kind: ErrorKind, settings: Settings) -> WireError:
         ErrorKind.INVALID_INPUT: errors.invalid_input("Field 'items' must not be empty"),
         ErrorKind.INPUT_TOO_LONG: WireError(ErrorKind.INPUT_TOO_LONG, "a pair of 600 tokens exceeds the limit of 512"),
         ErrorKind.BODY_TOO_LARGE: errors.body_too_large(settings.max_body_bytes),
+        ErrorKind.BODY_TOO_SLOW: errors.body_too_slow(settings.body_timeout_s),
         ErrorKind.MODEL_NOT_FOUND: errors.model_not_found(model, ()),
         ErrorKind.UNPROCESSABLE: WireError(ErrorKind.UNPROCESSABLE, "", detail=[missing]),
         ErrorKind.INFERENCE_ERROR: errors.inference_error("encoding"),
@@ -218,6 +237,11 @@ def _sample(kind: ErrorKind, settings: Settings) -> WireError:
         ErrorKind.QUEUE_FULL: errors.queue_full(model),
         ErrorKind.RESOURCE_EXHAUSTED: errors.resource_exhausted(f"Triton ran out of memory on '{model}'"),
         ErrorKind.SHUTTING_DOWN: errors.shutting_down(),
+        ErrorKind.UNAUTHORIZED: WireError(ErrorKind.UNAUTHORIZED, "The API key is not known here, or no longer"),
+        ErrorKind.FORBIDDEN: WireError(ErrorKind.FORBIDDEN, f"This key is not for model '{model}'"),
+        ErrorKind.RATE_LIMITED: WireError(
+            ErrorKind.RATE_LIMITED, "This key may make 60 requests a minute; retry after 7 s"
+        ),
     }
     return samples[kind]
 

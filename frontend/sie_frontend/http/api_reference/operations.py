@@ -43,7 +43,12 @@ class Operation:
     traced: bool = False
 
 
-_ASKED_WRONGLY: Final = (ErrorKind.INVALID_INPUT, ErrorKind.MODEL_NOT_FOUND, ErrorKind.BODY_TOO_LARGE)
+_ASKED_WRONGLY: Final = (
+    ErrorKind.INVALID_INPUT,
+    ErrorKind.MODEL_NOT_FOUND,
+    ErrorKind.BODY_TOO_LARGE,
+    ErrorKind.BODY_TOO_SLOW,
+)
 _NOT_NOW: Final = (
     ErrorKind.INFERENCE_ERROR,
     ErrorKind.MODEL_LOADING,
