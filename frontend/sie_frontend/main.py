@@ -12,16 +12,18 @@ from sie_frontend import __version__
 from sie_frontend.http.app import create_app
 from sie_frontend.http.drain import DrainingServer
 from sie_frontend.manifest import ManifestError
+from sie_frontend.residency.carrier import Memory
 from sie_frontend.settings import Settings, SettingsError, add_arguments
 from sie_frontend.watch import logs
 
 
-def make_server(settings: Settings) -> uvicorn.Server:
+def make_server(settings: Settings, memory: Memory | None = None) -> uvicorn.Server:
     """The HTTP server of one repository; `run` serves until SIGINT or SIGTERM and answers what is in flight first.
 
+    `memory` tells what loaded Triton models take, where they run on this machine.
     Raises `ManifestError` if the repository cannot be served, `SettingsError` if the settings do not fit it.
     """
-    app = create_app(settings)
+    app = create_app(settings, memory=memory)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sie_triton.cli.build import build_options, graph_options, run_build
+from sie_triton.cli.loading import IdleEvict, Load, MemoryBudget, Pin, Preload, loading_settings
 from sie_triton.cli.models import wanted_models
 from sie_triton.cli.options import (
     BOTH_DEVICES,
@@ -53,6 +54,11 @@ def serve(
             "address of a name.",
         ),
     ] = None,
+    load: Load = None,
+    memory_budget: MemoryBudget = None,
+    preload: Preload = [],  # noqa: B006 - typer copies the default
+    pin: Pin = [],  # noqa: B006
+    idle_evict_s: IdleEvict = None,
     log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Serve a built repository: tritonserver as a child process, the frontend in front of it."""
@@ -68,6 +74,7 @@ def serve(
         triton_url=triton_url,
         log_dir=log_dir,
         announce=say,
+        **loading_settings(load, memory_budget, preload, pin, idle_evict_s),
     )
 
 
@@ -109,6 +116,11 @@ def up(
     device: Device = ServeDevice.auto,
     save_bundle: SaveBundle = None,
     trust_remote_code: TrustRemoteCode = False,
+    load: Load = None,
+    memory_budget: MemoryBudget = None,
+    preload: Preload = [],  # noqa: B006 - typer copies the default
+    pin: Pin = [],  # noqa: B006
+    idle_evict_s: IdleEvict = None,
     log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Build what is missing, for CPU and CUDA, then serve it."""
@@ -132,4 +144,5 @@ def up(
         triton_url=None,
         log_dir=log_dir,
         announce=say,
+        **loading_settings(load, memory_budget, preload, pin, idle_evict_s),
     )
