@@ -82,27 +82,28 @@ class Policy:
         residence.retry_at = now + min(doubled, self.rules.max_cooldown_s)
         residence.asked_by_us = False
         residence.owed.clear()
-        residence.stage, residence.reason, residence.moving = Stage.DRAINING, "failed", frozenset()
+        residence.stage, residence.reason = Stage.DRAINING, "failed"  # and its parts are still nobody else's
 
     def unreachable(self, name: str, now: float) -> None:
         """No Triton answered a `Load`: it waits again, and nobody is blamed."""
         residence = self.residences[name]
-        residence.moving = frozenset()
         residence.retry_at = now + self.rules.unreachable_s
-        self._enqueue(residence, first=True)
+        residence.stage, residence.reason = Stage.DRAINING, "lost"
 
     def gone(self, name: str, now: float) -> None:
-        """What was ready is loaded nowhere any more, as after a restart of Triton: it is loaded again."""
+        """What was ready is whole nowhere any more, as after a restart of Triton: it is loaded again."""
         residence = self.residences[name]
-        residence.asked_by_us, residence.moving = True, frozenset()
-        self._enqueue(residence)
+        residence.asked_by_us = residence.stage is Stage.READY
+        residence.stage, residence.reason = Stage.DRAINING, "lost"
+        residence.moving = frozenset(residence.unit.parts)  # nobody may count on them
 
     def unloaded(self, name: str, now: float) -> None:
         """An `Unload` was carried out, and the memory is free."""
         residence = self.residences[name]
         residence.moving = frozenset()
-        residence.stage = Stage.FAILED if residence.failure else Stage.ABSENT
-        if residence.failure is None and residence.wanted(now):
+        failed = residence.failure is not None and residence.reason == "failed"
+        residence.stage = Stage.FAILED if failed else Stage.ABSENT
+        if not failed and residence.wanted(now):
             self._enqueue(residence)
 
     def see(self, part: str, size: int) -> None:
@@ -166,9 +167,9 @@ class Policy:
             residence.stage, residence.failure, residence.asked_by_us = Stage.FAILED, failure, False
             residence.owed.clear()
 
-    def _enqueue(self, residence: Residence, *, first: bool = False) -> None:
+    def _enqueue(self, residence: Residence) -> None:
         residence.stage = Stage.WAITING
-        self._queue.insert(0 if first else len(self._queue), residence)
+        self._queue.append(residence)
 
     def _dequeue(self, residence: Residence) -> None:
         if residence in self._queue:

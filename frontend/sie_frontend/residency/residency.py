@@ -223,7 +223,7 @@ class Residency:
         """Load again what was ready and is lost: on one replica that came or came back, or everywhere."""
         for residence in self.policy.residences.values():
             name = residence.unit.name
-            if residence.stage is not Stage.READY or self._ready_since.get(name, at) >= at or not survey:
+            if not residence.there or self._ready_since.get(name, at) >= at or not survey:
                 continue
             lacking = [url for url, states in survey.items() if not _whole(residence.unit, states)]
             if len(lacking) == len(survey):
@@ -231,7 +231,7 @@ class Residency:
                 self._left(residence.unit.public)
                 self.policy.gone(name, time.monotonic())
                 continue
-            for url in lacking:
+            for url in lacking if residence.stage is Stage.READY else ():
                 self._repair(residence.unit, url)
 
     def _repair(self, unit: Unit, url: str) -> None:

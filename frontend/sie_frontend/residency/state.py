@@ -93,6 +93,11 @@ class Residence:
     asked_by_us: bool = False
     reason: str = ""
 
+    @property
+    def there(self) -> bool:
+        """Whether it is taken to be loaded and whole, if only until its last request is answered."""
+        return self.stage is Stage.READY or (self.stage is Stage.DRAINING and self.reason in ("room", "idle"))
+
     def expects(self, now: float) -> bool:
         """Whether a caller that was turned away may still come back. Forgets those that will not."""
         while self.owed and self.owed[0] <= now:
