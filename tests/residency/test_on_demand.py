@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
-from residency.world import NAMES, World, behave, sie_id
+from residency.world import GRAPH, NAMES, World, behave, sie_id, write_world
+from sie_triton.embedded.server import ServerSpec, TritonServer
 
 pytestmark = pytest.mark.e2e
 MB = 1_000_000
@@ -20,13 +22,13 @@ ONE = 160 * MB  # room for one model of 100 megabytes, and for one that nobody h
 async def test_a_model_is_loaded_once_at_its_first_request(world: World) -> None:
     behave(world.repository, "p", load_s=0.5)
     async with world.open() as client:
-        assert await client.states() == dict.fromkeys(NAMES, "available")
+        assert await client.states() == dict.fromkeys((*NAMES, GRAPH), "available")
         answers = await asyncio.gather(*(client.ask("p") for _ in range(20)))
         assert [answer.json()["detail"]["code"] for answer in answers] == ["MODEL_LOADING"] * 20
         assert (await client.info("p"))["state"] == "loading"
         await client.until_served("p")
         assert (await client.info("p"))["state"] == "loaded"
-        assert await client.states() == dict.fromkeys(NAMES, "available") | {"p": "loaded"}
+        assert await client.states() == dict.fromkeys((*NAMES, GRAPH), "available") | {"p": "loaded"}
         text = (await client.http.get("/metrics")).text
         assert 'sie_frontend_model_loads_total{model="acme/p",outcome="loaded"} 1.0' in text
         # The profile is the same Triton model.
@@ -95,31 +97,48 @@ async def test_a_model_beyond_the_budget_is_refused_at_once_and_evicts_nothing(w
 
 @pytest.mark.asyncio
 async def test_a_broken_model_says_why_and_is_served_after_its_repair_without_a_restart(world: World) -> None:
-    file = world.repository / "acme__p" / "1" / "model.py"
+    file = world.repository / f"acme__{GRAPH}" / "1" / "model.onnx"
     whole = file.read_bytes()
     try:
         file.unlink()
         async with world.open(load_cooldown_s=1.0) as client:
             await client.until_served("q")
-            assert (await client.ask("p")).status_code == 503
-            for _ in range(100):
-                answer = await client.ask("p")
-                if answer.status_code != 503:
-                    break
-                await asyncio.sleep(0.05)
+            assert (await client.ask(GRAPH)).status_code == 503
+            info = await client.until(GRAPH, "failed")
+            assert not info["loaded"]
+            assert info["last_error"]["attempts"] == 1 and not info["last_error"]["permanent"]
+            assert "model.onnx` for model `acme__o`" in info["last_error"]["message"]
+            answer = await client.ask(GRAPH)
             assert (answer.status_code, answer.json()["detail"]["code"]) == (502, "MODEL_LOAD_FAILED")
-            info = await client.info("p")
-            assert info["state"] == "failed" and not info["loaded"]
-            assert "model.py" in info["last_error"]["message"]
-            assert info["last_error"]["attempts"] == 1
             assert (await client.ask("q")).status_code == 200
             assert (await client.http.get("/readyz")).status_code == 200
             file.write_bytes(whole)
             await asyncio.sleep(1.1)
-            await client.until_served("p")
-            assert (await client.info("p"))["last_error"] is None
+            await client.until_served(GRAPH)
+            assert (await client.info(GRAPH))["last_error"] is None
     finally:
         file.write_bytes(whole)
+
+
+@pytest.mark.asyncio
+async def test_a_load_that_never_ends_is_given_up_and_takes_nobody_along(tmp_path: Path) -> None:
+    """tritonserver waits for ever for a model of its Python backend without its file; it is asked about it once."""
+    server = TritonServer(ServerSpec(write_world(tmp_path), tmp_path / "triton.log", on_demand=True))
+    server.start()
+    try:
+        server.wait_ready(60)
+        world = World(server)
+        (world.repository / "acme__p" / "1" / "model.py").unlink()
+        async with world.open(load_timeout_s=3.0, load_cooldown_s=0.1) as client:
+            assert (await client.ask("p")).status_code == 503
+            await client.until_served("q")
+            for _ in range(2):
+                assert (await client.until("p", "failed", 20))["last_error"]["message"].endswith("within 3 s")
+                assert (await client.ask("q")).status_code == 200
+                await asyncio.sleep(0.2)
+                await client.ask("p")
+    finally:
+        server.stop(0)
 
 
 @pytest.mark.asyncio
@@ -128,17 +147,19 @@ async def test_memory_returns_to_the_start_and_the_next_load_waits_for_its_relea
     async with world.open(memory_budget=ONE, load_cooldown_s=0.01) as client:
         for _ in range(3):
             behave(world.repository, "p", megabytes=100, fails=True)
-            while (await client.ask("p")).status_code == 503:
-                await asyncio.sleep(0.05)
+            assert (await client.ask("p")).status_code == 503
+            assert "the weights are cut short" in (await client.until("p", "failed"))["last_error"]["message"]
+            assert await client.metric("memory_used_bytes") == 0
             behave(world.repository, "p", megabytes=100, finalize_s=0.7)
-            await asyncio.sleep(0.2)
-            while (await client.ask("p")).status_code != 200:
-                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
+            await client.until_served("p")
             behave(world.repository, "q", megabytes=100)
-            while (await client.ask("q")).status_code != 200:
-                # Nobody sees two of them at once.
-                assert len({name for name, size in world.server.model_memory().items() if size > 80 * MB}) <= 1
+            assert (await client.ask("q")).status_code == 503
+            while (await client.info("q"))["state"] != "loaded":
+                large = [name for name, size in world.server.model_memory().items() if size > 80 * MB]
+                assert len(large) <= 1, "both are in memory"
                 await asyncio.sleep(0.05)
+            assert (await client.ask("q")).status_code == 200
     async with world.open(idle_evict_s=0.2) as client:
         for _ in range(200):
             if not await client.metric("memory_used_bytes") and not world.server.model_memory():
@@ -191,7 +212,7 @@ async def test_pinned_and_preloaded_ones_are_there_before_it_is_ready_and_idle_o
         assert (await client.ask("p")).status_code == 200
         with contextlib.suppress(AssertionError):
             await asyncio.wait_for(_until_held(world, {"p"}), 10)
-        assert await client.states() == dict.fromkeys(NAMES, "available") | {"p": "loaded"}
+        assert await client.states() == dict.fromkeys((*NAMES, GRAPH), "available") | {"p": "loaded"}
 
 
 async def _until_held(world: World, wanted: set[str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import onnx
 import msgspec
 import numpy as np
 from compiler import tiny
@@ -22,6 +23,7 @@ from sie_frontend.manifest import Manifest, dump_manifest, read_manifest
 from sie_frontend.settings import Settings
 from tokenizers import Tokenizer
 
+from embedded.graphs import FLOAT, INT64, graph
 from frontend.repository import write_repository
 from frontend.wire import dense, encode, texts
 from sie_triton.embedded.server import TritonServer
@@ -29,6 +31,7 @@ from sie_triton.embedded.server import TritonServer
 MODEL = Path(__file__).parent / "slow_model.py"
 OUTPUTS = ("dense", "dense_unnormalized", "dense_cls", "dense_cls_unnormalized")
 NAMES = tuple("pqrs")
+GRAPH = "o"  # the name of one that is an ONNX graph
 CONFIG = """
 backend: "python"
 max_batch_size: 32
@@ -48,17 +51,41 @@ def write_world(folder: Path, names: Sequence[str] = NAMES) -> Path:
     """A manifest of models with a profile each, and for every one a folder that tritonserver loads."""
     repository = folder / "repository"
     whole = None
-    for number, name in enumerate(names):
+    for number, name in enumerate((*names, GRAPH)):
         bundle = tiny.BUNDLE.replace("acme/tiny", sie_id(name))
         one = read_manifest(write_repository(folder / name / "repository", bundle))
         whole = one if whole is None else msgspec.structs.replace(whole, models={**whole.models, **one.models})
         model = (folder / name / "repository" / f"acme__{name}").rename(_made(repository) / f"acme__{name}")
         (model / "config.pbtxt").write_text(CONFIG)
+        if name == GRAPH:
+            write_graph(model)
+            continue
         (model / "1" / "model.py").write_bytes(MODEL.read_bytes())
         behave(repository, name, number=number)
     assert isinstance(whole, Manifest)
     (repository / "manifest.json").write_bytes(dump_manifest(whole))
     return repository
+
+
+def write_graph(model: Path) -> None:
+    """Every output is the number of real tokens, times 1 to 32."""
+    nodes: list[Any] = [
+        ("Cast", ["attention_mask"], ["real"], {"to": FLOAT}),
+        ("ReduceSum", ["real", "axis"], ["count"]),
+        ("MatMul", ["count", "columns"], ["row"]),
+        ("Cast", ["input_ids"], ["ids"], {"to": FLOAT}),
+        ("ReduceSum", ["ids", "axis"], ["sum"]),
+        ("Mul", ["sum", "nothing"], ["zero"]),
+        *(("Add", ["row", "zero"], [name]) for name in OUTPUTS),
+    ]
+    constants = {
+        "axis": np.asarray([1]),
+        "columns": np.arange(1, 33, dtype=np.float32)[None],
+        "nothing": np.zeros(1, np.float32),
+    }
+    inputs = [("input_ids", INT64, ("b", "n")), ("attention_mask", INT64, ("b", "n"))]
+    onnx.save(graph(nodes, inputs, [(name, FLOAT, ("b", 32)) for name in OUTPUTS], constants), model / "1/model.onnx")
+    (model / "config.pbtxt").write_text(CONFIG.replace('"python"', '"onnxruntime"'))
 
 
 def _made(folder: Path) -> Path:
@@ -79,6 +106,8 @@ def expected(repository: Path, name: str, text: str) -> NDArray[np.float32]:
     folder = repository / f"acme__{name}"
     tokenizer = Tokenizer.from_file(str(folder / "1" / "tokenizer.json"))
     ids = np.asarray(tokenizer.encode(text).ids)[:, None]
+    if name == GRAPH:
+        return np.arange(1, 33, dtype=np.float32) * len(ids)
     number = json.loads((folder / "world.json").read_text())["number"]
     waves: NDArray[np.float32] = np.sin(ids * np.arange(1, 33) * 0.37 + number * math.e).sum(0).astype(np.float32)
     return waves
@@ -102,15 +131,28 @@ class Client:
             np.testing.assert_allclose(dense(response)[0], expected(self.repository, name, text), atol=1e-4)
         return response
 
-    async def until_served(self, name: str, seconds: float = 20, every: float = 0.05) -> float:
-        """Ask until it is answered; returns after how long. Meanwhile nothing else than "loading" is said."""
+    async def until_served(self, name: str, seconds: float = 20) -> float:
+        """Ask until it is answered, again when it is there or after the hint; returns after how long.
+
+        Meanwhile nothing else than "loading" is said.
+        """
         begun = time.monotonic()
         while (response := await self.ask(name)).status_code != 200:
             assert response.status_code == 503 and response.headers["retry-after"] == "5", response.text
             assert response.json()["detail"]["code"] == "MODEL_LOADING"
-            assert time.monotonic() - begun < seconds, f"{name} is not served"
-            await asyncio.sleep(every)
+            again = time.monotonic() + 5
+            while time.monotonic() < again and not (await self.info(name))["loaded"]:
+                assert time.monotonic() - begun < seconds, f"{name} is not served"
+                await asyncio.sleep(0.02)
         return time.monotonic() - begun
+
+    async def until(self, name: str, state: str, seconds: float = 10) -> dict[str, Any]:
+        """What `/v1/models` says of a model, once it is in this state."""
+        until = time.monotonic() + seconds
+        while (found := await self.info(name))["state"] != state:
+            assert time.monotonic() < until, f"{name} is {found['state']}, not {state}"
+            await asyncio.sleep(0.02)
+        return found
 
     async def info(self, name: str) -> dict[str, Any]:
         """What `/v1/models` says."""

@@ -59,10 +59,18 @@ class Carrier:
         raise (refusals or failures or [TritonFailure(_UNREACHABLE, "no Triton is known")])[0]
 
     async def load_on(self, client: TritonClient, parts: Sequence[str]) -> None:
-        """Load the parts in order on one replica. Raises `TritonFailure`."""
+        """Load the parts in order on one replica. Raises `TritonFailure`.
+
+        What is being loaded already is waited for. Some loads never end, and then each further call of Triton's about
+        that model takes one of its threads for good.
+        """
         for part in parts:
             begun = time.monotonic()
             try:
+                while (await model_control.index(client)).get(part) is ModelState.LOADING:
+                    if time.monotonic() - begun > self._limits.load_s:
+                        raise TritonFailure(_UNREACHABLE, "it is still being loaded")
+                    await asyncio.sleep(LOOK_S)
                 await model_control.load(client, part, self._limits.load_s)
             except TritonFailure as failure:
                 if failure.kind is _UNREACHABLE and time.monotonic() - begun >= self._limits.load_s:
@@ -84,7 +92,8 @@ class Carrier:
     async def _unload_on(self, client: TritonClient, parts: Sequence[str]) -> None:
         for part in parts:
             try:
-                await model_control.unload(client, part, UNLOAD_S)
+                if (await model_control.index(client)).get(part) in (ModelState.READY, ModelState.UNLOADING):
+                    await model_control.unload(client, part, UNLOAD_S)
             except TritonFailure as failure:
                 log.info("Triton %s does not unload %s: %s", client.url, part, failure)
 

@@ -49,7 +49,7 @@ def make_residency(
     return Residency(
         _policy(manifest, repository, settings),
         unit_of,
-        Carrier(triton, CarrierLimits(load_s=settings.load_timeout_s), memory),
+        Carrier(triton, CarrierLimits(settings.load_timeout_s, min(60.0, settings.load_timeout_s)), memory),
         metrics,
         arrived=readiness.look,
         left=readiness.left,
