@@ -100,12 +100,16 @@ class Model(msgspec.Struct, frozen=True):
 
 
 class TritonModel(msgspec.Struct, frozen=True):
-    """One directory of the repository. `depends_on` names the composing models of an ensemble."""
+    """One directory of the repository. `depends_on` names the composing models of an ensemble.
+
+    `files` are digests and `sizes` bytes, by relative path; repositories of older releases have no sizes.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     files: dict[str, str]
     depends_on: tuple[str, ...] = ()
+    sizes: dict[str, int] = {}
 
 
 class Distance(msgspec.Struct, frozen=True):

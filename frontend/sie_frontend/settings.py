@@ -26,6 +26,12 @@ from sie_frontend.contract.requests import (
 _METADATA: Final = "setting"
 # From here on Pillow warns of a decompression bomb, from twice that on it refuses.
 _PIXELS_DECODED: Final = 89_478_485
+_BYTES = re.compile(r"(?P<number>\d{1,15}(\.\d{1,6})?) ?(?P<unit>[KMGT]I?B|[KMGT]|B?)", re.IGNORECASE | re.ASCII)
+_UNITS: Final = {"": 1, "B": 1} | {
+    f"{letter}{unit}": base**power
+    for power, letter in enumerate("KMGT", 1)
+    for unit, base in (("", 1000), ("B", 1000), ("IB", 1024))
+}
 _ENDPOINT = re.compile(
     r"(dns://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))(/[A-Za-z0-9._~/-]*)?"
 )
@@ -86,6 +92,15 @@ def _seconds(value: str) -> float:
     if not (math.isfinite(number) and number >= 0):
         raise ValueError("a number of seconds")
     return number
+
+
+def parse_size(value: str) -> int:
+    """Bytes of a size such as `8GB` or `512MiB`. Raises `ValueError`."""
+    match = _BYTES.fullmatch(value.strip())
+    number = float(match["number"]) * _UNITS[match["unit"].upper()] if match else 0.0
+    if not 0 < number < 2.0**63:
+        raise ValueError("a size such as `8GB` or `512MiB`")
+    return int(number)
 
 
 def _switch(value: str) -> bool:
@@ -168,6 +183,49 @@ class Settings:
         "SIE_TRITON_READY_MODELS",
         "",
         "model ids, separated by commas, that must answer for `/readyz` to say ok; nothing means all",
+    )
+    load: str = _setting(
+        "SIE_TRITON_LOAD",
+        "start",
+        "when Triton loads models: all of them before this process serves, or each when it is first asked for; "
+        "`SIE_TRITON_MEMORY_BUDGET` means the latter too",
+        choices=("start", "on-demand"),
+    )
+    memory_budget: int | None = _setting(
+        "SIE_TRITON_MEMORY_BUDGET",
+        None,
+        "what the loaded models of one Triton may take together, such as `8GB` or `512MiB`; those that were used "
+        "longest ago are unloaded when another needs room",
+        parse=parse_size,
+    )
+    preload: str = _setting(
+        "SIE_TRITON_PRELOAD",
+        "",
+        "model ids, separated by commas, that are loaded at the start where models are loaded on demand",
+    )
+    pin: str = _setting(
+        "SIE_TRITON_PIN",
+        "",
+        "model ids, separated by commas, that are loaded at the start and never unloaded where models are loaded on "
+        "demand",
+    )
+    idle_evict_s: float = _setting(
+        "SIE_TRITON_IDLE_EVICT_S",
+        0.0,
+        "seconds without a request after which a model that was loaded on demand is unloaded; 0 means never",
+        parse=_seconds,
+    )
+    load_timeout_s: float = _setting(
+        "SIE_TRITON_LOAD_TIMEOUT_S",
+        600.0,
+        "seconds that Triton may take to load one model on demand",
+        parse=_seconds,
+    )
+    load_cooldown_s: float = _setting(
+        "SIE_TRITON_LOAD_COOLDOWN_S",
+        10.0,
+        "seconds for which a model that could not be loaded is not tried again; they double with each failure",
+        parse=_seconds,
     )
     pending_items: int = _setting(
         "SIE_TRITON_PENDING_ITEMS",
@@ -281,6 +339,12 @@ class Settings:
             raise SettingsError("`SIE_TRITON_IMAGE_THREADS` must be 1 or more, not 0")
         if self.api_keys_file is not None and self.api_keys is not None:
             raise SettingsError("`SIE_TRITON_API_KEYS_FILE` and `SIE_TRITON_API_KEYS` cannot both be set")
+        if not self.on_demand and (self.preload or self.pin or self.idle_evict_s):
+            told = "SIE_TRITON_PIN" if self.pin else "SIE_TRITON_PRELOAD" if self.preload else "SIE_TRITON_IDLE_EVICT_S"
+            raise SettingsError(
+                f"`{told}` has no effect where all models are loaded at the start: set `SIE_TRITON_LOAD` to "
+                "`on-demand`, or `SIE_TRITON_MEMORY_BUDGET`"
+            )
         _ = self.triton_urls
 
     @property
@@ -331,7 +395,22 @@ class Settings:
     @property
     def ready_model_ids(self) -> tuple[str, ...]:
         """The ids of `ready_models`; empty means every model."""
-        return tuple(entry.strip() for entry in self.ready_models.split(",") if entry.strip())
+        return _ids(self.ready_models)
+
+    @property
+    def on_demand(self) -> bool:
+        """Whether models are loaded when they are first asked for."""
+        return self.load == "on-demand" or self.memory_budget is not None
+
+    @property
+    def preload_ids(self) -> tuple[str, ...]:
+        """The ids of `preload`."""
+        return _ids(self.preload)
+
+    @property
+    def pinned_ids(self) -> tuple[str, ...]:
+        """The ids of `pin`."""
+        return _ids(self.pin)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> Settings:
@@ -341,6 +420,10 @@ class Settings:
             if known.name not in values and (text := environment.get(known.variable)):
                 values[known.name] = _parsed(known, text, known.variable)
         return cls(**values)
+
+
+def _ids(text: str) -> tuple[str, ...]:
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
 
 
 def known_settings() -> tuple[Setting, ...]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sie_triton.cli.build import build_options, graph_options, run_build
+from sie_triton.cli.loading import IdleEvict, Load, MemoryBudget, Pin, Preload, loading_settings
 from sie_triton.cli.models import wanted_models
 from sie_triton.cli.options import (
     BOTH_DEVICES,
@@ -55,6 +56,11 @@ def serve(
         ),
     ] = None,
     api_keys_file: ApiKeysFile = None,
+    load: Load = None,
+    memory_budget: MemoryBudget = None,
+    preload: Preload = [],  # noqa: B006 - typer copies the default
+    pin: Pin = [],  # noqa: B006
+    idle_evict_s: IdleEvict = None,
     log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Serve a built repository: tritonserver as a child process, the frontend in front of it."""
@@ -71,6 +77,7 @@ def serve(
         api_keys_file=api_keys_file,
         log_dir=log_dir,
         announce=say,
+        **loading_settings(load, memory_budget, preload, pin, idle_evict_s),
     )
 
 
@@ -113,6 +120,11 @@ def up(
     save_bundle: SaveBundle = None,
     trust_remote_code: TrustRemoteCode = False,
     api_keys_file: ApiKeysFile = None,
+    load: Load = None,
+    memory_budget: MemoryBudget = None,
+    preload: Preload = [],  # noqa: B006 - typer copies the default
+    pin: Pin = [],  # noqa: B006
+    idle_evict_s: IdleEvict = None,
     log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Build what is missing, for CPU and CUDA, then serve it."""
@@ -137,4 +149,5 @@ def up(
         api_keys_file=api_keys_file,
         log_dir=log_dir,
         announce=say,
+        **loading_settings(load, memory_budget, preload, pin, idle_evict_s),
     )

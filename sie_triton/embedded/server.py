@@ -1,7 +1,7 @@
 """One tritonserver on the loopback interface, as a child that cannot outlive us.
 
-Model control is *explicit* with every model loaded at the start (or those that `ServerSpec.models` names), so that
-a frontend can later load and unload models through `POST /v2/repository/models/NAME/load` and `/unload` without a
+Model control is *explicit* with every model loaded at the start (or those that `ServerSpec.models` names, or none), so
+that a frontend can later load and unload models through `POST /v2/repository/models/NAME/load` and `/unload` without a
 restart. Triton's load request may carry files to write; that is one more reason why nothing listens beyond the
 loopback interface.
 
@@ -45,8 +45,8 @@ class ServerSpec:
     """What to serve, and where.
 
     A port of 0 means any free one, chosen anew for each `TritonServer`; `grpc_port` of None means no gRPC.
-    `config_name` selects `configs/NAME.pbtxt` of each model that has it. Without `models` all are loaded. `gpu` shows
-    the machine's GPUs to the backends.
+    `config_name` selects `configs/NAME.pbtxt` of each model that has it. Without `models` all are loaded, or none with
+    `on_demand`: the frontend loads them. `gpu` shows the machine's GPUs to the backends.
     `drain_seconds` is how long an ending server waits for requests in flight, and for clients that merely keep a
     connection open: stop those first.
     """
@@ -60,6 +60,7 @@ class ServerSpec:
     config_name: str | None = None
     gpu: bool = False
     models: tuple[str, ...] = ()
+    on_demand: bool = False
     http_threads: int = 8
     drain_seconds: int = 2
     log_verbose: int = 0
@@ -184,6 +185,10 @@ class TritonServer:
         """
         return self.stubs.crashed_models(self._pid) if self._pid else []
 
+    def model_memory(self) -> dict[str, int]:
+        """Bytes that each loaded model's processes hold now, by model. Any thread may ask."""
+        return self.stubs.memory(self._pid) if self._pid else {}
+
     def lost_its_locks(self) -> bool:
         """Whether tritonserver aborted because a lock in the memory that it shares with its stubs failed.
 
@@ -242,7 +247,8 @@ class TritonServer:
             "--disable-auto-complete-config",
             "--exit-on-error=true",
             f"--exit-timeout-secs={spec.drain_seconds}",
-            "--strict-readiness=true",
+            # A model that is being loaded on demand, or could not be, makes nothing else unready.
+            f"--strict-readiness={'false' if spec.on_demand else 'true'}",
             *self._model_control(),
             f"--http-address={spec.host}",
             f"--http-port={self.http_port}",
@@ -266,7 +272,8 @@ class TritonServer:
         """On loopback a frontend may load and unload models; beyond it, nobody may."""
         if self.spec.host != LOOPBACK and not self.spec.models:
             return ["--model-control-mode=none"]
-        return ["--model-control-mode=explicit", *(f"--load-model={name}" for name in self.spec.models or ("*",))]
+        loaded = self.spec.models or (() if self.spec.on_demand else ("*",))
+        return ["--model-control-mode=explicit", *(f"--load-model={name}" for name in loaded)]
 
     def _read_pid(self, process: subprocess.Popen[bytes]) -> int:
         stdout = _open(process.stdout)

@@ -35,6 +35,18 @@ class StubWatch:
         self._seen_dead = dead
         return sorted({self.models.get(pid, "unknown") for pid in crashed})
 
+    def memory(self, server: int) -> dict[str, int]:
+        """The bytes that the stubs of each model hold now, by model; memory that several share is divided among them.
+
+        A stub that is ending counts as long as it holds anything.
+        """
+        found: dict[str, int] = {}
+        for pid in _children(server):
+            model, _ = self._look(pid)
+            if model is not None:
+                found[model] = found.get(model, 0) + _proportional_bytes(pid)
+        return found
+
     def _look(self, pid: int) -> tuple[str | None, bool]:
         """The model that the stub `pid` serves, None if that cannot be told, and whether the stub lives."""
         process = Path("/proc") / str(pid)
@@ -46,6 +58,15 @@ class StubWatch:
         with contextlib.suppress(IndexError, ValueError):
             return Path(arguments[1]).relative_to(self._repository).parts[0], state != "Z"
         return None, state != "Z"
+
+
+def _proportional_bytes(pid: int) -> int:
+    """A process's proportional set size; 0 once it is gone."""
+    try:
+        lines = (Path("/proc") / str(pid) / "smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
 def _children(parent: int) -> Iterator[int]:

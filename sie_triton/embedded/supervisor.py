@@ -100,6 +100,10 @@ class Supervisor:
         """The present state."""
         return self._state
 
+    def model_memory(self) -> dict[str, int]:
+        """Bytes that each loaded model's processes hold now, by Triton model. Any thread may ask."""
+        return self.server.model_memory()
+
     def start(self) -> None:
         """Start the first server, in the background."""
         self._thread.start()

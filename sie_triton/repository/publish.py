@@ -51,6 +51,12 @@ def tree_digests(directory: Path) -> dict[str, str]:
     return {path.relative_to(directory).as_posix(): file_digest(path) for path in files}
 
 
+def tree_sizes(directory: Path) -> dict[str, int]:
+    """Bytes of every file under `directory`, by its relative POSIX path, sorted."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
+
+
 def _sibling(target: Path, what: str) -> Path:
     return target.parent / f".{target.name}.{what}"
 

@@ -28,7 +28,7 @@ from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.formats import Precision
 from sie_triton.planning.plan import ServedPlan, TritonPlan
 from sie_triton.repository.config import CpuShape, Machine, TritonModelConfig, device_rows, machines, run_tokens
-from sie_triton.repository.publish import tree_digests
+from sie_triton.repository.publish import tree_digests, tree_sizes
 
 TOOLS = ("torch", "transformers", "sentence-transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 
@@ -121,6 +121,7 @@ def triton_entries(staging: Path, configs: Iterable[TritonModelConfig]) -> dict[
             outputs=tuple(TensorSpec(t.name, t.data_type.removeprefix("TYPE_"), t.dims) for t in config.output),
             files=tree_digests(staging / config.name),
             depends_on=tuple(step.model_name for step in config.steps),
+            sizes=tree_sizes(staging / config.name),
         )
         for config in configs
     }
@@ -145,7 +146,9 @@ def built_entry(plan: TritonPlan, key: str, checkpoint: str, parity: Parity, cer
 def redigest(manifest: Manifest, staging: Path, names: Iterable[str]) -> Manifest:
     """`manifest` with the digests of Triton models whose files were replaced."""
     changed = {
-        name: msgspec.structs.replace(manifest.triton_models[name], files=tree_digests(staging / name))
+        name: msgspec.structs.replace(
+            manifest.triton_models[name], files=tree_digests(staging / name), sizes=tree_sizes(staging / name)
+        )
         for name in names
     }
     return msgspec.structs.replace(manifest, triton_models={**manifest.triton_models, **changed})

@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -120,10 +121,12 @@ def serve_repository(
     api_keys_file: str | None = None,
     log_dir: Path,
     announce: Announce,
+    **loading: Any,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then leave nothing running.
 
-    `repository` is a folder; with `triton_url`, it may be an object store's URL.
+    `repository` is a folder; with `triton_url`, it may be an object store's URL. `loading` are the settings of the
+    frontend that say when models are loaded and unloaded.
     Raises `DiagnosticError` if tritonserver cannot be started, or has failed too often to be restarted.
     """
     if not manifest.models:
@@ -133,6 +136,15 @@ def serve_repository(
         check_whole(Path(repository), manifest, graphs=triton_url is None)
     machine = choose_machine(manifest, device, repository, triton_url)
     begun = time.monotonic()
+    settings = _settings(
+        repository=repository,
+        triton_url=triton_url,
+        host=host,
+        port=port,
+        device=machine,
+        api_keys_file=api_keys_file,
+        **loading,
+    )
     # Until uvicorn takes over, and again after it, a SIGTERM must run the `finally` below.
     signal.signal(signal.SIGTERM, _exit_on_signal)
     supervisor = None
@@ -147,12 +159,12 @@ def serve_repository(
         if triton_url is None:
             check_places(log_dir)
             name, gpu = config_name(manifest, machine), machine != "cpu"
-            spec = ServerSpec(Path(repository), log_dir / LOG_NAME, config_name=name, gpu=gpu)
+            spec = ServerSpec(
+                Path(repository), log_dir / LOG_NAME, config_name=name, gpu=gpu, on_demand=settings.on_demand
+            )
             supervisor = Supervisor(spec, on_change=restarts)
-        url = supervisor.url if supervisor else triton_url
-        server = _make_server(
-            repository=repository, triton_url=url, host=host, port=port, device=machine, api_keys_file=api_keys_file
-        )
+            settings = replace(settings, triton_url=supervisor.url)
+        server = _make_server(settings, supervisor)
         if supervisor is not None:
             supervisor.start()
         announcing = (server, manifest, begun, announce)
@@ -192,14 +204,21 @@ class _Restarts:
             raise DiagnosticError(self._failure)
 
 
-def _make_server(**given: Any) -> uvicorn.Server:
-    """The frontend, with settings from the environment that `given` overrides."""
+def _settings(**given: Any) -> Settings:
+    """Settings from the environment that `given` overrides."""
     try:
-        settings = Settings.from_environment(**given)
+        return Settings.from_environment(**given)
+    except SettingsError as error:
+        raise _wrong_setting(error) from None
+
+
+def _make_server(settings: Settings, supervisor: Supervisor | None) -> uvicorn.Server:
+    """The frontend; it is told what the models of a supervised server take."""
+    try:
         if settings.access_log or settings.log_format != "text" or settings.keyed:
             # The user asked for these logs explicitly: they must not need `--verbose` as well.
             logs.configure(settings.log_format)
-        return make_server(settings)
+        return make_server(settings, supervisor.model_memory if supervisor else None)
     except SettingsError as error:
         raise _wrong_setting(error) from None
     except ManifestError as error:

@@ -15,7 +15,9 @@ from sie_frontend.contract import errors
 from sie_frontend.http.drain import Drain, Phase
 from sie_frontend.http.gate import make_gate
 from sie_frontend.manifest import MANIFEST_NAME, Model
+from sie_frontend.residency.carrier import Memory
 from sie_frontend.serving.engine import Engine
+from sie_frontend.serving.on_demand import check_on_demand
 from sie_frontend.settings import Settings, SettingsError
 from sie_frontend.storage import open_repository
 from sie_frontend.watch.metrics import Metrics
@@ -26,7 +28,7 @@ from sie_frontend.watch.tracing import Tracing, make_tracing
 class Frontend:
     """One process's state: the repository, the engine, what watches it, and the identity that responses carry."""
 
-    def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
+    def __init__(self, settings: Settings, tracing: Tracing | None = None, memory: Memory | None = None) -> None:
         self.settings = settings
         self.gate = make_gate(settings)
         self.metrics = Metrics()
@@ -36,6 +38,8 @@ class Frontend:
         for model_id in settings.ready_model_ids:
             if model_id not in self.manifest.models:
                 raise SettingsError(f"`SIE_TRITON_READY_MODELS` names {model_id!r}, which the repository does not hold")
+        check_on_demand(self.manifest, self.repository.folder, settings)
+        self._memory = memory
         self.tracing = tracing or make_tracing()
         self.observer = Observer(self.metrics, self.tracing, self.manifest.models, access_log=settings.access_log)
         self.runtime_instance = secrets.token_hex(32)
@@ -52,7 +56,8 @@ class Frontend:
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Open the engine inside the event loop and close it when the last request is answered."""
-        self._engine = Engine(self.manifest, self.repository.folder, self.settings, self.metrics, self.tracing)
+        folder = self.repository.folder
+        self._engine = Engine(self.manifest, folder, self.settings, self.metrics, self.tracing, self._memory)
         try:
             async with self.gate.followed() if self.gate else contextlib.nullcontext():
                 yield

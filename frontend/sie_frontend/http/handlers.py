@@ -140,7 +140,8 @@ async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -
     async def part(some: Sequence[Item]) -> Encoded:
         return await frontend.engine.encode(parsed.model, model, some, call, spend=exchange.spend)
 
-    encoded = await in_parts(items, frontend.settings.max_items, part, request.is_disconnected)
+    with frontend.engine.hold(parsed.model):
+        encoded = await in_parts(items, frontend.settings.max_items, part, request.is_disconnected)
     tokens = sum(one.tokens for one in encoded)
     exchange.computed(len(parsed.texts), tokens, total_timing([one.timing for one in encoded]))
     vectors = [item.values["dense"] for one in encoded for item in one.items]
@@ -184,7 +185,8 @@ async def _ranked(
         items = [Item(text=document) for document in documents]
         return await frontend.engine.score(model_id, model, asked.query, items, call, spend=exchange.spend)
 
-    scored = await in_parts(texts, frontend.settings.max_items, part, request.is_disconnected)
+    with frontend.engine.hold(model_id):
+        scored = await in_parts(texts, frontend.settings.max_items, part, request.is_disconnected)
     usage = Usage(input_tokens=sum(one.usage.input_tokens for one in scored))
     exchange.computed(len(texts), usage.input_tokens, total_timing([one.timing for one in scored]))
     names = [str(index) for index in range(len(texts))]

@@ -63,15 +63,23 @@ def certificate_info(built: Built) -> dict[str, Any]:
 
 def model_info(engine: Engine, runtime_instance: str, model_id: str, model: Model) -> dict[str, Any]:
     """One entry, its keys in the contract's order. Reading it never loads anything."""
-    loaded = engine.model_ready(model)
+    status = engine.state(model_id, model)
+    failure = status.failure
     return {
         "name": model_id,
         "inputs": model.declared_inputs,
         "outputs": model.outputs,
         "dims": {output: dim for output, dim in model.dims.items() if dim is not None},
-        "loaded": loaded,
-        "state": "loaded" if loaded else "loading",
-        "last_error": None,
+        "loaded": status.loaded,
+        "state": status.state,
+        "last_error": None
+        if failure is None
+        else {
+            "code": "MODEL_LOAD_FAILED",
+            "message": failure.message,
+            "attempts": max(1, failure.attempts),
+            "permanent": failure.permanent,
+        },
         "max_sequence_length": model.max_sequence_length,
         "profiles": {
             name: {

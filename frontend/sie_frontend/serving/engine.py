@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
@@ -17,9 +17,13 @@ from sie_frontend.contract.responses import Timing, Usage
 from sie_frontend.manifest import Manifest, Model
 from sie_frontend.outputs.options import ResolvedCall, ResolvedScore
 from sie_frontend.outputs.response import ItemOutputs
+from sie_frontend.residency.carrier import Memory
+from sie_frontend.residency.residency import Residency
+from sie_frontend.residency.state import Failure, Stage
 from sie_frontend.rows import Array, Row
 from sie_frontend.serving.clock import Clock
 from sie_frontend.serving.lora import weights_of
+from sie_frontend.serving.on_demand import make_residency
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.runs import Outcome, RowFailure
@@ -62,6 +66,15 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """Whether a model can be asked now, the contract's word for its state, and why it failed if it did."""
+
+    loaded: bool
+    state: str
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
     """The items of a call that one input reads: their numbers in the call, and what the input makes of them."""
 
@@ -74,11 +87,18 @@ class _Part:
 class Engine:
     """Everything behind the routes. Made inside a running event loop, closed by `close`.
 
-    `repository` is a folder with the files that the manifest's models name.
+    `repository` is a folder with the files that the manifest's models name. `memory` tells what loaded Triton models
+    take, where they run on this machine.
     """
 
     def __init__(
-        self, manifest: Manifest, repository: Path, settings: Settings, metrics: Metrics, tracing: Tracing
+        self,
+        manifest: Manifest,
+        repository: Path,
+        settings: Settings,
+        metrics: Metrics,
+        tracing: Tracing,
+        memory: Memory | None = None,
     ) -> None:
         self.manifest = manifest
         self.settings = settings
@@ -95,14 +115,25 @@ class Engine:
                     self._inputs[entry.triton_model] = ServedInput(
                         model_id, entry, served.readers[name], self._triton, settings, metrics
                     )
-        required = settings.ready_model_ids or manifest.models
+        self._residency: Residency | None = None
+        if settings.on_demand:
+            required: Iterable[str] = (*settings.ready_model_ids, *settings.pinned_ids)
+            watched: Callable[[], Iterable[str]] | None = self._watched
+        else:
+            required, watched = settings.ready_model_ids or manifest.models, None
         self._readiness = Readiness(
             self._inputs,
             frozenset(name for model_id in required for name in manifest.models[model_id].triton_models),
             self._triton,
             settings,
             metrics,
+            watched,
         )
+        if settings.on_demand:
+            self._residency = make_residency(
+                manifest, repository, settings, self._triton, self._readiness, metrics, memory
+            )
+            self._residency.start()
         self._pending = 0
         self._pending_images = 0
 
@@ -110,6 +141,8 @@ class Engine:
         """Finish the runs under way and let go of Triton."""
         self.draining = True
         await self._readiness.close()
+        if self._residency is not None:
+            await self._residency.close()
         for served in self._inputs.values():
             await served.queue.drain()
         await self._triton.close()
@@ -118,7 +151,24 @@ class Engine:
     @property
     def ready(self) -> bool:
         """Whether every model that must answer can be served now, and new work is welcome."""
-        return not self.draining and self._readiness.all_ready
+        settled = self._residency is None or self._residency.settled
+        return not self.draining and settled and self._readiness.all_ready
+
+    def _watched(self) -> Iterable[str]:
+        return () if self._residency is None else self._residency.watched
+
+    def hold(self, model_id: str) -> contextlib.AbstractContextManager[None]:
+        """Keep a model for several calls. Raises `WireError` where it is not there; it is asked for then."""
+        return contextlib.nullcontext() if self._residency is None else self._residency.use(model_id)
+
+    def state(self, model_id: str, model: Model) -> ModelStatus:
+        """What `/v1/models` says of it."""
+        ready = self.model_ready(model)
+        if self._residency is None:
+            return ModelStatus(ready, "loaded" if ready else "loading")
+        stage = self._residency.stage(model_id)
+        word = "loading" if stage is Stage.READY and not ready else stage.word
+        return ModelStatus(ready and stage is Stage.READY, word, self._residency.failure(model_id))
 
     def model_ready(self, model: Model) -> bool:
         """Whether Triton last said that every input of this model is ready."""
@@ -254,6 +304,11 @@ class Engine:
     @contextlib.contextmanager
     def _admitted(self, served: ServedModel, items: Sequence[Item], count: int) -> Iterator[None]:
         """A permit for `count` items and their images, taken before any work and given back on the way out."""
+        with self.hold(served.model_id), self._permitted(served, items, count):
+            yield
+
+    @contextlib.contextmanager
+    def _permitted(self, served: ServedModel, items: Sequence[Item], count: int) -> Iterator[None]:
         if not self.model_ready(served.model):
             raise errors.model_loading(served.model_id)
         check_item_count(items, served.model_id, self.settings.max_items)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from sie_frontend.serving.served import ServedInput
@@ -33,7 +33,8 @@ class _Broken:
 class Readiness:
     """Watches the public Triton models of `inputs`, those of `required` for the readiness of the whole.
 
-    Made inside a running event loop, closed by `close`.
+    With `watched`, which names those that are loaded now, the others are not asked about, and the whole is ready
+    without any as long as a Triton answers. Made inside a running event loop, closed by `close`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Readiness:
         triton: ReplicaSet,
         settings: Settings,
         metrics: Metrics,
+        watched: Callable[[], Iterable[str]] | None = None,
     ) -> None:
         self._inputs = inputs
         self._required = required
@@ -52,6 +54,9 @@ class Readiness:
         self._ready: dict[str, bool] = dict.fromkeys(inputs, False)
         self._losses: dict[str, int] = dict.fromkeys(inputs, 0)
         self._broken: dict[str, _Broken] = {}
+        self._watched = watched or (lambda: inputs)
+        self._partial = watched is not None
+        self._alive = not self._partial and bool(required)
         self._recheck = asyncio.Event()
         self._monitor = asyncio.get_running_loop().create_task(self._watch())
 
@@ -63,8 +68,8 @@ class Readiness:
 
     @property
     def all_ready(self) -> bool:
-        """Whether everything that is required can be admitted to."""
-        return bool(self._required) and all(self._ready[name] for name in self._required)
+        """Whether everything that is required can be admitted to, and some Triton answers."""
+        return self._alive and all(self._ready[name] for name in self._required)
 
     def ready(self, triton_model: str) -> bool:
         """Whether this one can be admitted to."""
@@ -79,14 +84,27 @@ class Readiness:
         self._metrics.ready.set(False)
         self._recheck.set()
 
+    async def look(self, names: Iterable[str]) -> None:
+        """Ask about these models now."""
+        for name in names:
+            now = await self._computes(name)
+            if now != self._ready[name]:
+                log.info("model %s is %s", name, "ready" if now else "not ready")
+            self._ready[name] = now
+            self._inputs[name].queue.replicas = self._triton.serving(name, self._settings.keep_busy)
+
+    def left(self, names: Iterable[str]) -> None:
+        """These are being unloaded: what was found out about them is of no more use."""
+        for name in names:
+            self._ready[name] = False
+            self._losses[name] += 1
+            self._broken.pop(name, None)
+
     async def _watch(self) -> None:
         while True:
-            for name, served in self._inputs.items():
-                now = await self._computes(name)
-                if now != self._ready[name]:
-                    log.info("model %s is %s", name, "ready" if now else "not ready")
-                self._ready[name] = now
-                served.queue.replicas = self._triton.serving(name, self._settings.keep_busy)
+            await self.look(tuple(self._watched()))
+            if self._partial:
+                self._alive = await self._triton.server_live()
             self._metrics.ready.set(self.all_ready)
             self._recheck.clear()
             with contextlib.suppress(asyncio.TimeoutError):

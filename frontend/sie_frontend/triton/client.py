@@ -135,7 +135,7 @@ class TritonClient:
         except ExchangeError as error:
             raise TritonFailure(FailureKind.UNREACHABLE, str(error)) from error
         if answer.status != 200:
-            raise _refusal(answer)
+            raise refusal(answer)
         try:
             found = _tensors(answer)
         except ValueError as error:  # msgspec's errors are ValueErrors too
@@ -146,6 +146,18 @@ class TritonClient:
             if name not in found:
                 raise TritonFailure(FailureKind.REJECTED, f"Triton returned no tensor `{name}` for `{model}`")
         return {name: found[name] for name in outputs}
+
+    async def post(self, path: str, body: bytes, timeout_s: float) -> Answer:
+        """POST a JSON body; `path` begins behind the URL's own. Raises `ExchangeError`."""
+        lines = (
+            f"POST {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return await self._pool.exchange(lines.encode("ascii") + body, timeout_s)
+
+    async def server_live(self) -> bool:
+        """Whether the server answers, whatever becomes of its models."""
+        return await self._probe("/v2/health/live")
 
     async def server_ready(self) -> bool:
         """Whether the server answers that it and the models it loaded at start are ready."""
@@ -203,7 +215,8 @@ def _tensors(answer: Answer) -> dict[str, Array]:
     return arrays
 
 
-def _refusal(answer: Answer) -> TritonFailure:
+def refusal(answer: Answer) -> TritonFailure:
+    """What an answer other than 200 says."""
     try:
         message = str(orjson.loads(answer.body)["error"])
     except (ValueError, KeyError, TypeError):

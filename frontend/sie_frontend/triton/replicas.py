@@ -67,6 +67,20 @@ class ReplicaSet:
         """Close every connection."""
         await asyncio.gather(*(replica.client.close() for replica in self._replicas), *self._closing)
 
+    def clients(self) -> dict[str, TritonClient]:
+        """Every replica that is known now, by its URL."""
+        return {replica.url: replica.client for replica in self._replicas}
+
+    def forget(self, model: str) -> None:
+        """No replica serves this model any more, or soon none will."""
+        for replica in self._replicas:
+            self._note(replica, model, False)
+
+    async def server_live(self) -> bool:
+        """Whether any replica answers, whatever models it has."""
+        await self._resolve()
+        return any(await asyncio.gather(*(replica.client.server_live() for replica in self._replicas)))
+
     def serving(self, model: str, at_most: int = 0) -> int:
         """How many replicas last said that they serve `model`, at least 1; no more than `at_most`, if that is not 0."""
         found = max(1, sum(model in replica.ready for replica in self._replicas))

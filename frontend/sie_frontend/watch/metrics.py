@@ -59,6 +59,12 @@ class Metrics:
         self.run_retries = counter(
             "run_retries", "Runs that got no answer from a replica and went to another", "replica", "kind"
         )
+        self.model_loads = counter("model_loads", "Loads of a model by request, by outcome", "model", "outcome")
+        self.model_unloads = counter("model_unloads", "Unloads of a model, by reason", "model", "reason")
+        self.load_seconds = histogram("model_load_seconds", "Time until a model was loaded", _SECONDS, "model")
+        self.model_memory = gauge("model_memory_bytes", "Memory that a loaded model is reckoned to take", "model")
+        self.memory_used = gauge("memory_used_bytes", "Memory that all loaded models are reckoned to take")
+        self.memory_budget = gauge("memory_budget_bytes", "What loaded models may take; 0 where there is no limit")
         self.inflight_requests = gauge("inflight_requests", "Requests being answered")
         self.pending_items = gauge("pending_items", "Items admitted and not answered yet")
         self.pending_images = gauge("pending_images", "Images admitted and not answered yet")

@@ -1,0 +1,90 @@
+"""What is loaded and unloaded as one, and what that costs in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sie_frontend.manifest import Manifest, Model
+
+# What a graph's copy takes beside its weights, and how much larger than their file weights are in memory: the rules by
+# which `deploy` sizes containers.
+PROCESS_BYTES: Final = 64 << 20
+WEIGHTS: Final = 1.25
+_GRAPHS: Final = (".onnx", ".pt", ".pt2", ".plan")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The Triton models of one or several ids, which come and go together.
+
+    `parts` are in the order in which they are loaded: what an ensemble is composed of stands before it. `public` are
+    those of them that requests are sent to.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    public: tuple[str, ...]
+    pinned: bool = False
+
+
+def units_of(manifest: Manifest, pinned: frozenset[str]) -> tuple[dict[str, Unit], dict[str, str]]:
+    """The units by name, and the name of each id's unit. Ids that need the same Triton models share one.
+
+    A unit bears the first of its ids, and is pinned if any of them is in `pinned`.
+    """
+    owners: dict[frozenset[str], str] = {}
+    unit_of = {
+        model_id: owners.setdefault(frozenset(_parts(manifest, model)), model_id)
+        for model_id, model in manifest.models.items()
+    }
+    kept = {unit_of[model_id] for model_id in pinned}
+    units = {
+        name: Unit(name, _parts(manifest, manifest.models[name]), manifest.models[name].triton_models, name in kept)
+        for name in owners.values()
+    }
+    return units, unit_of
+
+
+def _parts(manifest: Manifest, model: Model) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for name in model.triton_models:
+        entry = manifest.triton_models.get(name)
+        found |= dict.fromkeys(entry.depends_on if entry else ())
+        found[name] = None
+    return tuple(found)
+
+
+def expected_bytes(manifest: Manifest, repository: Path, device: str) -> dict[str, int]:
+    """What each Triton model should take in memory, before anybody has seen it loaded.
+
+    For each instance a process, and its graph's file with what weights take more in memory than on disk. Of graphs in
+    several precisions the largest counts. An ensemble takes nothing: it wires others.
+    """
+    copies: dict[str, int] = {}
+    for model in manifest.models.values():
+        for entry in model.inputs.values():
+            batching = entry.batching.get(device) or next(iter(entry.batching.values()))
+            known = manifest.triton_models.get(entry.triton_model)
+            for name in (entry.triton_model, *(known.depends_on if known else ())):
+                copies[name] = max(copies.get(name, 1), batching.streams + batching.express)
+    found = {}
+    for name, count in copies.items():
+        known = manifest.triton_models.get(name)
+        sizes = (known.sizes if known else None) or _sizes_on_disk(repository / name)
+        alone = known is None or not known.depends_on
+        found[name] = count * (PROCESS_BYTES + int(WEIGHTS * graph_bytes(sizes))) if alone else 0
+    return found
+
+
+def graph_bytes(sizes: Mapping[str, int]) -> int:
+    """The largest graph among a Triton model's files, with the weights that lie beside it as `FILE.data`."""
+    graphs = [path for path in sizes if path.endswith(_GRAPHS)]
+    return max((sizes[path] + sizes.get(f"{path}.data", 0) for path in graphs), default=0)
+
+
+def _sizes_on_disk(folder: Path) -> dict[str, int]:
+    """Of a repository that was built before sizes were written down; nothing where its graphs lie elsewhere."""
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
