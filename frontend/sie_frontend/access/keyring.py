@@ -111,7 +111,6 @@ class Grant:
         """Count tokens before they are computed. Raises `Denial` (429), or 400 for more than a minute ever allows."""
         window = self._account.tokens
         if window is None:
-            self.spent += tokens
             return
         now = self._clock()
         wanted = self.spent + tokens
