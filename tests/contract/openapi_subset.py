@@ -39,6 +39,7 @@ _OPERATION = _object(
     },
     parameters={"type": "array", "items": _REFERENCE, "uniqueItems": True},
     requestBody=_object({"content": _CONTENT}, required={"type": "boolean"}),
+    security={"type": "array", "items": _map({"type": "array", "items": _TEXT}), "minItems": 1},
 )
 _NAME = "[A-Za-z0-9._-]+"
 _PATH_PARAMETER = _object(
@@ -55,7 +56,8 @@ SUBSET: dict[str, Any] = _object(
             {
                 "schemas": _map(_SCHEMA, _NAME),
                 "parameters": _map({"oneOf": [_PATH_PARAMETER, _HEADER_PARAMETER]}, _NAME),
-            }
+            },
+            securitySchemes=_map(_object({"type": {"const": "http"}, "scheme": {"const": "bearer"}}), _NAME),
         ),
     },
     servers={"type": "array", "items": _object({"url": _TEXT})},

@@ -94,6 +94,22 @@ def test_the_limits_are_those_of_the_settings() -> None:
     assert "request body exceeds the limit of 4711 bytes" in json.dumps(changed)
 
 
+def test_a_server_with_keys_says_so_and_what_it_refuses() -> None:
+    keyed = document(Settings(api_keys="search sha256:" + "0" * 64))
+    assert [error.message for error in Draft202012Validator(SUBSET).iter_errors(keyed)] == []
+    assert set(keyed["components"]["securitySchemes"]) == {"Key"}
+    open_to_all = {"/livez", "/readyz", "/healthz", "/openapi.json", "/docs", "/"}
+    for path, methods in keyed["paths"].items():
+        for operation in methods.values():
+            assert ("security" in operation) == (path not in open_to_all)
+            assert ({"401", "403", "429"} <= operation["responses"].keys()) == (path not in open_to_all)
+            for answer in operation["responses"].values():
+                media = answer.get("content", {}).get("application/json", {})
+                for example in media.get("examples", {}).values():
+                    assert mistakes(example["value"], media["schema"], closed=True) == []
+    assert "security" not in json.dumps(DOCUMENT)
+
+
 @pytest.mark.parametrize("path", [path for path, operation in OPERATIONS.items() if operation.body])
 def test_the_examples_are_requests(path: str) -> None:
     operation = DOCUMENT["paths"][path]["post"]

@@ -18,6 +18,8 @@ from sie_triton.serving import gpus
 from sie_triton.serving.doctor import examine
 from sie_triton.serving.serve import check_embedded_device
 
+KEY_LINE = "search sha256:" + "0" * 64
+
 
 def test_a_machine_that_can_serve_has_no_problems() -> None:
     with socket.socket() as probe:
@@ -120,3 +122,24 @@ def test_a_driver_whose_files_may_not_be_read_is_no_traceback(driver: Path) -> N
     information.unlink()
     information.mkdir()
     assert gpus.gpu_names() == ["0000:01:00.0"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "verdicts", "said"),
+    [
+        ({}, {"keys": "ok"}, "no key is asked for, and only this machine may ask"),
+        ({"SIE_TRITON_HOST": "0.0.0.0"}, {"keys": "note", "tls": "note"}, "no key is asked for"),
+        ({"SIE_TRITON_HOST": "0.0.0.0", "SIE_TRITON_API_KEYS": KEY_LINE}, {"keys": "ok", "tls": "note"}, "1 may ask"),
+        ({"SIE_TRITON_API_KEYS_FILE": "nowhere"}, {"keys": "problem"}, "cannot be read"),
+        ({"SIE_TRITON_TLS_CERTIFICATE": "nowhere"}, {"keys": "problem"}, "must be set together"),
+    ],
+)
+def test_it_says_who_may_ask(
+    environment: dict[str, str], verdicts: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    checks = [check for check in examine(free_port()) if check.subject in ("keys", "tls")]
+    assert {check.subject: check.verdict for check in checks} == verdicts
+    assert said in checks[0].message
+    assert all(check.hint for check in checks if check.verdict != "ok")

@@ -10,17 +10,19 @@ import httpx
 import numpy as np
 import pytest
 from compiler import tiny
+from contract.test_openapi_over_http import SCORER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sie_frontend.access.keyring import Denial, Grant, KeyRing
 from sie_frontend.access.windows import Window
+from sie_frontend.settings import Settings
 
 from frontend.conftest import Service
 from frontend.fake_triton import FakeTriton
 from frontend.key_help import SECRET, Clock, behind_keys, key
-from frontend.repository import token_ids
+from frontend.repository import token_ids, write_repository
 from frontend.test_drain import Held
-from frontend.wire import answer, encode, refusal, texts
+from frontend.wire import JSON, answer, encode, refusal, texts
 
 
 def let_in(ring: KeyRing) -> Grant:
@@ -259,3 +261,22 @@ async def test_every_route_counts(service: Service) -> None:
         for response in (await models(client), await encode(client, texts("the cell"))):
             assert refusal(response)[:2] == (429, "RATE_LIMIT")
         assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.asyncio
+async def test_what_is_scored_is_counted_as_usage_tells_it(tmp_path: Path, triton: FakeTriton) -> None:
+    repository = write_repository(tmp_path / "repository", SCORER, num_labels=1)
+    settings = Settings(repository=repository, triton_url=triton.url)
+    body = {"query": {"text": "cell"}, "items": [{"text": "the cell"}, {"text": "search"}]}
+    rerank = {"model": tiny.MODEL_ID, "query": "cell", "documents": ["the cell", "search"]}
+    path = f"/v1/score/{tiny.MODEL_ID}"
+    async with behind_keys(settings, key()) as client:
+        scored = (await client.post(path, json=body, headers=JSON)).json()
+        tokens = scored["usage"]["input_tokens"]
+        assert (await client.post("/v1/rerank", json=rerank)).json()["usage"]["input_tokens"] == tokens
+    async with behind_keys(settings, key(tokens_per_minute=str(2 * tokens + 1))) as client:
+        again = (await client.post(path, json=body, headers=JSON)).json()
+        assert again["scores"] == scored["scores"]
+        assert (await client.post("/v1/rerank", json=rerank)).status_code == 200
+        assert (await client.post(path, json=body, headers=JSON)).status_code == 429
+        assert (await client.post("/v1/rerank", json=rerank)).json()["error"]["code"] == "rate_limit_exceeded"

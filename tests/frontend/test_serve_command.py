@@ -19,6 +19,7 @@ from sie_frontend.manifest import read_manifest
 from sie_frontend.settings import known_settings
 
 from frontend.fake_triton import FakeTriton
+from frontend.key_help import bearer, key
 from frontend.process import until
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.ports import free_port
@@ -72,7 +73,7 @@ def test_every_option_of_serve_that_is_a_setting_has_its_variable() -> None:
     for command, wanted in (("serve", TOLD), ("up", TOLD - {"SIE_TRITON_TRITON_URL"})):
         options = {spelling: p.variable for p in parameters(commands()[command]) for spelling in p.spellings}
         shared = set(options) & set(variables)
-        assert {options[flag] for flag in shared} == wanted
+        assert {options[flag] for flag in shared} == wanted | {"SIE_TRITON_API_KEYS_FILE"}
         assert all(options[flag] == variables[flag] for flag in shared)
 
 
@@ -86,6 +87,16 @@ def test_serve_heeds_its_variables(repository: Path, triton: FakeTriton, tmp_pat
     }
     with serving(tmp_path, **environment) as (port, _):
         assert tiny.MODEL_ID in model_names(port)
+
+
+def test_serve_asks_for_the_keys_of_a_file(repository: Path, triton: FakeTriton, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_text(key().line)
+    environment = {"SIE_TRITON_REPOSITORY": str(repository), "SIE_TRITON_TRITON_URL": triton.url}
+    with serving(tmp_path, "--api-keys-file", keys, **environment) as (port, _):
+        url = f"http://127.0.0.1:{port}/v1/models"
+        assert httpx.get(url).status_code == 401
+        assert httpx.get(url, headers=bearer()).status_code == 200
 
 
 def test_an_option_wins_over_its_variable(repository: Path, triton: FakeTriton, tmp_path: Path) -> None:

@@ -81,6 +81,9 @@ async def follow(file: KeyFile, ring: KeyRing, *, poll_s: float = POLL_S) -> Non
                 error,
             )
             continue
+        except Exception:  # whatever it is, the next change must be seen
+            log.exception("looking at %s failed; the keys from before stay in use", file.path)
+            continue
         if keys is None:
             continue
         ring.replace(keys)

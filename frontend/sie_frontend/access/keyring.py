@@ -17,6 +17,8 @@ from sie_frontend.access.windows import Window
 from sie_frontend.contract.errors import ErrorKind, WireError
 
 _REALM: Final = 'Bearer realm="sie"'
+# What subtracting times makes of a whole second.
+_NOISE_S: Final = 1e-6
 _SCHEME: Final = "bearer"
 
 
@@ -109,7 +111,6 @@ class Grant:
         """Count tokens before they are computed. Raises `Denial` (429), or 400 for more than a minute ever allows."""
         window = self._account.tokens
         if window is None:
-            self.spent += tokens
             return
         now = self._clock()
         wanted = self.spent + tokens
@@ -148,7 +149,7 @@ class Grant:
             self._account.tokens.give_back(self.spent)
 
     def _limited(self, why: Why, limit: str, wait_s: float) -> Denial:
-        seconds = max(1, math.ceil(wait_s))
+        seconds = max(1, math.ceil(wait_s - _NOISE_S))
         message = f"This key may {limit}; retry after {seconds} s"
         return self._denial(why, ErrorKind.RATE_LIMITED, message, retry_after=seconds)
 

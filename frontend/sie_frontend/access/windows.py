@@ -33,7 +33,7 @@ class Window:
         for when, spent in self._entries:
             excess -= int(spent)
             if excess <= 0:
-                return when + WINDOW_S - now
+                return min(when + WINDOW_S - now, WINDOW_S)
         return float("inf")
 
     def spend(self, amount: int, now: float) -> None:
