@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sie_triton.checkpoint.files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, PREPROCESSOR, SINGLE, read_json
+from sie_triton.checkpoint.files import (
+    INDEX,
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
+    PREPROCESSOR,
+    SINGLE,
+    read_json,
+)
 from sie_triton.checkpoint.tensors import Header, read_header
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
@@ -109,7 +116,8 @@ def needs_open_clip(folder: Path) -> bool:
     config = read_json(folder / "config.json")
     auto_map = config.get("auto_map") if isinstance(config, dict) else None
     own_code = isinstance(auto_map, dict) and any(str(key).startswith("AutoModel") for key in auto_map)
-    return own_code or not isinstance(config, dict) or not (folder / SINGLE).is_file()
+    readable = isinstance(config, dict) and any((folder / name).is_file() for name in (SINGLE, INDEX))
+    return own_code or not readable
 
 
 def published_folder(folder: Path) -> Path:

@@ -28,6 +28,7 @@ from sie_triton.planning.families import ImageTextRecipe, Recipe
 from sie_triton.planning.plan import TritonPlan
 from sie_triton.planning.planner import make_plans
 from sie_triton.planning.recipe import Refusal
+from sie_triton.verify.public_model import open_reader
 
 from .builds import build
 from .open_clip_checkpoints import LENGTH, MEAN, SIZE, STD, WIDTH, document, write_open_clip
@@ -153,14 +154,26 @@ def test_without_ftfy_no_reader_opens(tmp_path: Path, monkeypatch: pytest.Monkey
     entry = TextInput(tokenization, Prompting("plain", clean="open_clip"), "text")
     with pytest.raises(SettingsError, match=r"needs ftfy; `pip install"):
         TextReader(entry, tmp_path, profiles={})
+    with pytest.raises(DiagnosticError, match="needs ftfy") as caught:  # by `build` and `verify`
+        open_reader("text", entry, tmp_path, {})
+    assert caught.value.diagnostics[0].code == "SIE401"
 
 
-def test_a_cleaned_text_is_measured_as_it_is_read() -> None:
-    pytest.importorskip("ftfy", reason="of the extra `open-clip`")
-    prompting = Prompting("plain", clean="open_clip")
-    assert prepare_texts(["_" * 5_000_000], prompting, options={}, instruction=None, is_query=True) == [""]
-    with pytest.raises(WireError):
-        prepare_texts(["a" * 5_000_000], prompting, options={}, instruction=None, is_query=True)
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["a cat", "a" * 65_537], "Field 'items[1]' must hold at most 65536 characters"),
+        (["a" * 60_000] * 18, "at most 1048576 characters for a model that cleans its texts"),
+        (["\u00e9\n" * 30_000] * 2, "a line counted as 32 more; split the request"),
+    ],
+    ids=["a long text", "many long texts", "many lines"],
+)
+def test_texts_that_take_long_to_clean_are_refused(texts: list[str], said: str) -> None:
+    """ftfy takes 43 seconds for two megabytes of short lines; a caption is never so long."""
+    with pytest.raises(WireError) as caught:
+        prepare_texts(texts, Prompting("plain", clean="open_clip"), options={}, instruction=None, is_query=True)
+    assert caught.value.status == 400
+    assert said in caught.value.message
 
 
 @pytest.mark.parametrize(

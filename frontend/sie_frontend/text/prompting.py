@@ -14,7 +14,7 @@ from typing import Any
 
 from sie_frontend.contract.errors import invalid_input
 from sie_frontend.contract.requests import MAX_BODY_BYTES, MAX_ITEM_TEXT_BYTES, utf8_size
-from sie_frontend.text.cleaning import canonical
+from sie_frontend.text.cleaning import canonical, check_cleanable
 from sie_frontend.text.entry import Prompting
 
 _FIELDS = ("text", "instruction")
@@ -69,6 +69,7 @@ def prepare_texts(
     wrapping = _wrapping(prompting, options=options, instruction=instruction, is_query=is_query)
     repeats, rest = wrapping.shape()
     if prompting.clean:
+        check_cleanable(texts, places)
         texts = [canonical(text) for text in texts]
     check_sizes([repeats * utf8_size(text) + rest for text in texts], places, limits or SizeLimits())
     return [wrapping.apply(text) for text in texts]
