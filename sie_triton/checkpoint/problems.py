@@ -35,7 +35,12 @@ _T5 = frozenset({"longt5", "mt5", "switch_transformers", "t5", "umt5"})
 _ENCODERS = "pick a checkpoint with an encoder of the BERT, RoBERTa, ModernBERT, GTE or Qwen kind"
 _SEEING = {
     kind: f"write a bundle with `{adapter}` (docs/add-a-bundle.md)"
-    for kind, adapter in (("clip", "CLIPAdapter"), ("siglip", "SiglipAdapter"))
+    for kind, adapter in (
+        ("clip", "CLIPAdapter"),
+        ("siglip", "SiglipAdapter"),
+        ("qwen2_5_vl", "ColQwen2Adapter"),
+        ("qwen3_vl", "Qwen3VLEmbeddingAdapter"),
+    )
 }
 _OTHER_WEIGHTS = {".gguf": "GGUF", ".onnx": "ONNX"}
 _AGAIN = "copy or download the checkpoint again"
