@@ -215,6 +215,8 @@ class GraphBuilder:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
         self._infer(model)
         model.graph.initializer.extend(self._initializers.values())
+        # They were copied, and of a large model nobody can afford them twice.
+        self._initializers.clear()
         return model, self._kept
 
     def _infer(self, model: onnx.ModelProto) -> None:

@@ -130,19 +130,24 @@ def _order(graph: onnx.GraphProto, kept: set[str]) -> None:
             return name
         return names.setdefault(name, f"value_{len(names)}")
 
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
-    used: dict[str, onnx.TensorProto] = {}
+    initializers = {tensor.name for tensor in graph.initializer}
+    used: dict[str, None] = {}
     for number, node in enumerate(nodes):
-        used.update((name, initializers[name]) for name in node.input if name in initializers)
+        used.update(dict.fromkeys(name for name in node.input if name in initializers))
         node.name = f"{node.op_type}_{number}"
         for field in (node.input, node.output):
             field[:] = [renamed(name) for name in field]
-    for name, tensor in used.items():
-        tensor.name = renamed(name)
-    ordered, weights = [_copied(node) for node in nodes], [_copied(tensor) for tensor in used.values()]
-    del graph.node[:], graph.initializer[:]
+    ordered = [_copied(node) for node in nodes]
+    del graph.node[:]
     graph.node.extend(ordered)
-    graph.initializer.extend(weights)
+    # Weights stay where they are: of a large model nobody can afford them twice.
+    for place in reversed(range(len(graph.initializer))):
+        if graph.initializer[place].name not in used:
+            del graph.initializer[place]
+    by_use = {name: place for place, name in enumerate(used)}
+    graph.initializer.sort(key=lambda tensor: by_use[tensor.name])
+    for tensor in graph.initializer:
+        tensor.name = renamed(tensor.name)
 
 
 def _copied(message: Message) -> Message:

@@ -122,9 +122,10 @@ $image
 
 A model whose `inputs` have `image` reads the images of an item and leaves its text unread; an empty list is no images.
 Texts and images may be mixed in one request. Several images of an item give the mean of their vectors, which are at
-unit length one by one; the mean is not brought to unit length again. Instructions and options of texts change nothing.
-Qwen3-VL reads the images and the text of an item together ([images.md](images.md#qwen3-vl)); page models give a vector
-for each position ([pages.md](pages.md)).
+unit length one by one; the mean is not brought to unit length again. Of a page model (`multivector`) they give the
+vectors of all images, one behind the other, and a query (`is_query`) with a text is read by its text. Instructions and
+options of texts change nothing. Qwen3-VL reads the images and the text of an item together, under an instruction
+([images.md](images.md#qwen3-vl)).
 
 The first frame is read, and alpha is dropped: the colours show that it hides. EXIF's orientation is not followed, but
 for TIFF's; turn a photograph before it is sent. The size is read before anything is decoded. What cannot be decoded is

@@ -83,6 +83,8 @@ authors and are tested with small checkpoints that the tests write in them; the 
 """
 
 _SIE_NAME, _FASTEMBED_NAME = "SIE", "Fastembed"
+# Of SIE's catalogue too, although the table of it does not have them.
+_BEYOND = frozenset({"vidore/colSmol-256M", "vidore/colpali-v1.3-hf"})
 
 
 def render(source: Path = TABLE) -> str:
@@ -134,7 +136,7 @@ def _compiling(bundle: Bundle) -> list[CatalogueRow]:
 def _origins(bundle: Bundle, catalogue: Mapping[str, Bundle]) -> list[str]:
     """Whose lists name the model."""
     by_fastembed = any(bundle_of(model.name, [bundle]) for model in listed_models())
-    names = ((_SIE_NAME, bundle.sie_id in catalogue), (_FASTEMBED_NAME, by_fastembed))
+    names = ((_SIE_NAME, bundle.sie_id in catalogue or bundle.sie_id in _BEYOND), (_FASTEMBED_NAME, by_fastembed))
     return [name for name, has in names if has]
 
 
