@@ -59,3 +59,6 @@ MODALITIES: dict[str, Modality] = {
 
 A process may add rows of its own before it reads a manifest.
 """
+
+IMAGES = frozenset({"image", "mixed"})
+"""The inputs of models that read images."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -12,11 +12,13 @@ from sie_triton.checkpoint.files import (
     INDEX,
     SINGLE,
     TOKENIZER,
+    extra_file,
     parts_of,
     weight_files,
 )
 from sie_triton.checkpoint.found import Checkpoint
 from sie_triton.checkpoint.lora_settings import not_merged, read_lora_settings
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 FindsCheckpoint: TypeAlias = "Callable[[str, str | None], Checkpoint]"
 """An id and a revision to the repository as it was published. Raises `DiagnosticError`."""
@@ -24,11 +26,12 @@ FindsCheckpoint: TypeAlias = "Callable[[str, str | None], Checkpoint]"
 _OWN = (ADAPTER, ADAPTER_WEIGHTS)
 
 
-def with_adapter(found: Checkpoint, find: FindsCheckpoint) -> Checkpoint:
+def with_adapter(found: Checkpoint, find: FindsCheckpoint, extra_files: Sequence[str] = ()) -> Checkpoint:
     """What a repository is: itself, or a base model with the adapter that it holds.
 
     Weights beside an adapter are its base's, as transformers reads a folder; else the base is the model that
-    `adapter_config.json` names. Raises `DiagnosticError` for an adapter that is not merged.
+    `adapter_config.json` names. `extra_files` are names that one of the two must have. Raises `DiagnosticError` for an
+    adapter that is not merged, and for a file that neither has.
     """
     parts = parts_of(found.origin)
     own = tuple(f"{parts.home}{name}" for name in _OWN)
@@ -49,8 +52,21 @@ def with_adapter(found: Checkpoint, find: FindsCheckpoint) -> Checkpoint:
     lent = {"config.json", SINGLE, INDEX, *(name.removeprefix(parts.home) for name in weight_files(base.files, parts))}
     if not TOKENIZER & set(found.files):
         lent |= TOKENIZER
+    for extra in extra_files:
+        if extra_file(extra, set(found.files)) is None:
+            lent.add(_extra(extra, base, found))
     files = tuple(name for name in base.files if name.removeprefix(parts.home) in lent or name.endswith(".model"))
     return replace(base, files=files, adapter=found)
+
+
+def _extra(name: str, base: Checkpoint, adapter: Checkpoint) -> str:
+    """The base model's file of a name. Raises `DiagnosticError` (`SIE309`) where it has none either."""
+    found = extra_file(name, set(base.files))
+    if found is None:
+        message = f"neither the adapter nor its base has `{name}`, which this adapter of SIE cannot do without"
+        hint = "pick the checkpoint that the adapter was written for"
+        raise DiagnosticError([Diagnostic("SIE309", message, Where(adapter.origin), hint)])
+    return found
 
 
 def with_lora(base: Checkpoint, adapter: Checkpoint, name: str) -> Checkpoint:

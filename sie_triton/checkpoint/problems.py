@@ -36,6 +36,14 @@ _PICKLED_WEIGHTS = re.compile(r"(?:pytorch_model|model)\b.*\.(?:bin|pt|pth|ckpt)
 _OPEN_CLIP_PICKLE = re.compile(r"open_clip_\w+\.(?:bin|pt|pth)")
 _T5 = frozenset({"longt5", "mt5", "switch_transformers", "t5", "umt5"})
 _ENCODERS = "pick a checkpoint with an encoder of the BERT, RoBERTa, ModernBERT, GTE or Qwen kind"
+# The kinds that see and are compiled, by the adapter that a bundle names.
+_SEEING = {
+    **SEEING,
+    "colpali": "ColPaliAdapter",
+    "idefics3": "ColSmolAdapter",
+    "qwen2_5_vl": "ColQwen2Adapter",
+    "qwen3_vl": "Qwen3VLEmbeddingAdapter",
+}
 _OTHER_WEIGHTS = {".gguf": "GGUF", ".onnx": "ONNX"}
 _AGAIN = "copy or download the checkpoint again"
 
@@ -74,7 +82,7 @@ def uncompiled(config: Mapping[str, Any], where: Where | None, *, sees: bool = F
     sense = next((sense for sense in others if f"{sense}_config" in config), None)
     if sense:
         message = f"`model_type` is `{kind}` with a `{sense}_config`: only encoders of text alone are compiled"
-        if (adapter := SEEING.get(kind)) is not None:
+        if (adapter := _SEEING.get(kind)) is not None:
             message = f"`model_type` is `{kind}` with a `{sense}_config`: its bundle must name an adapter that sees"
         hint = f"write a bundle with `{adapter}` (docs/add-a-bundle.md)" if adapter else _ENCODERS
         return [Diagnostic("SIE326", message, where, hint)]

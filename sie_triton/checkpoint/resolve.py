@@ -61,7 +61,7 @@ def resolve_checkpoint(
 
     request = Request(hf_id or "", revision, tuple(extra_files), trust_remote_code, tuple(optional_files))
     found = _find(request, {"--weights": weights, "weights_path": bundle_weights_path}, allow_hub, progress, announce)
-    found = with_adapter(found, find)
+    found = with_adapter(found, find, extra_files)
     return found if lora is None else with_lora(found, find(lora, None), lora)
 
 

@@ -126,7 +126,8 @@ A model whose `inputs` have `image` reads the images of an item and leaves its t
 Texts and images may be mixed in one request. Several images of an item give the mean of their vectors, which are at
 unit length one by one; the mean is not brought to unit length again. Of a page model (`multivector`) they give the
 vectors of all images, one behind the other, and a query (`is_query`) with a text is read by its text. Instructions and
-options of texts change nothing.
+options of texts change nothing. Qwen3-VL reads the images and the text of an item together, under an instruction
+([images.md](images.md#qwen3-vl)).
 
 The first frame is read, and alpha is dropped: the colours show that it hides. EXIF's orientation is not followed, but
 for TIFF's. The options `image_alpha` and `image_orientation` change both. The size is read before anything is decoded.

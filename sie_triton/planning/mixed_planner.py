@@ -25,16 +25,16 @@ def mixed_plans(
     options: GraphOptions,
 ) -> tuple[TritonPlan, ...]:
     """Profiles that ask the same of the graph share one Triton model. Raises `DiagnosticError`."""
-    groups: dict[object, list[_Member]] = {}
+    groups: dict[object, list[_MixedMember]] = {}
     for profile, recipe in profiles:
         assert isinstance(recipe, MixedRecipe), "no other recipe has this modality"
-        member = _Member(profile, recipe, recipe.need(bundle, profile, facts))
+        member = _MixedMember(profile, recipe, recipe.need(bundle, profile, facts))
         groups.setdefault(member.shared(options), []).append(member)
     return tuple(_plan(members, facts, options) for members in groups.values())
 
 
 @dataclass(frozen=True, slots=True)
-class _Member:
+class _MixedMember:
     """A profile with what it asks for."""
 
     profile: ResolvedProfile
@@ -49,7 +49,7 @@ class _Member:
         return (need.encoder, need.heads, need.max_length, self.profile.max_batch_tokens, precisions, said)
 
 
-def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: GraphOptions) -> TritonPlan:
+def _plan(members: Sequence[_MixedMember], facts: CheckpointFacts | None, options: GraphOptions) -> TritonPlan:
     profile, recipe, need = members[0].profile, members[0].recipe, members[0].need
     (head,) = need.heads
     check_format(head, options, written_only=True)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from checkpoint_files import WANTED, bert, in_folder, odd_shards, sharded, weights, without
+from checkpoint_files import WANTED, bert, in_folder, odd_shards, safetensors, sharded, weights, without
 from fake_hub import FakeHub
 from resolve_elsewhere import Elsewhere, Outcome
+
+from sie_triton.checkpoint import load_tensors
 
 CLOSED = {"HF_ENDPOINT": "http://127.0.0.1:9"}
 
@@ -355,3 +360,56 @@ def test_what_is_not_compiled_is_refused_before_its_weights_are_fetched(
     outcome = elsewhere.resolve(f"parts/{name}")
     assert [found["code"] for found in outcome.diagnostics] == [code]
     assert not any("safetensors" in path for path in hub.seen(f"parts/{name}"))
+
+
+def lora_files() -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """A base model of one layer, and an adapter of it that names it."""
+    base = {"query.weight": np.ones((4, 4), np.float32), "other.weight": np.ones((2, 2), np.float32)}
+    name = "base_model.model.query"
+    halves = {
+        f"{name}.lora_A.weight": np.ones((1, 4), np.float32),
+        f"{name}.lora_B.weight": np.ones((4, 1), np.float32),
+    }
+    told = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["query"], "bias": "none"}
+    told["base_model_name_or_path"] = "lora/base"
+    adapter = {
+        "adapter_config.json": json.dumps(told).encode(),
+        "adapter_model.safetensors": safetensors(halves),
+        "tokenizer.json": b'{"model": {"own": 1}}',
+        "README.md": b"# read me",
+    }
+    return without(bert(), "model.safetensors") | {"model.safetensors": safetensors(base)}, adapter
+
+
+def test_an_adapter_is_fetched_with_the_base_that_it_names(tmp_path: Path) -> None:
+    """As a repository of its own, and as one that a profile names; then without a network."""
+    base, adapter = lora_files()
+    calls: list[dict[str, Any]] = [{"hf_id": "lora/adapter"}, {"hf_id": "lora/base", "lora": "lora/adapter"}]
+    with FakeHub() as hub:
+        environment = hub.environment(tmp_path)
+        models = [hub.add("lora/base", base), hub.add("lora/adapter", adapter)]
+        with Elsewhere(environment) as elsewhere:
+            first = [elsewhere.resolve(**call) for call in calls]
+            merged = [load_tensors(found.folder / "model.safetensors") for found in first]
+    with Elsewhere(environment) as elsewhere:
+        second = [elsewhere.resolve(**call) for call in calls]
+        own = [(found.folder / "tokenizer.json").read_bytes() for found in second]
+    named = "+".join(
+        f"hf:{name}@{model.commit}" for name, model in zip(("lora/base", "lora/adapter"), models, strict=True)
+    )
+    for found in (*first, *second):
+        assert found.found["identity"] == named
+    for tensors in merged:
+        assert np.array_equal(tensors["query.weight"], np.full((4, 4), 3.0))
+        assert np.array_equal(tensors["other.weight"], np.ones((2, 2)))
+    assert [b"own" in content for content in own] == [True, False]
+
+
+def test_an_adapter_that_is_not_understood_costs_no_gigabytes(hub: FakeHub, elsewhere: Elsewhere) -> None:
+    base, adapter = lora_files()
+    adapter["adapter_config.json"] = b'{"peft_type": "LOHA"}'
+    model = hub.add("lora/loha", base | adapter)
+    outcome = elsewhere.resolve("lora/loha")
+    assert outcome.codes == ["SIE322"]
+    assert "`peft_type` is 'LOHA'" in outcome.text
+    assert not any(name.endswith(".safetensors") for name, _, _ in outcome.progress), model

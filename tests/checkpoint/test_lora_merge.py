@@ -205,6 +205,30 @@ def test_an_adapter_without_its_base_or_its_weights_is_named(tmp_path: Path) -> 
     assert "no `adapter_model.safetensors` that could be merged" in refusal(alone).message
 
 
+def test_a_file_that_the_recipe_needs_is_the_adapters_or_its_bases(tmp_path: Path) -> None:
+    base, alone = write_base(tmp_path / "base"), write_adapter(tmp_path / "alone", "plain")
+    extra = "preprocessor_config.json"
+
+    def found() -> str:
+        checkpoint = resolve_checkpoint(
+            "acme/model",
+            None,
+            weights=alone,
+            bundle_weights_path=None,
+            allow_hub=False,
+            folders={"acme/base": base},
+            extra_files=(extra,),
+        )
+        return (checkpoint.folder / extra).read_text(encoding="utf-8")
+
+    with pytest.raises(DiagnosticError, match=f"neither the adapter nor its base has `{extra}`"):
+        found()
+    (base / extra).write_text('{"size": 1}', encoding="utf-8")
+    assert found() == '{"size": 1}'
+    (alone / extra).write_text('{"size": 2}', encoding="utf-8")
+    assert found() == '{"size": 2}'
+
+
 def test_what_is_not_changed_keeps_its_bytes(tmp_path: Path) -> None:
     """A tensor of half precision becomes float32 where something is added, and stays as it is elsewhere."""
     from sie_triton.checkpoint.lora_merge import Change as Changed

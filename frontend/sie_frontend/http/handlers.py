@@ -34,6 +34,7 @@ from sie_frontend.http.dialects.rerank import (
 )
 from sie_frontend.http.frontend import Frontend
 from sie_frontend.manifest import Model
+from sie_frontend.modalities import IMAGES
 from sie_frontend.outputs.dense import DenseHead
 from sie_frontend.outputs.options import resolve_encode, resolve_score
 from sie_frontend.outputs.response import encode_body
@@ -135,7 +136,7 @@ async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -
     head = model.heads.get("dense")
     cuts = head.cuts if isinstance(head, DenseHead) else ()
     call = resolve_embeddings(parsed, profiles=model.profiles, declared_dims=_declared_dims(model), cuts=cuts)
-    items = embeddings_items(parsed, reads_images="image" in model.inputs)
+    items = embeddings_items(parsed, reads_images=not IMAGES.isdisjoint(model.inputs))
 
     async def part(some: Sequence[Item]) -> Encoded:
         return await frontend.engine.encode(parsed.model, model, some, call, spend=exchange.spend)

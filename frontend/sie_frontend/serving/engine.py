@@ -15,6 +15,7 @@ from sie_frontend.contract import errors
 from sie_frontend.contract.requests import Item, check_item_count
 from sie_frontend.contract.responses import Timing, Usage
 from sie_frontend.manifest import Manifest, Model
+from sie_frontend.mixed.reader import MixedReader
 from sie_frontend.outputs.options import ResolvedCall, ResolvedScore
 from sie_frontend.outputs.response import ItemOutputs
 from sie_frontend.residency.carrier import Memory
@@ -27,7 +28,7 @@ from sie_frontend.serving.on_demand import make_residency
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.runs import Outcome, RowFailure
-from sie_frontend.serving.served import NotFinite, ServedInput, ServedModel
+from sie_frontend.serving.served import MIXED, NotFinite, ServedInput, ServedModel
 from sie_frontend.serving.together import together
 from sie_frontend.settings import Settings
 from sie_frontend.text.reader import TextReader
@@ -291,13 +292,15 @@ class Engine:
 
     async def cut(self, model_id: str, texts: Sequence[str], tokens: int) -> Sequence[str]:
         """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""
-        reader = self._models[model_id].readers.get("text")
-        if not isinstance(reader, TextReader):
+        readers = self._models[model_id].readers
+        reader = readers.get("text") or readers.get(MIXED)
+        if not isinstance(reader, TextReader | MixedReader):
             raise errors.invalid_input(f"Model '{model_id}' reads no text, so that nothing of it can be cut")
         if tokens >= reader.spec.max_length:
             return texts
         tokenizer = reader.tokenizer
-        return await self._threads.run(reader.work(texts), lambda: [tokenizer.cut_text(text, tokens) for text in texts])
+        work = sum(map(len, texts))
+        return await self._threads.run(work, lambda: [tokenizer.cut_text(text, tokens) for text in texts])
 
     # What both share
 
