@@ -29,7 +29,7 @@ pytestmark = pytest.mark.official
 TESTS = Path(__file__).resolve().parents[1]
 ADAPTERS = {
     "clip": ("sie_server.adapters.clip:CLIPAdapter", "CLIPAdapter", 20),
-    "siglip": ("sie_server.adapters.siglip:SiglipAdapter", "SiglipAdapter", 24),
+    "siglip": ("sie_server.adapters.siglip.adapter:SiglipAdapter", "SiglipAdapter", 24),
 }
 PICTURES = tuple(
     base64.b64encode(encoded(Image.fromarray(noise(*size)), "PNG")).decode()
@@ -90,7 +90,12 @@ def test_the_same_vectors_and_tokens(name: str, interpreter: str, root: Path, se
     assert done.returncode == 0, done.stderr
     theirs = json.loads(done.stdout)
     items = [{**one, "images": [{"data": data} for data in one["images"]]} if "images" in one else one for one in ITEMS]
-    answer = httpx.post(f"{serving.url}/v1/encode/acme/{name}", json={"items": items}, timeout=60)
+    answer = httpx.post(
+        f"{serving.url}/v1/encode/acme/{name}",
+        json={"items": items},
+        headers={"accept": "application/json"},
+        timeout=60,
+    )
     assert answer.status_code == 200, answer.text
     body = answer.json()
     ours = np.array([item["dense"]["values"] for item in body["items"]])
