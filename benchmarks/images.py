@@ -285,6 +285,8 @@ def main() -> None:
     parser.add_argument("--repository", type=Path, help="serve this one, of the same checkpoint")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "benchmarks", help="what is kept")
     options = parser.parse_args()
+    # Ended from outside, it must not leave servers behind either.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     cache: Path = options.cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     wanted = options.side or _SIDES

@@ -15,6 +15,7 @@ import asyncio
 import io
 import itertools
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -308,6 +309,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2000, help="how often one picture is sent")
     parser.add_argument("--rounds", type=int, default=2, help="of large pictures, with one thread and with two")
     options = parser.parse_args()
+    # Ended from outside, it must not leave servers behind either.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     report = Report()
     with tempfile.TemporaryDirectory(prefix="sie-triton-hostile-") as folder:
         root = Path(folder)
