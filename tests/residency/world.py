@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import onnx
 import msgspec
 import numpy as np
+import onnx
 from compiler import tiny
+from embedded.graphs import FLOAT, INT64, graph
+from frontend.repository import write_repository
+from frontend.wire import dense, encode, texts
 from numpy.typing import NDArray
 from sie_frontend.http.app import create_app
 from sie_frontend.manifest import Manifest, dump_manifest, read_manifest
 from sie_frontend.settings import Settings
 from tokenizers import Tokenizer
 
-from embedded.graphs import FLOAT, INT64, graph
-from frontend.repository import write_repository
-from frontend.wire import dense, encode, texts
 from sie_triton.embedded.server import TritonServer
 
 MODEL = Path(__file__).parent / "slow_model.py"
@@ -37,9 +37,9 @@ backend: "python"
 max_batch_size: 32
 input [ { name: "input_ids" data_type: TYPE_INT64 dims: [ -1 ] },
         { name: "attention_mask" data_type: TYPE_INT64 dims: [ -1 ] } ]
-output [ %s ]
+output [ OUTPUTS ]
 instance_group [ { kind: KIND_CPU count: 1 } ]
-""" % ", ".join(f'{{ name: "{name}" data_type: TYPE_FP32 dims: [ 32 ] }}' for name in OUTPUTS)
+""".replace("OUTPUTS", ", ".join(f'{{ name: "{name}" data_type: TYPE_FP32 dims: [ 32 ] }}' for name in OUTPUTS))
 
 
 def sie_id(name: str) -> str:

@@ -116,9 +116,10 @@ class Policy:
         """The bytes of all that is held, or not yet let go."""
         return self._bytes(self._held())
 
-    def cost(self, name: str) -> int:
-        """The bytes of one unit alone."""
-        return self._bytes(self.residences[name].unit.parts)
+    def held_by(self, name: str) -> int:
+        """The bytes of what one unit holds now, whoever else holds it too."""
+        residence = self.residences[name]
+        return self._bytes(residence.unit.parts if residence.stage in HOLDING else residence.moving)
 
     def too_large(self, name: str) -> Failure | None:
         """Why a unit will never have room; None if it may."""
