@@ -5,6 +5,7 @@ Its failures become `TritonFailure`s at this boundary, of five kinds.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from math import prod
@@ -19,6 +20,9 @@ from sie_frontend.rows import Array
 from sie_frontend.triton.connections import Answer, ConnectionPool, ExchangeError
 
 PROBE_TIMEOUT_S = 5.0
+# So long a call may take before connections that it holds up are looked for, and so long they may take to answer.
+APART_S: Final = 0.1
+SIFT_S: Final = 0.5
 
 # What Triton answers when a queue policy rejects a request.
 _QUEUE_MARKS = ("Exceeds maximum queue size", "Request timeout expired", "exceeds maximum queue size")
@@ -147,13 +151,28 @@ class TritonClient:
                 raise TritonFailure(FailureKind.REJECTED, f"Triton returned no tensor `{name}` for `{model}`")
         return {name: found[name] for name in outputs}
 
-    async def post(self, path: str, body: bytes, timeout_s: float) -> Answer:
-        """POST a JSON body; `path` begins behind the URL's own. Raises `ExchangeError`."""
+    async def post(self, path: str, body: bytes, timeout_s: float, *, apart: bool = False) -> Answer:
+        """POST a JSON body; `path` begins behind the URL's own. Raises `ExchangeError`.
+
+        One that takes long goes `apart`: Triton has a thread for several connections, and answers none of them as long
+        as it loads a model for one. So that one is opened anew, and those that its thread holds up are let go.
+        """
         lines = (
             f"POST {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        return await self._pool.exchange(lines.encode("ascii") + body, timeout_s)
+        request = lines.encode("ascii") + body
+        if not apart:
+            return await self._pool.exchange(request, timeout_s)
+        answer = asyncio.ensure_future(self._pool.exchange_apart(request, timeout_s))
+        try:
+            await asyncio.wait([answer], timeout=APART_S)
+            if not answer.done():
+                probe = f"GET {self._path}/v2/health/live HTTP/1.1\r\nHost: {self._host}\r\n\r\n"
+                await self._pool.sift(probe.encode("ascii"), SIFT_S)
+            return await answer
+        finally:
+            answer.cancel()
 
     async def server_live(self) -> bool:
         """Whether the server answers, whatever becomes of its models."""
