@@ -249,12 +249,6 @@ class Settings:
             )
         if not self.image_threads:
             raise SettingsError("`SIE_TRITON_IMAGE_THREADS` must be 1 or more, not 0")
-        if not self.on_demand and (self.preload or self.pin or self.idle_evict_s):
-            told = "SIE_TRITON_PIN" if self.pin else "SIE_TRITON_PRELOAD" if self.preload else "SIE_TRITON_IDLE_EVICT_S"
-            raise SettingsError(
-                f"`{told}` has no effect where all models are loaded at the start: set `SIE_TRITON_LOAD` to "
-                "`on-demand`, or `SIE_TRITON_MEMORY_BUDGET`"
-            )
         _ = self.triton_urls
 
     @property

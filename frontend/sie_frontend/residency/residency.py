@@ -14,7 +14,7 @@ from typing import Final
 from sie_frontend.contract import errors
 from sie_frontend.residency.carrier import Carrier, Survey
 from sie_frontend.residency.policy import Policy
-from sie_frontend.residency.state import Command, Failure, Load, Stage, Unload
+from sie_frontend.residency.state import Command, Load, LoadFailure, Stage, Unload
 from sie_frontend.residency.units import Unit
 from sie_frontend.triton.client import FailureKind, TritonFailure
 from sie_frontend.triton.model_control import ModelState
@@ -116,7 +116,7 @@ class Residency:
         """Where a model is."""
         return self.policy.residences[self._unit_of[model_id]].stage
 
-    def failure(self, model_id: str) -> Failure | None:
+    def failure(self, model_id: str) -> LoadFailure | None:
         """Why a model is not there; None while nothing is wrong with it."""
         residence = self.policy.residences[self._unit_of[model_id]]
         return residence.failure if residence.stage is Stage.FAILED else None
