@@ -23,6 +23,9 @@ PROBE_TIMEOUT_S = 5.0
 # So long a call may take before connections that it holds up are looked for, and so long they may take to answer.
 APART_S: Final = 0.1
 SIFT_S: Final = 0.5
+# An inference without an answer for so long is sent again while a model is loaded, so often in all.
+LATE_S: Final = 1.0
+TRIES: Final = 3
 
 # What Triton answers when a queue policy rejects a request.
 _QUEUE_MARKS = ("Exceeds maximum queue size", "Request timeout expired", "exceeds maximum queue size")
@@ -89,6 +92,7 @@ class TritonClient:
         host, port, self._path = parse_url(url)
         self.url = url
         self._timeout_s = timeout_s
+        self._loading = 0
         self._pool = ConnectionPool(host, port, kept=connections)
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -135,7 +139,7 @@ class TritonClient:
         # The bytes of every array, whatever its type and shape; this is the only copy.
         parts: list[Any] = [lines.encode("ascii"), head, *(array.reshape(-1).view(np.uint8) for array in arrays)]
         try:
-            answer = await self._pool.exchange(b"".join(parts), timeout_s or self._timeout_s)
+            answer = await self._run(b"".join(parts), timeout_s or self._timeout_s)
         except ExchangeError as error:
             raise TritonFailure(FailureKind.UNREACHABLE, str(error)) from error
         if answer.status != 200:
@@ -151,6 +155,23 @@ class TritonClient:
                 raise TritonFailure(FailureKind.REJECTED, f"Triton returned no tensor `{name}` for `{model}`")
         return {name: found[name] for name in outputs}
 
+    async def _run(self, request: bytes, timeout_s: float) -> Answer:
+        """Send an inference; again on other connections, if it is late while a model is loaded.
+
+        The thread that loads may be the one that should hand over the answer. Inference changes nothing in Triton.
+        """
+        if not self._loading:
+            return await self._pool.exchange(request, timeout_s)
+        tries = [asyncio.ensure_future(self._pool.exchange(request, timeout_s))]
+        try:
+            while not (done := (await asyncio.wait(tries, timeout=LATE_S, return_when="FIRST_COMPLETED"))[0]):
+                if self._loading and len(tries) < TRIES:
+                    tries.append(asyncio.ensure_future(self._pool.exchange_apart(request, timeout_s)))
+            return done.pop().result()
+        finally:
+            for one in tries:
+                one.cancel()
+
     async def post(self, path: str, body: bytes, timeout_s: float, *, apart: bool = False) -> Answer:
         """POST a JSON body; `path` begins behind the URL's own. Raises `ExchangeError`.
 
@@ -164,6 +185,7 @@ class TritonClient:
         request = lines.encode("ascii") + body
         if not apart:
             return await self._pool.exchange(request, timeout_s)
+        self._loading += 1
         answer = asyncio.ensure_future(self._pool.exchange_apart(request, timeout_s))
         try:
             await asyncio.wait([answer], timeout=APART_S)
@@ -172,6 +194,7 @@ class TritonClient:
                 await self._pool.sift(probe.encode("ascii"), SIFT_S)
             return await answer
         finally:
+            self._loading -= 1
             answer.cancel()
 
     async def server_live(self) -> bool:
