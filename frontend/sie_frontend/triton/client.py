@@ -93,6 +93,7 @@ class TritonClient:
         self.url = url
         self._timeout_s = timeout_s
         self._loading = 0
+        self._controls = False  # whether models are loaded and unloaded through this client at all
         self._pool = ConnectionPool(host, port, kept=connections)
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -160,7 +161,7 @@ class TritonClient:
 
         The thread that loads may be the one that should hand over the answer. Inference changes nothing in Triton.
         """
-        if not self._loading:
+        if not self._controls:
             return await self._pool.exchange(request, timeout_s)
         tries = [asyncio.ensure_future(self._pool.exchange(request, timeout_s))]
         try:
@@ -183,6 +184,7 @@ class TritonClient:
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         request = lines.encode("ascii") + body
+        self._controls = True
         if not apart:
             return await self._pool.exchange(request, timeout_s)
         self._loading += 1
