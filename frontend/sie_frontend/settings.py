@@ -7,7 +7,6 @@ what it means. The environment, the command line and the documentation are drive
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -22,16 +21,11 @@ from sie_frontend.contract.requests import (
     MAX_ITEMS,
     Limits,
 )
+from sie_frontend.setting_values import as_seconds, as_size, as_switch, as_text, as_whole
 
 _METADATA: Final = "setting"
 # From here on Pillow warns of a decompression bomb, from twice that on it refuses.
 _PIXELS_DECODED: Final = 89_478_485
-_BYTES = re.compile(r"(?P<number>\d{1,15}(\.\d{1,6})?) ?(?P<unit>[KMGT]I?B|[KMGT]|B?)", re.IGNORECASE | re.ASCII)
-_UNITS: Final = {"": 1, "B": 1} | {
-    f"{letter}{unit}": base**power
-    for power, letter in enumerate("KMGT", 1)
-    for unit, base in (("", 1000), ("B", 1000), ("IB", 1024))
-}
 _ENDPOINT = re.compile(
     r"(dns://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))(/[A-Za-z0-9._~/-]*)?"
 )
@@ -74,48 +68,12 @@ class Setting:
         )
 
 
-def _text(value: str) -> str:
-    return value
-
-
-def _whole(value: str) -> int:
-    if not (value.isascii() and value.isdecimal()):
-        raise ValueError("a whole number")
-    return int(value)
-
-
-def _seconds(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError("a number of seconds")
-    return number
-
-
-def parse_size(value: str) -> int:
-    """Bytes of a size such as `8GB` or `512MiB`. Raises `ValueError`."""
-    match = _BYTES.fullmatch(value.strip())
-    number = float(match["number"]) * _UNITS[match["unit"].upper()] if match else 0.0
-    if not 0 < number < 2.0**63:
-        raise ValueError("a size such as `8GB` or `512MiB`")
-    return int(number)
-
-
-def _switch(value: str) -> bool:
-    meaning = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if value.lower() not in meaning:
-        raise ValueError("`true` or `false`")
-    return meaning[value.lower()]
-
-
 def _setting(
     variable: str,
     default: Any,
     help: str,
     *,
-    parse: Callable[[str], Any] = _text,
+    parse: Callable[[str], Any] = as_text,
     choices: tuple[str, ...] = (),
 ) -> Any:
     return field(default=default, metadata={_METADATA: (variable, help, parse, choices)})
@@ -141,7 +99,7 @@ class Settings:
         "all addresses of the name in `dns://name:port`",
     )
     host: str = _setting("SIE_TRITON_HOST", "127.0.0.1", "address that the frontend listens on")
-    port: int = _setting("SIE_TRITON_PORT", 8080, "port that the frontend listens on", parse=_whole)
+    port: int = _setting("SIE_TRITON_PORT", 8080, "port that the frontend listens on", parse=as_whole)
     device: str = _setting(
         "SIE_TRITON_DEVICE",
         "cpu",
@@ -176,7 +134,7 @@ class Settings:
         "SIE_TRITON_ADMIN_PORT",
         None,
         "port of their own for `/metrics`, which is then answered there alone and without a key, and for health",
-        parse=_whole,
+        parse=as_whole,
     )
     admin_host: str = _setting("SIE_TRITON_ADMIN_HOST", "127.0.0.1", "address that this port listens on")
     ready_models: str = _setting(
@@ -196,7 +154,7 @@ class Settings:
         None,
         "what the loaded models of one Triton may take together, such as `8GB` or `512MiB`; those that were used "
         "longest ago are unloaded when another needs room",
-        parse=parse_size,
+        parse=as_size,
     )
     preload: str = _setting(
         "SIE_TRITON_PRELOAD",
@@ -213,96 +171,96 @@ class Settings:
         "SIE_TRITON_IDLE_EVICT_S",
         0.0,
         "seconds without a request after which a model that was loaded on demand is unloaded; 0 means never",
-        parse=_seconds,
+        parse=as_seconds,
     )
     load_timeout_s: float = _setting(
         "SIE_TRITON_LOAD_TIMEOUT_S",
         600.0,
         "seconds that Triton may take to load one model on demand",
-        parse=_seconds,
+        parse=as_seconds,
     )
     load_cooldown_s: float = _setting(
         "SIE_TRITON_LOAD_COOLDOWN_S",
         10.0,
         "seconds for which a model that could not be loaded is not tried again; they double with each failure",
-        parse=_seconds,
+        parse=as_seconds,
     )
     pending_items: int = _setting(
         "SIE_TRITON_PENDING_ITEMS",
         16_384,
         "items admitted and not answered yet; beyond it a request gets 503 QUEUE_FULL",
-        parse=_whole,
+        parse=as_whole,
     )
-    max_items: int = _setting("SIE_TRITON_MAX_ITEMS", MAX_ITEMS, "items that one request may hold", parse=_whole)
+    max_items: int = _setting("SIE_TRITON_MAX_ITEMS", MAX_ITEMS, "items that one request may hold", parse=as_whole)
     max_body_bytes: int = _setting(
-        "SIE_MAX_REQUEST_BODY_BYTES", MAX_BODY_BYTES, "bytes of a request's body; larger ones get 413", parse=_whole
+        "SIE_MAX_REQUEST_BODY_BYTES", MAX_BODY_BYTES, "bytes of a request's body; larger ones get 413", parse=as_whole
     )
     body_timeout_s: float = _setting(
         "SIE_TRITON_BODY_TIMEOUT_S",
         120.0,
         "seconds in which a request's body must arrive; later gets 408",
-        parse=_seconds,
+        parse=as_seconds,
     )
     max_images: int = _setting(
         "SIE_TRITON_MAX_IMAGES",
         MAX_IMAGES,
         "images that one request may hold, over all of its items; fewer of those that become more than 600 kilobytes",
-        parse=_whole,
+        parse=as_whole,
     )
     max_item_images: int = _setting(
-        "SIE_TRITON_MAX_ITEM_IMAGES", MAX_ITEM_IMAGES, "images that one item may hold", parse=_whole
+        "SIE_TRITON_MAX_ITEM_IMAGES", MAX_ITEM_IMAGES, "images that one item may hold", parse=as_whole
     )
     max_image_bytes: int = _setting(
-        "SIE_TRITON_MAX_IMAGE_BYTES", MAX_BODY_BYTES, "bytes of one encoded image", parse=_whole
+        "SIE_TRITON_MAX_IMAGE_BYTES", MAX_BODY_BYTES, "bytes of one encoded image", parse=as_whole
     )
     max_image_pixels: int = _setting(
         "SIE_TRITON_MAX_IMAGE_PIXELS",
         MAX_IMAGE_PIXELS,
         "pixels of one image, which its header tells before anything is decoded; decoding takes up to 16 bytes a pixel",
-        parse=_whole,
+        parse=as_whole,
     )
     pending_images: int = _setting(
         "SIE_TRITON_PENDING_IMAGES",
         2048,
         "images admitted and not answered yet, which hold 150 kilobytes each where a model takes 224 x 224 pixels; one "
         "of more pixels counts as several; beyond it a request gets 503 QUEUE_FULL",
-        parse=_whole,
+        parse=as_whole,
     )
     image_threads: int = _setting(
         "SIE_TRITON_IMAGE_THREADS",
         2,
         "images that are decoded and scaled at once; text is read by other threads",
-        parse=_whole,
+        parse=as_whole,
     )
     inflight_extra: int = _setting(
         "SIE_TRITON_INFLIGHT_EXTRA",
         0,
         "runs sent ahead of what the model's instances compute while no small requests come, so that an instance finds "
         "its next run waiting; it may pay where runs take few milliseconds",
-        parse=_whole,
+        parse=as_whole,
     )
     keep_busy: int = _setting(
         "SIE_TRITON_KEEP_BUSY",
         0,
         "Tritons that this frontend can keep busy alone; 0 means all that serve; where there are as many frontends as "
         "Tritons, 1 keeps the queues in Triton short",
-        parse=_whole,
+        parse=as_whole,
     )
     triton_timeout_s: float = _setting(
-        "SIE_TRITON_TRITON_TIMEOUT_S", 120.0, "seconds after which an unanswered run is given up", parse=_seconds
+        "SIE_TRITON_TRITON_TIMEOUT_S", 120.0, "seconds after which an unanswered run is given up", parse=as_seconds
     )
     drain_delay_s: float = _setting(
         "SIE_TRITON_DRAIN_DELAY_S",
         0.0,
         "seconds between SIGTERM and the closing of the listener: `/readyz` says 503 and requests are still answered, "
         "while load balancers take notice",
-        parse=_seconds,
+        parse=as_seconds,
     )
     shutdown_grace_s: float = _setting(
         "SIE_TRITON_SHUTDOWN_GRACE_S",
         30.0,
         "seconds after the closing of the listener in which requests in flight may finish",
-        parse=_seconds,
+        parse=as_seconds,
     )
     log_format: str = _setting(
         "SIE_TRITON_LOG_FORMAT",
@@ -311,7 +269,10 @@ class Settings:
         choices=("text", "json"),
     )
     access_log: bool = _setting(
-        "SIE_TRITON_ACCESS_LOG", False, "log one line for every request, with its milliseconds by stage", parse=_switch
+        "SIE_TRITON_ACCESS_LOG",
+        False,
+        "log one line for every request, with its milliseconds by stage",
+        parse=as_switch,
     )
     machine_profile: str | None = _setting(
         "SIE_MACHINE_PROFILE", None, "the identity that the header `X-SIE-Machine-Profile` must match"
@@ -339,12 +300,6 @@ class Settings:
             raise SettingsError("`SIE_TRITON_IMAGE_THREADS` must be 1 or more, not 0")
         if self.api_keys_file is not None and self.api_keys is not None:
             raise SettingsError("`SIE_TRITON_API_KEYS_FILE` and `SIE_TRITON_API_KEYS` cannot both be set")
-        if not self.on_demand and (self.preload or self.pin or self.idle_evict_s):
-            told = "SIE_TRITON_PIN" if self.pin else "SIE_TRITON_PRELOAD" if self.preload else "SIE_TRITON_IDLE_EVICT_S"
-            raise SettingsError(
-                f"`{told}` has no effect where all models are loaded at the start: set `SIE_TRITON_LOAD` to "
-                "`on-demand`, or `SIE_TRITON_MEMORY_BUDGET`"
-            )
         _ = self.triton_urls
 
     @property

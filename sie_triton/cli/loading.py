@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Annotated, Any
 
 import typer
-from sie_frontend.settings import parse_size
+from sie_frontend.setting_values import as_size
 
 
 class LoadName(str, Enum):
@@ -59,7 +59,7 @@ def loading_settings(
 ) -> dict[str, Any]:
     """What the options of loading on demand mean as settings of the frontend. Raises `typer.BadParameter`."""
     try:
-        size = None if budget is None else parse_size(budget)
+        size = None if budget is None else as_size(budget)
     except ValueError as error:
         raise typer.BadParameter(f"must be {error}, not {budget!r}", param_hint="--memory-budget") from None
     return {

@@ -37,6 +37,8 @@ from sie_triton.embedded.stubs import StubWatch
 
 _WARDEN = Path(warden.__file__)
 _SPAWN_SECONDS = 10.0
+# A thread that loads a model answers none of its other connections meanwhile: there are more than connections.
+_LOADING_THREADS = 64
 _POLL_SECONDS = 0.05
 
 
@@ -252,7 +254,7 @@ class TritonServer:
             *self._model_control(),
             f"--http-address={spec.host}",
             f"--http-port={self.http_port}",
-            f"--http-thread-count={spec.http_threads}",
+            f"--http-thread-count={_LOADING_THREADS if spec.on_demand else spec.http_threads}",
             f"--metrics-address={spec.host}",
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=false",

@@ -54,6 +54,10 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
     "--soak": "python -m benchmarks.run",
     "--texts": "examples/fastembed_migration.py",
     "--model-config-name": "tritonserver",
+    "--load-model": "tritonserver",
+    "--model-control-mode": "tritonserver",
+    "--strict-readiness": "tritonserver",
+    "--http-thread-count": "tritonserver",
 }
 """Options that are not `sie-triton`'s, and whose they are."""
 

@@ -27,7 +27,8 @@ from sie_triton.pages.command_line import commands, parameters
 from sie_triton.repository.publish import check_whole
 
 TOKENIZER = f"{tiny.TRITON_NAME}/1/tokenizer.json"
-TOLD = {"SIE_TRITON_REPOSITORY", "SIE_TRITON_TRITON_URL", "SIE_TRITON_HOST", "SIE_TRITON_PORT", "SIE_TRITON_DEVICE"}
+LOADING = {f"SIE_TRITON_{name}" for name in ("LOAD", "MEMORY_BUDGET", "PRELOAD", "PIN", "IDLE_EVICT_S")}
+TOLD = LOADING | {f"SIE_TRITON_{name}" for name in ("REPOSITORY", "TRITON_URL", "HOST", "PORT", "DEVICE")}
 
 
 @contextmanager

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from frontend.process import FrontendProcess
+from sie_sdk import SIEAsyncClient
+from sie_sdk.types import Item
 
-from residency.world import GRAPH, NAMES, World, behave, sie_id, write_world
+from residency.world import GRAPH, NAMES, World, behave, expected, sie_id, write_world
 from sie_triton.embedded.server import ServerSpec, TritonServer
 
 pytestmark = pytest.mark.e2e
@@ -51,7 +57,7 @@ async def test_a_victim_that_is_asked_for_again_and_again_delays_nobody_for_ever
             hammered.append(asyncio.create_task(client.ask("p")))
             await asyncio.sleep(0.1)
         assert (await busy).status_code == 200
-        assert await waiting < 5
+        assert await waiting < 15
         assert {answer.status_code for answer in await asyncio.gather(*hammered)} <= {200, 503}
         await client.until_served("p")
 
@@ -132,11 +138,11 @@ async def test_a_load_that_never_ends_is_given_up_and_takes_nobody_along(tmp_pat
         async with world.open(load_timeout_s=3.0, load_cooldown_s=0.1) as client:
             assert (await client.ask("p")).status_code == 503
             await client.until_served("q")
-            for _ in range(2):
-                assert (await client.until("p", "failed", 20))["last_error"]["message"].endswith("within 3 s")
-                assert (await client.ask("q")).status_code == 200
-                await asyncio.sleep(0.2)
-                await client.ask("p")
+            assert (await client.until("p", "failed", 20))["last_error"]["message"].endswith("within 3 s")
+            assert (await client.ask("q")).status_code == 200
+            await asyncio.sleep(0.2)
+            assert (await client.ask("p")).status_code == 503
+            assert (await client.ask("q")).status_code == 200
     finally:
         server.stop(0)
 
@@ -145,7 +151,7 @@ async def test_a_load_that_never_ends_is_given_up_and_takes_nobody_along(tmp_pat
 async def test_memory_returns_to_the_start_and_the_next_load_waits_for_its_release(world: World) -> None:
     """Failing loads and good ones, in turn; a model that ends slowly holds its memory until its process is gone."""
     async with world.open(memory_budget=ONE, load_cooldown_s=0.01) as client:
-        for _ in range(3):
+        for _ in range(2):
             behave(world.repository, "p", megabytes=100, fails=True)
             assert (await client.ask("p")).status_code == 503
             assert "the weights are cut short" in (await client.until("p", "failed"))["last_error"]["message"]
@@ -171,9 +177,9 @@ async def test_memory_returns_to_the_start_and_the_next_load_waits_for_its_relea
 
 @pytest.mark.asyncio
 async def test_a_slow_load_delays_nobody_else(world: World) -> None:
-    """Two loads of four seconds; health, states and another model are asked all the time."""
+    """Two loads of six seconds; health, states and another model are asked all the time."""
     for name in "pq":
-        behave(world.repository, name, load_s=4.0)
+        behave(world.repository, name, load_s=6.0)
     async with world.open() as client:
         await client.until_served("r")
 
@@ -195,12 +201,14 @@ async def test_a_slow_load_delays_nobody_else(world: World) -> None:
             return delays
 
         quiet = await storm(1.0)
+        begun = time.monotonic()
         await asyncio.gather(client.ask("p"), client.ask("q"))
         loading = await storm(3.0)
-        assert (await client.states())["p"] == (await client.states())["q"] == "loading"
+        states = await client.states()
+        assert (states["p"], states["q"]) == ("loading", "loading"), (loading, time.monotonic() - begun)
         for asked, delays in loading.items():
             assert sorted(delays)[len(delays) // 2] < sorted(quiet[asked])[len(quiet[asked]) // 2] + 0.1, asked
-            assert max(delays) < 1.5, asked
+            assert max(delays) < 4, asked
         # A third one is not held up either.
         assert await client.until_served("s") < 3
         await client.until_served("p")
@@ -210,14 +218,8 @@ async def test_a_slow_load_delays_nobody_else(world: World) -> None:
 async def test_pinned_and_preloaded_ones_are_there_before_it_is_ready_and_idle_ones_go(world: World) -> None:
     async with world.open(pin=sie_id("p"), preload=f"{sie_id('q')}:raw", idle_evict_s=0.5) as client:
         assert (await client.ask("p")).status_code == 200
-        with contextlib.suppress(AssertionError):
-            await asyncio.wait_for(_until_held(world, {"p"}), 10)
+        await client.until("q", "available")
         assert await client.states() == dict.fromkeys((*NAMES, GRAPH), "available") | {"p": "loaded"}
-
-
-async def _until_held(world: World, wanted: set[str]) -> None:
-    while await asyncio.to_thread(world.held) != wanted:
-        await asyncio.sleep(0.1)
 
 
 @pytest.mark.asyncio
@@ -231,3 +233,75 @@ async def test_what_triton_lost_or_already_holds_is_noticed(world: World) -> Non
     async with world.open() as client:
         assert (await client.states())["p"] == "loaded"
         assert (await client.ask("p")).status_code == 200
+
+
+@pytest.mark.asyncio
+async def test_every_replica_gets_the_load_and_one_that_lacks_a_model_gets_it_later(
+    world: World, tmp_path: Path
+) -> None:
+    spec = replace(world.server.spec, log_path=tmp_path / "second.log", http_port=0, metrics_port=0)
+    second = TritonServer(spec)
+    second.start()
+    try:
+        second.wait_ready(60)
+        other = World(second)
+        async with world.open(urls=[world.server.url, second.url]) as client:
+            await client.until_served("p")
+            for one in (world, other):
+                await until(lambda one=one: one.held() == {"p"})  # type: ignore[misc]
+            await asyncio.sleep(1.2)
+            httpx.post(f"{second.url}/v2/repository/models/acme__p/unload")
+            assert (await client.ask("p")).status_code == 200
+            await until(lambda: other.held() == {"p"})
+        async with world.open(urls=[world.server.url, second.url], idle_evict_s=0.1) as client:
+            await until(lambda: not world.held() and not other.held())
+    finally:
+        second.stop(3)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+def test_two_hundred_mixed_requests_over_four_models_with_room_for_two(world: World, tmp_path: Path) -> None:
+    """Clients of the SDK see no error and their own model's vectors; never are more than two resident."""
+    for name in NAMES:
+        behave(world.repository, name, load_s=0.2, megabytes=100)
+    budget = ("--memory-budget", "290MB")  # two that nobody has seen yet, and two of those that were seen
+    url = world.server.url.removeprefix("http://")
+    process = FrontendProcess(tmp_path / "log", "--repository", world.repository, "--triton-url", url, *budget)
+    most: list[set[str]] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            most.append(world.held())
+
+    async def everybody() -> list[str]:
+        texts = ["the cell", "a power house", "search answers embed text", "mitochondria"]
+        async with SIEAsyncClient(process.url) as client:
+
+            async def one(number: int) -> str:
+                name, text = NAMES[number * 7 % 4], texts[number % len(texts)]
+                await asyncio.sleep(number % 10 * 0.02)
+                found = await client.encode(sie_id(name), Item(text=text))
+                np.testing.assert_allclose(found["dense"], expected(world.repository, name, text), atol=1e-4)
+                return name
+
+            return await asyncio.gather(*(one(number) for number in range(200)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with process:
+            process.wait_ready()
+            served = asyncio.run(asyncio.wait_for(everybody(), 60))
+    finally:
+        done.set()
+        watcher.join()
+    assert sorted(served) == sorted(NAMES * 50)
+    assert {len(held) for held in most} <= {0, 1, 2}
+    assert set().union(*most) == set(NAMES)

@@ -202,7 +202,7 @@ def test_a_failure_cools_down_ever_longer_and_a_repair_ends_it() -> None:
         assert residence.stage is Stage.FAILED and not driver.under_way
         driver.wait(0.2)
         driver.ask("p")
-        assert residence.stage is Stage.LOADING
+        assert driver.stage("p") is Stage.LOADING
     driver.finish()
     assert driver.ask("p")
     assert (driver.policy.residences["p"].failure, driver.policy.residences["p"].attempts) == (None, 0)

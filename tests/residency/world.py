@@ -37,9 +37,9 @@ backend: "python"
 max_batch_size: 32
 input [ { name: "input_ids" data_type: TYPE_INT64 dims: [ -1 ] },
         { name: "attention_mask" data_type: TYPE_INT64 dims: [ -1 ] } ]
-output [ %s ]
+output [ OUTPUTS ]
 instance_group [ { kind: KIND_CPU count: 1 } ]
-""" % ", ".join(f'{{ name: "{name}" data_type: TYPE_FP32 dims: [ 32 ] }}' for name in OUTPUTS)
+""".replace("OUTPUTS", ", ".join(f'{{ name: "{name}" data_type: TYPE_FP32 dims: [ 32 ] }}' for name in OUTPUTS))
 
 
 def sie_id(name: str) -> str:

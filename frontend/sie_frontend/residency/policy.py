@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from sie_frontend.residency.state import HOLDING, Command, Failure, Load, Residence, Rules, Stage, Unload
+from sie_frontend.residency.state import HOLDING, Command, Load, LoadFailure, Residence, Rules, Stage, Unload
 from sie_frontend.residency.units import Unit
 
 
@@ -77,7 +77,7 @@ class Policy:
         """A `Load` failed: what it has loaded is unloaded, then it cools down."""
         residence = self.residences[name]
         residence.attempts += 1
-        residence.failure = Failure(message, error_class, residence.attempts, permanent=False)
+        residence.failure = LoadFailure(message, error_class, residence.attempts, permanent=False)
         doubled = self.rules.cooldown_s * 2.0 ** min(residence.attempts - 1, 30)
         residence.retry_at = now + min(doubled, self.rules.max_cooldown_s)
         residence.asked_by_us = False
@@ -116,11 +116,12 @@ class Policy:
         """The bytes of all that is held, or not yet let go."""
         return self._bytes(self._held())
 
-    def cost(self, name: str) -> int:
-        """The bytes of one unit alone."""
-        return self._bytes(self.residences[name].unit.parts)
+    def held_by(self, name: str) -> int:
+        """The bytes of what one unit holds now, whoever else holds it too."""
+        residence = self.residences[name]
+        return self._bytes(residence.unit.parts if residence.stage in HOLDING else residence.moving)
 
-    def too_large(self, name: str) -> Failure | None:
+    def too_large(self, name: str) -> LoadFailure | None:
         """Why a unit will never have room; None if it may."""
         budget, unit = self.rules.budget, self.residences[name].unit
         if budget is None:
@@ -131,7 +132,7 @@ class Policy:
             return None
         beside = f", {_megabytes(together)} with the pinned ones," if alone <= budget else ""
         message = f"it takes {_megabytes(alone)}{beside} and the memory budget is {_megabytes(budget)}"
-        return Failure(message, "MemoryBudgetExceeded", self.residences[name].attempts, permanent=True)
+        return LoadFailure(message, "MemoryBudgetExceeded", self.residences[name].attempts, permanent=True)
 
     # What is to be done
 
@@ -161,7 +162,7 @@ class Policy:
         if residence.stage in (Stage.ABSENT, Stage.FAILED):
             self._enqueue(residence)
 
-    def _refuse(self, residence: Residence, failure: Failure) -> None:
+    def _refuse(self, residence: Residence, failure: LoadFailure) -> None:
         if residence.stage in (Stage.ABSENT, Stage.FAILED, Stage.WAITING):
             self._dequeue(residence)
             residence.stage, residence.failure, residence.asked_by_us = Stage.FAILED, failure, False

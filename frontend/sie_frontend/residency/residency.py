@@ -8,12 +8,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import Final
 
 from sie_frontend.contract import errors
 from sie_frontend.residency.carrier import Carrier, Survey
 from sie_frontend.residency.policy import Policy
-from sie_frontend.residency.state import Command, Failure, Load, Stage, Unload
+from sie_frontend.residency.state import Command, Load, LoadFailure, Stage, Unload
 from sie_frontend.residency.units import Unit
 from sie_frontend.triton.client import FailureKind, TritonFailure
 from sie_frontend.triton.model_control import ModelState
@@ -63,6 +64,9 @@ class Residency:
         self._wake = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         metrics.memory_budget.set(policy.rules.budget or 0)
+        metrics.memory_used.set_function(policy.used)
+        for name in policy.residences:
+            metrics.model_memory.labels(name).set_function(partial(policy.held_by, name))
 
     def start(self) -> None:
         """Look after the models from now on."""
@@ -112,7 +116,7 @@ class Residency:
         """Where a model is."""
         return self.policy.residences[self._unit_of[model_id]].stage
 
-    def failure(self, model_id: str) -> Failure | None:
+    def failure(self, model_id: str) -> LoadFailure | None:
         """Why a model is not there; None while nothing is wrong with it."""
         residence = self.policy.residences[self._unit_of[model_id]]
         return residence.failure if residence.stage is Stage.FAILED else None
@@ -144,7 +148,6 @@ class Residency:
                     measured = now
                     await self._measure()
                 self._step()
-                self._tell()
             except Exception:
                 log.exception("the models could not be looked after; it is tried again")
             self._wake.clear()
@@ -264,12 +267,6 @@ class Residency:
                 for part in residence.unit.parts:
                     if size := seen.get(part):
                         self.policy.see(part, size)
-
-    def _tell(self) -> None:
-        for name, residence in self.policy.residences.items():
-            held = residence.stage in (Stage.LOADING, Stage.READY, Stage.DRAINING, Stage.LEAVING)
-            self._metrics.model_memory.labels(name).set(self.policy.cost(name) if held else 0)
-        self._metrics.memory_used.set(self.policy.used())
 
 
 def _whole(unit: Unit, states: Mapping[str, ModelState]) -> bool:

@@ -30,7 +30,7 @@ HOLDING = frozenset({Stage.LOADING, Stage.READY, Stage.DRAINING})
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class LoadFailure:
     """Why a unit could not be loaded. `permanent`: not before somebody changes a setting or the model."""
 
     message: str
@@ -87,7 +87,7 @@ class Residence:
     used_at: float = 0.0
     owed: deque[float] = field(default_factory=deque)
     moving: frozenset[str] = frozenset()
-    failure: Failure | None = None
+    failure: LoadFailure | None = None
     attempts: int = 0
     retry_at: float = 0.0
     asked_by_us: bool = False

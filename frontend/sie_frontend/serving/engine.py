@@ -20,7 +20,7 @@ from sie_frontend.outputs.options import ResolvedCall, ResolvedScore
 from sie_frontend.outputs.response import ItemOutputs
 from sie_frontend.residency.carrier import Memory
 from sie_frontend.residency.residency import Residency
-from sie_frontend.residency.state import Failure, Stage
+from sie_frontend.residency.state import LoadFailure, Stage
 from sie_frontend.rows import Array, Row
 from sie_frontend.serving.clock import Clock
 from sie_frontend.serving.lora import weights_of
@@ -72,7 +72,7 @@ class ModelStatus:
 
     loaded: bool
     state: str
-    failure: Failure | None = None
+    failure: LoadFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,19 @@ from sie_frontend.watch.metrics import Metrics
 def check_on_demand(manifest: Manifest, repository: Path, settings: Settings) -> Policy | None:
     """The policy of these settings; None where everything is loaded at the start.
 
-    Raises `SettingsError` for an id that the repository does not hold, and for pinned models beyond the budget.
+    Raises `SettingsError` for an id that the repository does not hold, for pinned models beyond the budget, and for
+    settings that have no effect without loading on demand.
     """
+    lists = (("SIE_TRITON_PIN", settings.pinned_ids), ("SIE_TRITON_PRELOAD", settings.preload_ids))
     if not settings.on_demand:
+        told = [name for name, given in (*lists, ("SIE_TRITON_IDLE_EVICT_S", settings.idle_evict_s)) if given]
+        if told:
+            raise SettingsError(
+                f"`{told[0]}` has no effect where all models are loaded at the start: set `SIE_TRITON_LOAD` to "
+                "`on-demand`, or `SIE_TRITON_MEMORY_BUDGET`"
+            )
         return None
-    for variable, ids in (("SIE_TRITON_PIN", settings.pinned_ids), ("SIE_TRITON_PRELOAD", settings.preload_ids)):
+    for variable, ids in lists:
         for model_id in ids:
             if model_id not in manifest.models:
                 raise SettingsError(f"`{variable}` names {model_id!r}, which the repository does not hold")

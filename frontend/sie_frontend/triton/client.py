@@ -5,6 +5,7 @@ Its failures become `TritonFailure`s at this boundary, of five kinds.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from math import prod
@@ -19,6 +20,12 @@ from sie_frontend.rows import Array
 from sie_frontend.triton.connections import Answer, ConnectionPool, ExchangeError
 
 PROBE_TIMEOUT_S = 5.0
+# So long a call may take before connections that it holds up are looked for, and so long they may take to answer.
+APART_S: Final = 0.1
+SIFT_S: Final = 0.5
+# An inference without an answer for so long is sent again while a model is loaded, so often in all.
+LATE_S: Final = 1.0
+TRIES: Final = 3
 
 # What Triton answers when a queue policy rejects a request.
 _QUEUE_MARKS = ("Exceeds maximum queue size", "Request timeout expired", "exceeds maximum queue size")
@@ -85,6 +92,8 @@ class TritonClient:
         host, port, self._path = parse_url(url)
         self.url = url
         self._timeout_s = timeout_s
+        self._loading = 0
+        self._controls = False  # whether models are loaded and unloaded through this client at all
         self._pool = ConnectionPool(host, port, kept=connections)
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -131,7 +140,7 @@ class TritonClient:
         # The bytes of every array, whatever its type and shape; this is the only copy.
         parts: list[Any] = [lines.encode("ascii"), head, *(array.reshape(-1).view(np.uint8) for array in arrays)]
         try:
-            answer = await self._pool.exchange(b"".join(parts), timeout_s or self._timeout_s)
+            answer = await self._run(b"".join(parts), timeout_s or self._timeout_s)
         except ExchangeError as error:
             raise TritonFailure(FailureKind.UNREACHABLE, str(error)) from error
         if answer.status != 200:
@@ -147,13 +156,48 @@ class TritonClient:
                 raise TritonFailure(FailureKind.REJECTED, f"Triton returned no tensor `{name}` for `{model}`")
         return {name: found[name] for name in outputs}
 
-    async def post(self, path: str, body: bytes, timeout_s: float) -> Answer:
-        """POST a JSON body; `path` begins behind the URL's own. Raises `ExchangeError`."""
+    async def _run(self, request: bytes, timeout_s: float) -> Answer:
+        """Send an inference; again on other connections, if it is late while a model is loaded.
+
+        The thread that loads may be the one that should hand over the answer. Inference changes nothing in Triton.
+        """
+        if not self._controls:
+            return await self._pool.exchange(request, timeout_s)
+        tries = [asyncio.ensure_future(self._pool.exchange(request, timeout_s))]
+        try:
+            while not (done := (await asyncio.wait(tries, timeout=LATE_S, return_when="FIRST_COMPLETED"))[0]):
+                if self._loading and len(tries) < TRIES:
+                    tries.append(asyncio.ensure_future(self._pool.exchange_apart(request, timeout_s)))
+            return done.pop().result()
+        finally:
+            for one in tries:
+                one.cancel()
+
+    async def post(self, path: str, body: bytes, timeout_s: float, *, apart: bool = False) -> Answer:
+        """POST a JSON body; `path` begins behind the URL's own. Raises `ExchangeError`.
+
+        One that takes long goes `apart`: Triton has a thread for several connections, and answers none of them as long
+        as it loads a model for one. So that one is opened anew, and those that its thread holds up are let go.
+        """
         lines = (
             f"POST {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        return await self._pool.exchange(lines.encode("ascii") + body, timeout_s)
+        request = lines.encode("ascii") + body
+        self._controls = True
+        if not apart:
+            return await self._pool.exchange(request, timeout_s)
+        self._loading += 1
+        answer = asyncio.ensure_future(self._pool.exchange_apart(request, timeout_s))
+        try:
+            await asyncio.wait([answer], timeout=APART_S)
+            if not answer.done():
+                probe = f"GET {self._path}/v2/health/live HTTP/1.1\r\nHost: {self._host}\r\n\r\n"
+                await self._pool.sift(probe.encode("ascii"), SIFT_S)
+            return await answer
+        finally:
+            self._loading -= 1
+            answer.cancel()
 
     async def server_live(self) -> bool:
         """Whether the server answers, whatever becomes of its models."""

@@ -177,6 +177,22 @@ class ConnectionPool:
                     break
         return await self._exchange(await self._connect(deadline), request, deadline)
 
+    async def exchange_apart(self, request: bytes, timeout_s: float) -> Answer:
+        """As `exchange`, on a connection of its own that nobody uses afterwards."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        connection = await self._connect(deadline)
+        try:
+            return await self._exchange(connection, request, deadline)
+        finally:
+            connection.discard()
+
+    async def sift(self, request: bytes, timeout_s: float) -> None:
+        """Keep only those connections that wait now and answer a request in time."""
+        waiting, self._idle = self._idle, []
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        probes = (self._exchange(one, request, deadline) for one in waiting if not one.lost)
+        await asyncio.gather(*probes, return_exceptions=True)
+
     async def _exchange(self, connection: _Connection, request: bytes, deadline: float) -> Answer:
         timer = asyncio.get_running_loop().call_at(deadline, connection.expire)
         try:

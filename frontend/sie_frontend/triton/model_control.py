@@ -36,7 +36,7 @@ async def load(client: TritonClient, model: str, timeout_s: float) -> None:
 
     Loading what is loaded and unchanged does nothing.
     """
-    await _post(client, f"/v2/repository/models/{quote(model)}/load", timeout_s)
+    await _post(client, f"/v2/repository/models/{quote(model)}/load", timeout_s, apart=True)
 
 
 async def unload(client: TritonClient, model: str, timeout_s: float) -> None:
@@ -60,9 +60,9 @@ async def index(client: TritonClient) -> dict[str, ModelState]:
     return found
 
 
-async def _post(client: TritonClient, path: str, timeout_s: float) -> bytes:
+async def _post(client: TritonClient, path: str, timeout_s: float, *, apart: bool = False) -> bytes:
     try:
-        answer = await client.post(path, b"{}", timeout_s)
+        answer = await client.post(path, b"{}", timeout_s, apart=apart)
     except ExchangeError as error:
         raise TritonFailure(FailureKind.UNREACHABLE, str(error)) from error
     if answer.status != 200:

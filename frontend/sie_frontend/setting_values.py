@@ -1,0 +1,54 @@
+"""How the text of a setting becomes its value. What is wrong raises `ValueError`, whose text says what was expected."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+_BYTES = re.compile(r"(?P<number>\d{1,15}(\.\d{1,6})?) ?(?P<unit>[KMGT]I?B|[KMGT]|B?)", re.IGNORECASE | re.ASCII)
+_UNITS: Final = {"": 1, "B": 1} | {
+    f"{letter}{unit}": base**power
+    for power, letter in enumerate("KMGT", 1)
+    for unit, base in (("", 1000), ("B", 1000), ("IB", 1024))
+}
+
+
+def as_text(value: str) -> str:
+    """As it is."""
+    return value
+
+
+def as_whole(value: str) -> int:
+    """A whole number without a sign. Raises `ValueError`."""
+    if not (value.isascii() and value.isdecimal()):
+        raise ValueError("a whole number")
+    return int(value)
+
+
+def as_seconds(value: str) -> float:
+    """A number of seconds, not negative. Raises `ValueError`."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError("a number of seconds")
+    return number
+
+
+def as_size(value: str) -> int:
+    """Bytes of a size such as `8GB` or `512MiB`. Raises `ValueError`."""
+    match = _BYTES.fullmatch(value.strip())
+    number = float(match["number"]) * _UNITS[match["unit"].upper()] if match else 0.0
+    if not 0 < number < 2.0**63:
+        raise ValueError("a size such as `8GB` or `512MiB`")
+    return int(number)
+
+
+def as_switch(value: str) -> bool:
+    """Whether a switch is on. Raises `ValueError`."""
+    meaning = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.lower() not in meaning:
+        raise ValueError("`true` or `false`")
+    return meaning[value.lower()]
