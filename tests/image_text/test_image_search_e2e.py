@@ -15,7 +15,7 @@ from e2e.processes import Serving
 from frontend.pictures import encoded, noise
 from PIL import Image
 
-from .served import MODEL, Reference
+from .builds import MODEL
 
 pytestmark = pytest.mark.e2e
 
