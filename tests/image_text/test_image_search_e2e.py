@@ -16,6 +16,7 @@ from frontend.pictures import encoded, noise
 from PIL import Image
 
 from .builds import MODEL
+from .served import Reference
 
 pytestmark = pytest.mark.e2e
 
