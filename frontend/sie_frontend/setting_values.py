@@ -1,10 +1,15 @@
-"""How the text of a setting becomes its value. What is wrong raises `ValueError`, whose text says what was expected."""
+"""What a setting is, and how its text becomes its value: `ValueError` says what was expected of a wrong one."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+METADATA: Final = "setting"
+"""Under this name the metadata of a field of `Settings` say what it is."""
 
 _BYTES = re.compile(r"(?P<number>\d{1,15}(\.\d{1,6})?) ?(?P<unit>[KMGT]I?B|[KMGT]|B?)", re.IGNORECASE | re.ASCII)
 _UNITS: Final = {"": 1, "B": 1} | {
@@ -52,3 +57,45 @@ def as_switch(value: str) -> bool:
     if value.lower() not in meaning:
         raise ValueError("`true` or `false`")
     return meaning[value.lower()]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The meaning of one field of `Settings`. `parse` raises `ValueError`, whose text says what was expected."""
+
+    name: str
+    variable: str
+    default: Any
+    help: str
+    parse: Callable[[str], Any]
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """The option of the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def default_text(self) -> str:
+        """The default as one would write it in the environment; "" where nothing is set."""
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
+        return (
+            ""
+            if self.default is None
+            else f"{self.default:g}"
+            if isinstance(self.default, float)
+            else f"{self.default}"
+        )
+
+
+def setting(
+    variable: str,
+    default: Any,
+    help: str,
+    *,
+    parse: Callable[[str], Any] = as_text,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A field of `Settings` with what is known of it."""
+    return field(default=default, metadata={METADATA: (variable, help, parse, choices)})

@@ -10,7 +10,7 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from sie_frontend.contract.requests import (
@@ -21,9 +21,8 @@ from sie_frontend.contract.requests import (
     MAX_ITEMS,
     Limits,
 )
-from sie_frontend.setting_values import as_seconds, as_size, as_switch, as_text, as_whole
+from sie_frontend.setting_values import METADATA, Setting, as_seconds, as_size, as_switch, as_whole, setting
 
-_METADATA: Final = "setting"
 # From here on Pillow warns of a decompression bomb, from twice that on it refuses.
 _PIXELS_DECODED: Final = 89_478_485
 _ENDPOINT = re.compile(
@@ -38,47 +37,6 @@ class SettingsError(ValueError):
     """A setting cannot be used; the message names it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """The meaning of one field of `Settings`. `parse` raises `ValueError`, whose text says what was expected."""
-
-    name: str
-    variable: str
-    default: Any
-    help: str
-    parse: Callable[[str], Any]
-    choices: tuple[str, ...] = ()
-
-    @property
-    def flag(self) -> str:
-        """The option of the command line."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def default_text(self) -> str:
-        """The default as one would write it in the environment; "" where nothing is set."""
-        if isinstance(self.default, bool):
-            return str(self.default).lower()
-        return (
-            ""
-            if self.default is None
-            else f"{self.default:g}"
-            if isinstance(self.default, float)
-            else f"{self.default}"
-        )
-
-
-def _setting(
-    variable: str,
-    default: Any,
-    help: str,
-    *,
-    parse: Callable[[str], Any] = as_text,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    return field(default=default, metadata={_METADATA: (variable, help, parse, choices)})
-
-
 @dataclass(frozen=True)
 class Settings:
     """Where the repository and the Tritons are, and the limits of this process.
@@ -86,195 +44,193 @@ class Settings:
     Raises `SettingsError` for what cannot be used, wherever it came from.
     """
 
-    repository: str | os.PathLike[str] = _setting(  # noqa: RUF009 - it makes a dataclass field
+    repository: str | os.PathLike[str] = setting(  # noqa: RUF009 - it makes a dataclass field
         "SIE_TRITON_REPOSITORY",
         "model_repository",
         "the built repository: a folder, or an object store's `s3://bucket/prefix`, `gs://bucket/prefix` or any other "
         "URL that fsspec knows",
     )
-    triton_url: str = _setting(
+    triton_url: str = setting(
         "SIE_TRITON_TRITON_URL",
         "127.0.0.1:8000",
         "Triton's HTTP endpoint as `host:port`; several, separated by commas, are replicas of each other, and so are "
         "all addresses of the name in `dns://name:port`",
     )
-    host: str = _setting("SIE_TRITON_HOST", "127.0.0.1", "address that the frontend listens on")
-    port: int = _setting("SIE_TRITON_PORT", 8080, "port that the frontend listens on", parse=as_whole)
-    device: str = _setting(
+    host: str = setting("SIE_TRITON_HOST", "127.0.0.1", "address that the frontend listens on")
+    port: int = setting("SIE_TRITON_PORT", 8080, "port that the frontend listens on", parse=as_whole)
+    device: str = setting(
         "SIE_TRITON_DEVICE",
         "cpu",
         "what Triton computes on; decides padding and the size of runs",
         choices=("cpu", "cuda", "cuda-tensorrt"),
     )
-    api_keys_file: str | None = _setting(
+    api_keys_file: str | None = setting(
         "SIE_TRITON_API_KEYS_FILE",
         None,
         "file of the keys that may ask, a line each as `sie-triton keys new` prints it, read again when it changes; "
         "without it and `SIE_TRITON_API_KEYS` no key is asked for",
     )
-    api_keys: str | None = _setting(
+    api_keys: str | None = setting(
         "SIE_TRITON_API_KEYS", None, "the lines of such a file themselves, which hold hashes and no keys"
     )
-    tls_certificate: str | None = _setting(
+    tls_certificate: str | None = setting(
         "SIE_TRITON_TLS_CERTIFICATE",
         None,
         "certificate with its chain, a file in PEM; with it and its key HTTPS is served, and both are taken again "
         "when they are renewed",
     )
-    tls_key: str | None = _setting(
-        "SIE_TRITON_TLS_KEY", None, "the certificate's key, a file in PEM without a password"
-    )
-    cors_origins: str = _setting(
+    tls_key: str | None = setting("SIE_TRITON_TLS_KEY", None, "the certificate's key, a file in PEM without a password")
+    cors_origins: str = setting(
         "SIE_TRITON_CORS_ORIGINS",
         "",
         "origins, separated by commas, whose pages browsers let ask, such as `https://search.example`; `*` is all of "
         "them, nothing is none",
     )
-    admin_port: int | None = _setting(
+    admin_port: int | None = setting(
         "SIE_TRITON_ADMIN_PORT",
         None,
         "port of their own for `/metrics`, which is then answered there alone and without a key, and for health",
         parse=as_whole,
     )
-    admin_host: str = _setting("SIE_TRITON_ADMIN_HOST", "127.0.0.1", "address that this port listens on")
-    ready_models: str = _setting(
+    admin_host: str = setting("SIE_TRITON_ADMIN_HOST", "127.0.0.1", "address that this port listens on")
+    ready_models: str = setting(
         "SIE_TRITON_READY_MODELS",
         "",
         "model ids, separated by commas, that must answer for `/readyz` to say ok; nothing means all",
     )
-    load: str = _setting(
+    load: str = setting(
         "SIE_TRITON_LOAD",
         "start",
         "when Triton loads models: all of them before this process serves, or each when it is first asked for; "
         "`SIE_TRITON_MEMORY_BUDGET` means the latter too",
         choices=("start", "on-demand"),
     )
-    memory_budget: int | None = _setting(
+    memory_budget: int | None = setting(
         "SIE_TRITON_MEMORY_BUDGET",
         None,
         "what the loaded models of one Triton may take together, such as `8GB` or `512MiB`; those that were used "
         "longest ago are unloaded when another needs room",
         parse=as_size,
     )
-    preload: str = _setting(
+    preload: str = setting(
         "SIE_TRITON_PRELOAD",
         "",
         "model ids, separated by commas, that are loaded at the start where models are loaded on demand",
     )
-    pin: str = _setting(
+    pin: str = setting(
         "SIE_TRITON_PIN",
         "",
         "model ids, separated by commas, that are loaded at the start and never unloaded where models are loaded on "
         "demand",
     )
-    idle_evict_s: float = _setting(
+    idle_evict_s: float = setting(
         "SIE_TRITON_IDLE_EVICT_S",
         0.0,
         "seconds without a request after which a model that was loaded on demand is unloaded; 0 means never",
         parse=as_seconds,
     )
-    load_timeout_s: float = _setting(
+    load_timeout_s: float = setting(
         "SIE_TRITON_LOAD_TIMEOUT_S",
         600.0,
         "seconds that Triton may take to load one model on demand",
         parse=as_seconds,
     )
-    load_cooldown_s: float = _setting(
+    load_cooldown_s: float = setting(
         "SIE_TRITON_LOAD_COOLDOWN_S",
         10.0,
         "seconds for which a model that could not be loaded is not tried again; they double with each failure",
         parse=as_seconds,
     )
-    pending_items: int = _setting(
+    pending_items: int = setting(
         "SIE_TRITON_PENDING_ITEMS",
         16_384,
         "items admitted and not answered yet; beyond it a request gets 503 QUEUE_FULL",
         parse=as_whole,
     )
-    max_items: int = _setting("SIE_TRITON_MAX_ITEMS", MAX_ITEMS, "items that one request may hold", parse=as_whole)
-    max_body_bytes: int = _setting(
+    max_items: int = setting("SIE_TRITON_MAX_ITEMS", MAX_ITEMS, "items that one request may hold", parse=as_whole)
+    max_body_bytes: int = setting(
         "SIE_MAX_REQUEST_BODY_BYTES", MAX_BODY_BYTES, "bytes of a request's body; larger ones get 413", parse=as_whole
     )
-    body_timeout_s: float = _setting(
+    body_timeout_s: float = setting(
         "SIE_TRITON_BODY_TIMEOUT_S",
         120.0,
         "seconds in which a request's body must arrive; later gets 408",
         parse=as_seconds,
     )
-    max_images: int = _setting(
+    max_images: int = setting(
         "SIE_TRITON_MAX_IMAGES",
         MAX_IMAGES,
         "images that one request may hold, over all of its items; fewer of those that become more than 600 kilobytes",
         parse=as_whole,
     )
-    max_item_images: int = _setting(
+    max_item_images: int = setting(
         "SIE_TRITON_MAX_ITEM_IMAGES", MAX_ITEM_IMAGES, "images that one item may hold", parse=as_whole
     )
-    max_image_bytes: int = _setting(
+    max_image_bytes: int = setting(
         "SIE_TRITON_MAX_IMAGE_BYTES", MAX_BODY_BYTES, "bytes of one encoded image", parse=as_whole
     )
-    max_image_pixels: int = _setting(
+    max_image_pixels: int = setting(
         "SIE_TRITON_MAX_IMAGE_PIXELS",
         MAX_IMAGE_PIXELS,
         "pixels of one image, which its header tells before anything is decoded; decoding takes up to 16 bytes a pixel",
         parse=as_whole,
     )
-    pending_images: int = _setting(
+    pending_images: int = setting(
         "SIE_TRITON_PENDING_IMAGES",
         2048,
         "images admitted and not answered yet, which hold 150 kilobytes each where a model takes 224 x 224 pixels; one "
         "of more pixels counts as several; beyond it a request gets 503 QUEUE_FULL",
         parse=as_whole,
     )
-    image_threads: int = _setting(
+    image_threads: int = setting(
         "SIE_TRITON_IMAGE_THREADS",
         2,
         "images that are decoded and scaled at once; text is read by other threads",
         parse=as_whole,
     )
-    inflight_extra: int = _setting(
+    inflight_extra: int = setting(
         "SIE_TRITON_INFLIGHT_EXTRA",
         0,
         "runs sent ahead of what the model's instances compute while no small requests come, so that an instance finds "
         "its next run waiting; it may pay where runs take few milliseconds",
         parse=as_whole,
     )
-    keep_busy: int = _setting(
+    keep_busy: int = setting(
         "SIE_TRITON_KEEP_BUSY",
         0,
         "Tritons that this frontend can keep busy alone; 0 means all that serve; where there are as many frontends as "
         "Tritons, 1 keeps the queues in Triton short",
         parse=as_whole,
     )
-    triton_timeout_s: float = _setting(
+    triton_timeout_s: float = setting(
         "SIE_TRITON_TRITON_TIMEOUT_S", 120.0, "seconds after which an unanswered run is given up", parse=as_seconds
     )
-    drain_delay_s: float = _setting(
+    drain_delay_s: float = setting(
         "SIE_TRITON_DRAIN_DELAY_S",
         0.0,
         "seconds between SIGTERM and the closing of the listener: `/readyz` says 503 and requests are still answered, "
         "while load balancers take notice",
         parse=as_seconds,
     )
-    shutdown_grace_s: float = _setting(
+    shutdown_grace_s: float = setting(
         "SIE_TRITON_SHUTDOWN_GRACE_S",
         30.0,
         "seconds after the closing of the listener in which requests in flight may finish",
         parse=as_seconds,
     )
-    log_format: str = _setting(
+    log_format: str = setting(
         "SIE_TRITON_LOG_FORMAT",
         "text",
         "how log lines are written: for people, or one JSON object each",
         choices=("text", "json"),
     )
-    access_log: bool = _setting(
+    access_log: bool = setting(
         "SIE_TRITON_ACCESS_LOG",
         False,
         "log one line for every request, with its milliseconds by stage",
         parse=as_switch,
     )
-    machine_profile: str | None = _setting(
+    machine_profile: str | None = setting(
         "SIE_MACHINE_PROFILE", None, "the identity that the header `X-SIE-Machine-Profile` must match"
     )
 
@@ -389,7 +345,7 @@ def known_settings() -> tuple[Setting, ...]:
 _KNOWN: Final = tuple(
     Setting(known.name, variable, known.default, help, parse, choices)
     for known in fields(Settings)
-    for variable, help, parse, choices in [known.metadata[_METADATA]]
+    for variable, help, parse, choices in [known.metadata[METADATA]]
 )
 
 

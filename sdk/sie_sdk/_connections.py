@@ -208,13 +208,14 @@ def _arguments(settings: ClientSettings, max_connections: int | None) -> dict[st
         "limits": limits,
         "proxy": settings.proxy,
         "trust_env": False,
-        "verify": _certificates(),
+        "verify": _certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
     }
 
 
 @functools.cache
-def _certificates() -> ssl.SSLContext:
-    # Reading them is most of what making a client costs (20 ms), and they are the same for all. A forked child uses
+def _certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
+    # Reading them is most of what making a client costs (20 ms), and they are the same for all, as long as the
+    # variables that httpx reads say the same. A forked child uses
     # the parent's: OpenSSL locks while it reads them, and a lock that a thread held during the fork stays locked.
     return httpx.create_ssl_context()
 

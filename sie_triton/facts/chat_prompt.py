@@ -98,7 +98,7 @@ def _renderer(
             {"role": role, "content": [{"type": "text", "text": text}] if structured else text}
             for role, text in (*said, ("query", query), ("document", document))
         ]
-        return render_messages(compiled, messages, {**tokens, **arguments})
+        return render_messages(compiled, messages, {**tokens, **arguments}, "a query and a document")
 
     return render
 
@@ -116,12 +116,14 @@ def compiled_template(template: str, folder: Path) -> tuple[Template, dict[str, 
     return compiled, {role: _content(settings[role]) for role in _ROLES if settings.get(role)}
 
 
-def render_messages(compiled: Template, messages: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]) -> str:
-    """What a template makes of messages. Raises `Unusable` where that is nothing."""
+def render_messages(
+    compiled: Template, messages: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any], given: str
+) -> str:
+    """What a template makes of messages, which hold what is `given`. Raises `Unusable` where that is nothing."""
     try:
         return compiled.render(messages=messages, tools=None, documents=None, **arguments)
     except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-        raise Unusable(f"cannot be rendered for its messages: {error}") from None
+        raise Unusable(f"cannot be rendered for {given}: {error}") from None
 
 
 def _parts(render: Callable[[str, str], str]) -> Parts:

@@ -74,7 +74,7 @@ def _renderer(template: str, folder: Path) -> Callable[[str, Sequence[Part]], st
             {"role": "system", "content": [{"type": "text", "text": system}]},
             {"role": "user", "content": content or [{"type": "text", "text": ""}]},
         ]
-        return render_messages(compiled, messages, {**tokens, "add_generation_prompt": True})
+        return render_messages(compiled, messages, {**tokens, "add_generation_prompt": True}, "texts and pictures")
 
     return render
 

@@ -16,7 +16,8 @@ from sie_frontend.http.api_reference.document import REQUEST_HEADERS, RESPONSE_H
 from sie_frontend.http.api_reference.operations import OPERATIONS
 from sie_frontend.http.dialects.openai import MAX_INPUTS
 from sie_frontend.http.heads import HEAD_S, MAX_HEAD_BYTES
-from sie_frontend.settings import Setting, known_settings
+from sie_frontend.setting_values import Setting
+from sie_frontend.settings import known_settings
 
 from sie_triton.pages.markdown import code, listed, table
 

@@ -315,7 +315,7 @@ async def test_images_are_read_off_the_loop_by_threads_of_their_own(
         names.add(threading.current_thread().name)
         return decode(data, *asked)
 
-    monkeypatch.setattr("sie_frontend.images.reader.decode", watched)
+    monkeypatch.setattr("sie_frontend.images.opening.decode", watched)
     async with sees.having(image_threads=3).open() as client:
         await encode(client, {"items": [item(picture(number)) for number in range(30)]})
     assert names

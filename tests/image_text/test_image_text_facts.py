@@ -94,7 +94,7 @@ def test_both_edges_are_squashed(tmp_path: Path) -> None:
         ({"image_mean": [0.1, 0.2, float("nan")]}, "SIE308", "`image_mean`"),
         ({"rescale_factor": "1/255"}, "SIE308", "`rescale_factor`"),
         ({"do_flip": True}, "SIE334", "`do_flip`"),
-        ({"do_pad": True}, "SIE339", "`do_pad`"),
+        ({"do_pad": True}, "SIE337", "`do_pad`"),
         ({"auto_map": {"AutoImageProcessor": "mine.Processor"}}, "SIE337", "`auto_map`"),
     ],
     ids=lambda value: str(value)[:40],
