@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from recipes.made import oracle
 
-from .calls import BGE_M3, CALLS, CROSS_ENCODER, DIMS, MISSPELT, OUTPUT_TYPES, QUERY, TEXTS
+from .calls import BGE_M3, CALLS, CLIP, CROSS_ENCODER, DIMS, MISSPELT, OUTPUT_TYPES, QUERY, TEXTS
 
 pytestmark = pytest.mark.official
 
@@ -187,10 +187,11 @@ def test_score_modes_are_right(mode: str, theirs: dict[str, Any]) -> None:
 
 def test_the_models_are_listed_with_their_dims(theirs: dict[str, Any]) -> None:
     models = {model["name"]: model for model in theirs["sync"]["list_models"]["returned"]}
-    assert sorted(models) == [BGE_M3, CROSS_ENCODER]
+    assert sorted(models) == [CLIP, BGE_M3, CROSS_ENCODER]
     assert models[BGE_M3]["dims"] == {"dense": DIMS, "sparse": 250002, "multivector": DIMS}
     assert models[BGE_M3]["outputs"] == [*OUTPUT_TYPES, "score"]
     assert models[CROSS_ENCODER]["outputs"] == ["score"]
+    assert (models[CLIP]["dims"], models[CLIP]["inputs"]) == ({"dense": 20}, ["text", "image"])
     for call, model in (("get_model", BGE_M3), ("get_model of a reranker", CROSS_ENCODER)):
         one = dict(theirs["sync"][call]["returned"])
         assert one.pop("certificate")["implementation"].startswith("sentence-transformers ")
