@@ -82,6 +82,9 @@ class Reader(Protocol):
     def row_counts(self, given: Sequence[Any]) -> Sequence[int]:
         """How many rows each has: one, or one for each image of an item."""
 
+    def check_together(self, given: Sequence[Any], call: Call, places: Sequence[str]) -> None:
+        """Refuse what is too much in all, where they are read one at a time and none of them sees the others."""
+
     def rows(self, given: Sequence[Any], call: Call, *, is_query: bool, places: Sequence[str] = ()) -> Sequence[Row]:
         """The rows of each, in order."""
 

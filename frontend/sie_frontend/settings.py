@@ -154,7 +154,7 @@ class Settings:
     body_timeout_s: float = setting(
         "SIE_TRITON_BODY_TIMEOUT_S",
         120.0,
-        "seconds in which a request's body must arrive; later gets 408",
+        "seconds in which a request's body must arrive; later gets 408, 0 is no limit",
         parse=as_seconds,
     )
     max_images: int = setting(
@@ -328,9 +328,14 @@ class Settings:
         """Settings from their variables; what is `given` and not null wins over them. Raises `SettingsError`."""
         values = {name: value for name, value in given.items() if value is not None}
         for known in known_settings():
-            if known.name not in values and (text := environment.get(known.variable)):
+            text = environment.get(known.variable)
+            if known.name not in values and (text or (text is not None and known.name in _NEVER_EMPTY)):
                 values[known.name] = _parsed(known, text, known.variable)
         return cls(**values)
+
+
+# Whose empty variable is a secret that was not filled in, and no wish to go without.
+_NEVER_EMPTY: Final = frozenset({"api_keys", "api_keys_file", "tls_certificate", "tls_key"})
 
 
 def _ids(text: str) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ an adapter that is left out in silence would be another model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -52,7 +53,8 @@ class Change:
     """What becomes of one tensor of the base. Without `added` it is `replaced` as a whole."""
 
     replaced: Array | None = None
-    added: Array | None = None
+    added: Callable[[], Array] | None = None
+    """Makes what is added: of a large model, all of it at once would be as much as the model."""
     length: Array | None = None
     """The length that each row has afterwards (DoRA)."""
 
@@ -61,7 +63,7 @@ class Change:
         if self.replaced is not None:
             return self.replaced.astype(np.float32)
         assert self.added is not None
-        changed: Array = tensor.astype(np.float32) + self.added
+        changed: Array = tensor.astype(np.float32) + self.added()
         if self.length is None:
             return changed
         lengths = np.sqrt(np.square(changed, dtype=np.float64).sum(1, keepdims=True)).astype(np.float32)
@@ -97,7 +99,8 @@ def changes(
             beside = place.base(f"{module}.bias")
             if beside not in shapes or beside in found or tuple(shapes[beside]) != bias.shape:
                 raise not_merged(path, f"`{module}` has a bias for its update, and none beside it that takes it")
-            found[beside] = Change(added=_finite(path, module, bias) * np.float32(settings.scaling(module)))
+            shift = _finite(path, module, bias) * np.float32(settings.scaling(module))
+            found[beside] = Change(added=partial(np.asarray, shift))
     return found
 
 
@@ -222,14 +225,20 @@ def _added(
     if first.ndim != 2 or second.ndim != 2 or first.shape[0] != rank or second.shape[1] != rank:
         sizes = f"{list(first.shape)} and {list(second.shape)}"
         raise not_merged(path, f"`{module}` has matrices {sizes}, and `adapter_config.json` says a rank of {rank}")
-    added = (second @ first) * np.float32(settings.scaling(module))
-    added = added.T if pair.embeds or transposed else added
-    if added.shape != shape:
-        raise not_merged(path, f"`{module}` adds {list(added.shape)} to weights {list(shape)}")
+    turned = pair.embeds or transposed
+    adds = (first.shape[1], second.shape[0]) if turned else (second.shape[0], first.shape[1])
+    if adds != shape:
+        raise not_merged(path, f"`{module}` adds {list(adds)} to weights {list(shape)}")
+    added = partial(_product, first, second, np.float32(settings.scaling(module)), turned)
     length = pair.parts.get("lora_magnitude_vector")
     if length is not None and length.size != shape[0]:
         raise not_merged(path, f"`{module}` has {length.size} lengths for {shape[0]} rows")
     return Change(added=added, length=None if length is None else _finite(path, module, length))
+
+
+def _product(first: Array, second: Array, scaling: np.float32, turned: bool) -> Array:
+    added: Array = (second @ first) * scaling
+    return added.T if turned else added
 
 
 def _finite(path: Path, name: str, tensor: Array) -> Array:

@@ -60,14 +60,21 @@ def _already_built(target: Target, options: BuildOptions, manifest: Manifest | N
     """The models that an earlier build of the same inputs left, None if any is missing."""
     if manifest is None:
         return None
-    identity = pinned_identity(target, options)
-    if identity is None:
-        identity = find_checkpoint(target, options).identity
+    if any(profile.model_id not in manifest.models for profile, _ in target.profiles):
+        return None
+    pinned = pinned_identity(target, options)
+    found = _built_of(target, options, manifest, pinned) if pinned is not None else None
+    # What is pinned may be an adapter, whose checkpoint has its base in its name.
+    return found or _built_of(target, options, manifest, find_checkpoint(target, options).identity)
+
+
+def _built_of(target: Target, options: BuildOptions, manifest: Manifest, identity: str) -> list[BuiltModel] | None:
+    """The models that an earlier build of these bytes left, None if any is missing."""
     key = build_key(target, options, identity)
     found: dict[str, list[str]] = {}
     for profile, _ in target.profiles:
-        model = manifest.models.get(profile.model_id)
-        if model is None or any(manifest.built[name].key != key for name in model.triton_models):
+        model = manifest.models[profile.model_id]
+        if any(manifest.built[name].key != key for name in model.triton_models):
             return None
         for name in model.triton_models:
             found.setdefault(name, []).append(profile.model_id)

@@ -218,7 +218,9 @@ def _make_server(settings: Settings, supervisor: Supervisor | None) -> uvicorn.S
         if settings.access_log or settings.log_format != "text" or settings.keyed:
             # The user asked for these logs explicitly: they must not need `--verbose` as well.
             logs.configure(settings.log_format)
-        return make_server(settings, supervisor.model_memory if supervisor else None)
+        # On a GPU, what a process holds of this machine's memory says nothing of its model.
+        measured = supervisor.model_memory if supervisor and settings.device == "cpu" else None
+        return make_server(settings, measured)
     except SettingsError as error:
         raise _wrong_setting(error) from None
     except ManifestError as error:

@@ -242,7 +242,7 @@ def test_what_is_not_changed_keeps_its_bytes(tmp_path: Path) -> None:
     }
     text = json.dumps(header).encode()
     source.write_bytes(len(text).to_bytes(8, "little") + text + half.tobytes() + other.tobytes() + b"\x80\x3f")
-    write_changed(target, source, {"half": Changed(added=np.array([1e-4, 0], np.float32))})
+    write_changed(target, source, {"half": Changed(added=lambda: np.array([1e-4, 0], np.float32))})
     found = load_tensors(target)
     assert found["half"].dtype == np.float32
     np.testing.assert_allclose(found["half"], [1.5001, -2.25], rtol=0, atol=1e-7)

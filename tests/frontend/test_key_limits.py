@@ -280,3 +280,13 @@ async def test_what_is_scored_is_counted_as_usage_tells_it(tmp_path: Path, trito
         assert (await client.post("/v1/rerank", json=rerank)).status_code == 200
         assert (await client.post(path, json=body, headers=JSON)).status_code == 429
         assert (await client.post("/v1/rerank", json=rerank)).json()["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_what_is_given_back_is_ones_own() -> None:
+    window = Window(10)
+    window.spend(8, 0.0)  # of one request, which fails after two minutes
+    window.spend(7, 100.0)  # of another
+    window.give_back(8, 110.0)
+    assert window.wait_s(4, 120.0) == 40.0
+    window.give_back(7, 100.0)
+    assert window.wait_s(10, 120.0) == 0.0

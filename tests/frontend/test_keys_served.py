@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from compiler import tiny
 from sie_frontend.access.keyfile import new_secret
 from sie_frontend.access.keyring import KeyRing
 from sie_frontend.contract.errors import WireError
 from sie_frontend.http.app import create_app
+from sie_frontend.main import make_server
 from sie_frontend.settings import Settings, SettingsError
 
 from frontend.conftest import Service, until_ready
@@ -135,6 +137,25 @@ async def test_a_model_that_a_key_is_not_for_is_not_told_of(service: Service) ->
         unknown = await encode(client, texts("x"), "/v1/encode/other/tiny")
         assert unknown.status_code == 404
         assert tiny.MODEL_ID not in unknown.text
+
+
+@pytest.mark.asyncio
+async def test_options_lead_to_no_weights_that_a_key_is_not_for(service: Service) -> None:
+    """A call may name the LoRA adapter of another profile: that profile is a model too."""
+    own, other = f"{tiny.MODEL_ID}:own", f"{tiny.MODEL_ID}:legal"
+    app = create_app(service.settings)
+    frontend = app.state.frontend
+    base = frontend.manifest.models[tiny.MODEL_ID]
+    built = msgspec.structs.replace(base, adapter="BGEM3FlashAdapter")
+    models = {own: built, other: msgspec.structs.replace(built, lora="acme/legal")}
+    frontend.manifest = msgspec.structs.replace(frontend.manifest, models=models)
+    grant = KeyRing([key(models=own)]).grant(f"Bearer {SECRET}", "encode")
+    frontend.check_weights(own, {}, grant)
+    frontend.check_weights(own, {"lora_id": "acme/legal"}, None)
+    frontend.check_weights(own, {"lora_id": "acme/legal"}, KeyRing([key()]).grant(f"Bearer {SECRET}", "encode"))
+    with pytest.raises(WireError, match=f"not for model '{other}'") as refused:
+        frontend.check_weights(own, {"lora_id": "acme/legal"}, grant)
+    assert refused.value.status == 403
 
 
 @pytest.mark.asyncio
@@ -284,6 +305,13 @@ async def test_keys_may_stand_in_the_environment(repository: Path, triton: FakeT
     settings = Settings.from_environment(environment, repository=repository, triton_url=triton.url)
     async with Service(settings).open() as client:
         assert [await status(client, secret) for secret in ("one", "two", "three")] == [200, 200, 401]
+
+
+@pytest.mark.parametrize("variable", ["API_KEYS", "API_KEYS_FILE", "TLS_CERTIFICATE", "TLS_KEY"])
+def test_a_secret_that_was_not_filled_in_is_no_wish_to_go_without(variable: str, repository: Path) -> None:
+    settings = Settings.from_environment({f"SIE_TRITON_{variable}": ""}, repository=repository)
+    with pytest.raises(SettingsError, match=r"SIE_TRITON_(API_KEYS|TLS)"):
+        make_server(settings)
 
 
 def test_no_request_is_refused_for_a_lack_of_keys_where_there_are_none(repository: Path) -> None:

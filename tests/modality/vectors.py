@@ -96,6 +96,9 @@ class VectorReader:
     def pairs(self, query: str, given: Sequence[str], call: Call) -> list[Row]:
         raise invalid_input("vectors are not scored in pairs")
 
+    def check_together(self, given: Sequence[Any], call: Call, places: Sequence[str]) -> None:
+        """Nothing: all are read at once."""
+
     def check(self, rows: Sequence[VectorRow], places: Sequence[str]) -> None:
         for place, row in zip(places, rows, strict=True):
             if not np.isfinite(row.vector).all():

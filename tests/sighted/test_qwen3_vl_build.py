@@ -149,6 +149,25 @@ def test_an_item_that_is_too_long_loses_its_end(embedder: PublicModel) -> None:
         rows(embedder, Item(images=[Encoded(png(600, 600)), Encoded(png(600, 600))]))
 
 
+def test_a_request_is_measured_as_a_whole_though_its_items_are_read_apart(embedder: PublicModel) -> None:
+    """The instruction stands in front of every item."""
+    reader = embedder.reader
+    given = reader.given([Item(text=str(number)) for number in range(512)])
+    call = CaseCall({}, instruction="x" * (1 << 20))
+    with pytest.raises(WireError) as refused:
+        reader.check_together(given, call, [f"items[{number}]" for number in range(512)])
+    assert refused.value.status == 400
+    reader.check_together(given, CaseCall({}, instruction="be brief"), [])
+
+
+def test_pictures_of_one_item_are_as_many_as_the_tower_can_look_at(embedder: PublicModel) -> None:
+    assert isinstance(embedder.reader, MixedReader)
+    side = int(embedder.reader.entry.patching.max_pixels**0.5)
+    largest = Encoded(png(side, side))
+    with pytest.raises(WireError, match="send smaller ones, or each in an item of its own"):
+        rows(embedder, Item(images=[largest] * 3))
+
+
 @pytest.mark.parametrize(
     ("item", "said"),
     [

@@ -12,6 +12,8 @@ from enum import Enum
 from types import TracebackType
 from typing import Final
 
+from starlette.requests import ClientDisconnect
+
 from sie_frontend.access.keyfile import MAX_KEY_LENGTH, ApiKey, digest_of
 from sie_frontend.access.windows import Window
 from sie_frontend.contract.errors import ErrorKind, WireError
@@ -86,12 +88,13 @@ class Grant:
     What it spent is given back where it ends in a failure of ours.
     """
 
-    __slots__ = ("_account", "_clock", "spent")
+    __slots__ = ("_account", "_clock", "_since", "spent")
 
     def __init__(self, account: KeyAccount, clock: Callable[[], float]) -> None:
         self._account = account
         self._clock = clock
         self.spent = 0
+        self._since: float | None = None
 
     @property
     def name(self) -> str:
@@ -125,6 +128,7 @@ class Grant:
             raise self._limited(Why.TOKENS, f"use {window.limit} tokens a minute", window.wait_s(wanted, now))
         window.spend(tokens, now)
         self.spent = wanted
+        self._since = now if self._since is None else self._since
 
     def __enter__(self) -> Grant:
         """Count the request. Raises `Denial` (429) where there are too many."""
@@ -144,9 +148,11 @@ class Grant:
     ) -> None:
         """The request is answered."""
         self._account.at_once -= 1
-        failed = isinstance(error, Exception) and not (isinstance(error, WireError) and error.status < 500)
-        if failed and self._account.tokens is not None:
-            self._account.tokens.give_back(self.spent)
+        # Of a client that is gone, what was computed is spent.
+        failed = isinstance(error, Exception) and not isinstance(error, ClientDisconnect)
+        failed = failed and not (isinstance(error, WireError) and error.status < 500)
+        if failed and self._account.tokens is not None and self._since is not None:
+            self._account.tokens.give_back(self.spent, self._since)
 
     def _limited(self, why: Why, limit: str, wait_s: float) -> Denial:
         seconds = max(1, math.ceil(wait_s - _NOISE_S))

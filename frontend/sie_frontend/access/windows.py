@@ -44,9 +44,9 @@ class Window:
             self._entries.append([now, amount])
         self._total += amount
 
-    def give_back(self, amount: int) -> None:
-        """Take `amount` of what was spent last out again."""
-        while amount and self._entries:
+    def give_back(self, amount: int, since: float) -> None:
+        """Take `amount` out of what was spent since then: what is older is others', or forgotten."""
+        while amount and self._entries and self._entries[-1][0] > since - _GRAIN_S:
             taken = min(amount, int(self._entries[-1][1]))
             self._entries[-1][1] -= taken
             self._total -= taken

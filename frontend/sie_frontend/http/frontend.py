@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 
@@ -17,6 +18,7 @@ from sie_frontend.http.gate import make_gate
 from sie_frontend.manifest import MANIFEST_NAME, Model
 from sie_frontend.residency.carrier import Memory
 from sie_frontend.serving.engine import Engine
+from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.on_demand import check_on_demand
 from sie_frontend.settings import Settings, SettingsError
 from sie_frontend.storage import open_repository
@@ -79,6 +81,11 @@ class Frontend:
         if model is None:
             raise errors.model_not_found(model_id, self.model_ids(grant))
         return model
+
+    def check_weights(self, model_id: str, options: Mapping[str, Any], grant: Grant | None) -> None:
+        """Whether a key is for the weights that options choose instead of the model's own. Raises `WireError` (403)."""
+        if grant is not None:
+            grant.check_model(weights_of(model_id, self.manifest.models, options))
 
     def model_ids(self, grant: Grant | None = None) -> list[str]:
         """The routable ids, or those that a key is for."""

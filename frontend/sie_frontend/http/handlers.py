@@ -48,6 +48,8 @@ TASKS_NOT_SERVED: Final = {"extract": "extraction", "generate": "generation"}
 
 async def read_body(request: Request, limit: int, limit_s: float = 120.0) -> bytes:
     """The whole body; refused as soon as it is known to be over the limit, before it is held, or when it is late."""
+    if not limit_s:
+        return await _read(request, limit)
     task = asyncio.current_task()
     assert task is not None
     late = False
@@ -93,6 +95,7 @@ async def encode(frontend: Frontend, request: Request, exchange: Exchange) -> Re
     call = resolve_encode(
         parsed.params, profiles=model.profiles, declared_outputs=_encode_outputs(model), model_id=model_id
     )
+    frontend.check_weights(model_id, call.options, exchange.grant)
     encoded = await frontend.engine.encode(model_id, model, parsed.items, call, spend=exchange.spend)
     exchange.computed(len(parsed.items), encoded.tokens, encoded.timing)
     wire_format = response_format(request.headers.get("accept"))
@@ -118,6 +121,7 @@ async def score(frontend: Frontend, request: Request, exchange: Exchange) -> Res
     if "score" not in model.outputs:
         raise errors.scoring_unsupported(model_id)
     call = resolve_score(parsed, profiles=model.profiles)
+    frontend.check_weights(model_id, call.options, exchange.grant)
     scored = await frontend.engine.score(model_id, model, parsed.query, parsed.items, call, spend=exchange.spend)
     exchange.computed(len(parsed.items), scored.usage.input_tokens, scored.timing)
     ranking = rank_scores(scored.scores, [item.id for item in parsed.items], model_id)
@@ -136,6 +140,7 @@ async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -
     head = model.heads.get("dense")
     cuts = head.cuts if isinstance(head, DenseHead) else ()
     call = resolve_embeddings(parsed, profiles=model.profiles, declared_dims=_declared_dims(model), cuts=cuts)
+    frontend.check_weights(parsed.model, call.options, exchange.grant)
     items = embeddings_items(parsed, reads_images=not IMAGES.isdisjoint(model.inputs))
 
     async def part(some: Sequence[Item]) -> Encoded:
@@ -178,6 +183,7 @@ async def _ranked(
         raise reranking_unsupported(model_id)
     asked = parsed.as_score()
     call = resolve_score(asked, profiles=model.profiles)
+    frontend.check_weights(model_id, call.options, exchange.grant)
     texts = parsed.texts
     if parsed.max_tokens is not None:
         texts = await frontend.engine.cut(model_id, texts, parsed.max_tokens)

@@ -24,6 +24,7 @@ class HeadsProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._in_head = False
         self._head_bytes = 0
+        self._trailer_bytes = 0
         self._head_ends: asyncio.TimerHandle | None = self.loop.call_later(HEAD_S, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -35,17 +36,31 @@ class HeadsProtocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self._in_head = True
+        self._trailer_bytes = 0
 
     def on_headers_complete(self) -> None:
         """A head ends."""
         self._in_head = False
         super().on_headers_complete()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; behind a body in chunks too, where uvicorn collects them for nobody."""
+        if not self._in_head:
+            self._trailer_bytes += len(name) + len(value)
+            if self._trailer_bytes > MAX_HEAD_BYTES:
+                self.transport.close()
+            return
+        super().on_header(name, value)
+
     def data_received(self, data: bytes) -> None:
         """Take bytes; mostly a head is whole at once, and then nothing is counted."""
         super().data_received(data)
         if not self._in_head:
-            if self._head_ends is not None:
+            # Bytes of a request that is answered, or of none, unset uvicorn's timer: somebody must wait with an end.
+            if self.cycle is None or self.cycle.response_complete:
+                if self._head_ends is None:
+                    self._head_ends = self.loop.call_later(HEAD_S, self.transport.close)
+            elif self._head_ends is not None:
                 self._unset_head_timer()
             return
         self._head_bytes += len(data)

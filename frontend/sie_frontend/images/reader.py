@@ -75,6 +75,9 @@ class ImageReader:
         """One row for each picture."""
         return [1 if isinstance(one, str) else len(one) for one in given]
 
+    def check_together(self, given: Sequence[Pictures], call: Call, places: Sequence[str]) -> None:
+        """Nothing: `given` counts the pictures of a request."""
+
     def rows(
         self, given: Sequence[Pictures], call: Call, *, is_query: bool, places: Sequence[str] = ()
     ) -> list[ImageRow]:

@@ -100,20 +100,30 @@ class MixedReader:
             return [1] * len(given)
         return [max(1, len(pictures)) for _, pictures in map(_as_given, given)]
 
+    def check_together(self, given: Sequence[Given], call: Call, places: Sequence[str]) -> None:
+        """Refuse texts that are too long, each or in all, with what stands around them."""
+        around = 0 if self.entry.style == "page" else utf8_size(self._instruction(call))
+        check_sizes([around + utf8_size(text or "") for text, _ in map(_as_given, given)], places, self._sizes)
+
+    def _instruction(self, call: Call) -> str:
+        # What is blank says nothing, and the model's own instruction stands in.
+        return ended(call.instruction or "") or ended(self.entry.instruction)
+
     def rows(self, given: Sequence[Given], call: Call, *, is_query: bool, places: Sequence[str] = ()) -> list[MixedRow]:
         """One row for each. Raises `WireError` (400) that names the item that cannot be read."""
         if self.entry.style == "page":
+            self.check_together(given, call, places)
             return self._pages([_as_given(one) for one in given], self._opener(call), places)
-        # What is blank says nothing, and the model's own instruction stands in.
-        instruction = ended(call.instruction or "") or ended(self.entry.instruction)
+        self.check_together(given, call, places)
+        instruction = self._instruction(call)
         talk, opener, rows = self.entry.conversation, self._opener(call), []
         given = [_as_given(one) for one in given]
-        check_sizes([utf8_size(text or "") + utf8_size(instruction) for text, _ in given], places, self._sizes)
         for number, (text, _) in enumerate(given):
             self._check_words(text or "", instruction, places[number] if places else f"items[{number}]")
         for number, (text, encoded) in enumerate(given):
             place = places[number] if places else f"items[{number}]"
             pictures = self._pictures(encoded, opener, place)
+            self._check_patches(pictures, place)
             prompt = embedding_prompt(talk, instruction, len(pictures), text)
             ids = self._ids(self.tokenizer.encode_piece(prompt), pictures, place)
             limit = self.spec.max_length
@@ -127,10 +137,18 @@ class MixedReader:
     def _opener(self, call: Call) -> Opener:
         return Opener(self._limits, view_of(call.options))
 
+    def _check_patches(self, pictures: Sequence[Patches], place: str) -> None:
+        """The tower looks from every patch of an item at every other: what it holds grows with their square."""
+        most = 2 * self.entry.patching.max_pixels // self.entry.patching.patch_size**2
+        if len(pictures) > 1 and (count := sum(len(picture.levels) for picture in pictures)) > most:
+            raise invalid_input(
+                f"`{place}` has images of {count} patches, and at most {most} are read of one item, as many as two of "
+                "the largest have: send smaller ones, or each in an item of its own"
+            )
+
     def _pages(self, given: Sequence[Given], opener: Opener, places: Sequence[str]) -> list[MixedRow]:
         """Pictures win over a text; of a text that is too long the end goes, and what stands behind it stays."""
         talk, rows = self.entry.conversation, []
-        check_sizes([utf8_size(text or "") for text, _ in given], places, self._sizes)
         behind = self.tokenizer.encode_piece(talk.after)
         for number, (text, encoded) in enumerate(given):
             place = places[number] if places else f"items[{number}]"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -45,9 +44,12 @@ class MixedRow:
         """The sizes of its pictures, in order."""
         return tuple(picture.grid for picture in self.pictures)
 
-    @cached_property
+    @property
     def arrays(self) -> Mapping[str, Array]:
-        """All inputs of the graph. A text alone brings one square of patches, which stands for no token."""
+        """All inputs of the graph, made anew: a query's pictures would be held once with each of its documents.
+
+        A text alone brings one square of patches, which stands for no token.
+        """
         merge, side, window = self.patching.merge_size, self.patching.table_side, self.patching.window
         levels = [picture.levels for picture in self.pictures]
         grids = self.shape_key

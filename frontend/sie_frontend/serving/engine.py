@@ -266,14 +266,14 @@ class Engine:
         served = self._models[weights_of(model_id, self.manifest.models, call.options)]
         head = served.heads.scored()
         names = tuple(dict.fromkeys(head.tensors(call, served.heads)))
-        with self._admitted(served, items, len(items) + 1):
+        with self._admitted(served, items, len(items) + 1, served.images([query])):
             modality = served.one_modality([query, *items])
             reader = served.readers[modality]
             question, documents = reader.given([query])[0], reader.given(items)
             places = [f"items[{index}]" for index in range(len(items))]
             places = [f"query + {place}" for place in places] if head.pairs else ["query", *places]
             work = reader.work(documents) + reader.work([question]) * (len(documents) if head.pairs else 1)
-            rows = await self._threads.run(work, head.rows, reader, question, documents, call)
+            rows = await self._threads.pairs(reader, work, head.rows, reader, question, documents, call)
             # A query counts once with each document, whether or not the model reads it so.
             repeated = 0 if head.pairs else rows[0].cost * (len(items) - 1)
             tokens = sum(row.cost for row in rows) + repeated
@@ -305,17 +305,19 @@ class Engine:
     # What both share
 
     @contextlib.contextmanager
-    def _admitted(self, served: ServedModel, items: Sequence[Item], count: int) -> Iterator[None]:
-        """A permit for `count` items and their images, taken before any work and given back on the way out."""
-        with self.hold(served.model_id), self._permitted(served, items, count):
+    def _admitted(self, served: ServedModel, items: Sequence[Item], count: int, more_images: int = 0) -> Iterator[None]:
+        """A permit for `count` items and their images, and for more, taken before any work and given back on the way
+        out.
+        """
+        with self.hold(served.model_id), self._permitted(served, items, count, more_images):
             yield
 
     @contextlib.contextmanager
-    def _permitted(self, served: ServedModel, items: Sequence[Item], count: int) -> Iterator[None]:
+    def _permitted(self, served: ServedModel, items: Sequence[Item], count: int, more_images: int) -> Iterator[None]:
         if not self.model_ready(served.model):
             raise errors.model_loading(served.model_id)
         check_item_count(items, served.model_id, self.settings.max_items)
-        images = served.images(items)
+        images = served.images(items) + more_images
         if self._pending and self._pending + count > self.settings.pending_items:
             raise errors.queue_full(served.model_id)
         if images and self._pending_images and self._pending_images + images > self.settings.pending_images:

@@ -102,9 +102,12 @@ class Readiness:
 
     async def _watch(self) -> None:
         while True:
-            await self.look(tuple(self._watched()))
-            if self._partial:
-                self._alive = await self._triton.server_live()
+            try:
+                await self.look(tuple(self._watched()))
+                if self._partial:
+                    self._alive = await self._triton.server_live()
+            except Exception:  # whatever it is, nobody else looks
+                log.exception("looking after the models failed; it goes on")
             self._metrics.ready.set(self.all_ready)
             self._recheck.clear()
             with contextlib.suppress(asyncio.TimeoutError):
@@ -121,9 +124,11 @@ class Readiness:
         if not await self._triton.model_ready(name):
             self._broken.pop(name, None)
             return False
-        if name in self._broken and not await self._try_all_instances(name, self._broken[name].outputs):
-            self._broken[name].since = time.monotonic()
-        if name in self._broken and time.monotonic() - self._broken[name].since > TRIAL_S:
+        broken = self._broken.get(name)
+        # Meanwhile it may have been unloaded, and is not looked after any more.
+        if broken is not None and not await self._try_all_instances(name, broken.outputs):
+            broken.since = time.monotonic()
+        if broken is not None and time.monotonic() - broken.since > TRIAL_S and self._broken.get(name) is broken:
             del self._broken[name]
         return name not in self._broken and losses == self._losses[name]
 

@@ -44,12 +44,19 @@ class ReadingThreads:
             return function(*args, **kwargs)
         return await _in_thread(self._texts, partial(function, *args, **kwargs))
 
+    async def pairs(self, reader: Reader, work: int, function: Callable[..., T], *args: Any) -> T:
+        """Run what reads pairs: among images where the reader sees them."""
+        if not reader.apart:
+            return await self.run(work, function, *args)
+        return await _in_thread(self._images, partial(function, *args))
+
     async def rows(
         self, reader: Reader, given: Sequence[Any], call: Call, *, is_query: bool, places: Sequence[str]
     ) -> Sequence[Row]:
         """The rows of what items give, in order. Raises what the reader raises."""
         if not reader.apart:
             return await self.run(reader.work(given), reader.rows, given, call, is_query=is_query, places=places)
+        await _in_thread(self._texts, partial(reader.check_together, given, call, places))
         found: list[Sequence[Row]] = [()] * len(given)
         refused: dict[int, WireError] = {}
         numbers = iter(range(len(given)))

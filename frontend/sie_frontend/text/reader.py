@@ -31,6 +31,8 @@ from sie_frontend.text.tokenization import (
 
 # Prompts of short queries are kept: the same query often comes with many documents, cut into requests.
 _SHORT_QUERY = 2_000
+# Cleaning takes every line by itself, each about as long as so many characters are tokenised.
+_LINE_WORK = 100
 
 
 class TextReader:
@@ -84,12 +86,16 @@ class TextReader:
         return texts
 
     def work(self, given: Sequence[str]) -> int:
-        """Characters."""
-        return sum(map(len, given))
+        """Characters; where texts are cleaned, much for each line."""
+        lines = _LINE_WORK * sum(text.count("\n") for text in given) if self.entry.prompting.clean else 0
+        return sum(map(len, given)) + lines
 
     def row_counts(self, given: Sequence[str]) -> list[int]:
         """One each."""
         return [1] * len(given)
+
+    def check_together(self, given: Sequence[str], call: Call, places: Sequence[str]) -> None:
+        """Nothing: they are read together, and measured there."""
 
     def rows(self, given: Sequence[str], call: Call, *, is_query: bool, places: Sequence[str] = ()) -> list[TextRow]:
         """One row per text, prompts and markers included. Raises `WireError` (400) for options that cannot be used.

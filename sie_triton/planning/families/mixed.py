@@ -77,6 +77,10 @@ class MixedRecipe(RecipeBase):
         check_view(bundle, profile)
         sighted = None
         if facts is not None:
+            if facts.truncation_side != "right":
+                message = "`tokenizer_config.json` sets `truncation_side: left`: models that see are cut at their end"
+                hint = "use a checkpoint without it"
+                raise DiagnosticError([Diagnostic("SIE337", message, Where(facts.folder), hint)])
             # A template that cannot be followed is refused before anything is built.
             self.conversation(facts)
             sizes = read_sighted_sizes(facts, self.model_type)
