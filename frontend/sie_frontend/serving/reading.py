@@ -56,7 +56,7 @@ class ReadingThreads:
         """The rows of what items give, in order. Raises what the reader raises."""
         if not reader.apart:
             return await self.run(reader.work(given), reader.rows, given, call, is_query=is_query, places=places)
-        await _in_thread(self._texts, partial(reader.check_together, given, call, places))
+        reader.check_together(given, call, places)
         found: list[Sequence[Row]] = [()] * len(given)
         refused: dict[int, WireError] = {}
         numbers = iter(range(len(given)))
