@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import prepared
 import pytest
 from shared import run_folder
 
@@ -34,9 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 SLOW = ("e2e", "export", "official")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Before other processes are started, which share the folder by the environment."""
-    run_folder()
+    folder = run_folder()
+    if config.option.markexpr == " or ".join(SLOW) and not hasattr(config, "workerinput"):
+        prepared.start(folder)
     # What importing and collecting make stays for good: nobody looks for garbage in it, then or later.
     gc.disable()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 from compiler import tiny
+from e2e.processes import sie_triton
 from frontend.fake_triton import FakeTriton, Run, compute, tensors
 from frontend.process import until
 from frontend.repository import write_repository
@@ -150,9 +149,7 @@ def tiny_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for name in FAMILIES:
         shutil.copy(made(name).bundle_path, folder / "bundles")
         models += ["-m", made(name).sie_id]
-    command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(folder / "bundles"), *models]
-    command += ["--device", "cpu", "-r", str(folder / "repository")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = sie_triton("build", "--bundles", folder / "bundles", *models, "--device", "cpu", "-r", folder / "repository")
     assert done.returncode == 0, done.stderr
     served = serve(folder / "repository")
     yield served.url

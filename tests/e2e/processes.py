@@ -6,23 +6,21 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
+import prepared
 
-COMMAND = [sys.executable, "-m", "sie_triton.cli"]
+COMMAND = [*prepared.COMMAND]
 SHARED_MEMORY = Path("/dev/shm")
 _PREFIX_OPTION = "shm-region-prefix-name="
 
 
 def sie_triton(*arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run `sie-triton` to its end."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False
-    )
+    return prepared.run(arguments, os.environ, timeout)
 
 
 def free_port() -> int:

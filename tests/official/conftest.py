@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e.processes import sie_triton
 from image_text.checkpoints import write_clip
 from image_text.test_image_text_graphs import bundle_text
 from recipes.made import made
@@ -61,8 +62,7 @@ def url(interpreter: Path, clip_checkpoint: Path, tmp_path_factory: pytest.TempP
     for name in FAMILIES:
         shutil.copy(made(name).bundle_path, bundles)
         models += ["-m", made(name).sie_id]
-    command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(bundles), *models, "--device", "cpu"]
-    done = subprocess.run([*command, "-r", str(repository)], capture_output=True, text=True, check=False, timeout=600)
+    done = sie_triton("build", "--bundles", bundles, *models, "--device", "cpu", "-r", repository)
     assert done.returncode == 0, done.stderr
     served = serve(repository)
     yield served.url

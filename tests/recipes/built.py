@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import prepared
+from prepared import HASH_SEED
 from shared import made_once
 
 from .factory import FAMILIES
@@ -46,8 +46,6 @@ REPRESENTATIVE = (
 )
 COMPILED = [name for name, family in FAMILIES.items() if not family.remote_only and family.has_reference]
 SERVED = COMPILED if os.environ.get("SIE_TRITON_ALL_RECIPES") else [name for name in COMPILED if name in REPRESENTATIVE]
-# The order of sets in every build; test_equal_bytes.py builds with another.
-HASH_SEED = "1"
 _GROUP = 13
 _BUILD_SECONDS = 1200
 
@@ -80,13 +78,14 @@ class BuiltFamilies:
             shutil.copy(made(name).bundle_path, bundles)
         # In a process of its own, as users do: pytest would record torch's trace log, line by line.
         models = [argument for name in members for argument in ("-m", FAMILIES[name].sie_id)]
-        command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(bundles), *models]
-        done = subprocess.run(
-            [*command, "-r", str(folder / "repository"), *self._arguments],
-            env={**os.environ, "PYTHONHASHSEED": HASH_SEED},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_BUILD_SECONDS,
-        )
+        command: list[str | Path] = [
+            "build",
+            "--bundles",
+            bundles,
+            *models,
+            "-r",
+            folder / "repository",
+            *self._arguments,
+        ]
+        done = prepared.run(command, {**os.environ, "PYTHONHASHSEED": HASH_SEED}, _BUILD_SECONDS)
         assert done.returncode == 0, done.stderr

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from prepared import HASH_SEED
 from sie_frontend.manifest import read_manifest
 
 from sie_triton.repository.publish import tree_digests
 
-from .built import HASH_SEED, BuiltFamilies
+from .built import BuiltFamilies
 from .made import made
 
 # transformers makes this family's masks in a loop over a set of strings. The two seeds give that set two orders.

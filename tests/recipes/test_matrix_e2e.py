@@ -8,8 +8,6 @@ docs/precision.md.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from e2e.processes import sie_triton
 from sie_frontend.manifest import read_manifest
 from sie_sdk import SIEClient
 from sie_sdk.types import EncodeResult, Item, OutputType
@@ -119,10 +118,7 @@ def compile_families(target: Path, members: Sequence[str], *arguments: str) -> N
     for name in members:
         (bundles / f"{name}.yaml").write_bytes(made(name).bundle_path.read_bytes())
     models = [argument for name in members for argument in ("-m", FAMILIES[name].sie_id)]
-    command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(bundles), *models]
-    done = subprocess.run(
-        [*command, "-r", str(target), *arguments], capture_output=True, text=True, check=False, timeout=1200
-    )
+    done = sie_triton("build", "--bundles", bundles, *models, "-r", target, *arguments, timeout=1200)
     assert done.returncode == 0, done.stderr
 
 

