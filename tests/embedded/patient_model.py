@@ -1,10 +1,9 @@
 """A model of Triton's Python backend that computes `y = x + x`, and what else a test wants of it.
 
-x = -1 computes until somebody ends the process, under the limit that our own backends have; x = -2 takes half a second. A
-file `broken` beside the model lets its load fail with what the file says.
+x = -1 computes until somebody ends the process, under the limit that our own backends have; x = -2 takes half a
+second. A file `broken` beside the model lets its load fail with what the file says.
 """
 
-import os
 import time
 from pathlib import Path
 

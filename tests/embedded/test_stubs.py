@@ -37,7 +37,12 @@ def seen(watch: StubWatch, pid: int) -> bool:
 
 def deaths(watch: StubWatch) -> list[Death]:
     found: list[Death] = []
-    assert eventually(lambda: bool(found.extend(watch.look(os.getpid())) or found))
+
+    def look() -> bool:
+        found.extend(watch.look(os.getpid()))
+        return bool(found)
+
+    assert eventually(look)
     return found
 
 
