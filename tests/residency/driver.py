@@ -136,9 +136,6 @@ class Storm(Driver):
             for _ in range(count):
                 self.answer(name)
         self.finish()
-        self.policy.stray(self.loaded)  # as the shell does after each look at what Triton holds
-        self.step()
-        self.finish()
 
     def _event(self, chance: random.Random) -> None:
         busy = [name for name, count in self.users.items() if count]
@@ -158,8 +155,12 @@ class Storm(Driver):
             self.restart()
 
     def late_load(self, chance: random.Random) -> None:
-        """A load that was given up ends after all, where there is room for it."""
-        free = sorted({part for unit in self.units for part in unit.parts} - self.policy._held())
+        """A load that was given up ends after all, where there is room for it. One of a unit that is leaving would only
+        be seen by a later look.
+        """
+        known = self.policy.residences.values()
+        gone = [one.unit for one in known if one.stage in (Stage.ABSENT, Stage.FAILED, Stage.WAITING)]
+        free = sorted({part for unit in gone for part in unit.parts} - self.policy._held())
         room = float("inf") if self.rules.budget is None else self.rules.budget - self.policy.used()
         late = [part for part in free if self.policy.costs[part] <= room]
         if late:
