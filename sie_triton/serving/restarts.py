@@ -42,4 +42,4 @@ class Restarts:
 def ailments(supervisor: Supervisor) -> dict[str, Ailment]:
     """What the supervisor knows, in the frontend's words."""
     troubles = supervisor.troubles()
-    return {name: Ailment(one.cause, one.times, one.failing and one.down) for name, one in troubles.items()}
+    return {name: Ailment(one.cause, one.times, one.down, one.failing) for name, one in troubles.items()}

@@ -14,10 +14,11 @@ ERROR_CLASS = "ModelProcessEnded"
 
 @dataclass(frozen=True, slots=True)
 class Ailment:
-    """Why a Triton model went down, how often in a row, and whether it is `failing`: down after many deaths."""
+    """Why a Triton model went down, how often in a row, and whether it is `down` now; `failing` after many deaths."""
 
     cause: str
     times: int
+    down: bool
     failing: bool
 
 
@@ -29,10 +30,21 @@ def ailment_of(model: Model, manifest: Manifest, ailments: Mapping[str, Ailment]
     """The worst of a model's ailments and of what it is composed of; None if it is well."""
     if not ailments:
         return None
-    parts = [(name, manifest.triton_models.get(name)) for name in model.triton_models]
-    names = {part for name, entry in parts for part in (name, *(entry.depends_on if entry else ()))}
+    names = {part for name in model.triton_models for part in parts_of(name, manifest)}
     found = [ailments[name] for name in names if name in ailments]
-    return max(found, key=lambda one: (one.failing, one.times), default=None)
+    return max(found, key=lambda one: (one.failing, one.down, one.times), default=None)
+
+
+def parts_of(triton_model: str, manifest: Manifest) -> tuple[str, ...]:
+    """A Triton model and what it is composed of."""
+    entry = manifest.triton_models.get(triton_model)
+    return (triton_model, *(entry.depends_on if entry else ()))
+
+
+def is_down(triton_model: str, manifest: Manifest, ailments: Ailments) -> bool:
+    """Whether it, or a part of it, is known not to run now."""
+    found = ailments()
+    return any(found[part].down for part in parts_of(triton_model, manifest) if part in found)
 
 
 def as_failure(ailment: Ailment) -> LoadFailure:
@@ -42,7 +54,7 @@ def as_failure(ailment: Ailment) -> LoadFailure:
 
 def refusal(model_id: str, ailment: Ailment | None) -> errors.WireError:
     """What a request gets whose model is not ready: that it is being loaded, or why that goes on failing."""
-    if ailment is None or not ailment.failing:
+    if ailment is None or not (ailment.failing and ailment.down):
         return errors.model_loading(model_id)
     return errors.model_load_failed(
         model_id, ailment.cause, error_class=ERROR_CLASS, attempts=ailment.times, permanent=False

@@ -22,7 +22,7 @@ from sie_frontend.residency.carrier import Memory
 from sie_frontend.residency.residency import Residency
 from sie_frontend.residency.state import LoadFailure, Stage
 from sie_frontend.rows import Array, Row
-from sie_frontend.serving.ailments import Ailments, ailment_of, as_failure, refusal
+from sie_frontend.serving.ailments import Ailments, ailment_of, as_failure, is_down, refusal
 from sie_frontend.serving.clock import Clock
 from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.on_demand import make_residency
@@ -132,6 +132,7 @@ class Engine:
             settings,
             metrics,
             watched,
+            partial(is_down, manifest=manifest, ailments=ailments) if ailments else None,
         )
         if settings.on_demand:
             self._residency = make_residency(
@@ -170,7 +171,7 @@ class Engine:
         ready = self.model_ready(model)
         ailment = ailment_of(model, self.manifest, self._ailments())
         failure = as_failure(ailment) if ailment else None
-        lost = "failed" if ailment and ailment.failing else "loading"
+        lost = "failed" if ailment and ailment.failing and ailment.down else "loading"
         if self._residency is None:
             return ModelStatus(ready, "loaded" if ready else lost, failure)
         stage = self._residency.stage(model_id)
