@@ -17,20 +17,22 @@ from sie_frontend.http.heads import HeadsProtocol
 from sie_frontend.http.tls import tls_files
 from sie_frontend.manifest import ManifestError
 from sie_frontend.residency.carrier import Memory
+from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings, SettingsError, add_arguments
 from sie_frontend.watch import logs
 
 log = logging.getLogger("sie_frontend")
 
 
-def make_server(settings: Settings, memory: Memory | None = None) -> uvicorn.Server:
+def make_server(settings: Settings, memory: Memory | None = None, ailments: Ailments | None = None) -> uvicorn.Server:
     """The HTTP server of one repository; `run` serves until SIGINT or SIGTERM and answers what is in flight first.
 
-    `memory` tells what loaded Triton models take, where they run on this machine.
+    `memory` tells what loaded Triton models take and `ailments` which of them went down, where they run on this
+    machine.
     Raises `ManifestError` if the repository cannot be served, `SettingsError` if the settings do not fit it.
     """
     tls = tls_files(settings)
-    app = create_app(settings, memory=memory)
+    app = create_app(settings, memory=memory, ailments=ailments)
     if settings.beyond_loopback and not settings.keyed:
         log.warning(
             "%s is no loopback address and no key is asked for: whoever reaches port %d may use every model; "

@@ -17,6 +17,7 @@ import triton_python_backend_utils as pb_utils
 
 from sie_triton.backends.received import ReceivedConfig
 from sie_triton.embedded.batching import Array, Arrays, BatchPlan, RowsError
+from sie_triton.embedded.run_limit import RunLimit, limit_from_environment
 
 
 class DlpackInput:
@@ -62,6 +63,7 @@ class BatchedModel(ABC):
             raise pb_utils.TritonModelException(f"model `{self.name}` is refused: " + "; ".join(reasons))
         self.plan = BatchPlan.of(self.config)
         self._warned: set[str] = set()
+        self._limit = RunLimit(self.name, limit_from_environment())
 
     @abstractmethod
     def load(self, path: Path) -> list[str]:
@@ -99,7 +101,8 @@ class BatchedModel(ABC):
         members = [inputs[index] for index in group]
         names = wanted[group[0]] if len(group) == 1 else sorted({name for index in group for name in wanted[index]})
         try:
-            computed = self.run(self.plan.gather(members, self.concatenate), names)
+            with self._limit.run():
+                computed = self.run(self.plan.gather(members, self.concatenate), names)
         except Exception as error:  # whatever a graph can raise is the answer to its requests
             if len(group) > 1:  # one request's bad values must not fail its neighbors
                 return [self._serve([index], inputs, wanted)[0] for index in group]

@@ -1,9 +1,9 @@
 """One tritonserver on the loopback interface, as a child that cannot outlive us.
 
 Model control is *explicit* with every model loaded at the start (or those that `ServerSpec.models` names, or none), so
-that a frontend can later load and unload models through `POST /v2/repository/models/NAME/load` and `/unload` without a
-restart. Triton's load request may carry files to write; that is one more reason why nothing listens beyond the
-loopback interface.
+that models can later be loaded and unloaded through `POST /v2/repository/models/NAME/load` and `/unload` without a
+restart. Triton's load request may carry files to write. So a server that listens beyond the loopback interface wants a
+secret with it, which the supervisor alone knows.
 
 Unless `ServerSpec.gpu` is set, the GPUs are hidden from this server: its backends run on the CPU, and a configuration
 that asks for `KIND_GPU` is refused as on any machine without one.
@@ -15,6 +15,7 @@ import contextlib
 import http.client
 import json
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -28,7 +29,8 @@ from pathlib import Path
 from typing import IO
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
-from sie_triton.embedded import logs, warden
+from sie_triton.embedded import logs, run_limit, warden
+from sie_triton.embedded.control import Control
 from sie_triton.embedded.installation import Installation, find_installation
 from sie_triton.embedded.launch import assemble_backends, child_environment, shell_safe_path
 from sie_triton.embedded.once import FOLDER_VARIABLE
@@ -38,7 +40,8 @@ from sie_triton.embedded.stubs import StubWatch
 _WARDEN = Path(warden.__file__)
 _SPAWN_SECONDS = 10.0
 # A thread that loads a model answers none of its other connections meanwhile: there are more than connections.
-_LOADING_THREADS = 64
+_HTTP_THREADS = 64
+_SECRET_HEADER = "x-sie-triton-control"
 _POLL_SECONDS = 0.05
 
 
@@ -50,7 +53,8 @@ class ServerSpec:
     `config_name` selects `configs/NAME.pbtxt` of each model that has it. Without `models` all are loaded, or none with
     `on_demand`: the frontend loads them. `gpu` shows the machine's GPUs to the backends.
     `drain_seconds` is how long an ending server waits for requests in flight, and for clients that merely keep a
-    connection open: stop those first.
+    connection open: stop those first. Without `exit_on_error` a server starts with those models that can be loaded.
+    `run_limit_s` is how long a process may compute one run before it ends itself; 0 stands for ever.
     """
 
     repository: Path
@@ -63,8 +67,9 @@ class ServerSpec:
     gpu: bool = False
     models: tuple[str, ...] = ()
     on_demand: bool = False
-    http_threads: int = 8
     drain_seconds: int = 2
+    exit_on_error: bool = True
+    run_limit_s: float = 0.0
     log_verbose: int = 0
 
 
@@ -81,6 +86,7 @@ class TritonServer:
         self.grpc_port = None if spec.grpc_port is None else (spec.grpc_port or free_port())
         self.shm_prefix = f"{warden.PREFIX}{uuid.uuid4().hex[:12]}"
         self._orphan_grace = orphan_grace
+        self._secret = None if spec.host == LOOPBACK else secrets.token_hex(16)
         self._warden: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
         self._scratch: Path | None = None
@@ -96,6 +102,11 @@ class TritonServer:
     def metrics_url(self) -> str:
         """Where the Prometheus metrics are."""
         return f"http://{LOOPBACK}:{self.metrics_port}/metrics"
+
+    @property
+    def control(self) -> Control:
+        """Loads and unloads the models of this server."""
+        return Control(LOOPBACK, self.http_port, {_SECRET_HEADER: self._secret} if self._secret else None)
 
     @property
     def pid(self) -> int | None:
@@ -130,7 +141,11 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=child_environment(installation, gpu=self.spec.gpu) | {FOLDER_VARIABLE: str(scratch)},
+                env={
+                    **child_environment(installation, gpu=self.spec.gpu),
+                    FOLDER_VARIABLE: str(scratch),
+                    run_limit.VARIABLE: str(self.spec.run_limit_s),
+                },
                 start_new_session=True,
             )
         self._pid = self._read_pid(self._warden)
@@ -178,14 +193,6 @@ class TritonServer:
             self._bury()
             return 128 - status
         return status
-
-    def crashed_models(self) -> list[str]:
-        """Models of which a process ended by itself, for instance for want of memory, since `start`.
-
-        tritonserver continues to report such a model as ready and answers its requests with errors forever. It takes
-        two calls to notice: see `StubWatch`.
-        """
-        return self.stubs.crashed_models(self._pid) if self._pid else []
 
     def model_memory(self) -> dict[str, int]:
         """Bytes that each loaded model's processes hold now, by model. Any thread may ask."""
@@ -247,14 +254,15 @@ class TritonServer:
             f"--model-repository={self._served}",
             f"--backend-directory={backends}",
             "--disable-auto-complete-config",
-            "--exit-on-error=true",
+            f"--exit-on-error={'true' if spec.exit_on_error else 'false'}",
             f"--exit-timeout-secs={spec.drain_seconds}",
-            # A model that is being loaded on demand, or could not be, makes nothing else unready.
-            f"--strict-readiness={'false' if spec.on_demand else 'true'}",
+            # A model that is being loaded, or could not be, makes nothing else unready. The server answers nothing
+            # before those that it loads at its start are there.
+            "--strict-readiness=false",
             *self._model_control(),
             f"--http-address={spec.host}",
             f"--http-port={self.http_port}",
-            f"--http-thread-count={_LOADING_THREADS if spec.on_demand else spec.http_threads}",
+            f"--http-thread-count={_HTTP_THREADS}",
             f"--metrics-address={spec.host}",
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=false",
@@ -271,11 +279,12 @@ class TritonServer:
         return command
 
     def _model_control(self) -> list[str]:
-        """On loopback a frontend may load and unload models; beyond it, nobody may."""
-        if self.spec.host != LOOPBACK and not self.spec.models:
-            return ["--model-control-mode=none"]
+        """On loopback a frontend may load and unload models; beyond it, whoever has the secret."""
         loaded = self.spec.models or (() if self.spec.on_demand else ("*",))
-        return ["--model-control-mode=explicit", *(f"--load-model={name}" for name in loaded)]
+        options = ["--model-control-mode=explicit", *(f"--load-model={name}" for name in loaded)]
+        if self._secret:
+            options.append(f"--http-restricted-api=model-repository:{_SECRET_HEADER}={self._secret}")
+        return options
 
     def _read_pid(self, process: subprocess.Popen[bytes]) -> int:
         stdout = _open(process.stdout)

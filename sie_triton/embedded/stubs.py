@@ -3,37 +3,92 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+from sie_triton.embedded import run_limit
+
+# tritonserver collects at once the processes that it ends itself: one that is a zombie for so long ended by itself.
+CRASHED_S = 0.15
+# tritonserver takes a stub that is silent for a second for dead, and aborts when it speaks again: it must not.
+STOPPED_S = 0.6
+# How often all processes are looked through for new stubs; the known ones are looked at each time.
+_SEARCH_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A stub that ended by itself; `model` is None where no look saw it alive. `cause` reads on from "its process"."""
+
+    pid: int
+    model: str | None
+    cause: str
+
+
+@dataclass(slots=True)
+class _Stub:
+    model: str | None
+    stopped: float | None = None
+    zombie: float | None = None
+    told: bool = False
+    killed: str | None = None
 
 
 class StubWatch:
-    """Notices the stubs of one server that ended by themselves.
-
-    tritonserver collects the processes that it ends itself, at once. One that is still a zombie at a second look has
-    crashed. `models` holds the model of every stub that a look saw alive, by process id.
-    """
+    """Notices the stubs of one server that ended by themselves, and ends those that were stopped."""
 
     def __init__(self, repository: Path) -> None:
-        self.models: dict[int, str] = {}
         self._repository = repository
-        self._seen_dead: set[int] = set()
+        self._stubs: dict[int, _Stub] = {}
+        self._searched = float("-inf")
 
-    def crashed_models(self, server: int) -> list[str]:
-        """Look at the stubs of the process `server`. The models of those that have crashed, sorted.
+    @property
+    def models(self) -> dict[int, str]:
+        """The model of every stub that a look saw alive, by process id."""
+        return {pid: stub.model for pid, stub in self._stubs.items() if stub.model}
 
-        `unknown` stands for a stub that no look saw alive.
-        """
-        dead = set()
-        for pid in _children(server):
-            model, alive = self._look(pid)
-            if not alive:
-                dead.add(pid)
-            elif model:
-                self.models[pid] = model
-        crashed = dead & self._seen_dead
-        self._seen_dead = dead
-        return sorted({self.models.get(pid, "unknown") for pid in crashed})
+    def living(self, model: str) -> int:
+        """How many stubs of a model the last look saw alive."""
+        return sum(stub.model == model and stub.zombie is None for stub in self._stubs.values())
+
+    def dismiss(self, model: str) -> None:
+        """The present stubs of a model are being ended: nobody is to hear of their end."""
+        for stub in self._stubs.values():
+            stub.told |= stub.model == model
+
+    def look(self, server: int, now: float | None = None) -> list[Death]:
+        """Look at the stubs of the process `server`; returns those that have ended, each once."""
+        now = time.monotonic() if now is None else now
+        if now - self._searched >= _SEARCH_S:
+            self._searched = now
+            for pid in _children(server):
+                self._stubs.setdefault(pid, _Stub(None))
+        return [death for pid in list(self._stubs) if (death := self._check(pid, server, now))]
+
+    def _check(self, pid: int, server: int, now: float) -> Death | None:
+        stub = self._stubs[pid]
+        fields = _stat(pid)
+        if fields is None or int(fields[1]) != server:
+            del self._stubs[pid]  # collected: tritonserver ended it
+            return None
+        if stub.model is None and fields[0] != "Z":
+            stub.model = self._model_of(pid)
+        if fields[0] == "Z":
+            stub.zombie = now if stub.zombie is None else stub.zombie
+            if stub.told or now - stub.zombie < CRASHED_S:
+                return None
+            stub.told = True
+            return Death(pid, stub.model, stub.killed or _ending(fields))
+        stub.stopped = (now if stub.stopped is None else stub.stopped) if fields[0] == "T" else None
+        if stub.stopped is not None and now - stub.stopped >= STOPPED_S and stub.killed is None:
+            stub.killed = f"was stopped for {now - stub.stopped:.1f} s and had to be ended"
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        return None
 
     def memory(self, server: int) -> dict[str, int]:
         """The bytes that the stubs of each model hold now, by model; memory that several share is divided among them.
@@ -42,22 +97,40 @@ class StubWatch:
         """
         found: dict[str, int] = {}
         for pid in _children(server):
-            model, _ = self._look(pid)
+            model = self._model_of(pid)
             if model is not None:
                 found[model] = found.get(model, 0) + _proportional_bytes(pid)
         return found
 
-    def _look(self, pid: int) -> tuple[str | None, bool]:
-        """The model that the stub `pid` serves, None if that cannot be told, and whether the stub lives."""
-        process = Path("/proc") / str(pid)
-        try:
-            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-            arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            return None, True  # collected between two looks
-        with contextlib.suppress(IndexError, ValueError):
-            return Path(arguments[1]).relative_to(self._repository).parts[0], state != "Z"
-        return None, state != "Z"
+    def _model_of(self, pid: int) -> str | None:
+        """The model that the stub `pid` serves, None if that cannot be told."""
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            arguments = (Path("/proc") / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            return Path(arguments[1]).relative_to(self._repository).parts[0]
+        return None
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of `/proc/PID/stat` from the state on; None if the process is gone."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _ending(fields: list[str]) -> str:
+    """How a zombie ended, by the wait status that is the last field of its line."""
+    status = int(fields[-1])
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+        return f"was killed by {name}" + (
+            ", as the kernel does where memory runs out" if number == signal.SIGKILL else ""
+        )
+    status = os.WEXITSTATUS(status)
+    if status == run_limit.EXIT_STATUS:
+        return "did not finish a run in time and ended itself"
+    return f"ended with status {status}"
 
 
 def _proportional_bytes(pid: int) -> int:
@@ -71,7 +144,6 @@ def _proportional_bytes(pid: int) -> int:
 
 def _children(parent: int) -> Iterator[int]:
     for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[1]) == parent:
-                yield int(process.name)
+        fields = _stat(int(process.name))
+        if fields is not None and int(fields[1]) == parent:
+            yield int(process.name)

@@ -1,4 +1,6 @@
-"""Keeps one tritonserver running: restarts it when it dies, gives up when that does not help.
+"""Keeps one tritonserver running: restarts it when it dies, and gives up only where it cannot even start again.
+
+A model whose process ended is no reason for a restart: the `healer` brings it back alone.
 
 A thread, because its user is a command-line process that waits for something else. The server's own parent is the
 warden (see `warden`), so that it does not matter which thread starts it.
@@ -8,17 +10,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded import logs
+from sie_triton.embedded.healer import Healer, Tell
+from sie_triton.embedded.healing import HealingRules, Trouble
 from sie_triton.embedded.server import ServerSpec, TritonServer
 
 _POLL_SECONDS = 0.1
-_LOOK_SECONDS = 1.0
 
 
 class State(str, Enum):
@@ -44,26 +46,26 @@ class Transition:
 class RestartPolicy:
     """Waits `first_delay` seconds before a restart, twice as long before the next, at most `max_delay`.
 
-    A server that was never ready gets `starts` attempts, and those only where it is not the repository that fails.
-    Gives up at the death that would need more than `limit` restarts within `window` seconds. A server that was
-    ready for `window` seconds starts again from `first_delay`.
+    A server that was ready for `healthy` seconds starts again from `first_delay`. Of those that were ready none is
+    given up, however often they end: their models work in between. A server that was never ready gets `starts`
+    attempts, and those only where it is not the repository that fails; a restart gets `restarts` in a row.
     """
 
     first_delay: float = 0.5
     max_delay: float = 30.0
-    limit: int = 5
+    healthy: float = 60.0
     starts: int = 4
-    window: float = 300.0
+    restarts: int = 8
     ready_timeout: float = 300.0
 
 
 class Supervisor:
     """Runs `TritonServer`s one after the other on the same ports until told to stop.
 
-    `on_change` is called for every transition, from the supervisor's thread; it must return soon and not call
-    `stop`. An error before the server was ready for the first time is final: no restart mends a broken repository.
-    The exception is a lock that failed between tritonserver and its stubs, which happens where many start at once on
-    a busy machine: it is started again.
+    `on_change` is called for every transition, from the supervisor's thread, and `on_trouble` for every death of a
+    model's process, from any thread; they must return soon and not call `stop`. An error before the server was ready
+    for the first time is final: no restart mends a broken repository. The exception is a lock that failed between
+    tritonserver and its stubs, which happens where many start at once on a busy machine: it is started again.
     """
 
     def __init__(
@@ -71,10 +73,13 @@ class Supervisor:
         spec: ServerSpec,
         *,
         on_change: Callable[[Transition], None] = lambda transition: None,
+        on_trouble: Tell = lambda trouble: None,
         policy: RestartPolicy | None = None,
+        healing: HealingRules | None = None,
     ) -> None:
         self._on_change = on_change
         self._policy = policy or RestartPolicy()
+        self._healer = Healer(reloads=not spec.on_demand, tell=on_trouble, rules=healing)
         self.server = TritonServer(spec)
         # The frontend keeps the address that it was given: every later server takes the ports of the first.
         self._spec = replace(
@@ -103,6 +108,10 @@ class Supervisor:
     def model_memory(self) -> dict[str, int]:
         """Bytes that each loaded model's processes hold now, by Triton model. Any thread may ask."""
         return self.server.model_memory()
+
+    def troubles(self) -> Mapping[str, Trouble]:
+        """What is wrong with which Triton model. Any thread may ask."""
+        return self._healer.troubles()
 
     def start(self) -> None:
         """Start the first server, in the background."""
@@ -134,19 +143,23 @@ class Supervisor:
         except DiagnosticError as error:
             self._become(Transition(State.FAILED, error.diagnostics[0]))
         finally:
+            self._healer.leave()
             self.server.stop(self._grace)
         if self._stopping.is_set() and self._state is not State.FAILED:
             self._become(Transition(State.STOPPED))
 
     def _supervise(self) -> None:
-        deaths: deque[float] = deque()
-        was_ready = False
+        was_ready, deaths, starts = False, 0, 0
         while not self._stopping.is_set():
             self._become(Transition(State.STARTING))
+            ready_at = float("inf")
             try:
                 self.server.start()
                 if not self._await_ready():
                     return
+                ready_at, starts = time.monotonic(), 0
+                if was_ready:
+                    self._healer.restarted(self.server.control)
                 was_ready = True
                 self._become(Transition(State.READY))
                 cause = self._await_death()
@@ -154,22 +167,22 @@ class Supervisor:
                     return
             except DiagnosticError as error:
                 cause = error.diagnostics[0]
+                starts += 1
                 if not was_ready:
                     if not self.server.lost_its_locks():
                         raise
-                    cause = self._locks_lost(cause, len(deaths) + 1)
+                    cause = self._locks_lost(cause, starts)
+                elif starts >= self._policy.restarts:
+                    raise DiagnosticError([self._given_up(cause)]) from None
+            self._healer.leave()
             # The warden has removed the shared memory of the dead server; the next one has names of its own.
             self.server.stop(grace=0.0)
-            now = time.monotonic()
-            deaths.append(now)
-            while deaths[0] < now - self._policy.window:
-                deaths.popleft()
-            if len(deaths) > self._policy.limit:
-                raise DiagnosticError([self._given_up(cause)])
-            delay = min(self._policy.first_delay * 2 ** (len(deaths) - 1), self._policy.max_delay)
+            deaths = 1 if time.monotonic() - ready_at >= self._policy.healthy else deaths + 1
+            delay = min(self._policy.first_delay * 2.0 ** min(deaths - 1, 60), self._policy.max_delay)
             self._become(Transition(State.WAITING, cause, delay))
             self._stopping.wait(delay)
-            self.server = TritonServer(self._spec)
+            # A model that cannot be loaded any more must not keep the others away.
+            self.server = TritonServer(replace(self._spec, exit_on_error=not was_ready))
 
     def _await_ready(self) -> bool:
         """True when ready, False when told to stop. Raises `DiagnosticError` as `TritonServer.wait_ready` does."""
@@ -183,20 +196,13 @@ class Supervisor:
         return False
 
     def _await_death(self) -> Diagnostic | None:
-        """The cause of the server's end, or why it must be ended; None when told to stop before."""
-        next_look = time.monotonic() + _LOOK_SECONDS
+        """The cause of the server's end; None when told to stop before. Meanwhile its models are looked after."""
+        control = self.server.control
         while not self._stopping.wait(_POLL_SECONDS):
             if (status := self.server.poll()) is not None:
                 return self.server.failure(status)
-            if time.monotonic() >= next_look:
-                next_look += _LOOK_SECONDS
-                if crashed := self.server.crashed_models():
-                    return Diagnostic(
-                        "SIE711",
-                        f"the process of {', '.join(f'model `{name}`' for name in crashed)} ended by itself",
-                        hint="the kernel's log tells if memory ran out: load fewer models or lower their "
-                        "`instance_group` counts",
-                    )
+            if self.server.pid is not None:
+                self._healer.look(self.server.pid, self.server.stubs, control)
         return None
 
     def _locks_lost(self, cause: Diagnostic, attempt: int) -> Diagnostic:
@@ -217,7 +223,7 @@ class Supervisor:
         policy = self._policy
         return Diagnostic(
             "SIE710",
-            f"tritonserver ended {policy.limit + 1} times within {policy.window:g} s, so it is not started again; "
+            f"tritonserver ended {policy.restarts} times in a row before it was ready, so it is not started again; "
             f"the last time: {cause.message}\nthe end of its log:\n{logs.tail(self._spec.log_path)}",
             hint=cause.hint,
         )

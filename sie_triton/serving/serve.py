@@ -15,8 +15,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,13 +37,14 @@ from sie_triton.embedded.server import ServerSpec
 from sie_triton.embedded.supervisor import State, Supervisor, Transition
 from sie_triton.repository.publish import check_whole
 from sie_triton.serving.gpus import gpu_obstacle
-
-Announce = Callable[[str], None]
+from sie_triton.serving.restarts import Announce, Restarts, ailments
 
 log = logging.getLogger("sie_triton")
 
 # The embedded server starts within a few seconds; a user who waits longer wants to know why.
 PATIENCE_S = 10.0
+# A process that computes one run for longer has no caller left: so long a frontend waits, unless it was told otherwise.
+RUN_LIMIT_S = 120.0
 LOG_NAME = "tritonserver.log"
 RUNTIMES = {"onnx": ("onnxruntime", "cpu"), "torchscript": ("torch", "export")}
 """Format -> the package that computes it in the embedded server, and the extra that has it."""
@@ -154,15 +156,20 @@ def serve_repository(
         if server is not None:
             server.should_exit = True
 
-    restarts = _Restarts(announce, end_serving)
+    restarts = Restarts(announce, end_serving)
     try:
         if triton_url is None:
             check_places(log_dir)
             name, gpu = config_name(manifest, machine), machine != "cpu"
             spec = ServerSpec(
-                Path(repository), log_dir / LOG_NAME, config_name=name, gpu=gpu, on_demand=settings.on_demand
+                Path(repository),
+                log_dir / LOG_NAME,
+                config_name=name,
+                gpu=gpu,
+                on_demand=settings.on_demand,
+                run_limit_s=settings.triton_timeout_s,
             )
-            supervisor = Supervisor(spec, on_change=restarts)
+            supervisor = Supervisor(spec, on_change=restarts, on_trouble=restarts.trouble)
             settings = replace(settings, triton_url=supervisor.url)
         server = _make_server(settings, supervisor)
         if supervisor is not None:
@@ -182,28 +189,6 @@ def serve_repository(
     restarts.raise_failure()
 
 
-class _Restarts:
-    """Follows a supervisor: announces every restart, and calls `give_up` once there will be no other."""
-
-    def __init__(self, announce: Announce, give_up: Callable[[], None]) -> None:
-        self._announce = announce
-        self._give_up = give_up
-        self._failure: list[Diagnostic] = []
-
-    def __call__(self, transition: Transition) -> None:
-        if transition.state is State.WAITING:
-            cause = transition.diagnostic.message if transition.diagnostic else ""
-            self._announce(f"{cause}; starting it again in {transition.delay:.1f} s")
-        if transition.state is State.FAILED:
-            self._failure += [transition.diagnostic] if transition.diagnostic else []
-            self._give_up()
-
-    def raise_failure(self) -> None:
-        """Raise `DiagnosticError` if the supervisor gave up."""
-        if self._failure:
-            raise DiagnosticError(self._failure)
-
-
 def _settings(**given: Any) -> Settings:
     """Settings from the environment that `given` overrides."""
     try:
@@ -220,7 +205,7 @@ def _make_server(settings: Settings, supervisor: Supervisor | None) -> uvicorn.S
             logs.configure(settings.log_format)
         # On a GPU, what a process holds of this machine's memory says nothing of its model.
         measured = supervisor.model_memory if supervisor and settings.device == "cpu" else None
-        return make_server(settings, measured)
+        return make_server(settings, measured, partial(ailments, supervisor) if supervisor else None)
     except SettingsError as error:
         raise _wrong_setting(error) from None
     except ManifestError as error:
@@ -332,7 +317,7 @@ def serve_triton(
     check_whole(repository, manifest, graphs=True)
     machine = choose_machine(manifest, device, repository)
     ended = threading.Event()
-    restarts = _Restarts(announce, ended.set)
+    restarts = Restarts(announce, ended.set)
 
     def changed(transition: Transition) -> None:
         if transition.state is State.READY:
@@ -350,8 +335,9 @@ def serve_triton(
         metrics_port=metrics_port,
         config_name=config_name(manifest, machine),
         gpu=machine != "cpu",
+        run_limit_s=RUN_LIMIT_S,
     )
-    supervisor = Supervisor(spec, on_change=changed)
+    supervisor = Supervisor(spec, on_change=changed, on_trouble=restarts.trouble)
     supervisor.start()
     try:
         ended.wait()

@@ -3,25 +3,99 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from embedded.client import eventually
-from sie_triton.embedded.stubs import StubWatch
+from sie_triton.embedded.stubs import CRASHED_S, STOPPED_S, Death, StubWatch
 
 
-def test_a_zombie_has_crashed_at_the_second_look(tmp_path: Path) -> None:
+@pytest.fixture
+def stub(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose first argument lies in the repository, as a stub's; it waits for somebody to write."""
     fifo = tmp_path / "double" / "1" / "fifo"
     fifo.parent.mkdir(parents=True)
     os.mkfifo(fifo)
+    with subprocess.Popen(["cat", fifo]) as process:
+        yield process
+        process.kill()
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def seen(watch: StubWatch, pid: int) -> bool:
+    assert watch.look(os.getpid()) == []
+    return watch.models.get(pid) == "double"
+
+
+def deaths(watch: StubWatch) -> list[Death]:
+    found: list[Death] = []
+
+    def look() -> bool:
+        found.extend(watch.look(os.getpid()))
+        return bool(found)
+
+    assert eventually(look)
+    return found
+
+
+def test_a_zombie_that_stays_one_has_crashed_and_is_told_once(tmp_path: Path, stub: subprocess.Popen[bytes]) -> None:
     watch = StubWatch(tmp_path)
-    # As a stub's, its first argument lies in the repository; it waits for somebody to write.
-    with subprocess.Popen(["cat", fifo]) as stub:
-        assert eventually(lambda: watch.crashed_models(os.getpid()) == [] and watch.models == {stub.pid: "double"})
-        stub.kill()
-        status = Path(f"/proc/{stub.pid}/stat")
-        assert eventually(lambda: " Z " in status.read_text())
-        assert watch.crashed_models(os.getpid()) == []
-        assert watch.crashed_models(os.getpid()) == ["double"]
-        stub.wait()
-        assert watch.crashed_models(os.getpid()) == []
+    assert eventually(lambda: seen(watch, stub.pid))
+    assert watch.living("double") == 1
+    stub.kill()
+    assert eventually(lambda: state(stub.pid) == "Z")
+    now = time.monotonic()
+    assert watch.look(os.getpid(), now) == []  # tritonserver may be about to collect it
+    [death] = watch.look(os.getpid(), now + CRASHED_S)
+    assert (death.pid, death.model) == (stub.pid, "double")
+    assert death.cause == "was killed by SIGKILL, as the kernel does where memory runs out"
+    assert watch.living("double") == 0
+    assert watch.look(os.getpid(), now + 60) == []
+
+
+def test_a_stub_that_the_server_ended_is_no_death(tmp_path: Path, stub: subprocess.Popen[bytes]) -> None:
+    watch = StubWatch(tmp_path)
+    assert eventually(lambda: seen(watch, stub.pid))
+    watch.dismiss("double")
+    stub.kill()
+    assert eventually(lambda: state(stub.pid) == "Z")
+    assert watch.look(os.getpid()) == []
+    assert watch.look(os.getpid(), time.monotonic() + 60) == []
+    stub.wait()
+    watch.look(os.getpid(), time.monotonic() + 60)
+    assert watch.models == {}
+
+
+def test_a_stub_that_nobody_saw_alive_is_told_without_a_name(tmp_path: Path, stub: subprocess.Popen[bytes]) -> None:
+    stub.kill()
+    assert eventually(lambda: state(stub.pid) == "Z")
+    [death] = deaths(StubWatch(tmp_path))
+    assert (death.pid, death.model) == (stub.pid, None)
+
+
+def test_a_stopped_stub_is_ended_and_named(tmp_path: Path, stub: subprocess.Popen[bytes]) -> None:
+    watch = StubWatch(tmp_path)
+    assert eventually(lambda: seen(watch, stub.pid))
+    os.kill(stub.pid, signal.SIGSTOP)
+    assert eventually(lambda: state(stub.pid) == "T")
+    now = time.monotonic()
+    assert watch.look(os.getpid(), now) == []
+    os.kill(stub.pid, signal.SIGCONT)  # a short stop is nobody's matter
+    assert eventually(lambda: state(stub.pid) != "T")
+    assert watch.look(os.getpid(), now + STOPPED_S) == []
+    os.kill(stub.pid, signal.SIGSTOP)
+    assert eventually(lambda: state(stub.pid) == "T")
+    now = time.monotonic()
+    assert watch.look(os.getpid(), now) == []
+    assert state(stub.pid) == "T"
+    assert watch.look(os.getpid(), now + STOPPED_S) == []
+    [death] = deaths(watch)
+    assert death.cause.startswith("was stopped for 0.") and death.cause.endswith("and had to be ended")

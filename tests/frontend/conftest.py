@@ -30,7 +30,7 @@ def pytest_asyncio_loop_factories(
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The event loop of the standard library; for what depends on sockets the one that serves, too."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name in ("test_triton_client.py", "test_triton_connections.py"):
+    if item.path.name in ("test_triton_client.py", "test_triton_connections.py", "test_triton_lateness.py"):
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 

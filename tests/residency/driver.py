@@ -103,7 +103,7 @@ class Driver:
             return
         residence = self.policy.residences[command.unit]
         assert not self.users[command.unit], "unloaded with work in flight"
-        assert not residence.unit.pinned or command.reason in ("failed", "lost"), "a pinned one goes"
+        assert not residence.unit.pinned or command.reason in ("failed", "lost", "stray"), "a pinned one goes"
         backwards = [part for part in reversed(residence.unit.parts) if part in command.parts]
         assert list(command.parts) == backwards, "the order of unloading"
         for name, one in self.policy.residences.items():
@@ -147,10 +147,27 @@ class Storm(Driver):
         elif kind < 0.85 and self.under_way:
             command = chance.choice(self.under_way)
             self.end(command, fails=chance.random() < 0.15, reachable=chance.random() > 0.05)
-        elif kind < 0.99:
+        elif kind < 0.97:
             self.wait(chance.expovariate(1.0))
+        elif kind < 0.985:
+            self.late_load(chance)
         else:
             self.restart()
+
+    def late_load(self, chance: random.Random) -> None:
+        """A load that was given up ends after all, where there is room for it. One of a unit that is leaving would only
+        be seen by a later look.
+        """
+        known = self.policy.residences.values()
+        gone = [one.unit for one in known if one.stage in (Stage.ABSENT, Stage.FAILED, Stage.WAITING)]
+        free = sorted({part for unit in gone for part in unit.parts} - self.policy._held())
+        room = float("inf") if self.rules.budget is None else self.rules.budget - self.policy.used()
+        late = [part for part in free if self.policy.costs[part] <= room]
+        if late:
+            part = chance.choice(late)
+            self.loaded.add(part)
+            self.policy.stray({part})
+            self.step()
 
     def restart(self) -> None:
         """Triton starts again, empty: what it was doing gets no answer."""

@@ -223,6 +223,31 @@ def test_what_a_failed_load_has_loaded_is_unloaded_before_the_next_gets_its_memo
     assert driver.policy.used() == 2
 
 
+def test_what_is_loaded_and_nobodys_goes_and_counts_until_it_is_gone() -> None:
+    units = [unit("p", "encoder", "head", "p"), unit("q", "encoder", "q"), unit("r")]
+    driver = Driver(units, Rules(budget=3, cooldown_s=100), {"p": 0, "q": 1, "encoder": 2, "head": 1, "r": 3})
+    driver.ask("p")
+    driver.end(driver.under_way[0], fails=True)
+    driver.finish()
+    assert driver.stage("p") is Stage.FAILED
+    driver.loaded.update(("encoder", "head"))  # it ends after all
+    driver.policy.stray({"encoder", "head", "r"})
+    driver.loaded.add("r")
+    commands = driver.policy.step(driver.now)
+    assert {(one.unit, one.parts) for one in commands} == {("p", ("head", "encoder")), ("r", ("r",))}
+    assert driver.policy.used() == 6  # what is true, be it beyond the budget
+    assert not driver.policy.admit("q", driver.now) and driver.policy.step(driver.now) == []
+    for command in commands:
+        driver.policy.unloaded(command.unit, driver.now)
+        driver.loaded.difference_update(command.parts)
+    assert driver.stage("p") is Stage.FAILED
+    driver.step()
+    driver.finish()
+    assert driver.ready == {"q"} and driver.policy.used() == 3
+    driver.policy.stray({"encoder", "q"})  # a look from before it was asked for
+    assert driver.policy.step(driver.now) == [] and driver.ready == {"q"}
+
+
 def test_a_triton_that_does_not_answer_is_no_failure_of_the_model() -> None:
     driver = Driver(FOUR, Rules())
     driver.ask("p")

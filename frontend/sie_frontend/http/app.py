@@ -32,18 +32,25 @@ from sie_frontend.http.handlers import (
 )
 from sie_frontend.http.listing import list_models, one_model
 from sie_frontend.residency.carrier import Memory
+from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings
 from sie_frontend.watch.tracing import Tracing
 
 
-def create_app(settings: Settings, tracing: Tracing | None = None, memory: Memory | None = None) -> Starlette:
+def create_app(
+    settings: Settings,
+    tracing: Tracing | None = None,
+    memory: Memory | None = None,
+    ailments: Ailments | None = None,
+) -> Starlette:
     """The application of one repository; `tracing` is by default what the environment says.
 
-    `memory` tells what loaded Triton models take, where they run on this machine.
+    `memory` tells what loaded Triton models take and `ailments` which of them went down, where they run on this
+    machine.
 
     Raises `ManifestError` if the repository cannot be served, `SettingsError` if the settings do not fit it.
     """
-    frontend = Frontend(settings, tracing, memory)
+    frontend = Frontend(settings, tracing, memory, ailments)
 
     async def models(_: Request, grant: Grant | None) -> Response:
         ids = frontend.model_ids(grant)

@@ -17,6 +17,7 @@ from sie_frontend.http.drain import Drain, Phase
 from sie_frontend.http.gate import make_gate
 from sie_frontend.manifest import MANIFEST_NAME, Model
 from sie_frontend.residency.carrier import Memory
+from sie_frontend.serving.ailments import Ailments
 from sie_frontend.serving.engine import Engine
 from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.on_demand import check_on_demand
@@ -30,7 +31,13 @@ from sie_frontend.watch.tracing import Tracing, make_tracing
 class Frontend:
     """One process's state: the repository, the engine, what watches it, and the identity that responses carry."""
 
-    def __init__(self, settings: Settings, tracing: Tracing | None = None, memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tracing: Tracing | None = None,
+        memory: Memory | None = None,
+        ailments: Ailments | None = None,
+    ) -> None:
         self.settings = settings
         self.gate = make_gate(settings)
         self.metrics = Metrics()
@@ -42,6 +49,7 @@ class Frontend:
                 raise SettingsError(f"`SIE_TRITON_READY_MODELS` names {model_id!r}, which the repository does not hold")
         check_on_demand(self.manifest, self.repository.folder, settings)
         self._memory = memory
+        self._ailments = ailments
         self.tracing = tracing or make_tracing()
         self.observer = Observer(self.metrics, self.tracing, self.manifest.models, access_log=settings.access_log)
         self.runtime_instance = secrets.token_hex(32)
@@ -59,7 +67,8 @@ class Frontend:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Open the engine inside the event loop and close it when the last request is answered."""
         folder = self.repository.folder
-        self._engine = Engine(self.manifest, folder, self.settings, self.metrics, self.tracing, self._memory)
+        watched = (self._memory, self._ailments)
+        self._engine = Engine(self.manifest, folder, self.settings, self.metrics, self.tracing, *watched)
         try:
             async with self.gate.followed() if self.gate else contextlib.nullcontext():
                 yield

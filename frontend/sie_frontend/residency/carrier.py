@@ -22,6 +22,7 @@ Survey = dict[str, dict[str, ModelState]]
 
 UNLOAD_S: Final = 30.0
 LOOK_S: Final = 0.1
+AGAIN_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,35 +82,42 @@ class Carrier:
     async def unload(self, parts: Sequence[str]) -> None:
         """Unload the parts in order, everywhere, and return when their memory is free.
 
-        A replica that does not answer has nothing loaded, or is told again when it is surveyed.
+        What was not heard, and what was still being loaded then, is told again. A replica that does not answer has
+        nothing loaded, or is told when it is surveyed.
         """
         for part in parts:
             self._replicas.forget(part)
-        await asyncio.gather(*(self._unload_on(client, parts) for client in self._replicas.clients().values()))
-        if parts and not await self._released(frozenset(parts)):
-            log.warning("the memory of %s is not free after %g s", ", ".join(parts), self._limits.release_s)
+        until, again = time.monotonic() + self._limits.release_s, 0.0
+        while parts:
+            if time.monotonic() >= again:
+                again = time.monotonic() + AGAIN_S
+                clients = self._replicas.clients().values()
+                await asyncio.gather(*(self._unload_on(client, parts) for client in clients))
+            if not await self._lingering(frozenset(parts)):
+                return
+            if time.monotonic() > until:
+                log.warning("the memory of %s is not free after %g s", ", ".join(parts), self._limits.release_s)
+                return
+            await asyncio.sleep(LOOK_S)
 
     async def _unload_on(self, client: TritonClient, parts: Sequence[str]) -> None:
         for part in parts:
             try:
-                if (await model_control.index(client)).get(part) in (ModelState.READY, ModelState.UNLOADING):
+                if (await model_control.index(client)).get(part) is ModelState.READY:
                     await model_control.unload(client, part, UNLOAD_S)
             except TritonFailure as failure:
                 log.info("Triton %s does not unload %s: %s", client.url, part, failure)
 
-    async def _released(self, parts: frozenset[str]) -> bool:
-        until = time.monotonic() + self._limits.release_s
-        while await self._lingering(parts):
-            if time.monotonic() > until:
-                return False
-            await asyncio.sleep(LOOK_S)
-        return True
-
     async def _lingering(self, parts: frozenset[str]) -> bool:
-        """Whether a replica still holds one of the parts, or a process of one still lives."""
-        states = await self.survey()
-        held = any(found.get(part, _ABSENT) is not _ABSENT for found in states.values() for part in parts)
-        return held or any(size for part, size in (await self.seen()).items() if part in parts)
+        """Whether a replica still holds one of the parts, or a process of one still lives.
+
+        A Python-based model whose process died with a run is said to be unloading for ever: where processes can be
+        seen, what has none left is gone.
+        """
+        states, seen = await self.survey(), await self.seen()
+        told = _HOLDING if self._memory else _HOLDING | {ModelState.UNLOADING}
+        held = any(found.get(part) in told for found in states.values() for part in parts)
+        return held or any(size for part, size in seen.items() if part in parts)
 
     async def survey(self) -> Survey:
         """What each replica that answers says of its models, by its URL."""
@@ -134,4 +142,4 @@ class Carrier:
 
 
 _UNREACHABLE: Final = FailureKind.UNREACHABLE
-_ABSENT: Final = ModelState.ABSENT
+_HOLDING: Final = frozenset({ModelState.READY, ModelState.LOADING})

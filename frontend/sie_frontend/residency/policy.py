@@ -11,7 +11,7 @@ Its caller tells it what happens (`admit`, `release`, `loaded` …) and when, ca
 - A caller that was turned away comes back after the hint it was given. Until then, and no longer, its model stays:
   otherwise two models could evict each other for ever between "ready" and the first request.
 - A wait ends when nobody is expected back, and so does the eviction that it asked for.
-- A part that two units need is loaded once and stays while one of them holds it.
+- A part that two units need is loaded once and stays while one of them holds it. One that nobody holds goes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Policy:
         self.costs = dict(costs)
         self.residences = {unit.name: Residence(unit) for unit in units}
         self._queue: list[Residence] = []
+        self._strays: list[Unload] = []
         for residence in self.residences.values():
             if residence.unit.pinned:
                 self._enqueue(residence)
@@ -97,6 +98,21 @@ class Policy:
         residence.stage, residence.reason = Stage.DRAINING, "lost"
         residence.moving = frozenset(residence.unit.parts)  # nobody may count on them
 
+    def stray(self, parts: Collection[str]) -> None:
+        """Parts were found loaded that nobody had asked for, such as those of a load that ended after its time: they
+        go. What of them is held or moved by now stays.
+        """
+        free = set(parts) - self._held()
+        for residence in self.residences.values():
+            found = frozenset(free.intersection(residence.unit.parts))
+            if found and residence.stage in (Stage.ABSENT, Stage.FAILED, Stage.WAITING):
+                free -= found
+                self._dequeue(residence)
+                residence.reason = "failed" if residence.stage is Stage.FAILED else "stray"
+                residence.stage, residence.moving = Stage.LEAVING, found
+                going = tuple(part for part in reversed(residence.unit.parts) if part in found)
+                self._strays.append(Unload(residence.unit.name, going, residence.reason))
+
     def unloaded(self, name: str, now: float) -> None:
         """An `Unload` was carried out, and the memory is free."""
         residence = self.residences[name]
@@ -140,7 +156,8 @@ class Policy:
         """Everything that can be begun now. The state has changed as if it had been."""
         self._give_up_waiting(now)
         self._retry_pinned(now)
-        commands: list[Command] = list(self._loads(now))
+        commands: list[Command] = [*self._strays, *self._loads(now)]
+        self._strays.clear()
         self._shrink(now)
         self._send_idle_away(now)
         commands += self._unloads()

@@ -14,7 +14,7 @@ from typing import Final
 from sie_frontend.contract import errors
 from sie_frontend.residency.carrier import Carrier, Survey
 from sie_frontend.residency.policy import Policy
-from sie_frontend.residency.state import Command, Load, LoadFailure, Stage, Unload
+from sie_frontend.residency.state import HOLDING, Command, Load, LoadFailure, Stage, Unload
 from sie_frontend.residency.units import Unit
 from sie_frontend.triton.client import FailureKind, TritonFailure
 from sie_frontend.triton.model_control import ModelState
@@ -59,7 +59,9 @@ class Residency:
         self._unsettled = {unit_of[model_id] for model_id in preload}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready_since: dict[str, float] = {}
+        self._left_at: dict[str, float] = {}
         self._repairs: dict[tuple[str, str], tuple[float, float]] = {}
+        self._repairing: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._adopted = False
         self._wake = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
@@ -148,7 +150,7 @@ class Residency:
                     measured = now
                     await self._measure()
                 self._step()
-            except Exception:
+            except Exception:  # whatever it is, nobody else loads, unloads and looks
                 log.exception("the models could not be looked after; it is tried again")
             self._wake.clear()
             with contextlib.suppress(asyncio.TimeoutError):
@@ -190,6 +192,9 @@ class Residency:
         self._step()
 
     async def _unload(self, unit: Unit, command: Unload) -> None:
+        for (name, _), repair in list(self._repairing.items()):
+            if name == unit.name:
+                repair.cancel()  # what it has begun is unloaded too, once it is loaded
         log.info("model %s is unloaded: %s", unit.name, command.reason)
         self._metrics.model_unloads.labels(unit.name, command.reason).inc()
         self._left([name for name in unit.public if name in command.parts])
@@ -197,6 +202,7 @@ class Residency:
             await self._carrier.unload(command.parts)
         except Exception:  # whatever it is, nobody may wait for this memory for ever
             log.exception("model %s may not be unloaded", unit.name)
+        self._left_at[unit.name] = time.monotonic()
         self.policy.unloaded(unit.name, time.monotonic())
 
     async def _load(self, unit: Unit, parts: Sequence[str]) -> None:
@@ -223,7 +229,9 @@ class Residency:
         self._ready_since[unit.name] = time.monotonic()
 
     async def _look_after(self, survey: Survey, at: float) -> None:
-        """Load again what was ready and is lost: on one replica that came or came back, or everywhere."""
+        """Load again what was ready and is lost: on one replica that came or came back, or everywhere. Unload what is
+        loaded and nobody's.
+        """
         for residence in self.policy.residences.values():
             name = residence.unit.name
             if not residence.there or self._ready_since.get(name, at) >= at or not survey:
@@ -236,6 +244,17 @@ class Residency:
                 continue
             for url in lacking if residence.stage is Stage.READY else ():
                 self._repair(residence.unit, url)
+        self._find_strays(survey, at)
+
+    def _find_strays(self, survey: Survey, at: float) -> None:
+        """A load may end after it was given up, and an unload may not have been heard."""
+        ready = {part for states in survey.values() for part, state in states.items() if state is ModelState.READY}
+        settled = [
+            residence.unit
+            for residence in self.policy.residences.values()
+            if residence.stage not in HOLDING and self._left_at.get(residence.unit.name, at - 1) < at
+        ]
+        self.policy.stray(ready.intersection(part for unit in settled for part in unit.parts))
 
     def _repair(self, unit: Unit, url: str) -> None:
         """Load a unit on a replica that lacks it, ever more seldom as long as that fails."""
@@ -254,8 +273,13 @@ class Residency:
             except TritonFailure as failure:
                 log.warning("Triton %s cannot load %s: %s", url, unit.name, failure)
                 self._repairs[key] = (time.monotonic() + delay, min(2 * delay, _MAX_REPAIR_S))
+            except asyncio.CancelledError:
+                self._repairs.pop(key, None)
+                raise
+            finally:
+                self._repairing.pop(key, None)
 
-        task = asyncio.get_running_loop().create_task(repair())
+        task = self._repairing[key] = asyncio.get_running_loop().create_task(repair())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

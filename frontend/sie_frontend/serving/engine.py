@@ -22,6 +22,7 @@ from sie_frontend.residency.carrier import Memory
 from sie_frontend.residency.residency import Residency
 from sie_frontend.residency.state import LoadFailure, Stage
 from sie_frontend.rows import Array, Row
+from sie_frontend.serving.ailments import Ailments, ailment_of, as_failure, is_down, refusal
 from sie_frontend.serving.clock import Clock
 from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.on_demand import make_residency
@@ -89,7 +90,7 @@ class Engine:
     """Everything behind the routes. Made inside a running event loop, closed by `close`.
 
     `repository` is a folder with the files that the manifest's models name. `memory` tells what loaded Triton models
-    take, where they run on this machine.
+    take, and `ailments` which of them went down, where they run on this machine.
     """
 
     def __init__(
@@ -100,11 +101,13 @@ class Engine:
         metrics: Metrics,
         tracing: Tracing,
         memory: Memory | None = None,
+        ailments: Ailments | None = None,
     ) -> None:
         self.manifest = manifest
         self.settings = settings
         self.metrics = metrics
         self.draining = False
+        self._ailments: Ailments = ailments or dict
         self._triton = ReplicaSet(settings.triton_urls, metrics, tracing, timeout_s=settings.triton_timeout_s)
         self._threads = ReadingThreads(settings.image_threads)
         self._models = {i: ServedModel(i, model, repository, settings) for i, model in manifest.models.items()}
@@ -129,6 +132,7 @@ class Engine:
             settings,
             metrics,
             watched,
+            partial(is_down, manifest=manifest, ailments=ailments) if ailments else None,
         )
         if settings.on_demand:
             self._residency = make_residency(
@@ -165,11 +169,14 @@ class Engine:
     def state(self, model_id: str, model: Model) -> ModelStatus:
         """What `/v1/models` says of it."""
         ready = self.model_ready(model)
+        ailment = ailment_of(model, self.manifest, self._ailments())
+        failure = as_failure(ailment) if ailment else None
+        lost = "failed" if ailment and ailment.failing and ailment.down else "loading"
         if self._residency is None:
-            return ModelStatus(ready, "loaded" if ready else "loading")
+            return ModelStatus(ready, "loaded" if ready else lost, failure)
         stage = self._residency.stage(model_id)
-        word = "loading" if stage is Stage.READY and not ready else stage.word
-        return ModelStatus(ready and stage is Stage.READY, word, self._residency.failure(model_id))
+        word = lost if stage is Stage.READY and not ready else stage.word
+        return ModelStatus(ready and stage is Stage.READY, word, self._residency.failure(model_id) or failure)
 
     def model_ready(self, model: Model) -> bool:
         """Whether Triton last said that every input of this model is ready."""
@@ -315,7 +322,7 @@ class Engine:
     @contextlib.contextmanager
     def _permitted(self, served: ServedModel, items: Sequence[Item], count: int, more_images: int) -> Iterator[None]:
         if not self.model_ready(served.model):
-            raise errors.model_loading(served.model_id)
+            raise refusal(served.model_id, ailment_of(served.model, self.manifest, self._ailments()))
         check_item_count(items, served.model_id, self.settings.max_items)
         images = served.images(items) + more_images
         if self._pending and self._pending + count > self.settings.pending_items:

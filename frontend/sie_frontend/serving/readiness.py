@@ -18,7 +18,7 @@ from sie_frontend.watch.metrics import Metrics
 log = logging.getLogger("sie_frontend")
 
 READY_POLL_S = 1.0
-# So long a broken model must compute before it is admitted to; a supervisor sees a dead process sooner.
+# So long a broken model must compute before it is admitted to, where nobody supervises its Triton.
 TRIAL_S = 3.0
 
 
@@ -34,7 +34,8 @@ class Readiness:
     """Watches the public Triton models of `inputs`, those of `required` for the readiness of the whole.
 
     With `watched`, which names those that are loaded now, the others are not asked about, and the whole is ready
-    without any as long as a Triton answers. Made inside a running event loop, closed by `close`.
+    without any as long as a Triton answers. `down` tells of a model that its supervisor knows not to run; without it
+    nobody supervises. Made inside a running event loop, closed by `close`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Readiness:
         settings: Settings,
         metrics: Metrics,
         watched: Callable[[], Iterable[str]] | None = None,
+        down: Callable[[str], bool] | None = None,
     ) -> None:
         self._inputs = inputs
         self._required = required
@@ -56,6 +58,8 @@ class Readiness:
         self._broken: dict[str, _Broken] = {}
         self._watched = watched or (lambda: inputs)
         self._partial = watched is not None
+        self._down = down or (lambda _: False)
+        self._trial_s = TRIAL_S if down is None else 0.0
         self._alive = not self._partial and bool(required)
         self._recheck = asyncio.Event()
         self._monitor = asyncio.get_running_loop().create_task(self._watch())
@@ -116,19 +120,19 @@ class Readiness:
     async def _computes(self, name: str) -> bool:
         """Whether a model can be admitted to: Triton says so, and if it was found broken, it has computed for a while.
 
-        Triton goes on to call a model ready whose backend's process has died. Whoever supervises Triton restarts it,
-        which shows as a moment in which it is not ready; nobody may supervise a remote one, so it is tried as well.
-        For a while, since the other instances may take every run as long as Triton waits for the dead one.
+        Triton goes on to call a model ready whose backend's process has died. Whoever supervises Triton sees that and
+        loads the model again, and says so; nobody may supervise a remote one, so it is tried as well. There for a
+        while, since the other instances may take every run as long as Triton waits for the dead one.
         """
         losses = self._losses[name]
-        if not await self._triton.model_ready(name):
+        if self._down(name) or not await self._triton.model_ready(name):
             self._broken.pop(name, None)
             return False
         broken = self._broken.get(name)
         # Meanwhile it may have been unloaded, and is not looked after any more.
         if broken is not None and not await self._try_all_instances(name, broken.outputs):
             broken.since = time.monotonic()
-        if broken is not None and time.monotonic() - broken.since > TRIAL_S and self._broken.get(name) is broken:
+        if broken is not None and time.monotonic() - broken.since > self._trial_s and self._broken.get(name) is broken:
             del self._broken[name]
         return name not in self._broken and losses == self._losses[name]
 

@@ -18,14 +18,15 @@ import orjson
 
 from sie_frontend.rows import Array
 from sie_frontend.triton.connections import Answer, ConnectionPool, ExchangeError
+from sie_frontend.triton.patience import Patience
 
 PROBE_TIMEOUT_S = 5.0
 # So long a call may take before connections that it holds up are looked for, and so long they may take to answer.
 APART_S: Final = 0.1
 SIFT_S: Final = 0.5
-# An inference without an answer for so long is sent again while a model is loaded, so often in all.
-LATE_S: Final = 1.0
+# A run that a load holds up is sent so often in all.
 TRIES: Final = 3
+LOOK_S: Final = 2.0
 
 # What Triton answers when a queue policy rejects a request.
 _QUEUE_MARKS = ("Exceeds maximum queue size", "Request timeout expired", "exceeds maximum queue size")
@@ -93,7 +94,7 @@ class TritonClient:
         self.url = url
         self._timeout_s = timeout_s
         self._loading = 0
-        self._controls = False  # whether models are loaded and unloaded through this client at all
+        self._patience = Patience()
         self._pool = ConnectionPool(host, port, kept=connections)
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -140,7 +141,7 @@ class TritonClient:
         # The bytes of every array, whatever its type and shape; this is the only copy.
         parts: list[Any] = [lines.encode("ascii"), head, *(array.reshape(-1).view(np.uint8) for array in arrays)]
         try:
-            answer = await self._run(b"".join(parts), timeout_s or self._timeout_s)
+            answer = await self._run(model, b"".join(parts), timeout_s or self._timeout_s)
         except ExchangeError as error:
             raise TritonFailure(FailureKind.UNREACHABLE, str(error)) from error
         if answer.status != 200:
@@ -156,22 +157,45 @@ class TritonClient:
                 raise TritonFailure(FailureKind.REJECTED, f"Triton returned no tensor `{name}` for `{model}`")
         return {name: found[name] for name in outputs}
 
-    async def _run(self, request: bytes, timeout_s: float) -> Answer:
-        """Send an inference; again on other connections, if it is late while a model is loaded.
+    async def _run(self, model: str, request: bytes, timeout_s: float) -> Answer:
+        """Send an inference; again on another connection, if it is late and Triton loads a model.
 
-        The thread that loads may be the one that should hand over the answer. Inference changes nothing in Triton.
+        The thread that loads may be the one that should take the request or hand over the answer, whoever asked for the
+        load. Inference changes nothing in Triton, but it costs: so a run is late only if it takes much longer than its
+        model's runs did of late, and the other connection has just shown that its thread is free.
         """
-        if not self._controls:
-            return await self._pool.exchange(request, timeout_s)
-        tries = [asyncio.ensure_future(self._pool.exchange(request, timeout_s))]
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        tries = {loop.create_task(self._pool.exchange(request, timeout_s))}
+        sent = 1
         try:
-            while not (done := (await asyncio.wait(tries, timeout=LATE_S, return_when="FIRST_COMPLETED"))[0]):
-                if self._loading and len(tries) < TRIES:
-                    tries.append(asyncio.ensure_future(self._pool.exchange_apart(request, timeout_s)))
-            return done.pop().result()
+            while True:
+                waiting = self._patience.of(model) if sent < TRIES else None
+                done, pending = await asyncio.wait(tries, timeout=waiting, return_when=asyncio.FIRST_COMPLETED)
+                answered = [one for one in done if one.exception() is None]
+                if answered and sent == 1:
+                    self._patience.took(model, loop.time() - begun)
+                if answered or (done and not pending):
+                    return (answered or list(done))[0].result()
+                tries = pending
+                if not done and await self._loads():
+                    sent += 1
+                    probe = self._get("/v2/health/live")
+                    tries.add(loop.create_task(self._pool.exchange_proven(probe, SIFT_S, request, timeout_s)))
         finally:
             for one in tries:
                 one.cancel()
+
+    async def _loads(self) -> bool:
+        """Whether Triton loads a model now, for us or for anybody else."""
+        if self._loading:
+            return True
+        request = self._post_of("/v2/repository/index", b"{}")
+        try:
+            answer = await self._pool.exchange_apart(request, LOOK_S)
+        except ExchangeError:
+            return False
+        return b'"LOADING"' in answer.body
 
     async def post(self, path: str, body: bytes, timeout_s: float, *, apart: bool = False) -> Answer:
         """POST a JSON body; `path` begins behind the URL's own. Raises `ExchangeError`.
@@ -179,12 +203,7 @@ class TritonClient:
         One that takes long goes `apart`: Triton has a thread for several connections, and answers none of them as long
         as it loads a model for one. So that one is opened anew, and those that its thread holds up are let go.
         """
-        lines = (
-            f"POST {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        request = lines.encode("ascii") + body
-        self._controls = True
+        request = self._post_of(path, body)
         if not apart:
             return await self._pool.exchange(request, timeout_s)
         self._loading += 1
@@ -192,8 +211,7 @@ class TritonClient:
         try:
             await asyncio.wait([answer], timeout=APART_S)
             if not answer.done():
-                probe = f"GET {self._path}/v2/health/live HTTP/1.1\r\nHost: {self._host}\r\n\r\n"
-                await self._pool.sift(probe.encode("ascii"), SIFT_S)
+                await self._pool.sift(self._get("/v2/health/live"), SIFT_S)
             return await answer
         finally:
             self._loading -= 1
@@ -212,11 +230,31 @@ class TritonClient:
         return await self._probe(f"/v2/models/{quote(model)}/ready")
 
     async def _probe(self, path: str) -> bool:
-        request = f"GET {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n"
+        """Whether Triton answers 200; asked on a second connection where the first is held up, as by a load."""
+        request = self._get(path)
+        first = asyncio.ensure_future(self._pool.exchange(request, PROBE_TIMEOUT_S))
+        tries = [first]
         try:
-            return (await self._pool.exchange(request.encode("ascii"), PROBE_TIMEOUT_S)).status == 200
+            done, _ = await asyncio.wait(tries, timeout=SIFT_S)
+            if not done:
+                tries.append(asyncio.ensure_future(self._pool.exchange_apart(request, PROBE_TIMEOUT_S)))
+                done, _ = await asyncio.wait(tries, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result().status == 200
         except ExchangeError:
             return False
+        finally:
+            for one in tries:
+                one.cancel()
+
+    def _get(self, path: str) -> bytes:
+        return f"GET {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode("ascii")
+
+    def _post_of(self, path: str, body: bytes) -> bytes:
+        lines = (
+            f"POST {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return lines.encode("ascii") + body
 
 
 def parse_url(url: str) -> tuple[str, int, str]:

@@ -186,6 +186,24 @@ class ConnectionPool:
         finally:
             connection.discard()
 
+    async def exchange_proven(self, probe: bytes, probe_s: float, request: bytes, timeout_s: float) -> Answer:
+        """As `exchange_apart`, on the first connection that answers `probe` within `probe_s` seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            connection = await self._connect(deadline)
+            try:
+                try:
+                    await self._ask(connection, probe, min(deadline, loop.time() + probe_s))
+                except ExchangeError:
+                    if loop.time() >= deadline:
+                        raise
+                    await asyncio.sleep(0.02)
+                    continue
+                return await self._ask(connection, request, deadline)
+            finally:
+                connection.discard()
+
     async def sift(self, request: bytes, timeout_s: float) -> None:
         """Keep only those connections that wait now and answer a request in time."""
         waiting, self._idle = self._idle, []
@@ -194,6 +212,16 @@ class ConnectionPool:
         await asyncio.gather(*probes, return_exceptions=True)
 
     async def _exchange(self, connection: _Connection, request: bytes, deadline: float) -> Answer:
+        """Ask, and keep the connection for others if it can be."""
+        answer = await self._ask(connection, request, deadline)
+        if connection.reusable and not connection.lost and len(self._idle) < self._kept:
+            connection.kept = True
+            self._idle.append(connection)
+        else:
+            connection.discard()
+        return answer
+
+    async def _ask(self, connection: _Connection, request: bytes, deadline: float) -> Answer:
         timer = asyncio.get_running_loop().call_at(deadline, connection.expire)
         try:
             answer = await connection.exchange(request)
@@ -202,11 +230,6 @@ class ConnectionPool:
             raise
         finally:
             timer.cancel()
-        if connection.reusable and not connection.lost and len(self._idle) < self._kept:
-            connection.kept = True
-            self._idle.append(connection)
-        else:
-            connection.discard()
         return answer
 
     async def _connect(self, deadline: float) -> _Connection:

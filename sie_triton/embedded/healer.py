@@ -1,0 +1,195 @@
+"""Brings back the models of a running tritonserver whose processes ended, each alone: unload it, load it.
+
+`look` is called by the thread that supervises the server and never waits: what takes time is done in a thread for each
+model that is mended. `Patients` decides when.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sie_triton.diagnostics import Diagnostic
+from sie_triton.embedded.control import LOADING, READY, Control, ControlError
+from sie_triton.embedded.healing import HealingRules, Patients, Trouble
+from sie_triton.embedded.stubs import Death, StubWatch
+
+LOAD_TIMEOUT_S = 600.0
+_MEMORY_HINT = "the kernel's log tells if memory ran out: load fewer models or lower their `instance_group` counts"
+Tell = Callable[[Diagnostic], None]
+
+
+class Healer:
+    """Heals the models of one supervised server, over its restarts.
+
+    With `reloads` it loads a model again. Without, it only unloads what is dead: whoever loads models on demand sees
+    that it is gone and loads it by its own rules, so that nothing is loaded twice and no budget is exceeded.
+    `tell` is called from any thread, for each death and each load that failed.
+    """
+
+    def __init__(self, *, reloads: bool = True, tell: Tell = lambda _: None, rules: HealingRules | None = None) -> None:
+        self._reloads = reloads
+        self._tell = tell
+        self._patients = Patients(rules)
+        self._lock = threading.Lock()
+        self._server = 0  # counts the servers: what began on one must not end on the next
+        self._down: dict[str, list[str]] = {}  # what we have unloaded, and the ensembles that went with it
+        self._movers: dict[str, threading.Lock] = {}
+        self._relapses: dict[str, str] = {}  # what died again while it was being mended
+
+    def troubles(self) -> Mapping[str, Trouble]:
+        """What is wrong with which Triton model. Any thread may ask."""
+        with self._lock:
+            return self._patients.troubles(time.monotonic())
+
+    def leave(self) -> None:
+        """The server has ended, or is about to: what is under way is nobody's matter any more."""
+        with self._lock:
+            self._server += 1
+            self._down.clear()
+
+    def restarted(self, control: Control) -> None:
+        """Another server is ready with what it could load; the rest is tried again, each model by itself."""
+        with self._lock:
+            self._patients.restarted(time.monotonic())
+            server = self._server
+        if not self._reloads:
+            return
+        try:
+            absent = {name: reason for name, reason in control.reasons().items() if reason}
+        except ControlError:
+            return
+        for name, reason in absent.items():
+            with self._lock:
+                self._down[name] = []
+            self._failed(server, name, reason)
+
+    def look(self, pid: int, stubs: StubWatch, control: Control) -> None:
+        """See which stubs of the server `pid` have ended, and begin to mend the models whose turn it is."""
+        deaths = stubs.look(pid)
+        if deaths:
+            self._examine(deaths, stubs, control)
+        with self._lock:
+            due = self._patients.due(time.monotonic())
+            server = self._server
+        for model in due:
+            self._in_thread(self._mend, server, model, control)
+
+    def _in_thread(self, work: Callable[[int, str, Control], None], server: int, model: str, control: Control) -> None:
+        threading.Thread(target=work, args=(server, model, control), name=f"heal-{model}", daemon=True).start()
+
+    def _examine(self, deaths: list[Death], stubs: StubWatch, control: Control) -> None:
+        """Note the models of these deaths, as far as Triton takes them for loaded."""
+        try:
+            states = control.index()
+        except ControlError:
+            return  # the server itself has ended, or is about to
+        for death in deaths:
+            for model in [death.model] if death.model else _short_of_stubs(states, stubs, control):
+                if states.get(model) == READY:
+                    stubs.dismiss(model)  # those of its other instances end with it
+                    self._note(model, death.cause, control)
+
+    def _note(self, model: str, cause: str, control: Control) -> None:
+        with self._lock:
+            if self._patients.is_mending(model):
+                self._relapses[model] = cause
+                return
+            delay = self._patients.died(model, f"its process {cause}", time.monotonic())
+            times, server = self._patients.times(model), self._server
+        if delay and self._reloads:  # nobody is to wait for what is dead
+            self._in_thread(self._take_down, server, model, control)
+        often = "" if times == 1 else f", {times} times in a row"
+        after = "it alone is loaded again" + (f" in {delay:.1f} s" if delay else "")
+        self._tell(Diagnostic("SIE711", f"the process of model `{model}` {cause}{often}; {after}", hint=_MEMORY_HINT))
+
+    def _take_down(self, server: int, model: str, control: Control) -> None:
+        """Unload a dead model. Triton takes what is composed of it along."""
+        with self._moving(model):
+            if server != self._server or model in self._down or control.index().get(model) != READY:
+                return
+            composed = [name for name in composed_of(model, control) if self._reloads]
+            control.unload(model)
+            if self._reloads:
+                self._down[model] = composed
+
+    def _mend(self, server: int, model: str, control: Control) -> None:
+        try:
+            self._take_down(server, model, control)
+            mended = self._bring_up(server, model, control)
+        except ControlError as error:
+            self._failed(server, model, str(error))
+            return
+        with self._lock:
+            if server != self._server:
+                return
+            relapse = self._relapses.pop(model, None)
+            if mended:
+                self._patients.mended(model, time.monotonic())
+            else:
+                self._patients.discharged(model)
+        if mended and relapse:
+            self._note(model, relapse, control)
+
+    def _bring_up(self, server: int, model: str, control: Control) -> bool:
+        """Load what was taken down; whether that is our matter. Raises `ControlError` with Triton's reason."""
+        if not self._reloads:
+            return True
+        with self._moving(model):
+            if server != self._server or model not in self._down:
+                return False  # somebody else has unloaded it
+            # It stays UNLOADING for ever if a run failed with its process: Triton forgets that run. Loading it helps.
+            control.load(model, LOAD_TIMEOUT_S)
+            composed = self._down.pop(model)
+            states = control.index()
+            for name in composed:  # Triton loads them by itself, as a rule
+                if states.get(name) not in (READY, LOADING):
+                    control.load(name, LOAD_TIMEOUT_S)
+            return True
+
+    def _moving(self, model: str) -> threading.Lock:
+        """Who unloads or loads a model holds this."""
+        with self._lock:
+            return self._movers.setdefault(model, threading.Lock())
+
+    def _failed(self, server: int, model: str, reason: str) -> None:
+        with self._lock:
+            if server != self._server:
+                return
+            self._relapses.pop(model, None)
+            delay = self._patients.died(model, f"it could not be loaded again: {reason}", time.monotonic())
+        message = f"model `{model}` could not be loaded again: {reason}; it is tried again in {delay:.1f} s"
+        self._tell(Diagnostic("SIE718", message, hint="the other models go on; mend the cause, no restart is needed"))
+
+
+def composed_of(part: str, control: Control) -> list[str]:
+    """The loaded ensembles that wire a model. Raises `ControlError`."""
+    found = []
+    for name, state in control.index().items():
+        if state == READY:
+            steps: list[dict[str, Any]] = control.config(name).get("ensemble_scheduling", {}).get("step", [])
+            if any(step.get("model_name") == part for step in steps):
+                found.append(name)
+    return found
+
+
+def _short_of_stubs(states: Mapping[str, str], stubs: StubWatch, control: Control) -> list[str]:
+    """The loaded models that have fewer living stubs than instances: one of them lost a stub that nobody knew."""
+    found = []
+    for name, state in states.items():
+        if state != READY:
+            continue
+        try:
+            config = control.config(name)
+        except ControlError:
+            continue
+        wanted = sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", ()))) for group in _groups(config))
+        if stubs.living(name) < wanted:
+            found.append(name)
+    return found
+
+
+def _groups(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [] if config.get("platform") == "ensemble" else list(config.get("instance_group", ()))

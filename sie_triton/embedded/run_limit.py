@@ -1,0 +1,67 @@
+"""A run that does not end: the process that computes it ends itself, so that its model can be loaded again.
+
+tritonserver waits for ever for a process that lives, and says meanwhile that the model is ready. Standard library only:
+it runs in each stub.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+VARIABLE = "SIE_EMBEDDED_RUN_LIMIT_S"
+"""Environment variable with the seconds that a run may take; without it, or with 0, a run may take for ever."""
+EXIT_STATUS = 86
+"""How a process ends that did not finish a run. No program of ours or of Triton's ends so otherwise."""
+
+
+def limit_from_environment() -> float:
+    """The seconds that a run may take; 0 for no limit."""
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(os.environ.get(VARIABLE, "")))
+    return 0.0
+
+
+class RunLimit:
+    """Watches the runs of one process from a thread of its own.
+
+    `give_up` is called with the seconds that a run has taken once that is more than `seconds`.
+    """
+
+    def __init__(self, name: str, seconds: float, give_up: Callable[[float], None] | None = None) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._give_up = give_up or self._end_process
+        self._begun: float | None = None
+        if seconds > 0:
+            threading.Thread(target=self._watch, name="run-limit", daemon=True).start()
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[None]:
+        """One run."""
+        self._begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._begun = None
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(min(self._seconds / 4, 1.0))
+            begun = self._begun
+            if begun is not None and (taken := time.monotonic() - begun) > self._seconds:
+                self._give_up(taken)
+                return
+
+    def _end_process(self, taken: float) -> None:
+        print(
+            f"model `{self._name}` has computed one run for {taken:.0f} s, longer than anybody waits for it "
+            f"({self._seconds:g} s): its process ends, so that the model can be loaded again",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(EXIT_STATUS)

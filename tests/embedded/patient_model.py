@@ -1,0 +1,37 @@
+"""A model of Triton's Python backend that computes `y = x + x`, and what else a test wants of it.
+
+x = -1 computes until somebody ends the process, under the limit that our own backends have; x = -2 takes half a
+second. A file `broken` beside the model lets its load fail with what the file says.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from sie_triton.embedded.run_limit import RunLimit, limit_from_environment
+
+
+class TritonPythonModel:
+    """One instance."""
+
+    def initialize(self, args):  # type: ignore[no-untyped-def]
+        """Load, or fail."""
+        broken = Path(args["model_repository"]) / "broken"
+        if broken.exists():
+            raise RuntimeError(broken.read_text())
+        self.limit = RunLimit(args["model_name"], limit_from_environment())
+
+    def execute(self, requests):  # type: ignore[no-untyped-def]
+        """Twice each number."""
+        answers = []
+        with self.limit.run():
+            for request in requests:
+                x = np.from_dlpack(pb_utils.get_input_tensor_by_name(request, "x"))
+                if x.min() == -1:
+                    time.sleep(1000)
+                time.sleep(0.5 if x.min() == -2 else 0)
+                y = pb_utils.Tensor.from_dlpack("y", np.ascontiguousarray(x * 2))
+                answers.append(pb_utils.InferenceResponse([y]))
+        return answers

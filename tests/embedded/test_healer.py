@@ -1,0 +1,224 @@
+"""A model whose process ends is back alone, on the real tritonserver, while the others answer all the time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from embedded.client import eventually, group_members, infer, regions, results, stub_of
+from embedded.graphs import DOUBLING_CONFIG, add_model, doubling
+from sie_triton.diagnostics import Diagnostic
+from sie_triton.embedded.healing import HealingRules
+from sie_triton.embedded.server import ServerSpec
+from sie_triton.embedded.supervisor import State, Supervisor, Transition
+
+pytestmark = pytest.mark.e2e
+MODEL = Path(__file__).parent / "patient_model.py"
+RULES = HealingRules(first_delay=0.5, max_delay=1.0, healthy=4.0, failing=3)
+ENSEMBLE = """
+platform: "ensemble"
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] } ]
+ensemble_scheduling { step [
+    { model_name: "part" model_version: -1
+      input_map { key: "x" value: "x" } output_map { key: "y" value: "h" } },
+    { model_name: "head" model_version: -1
+      input_map { key: "x" value: "h" } output_map { key: "y" value: "y" } } ] }
+"""
+
+
+class Clinic:
+    """A supervised server of a patient, an ensemble of two parts, and a model that is always well."""
+
+    def __init__(self, folder: Path, **spec: Any) -> None:
+        self.repository = folder / "repository"
+        for name in ("patient", "part"):
+            add_model(self.repository, name, DOUBLING_CONFIG.replace('"onnxruntime"', '"python"'))
+            (self.repository / name / "1" / "model.py").write_bytes(MODEL.read_bytes())
+        add_model(self.repository, "head", DOUBLING_CONFIG, doubling())
+        add_model(self.repository, "well", DOUBLING_CONFIG, doubling())
+        add_model(self.repository, "whole", ENSEMBLE)
+        self.told: list[Diagnostic] = []
+        self.states: list[State] = []
+        self.supervisor = Supervisor(
+            ServerSpec(self.repository, folder / "triton.log", **spec),
+            on_change=self._changed,
+            on_trouble=self.told.append,
+            healing=RULES,
+        )
+
+    def _changed(self, transition: Transition) -> None:
+        self.states.append(transition.state)
+
+    @property
+    def pid(self) -> int:
+        assert self.supervisor.server.pid
+        return self.supervisor.server.pid
+
+    def ask(self, name: str, x: float = 3.0) -> httpx.Response:
+        return infer(self.supervisor.url, name, {"x": ("FP32", [1, 1], [x])})
+
+    def answers(self, name: str, x: float = 3.0) -> bool:
+        response = self.ask(name, x)
+        if response.status_code != 200:
+            return False
+        assert results(response)["y"] == ([1, 1], [x * (4 if name == "whole" else 2)])
+        return True
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        # A look must have seen it alive, or its name is found out another way: both are tested.
+        pid = stub_of(self.pid, name)
+        os.kill(pid, number)
+        return pid
+
+    @contextlib.contextmanager
+    def others_answer(self, *names: str) -> Iterator[list[float]]:
+        """Ask the others all the time; none may fail. Gives how long each call took."""
+        over, delays, failures = threading.Event(), list[float](), list[str]()
+
+        def go_on() -> None:
+            while not over.wait(0.02):
+                for name in names or ("well",):
+                    begun = time.monotonic()
+                    if not self.answers(name):
+                        failures.append(name)
+                    delays.append(time.monotonic() - begun)
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            yield delays
+        finally:
+            over.set()
+            thread.join()
+        assert not failures and delays
+
+
+@contextlib.contextmanager
+def opened(folder: Path, **spec: Any) -> Iterator[Clinic]:
+    clinic = Clinic(folder, **spec)
+    clinic.supervisor.start()
+    try:
+        clinic.supervisor.wait_ready(60)
+        yield clinic
+    finally:
+        clinic.supervisor.stop(1)
+    assert group_members(clinic.pid) == []
+    assert regions(clinic.supervisor.server.shm_prefix) == []
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+    with opened(tmp_path_factory.mktemp("clinic"), run_limit_s=1.0) as clinic:
+        yield clinic
+
+
+@pytest.fixture
+def clinic(running: Clinic) -> Iterator[Clinic]:
+    """The clinic, with everybody well and nothing told."""
+    assert eventually(lambda: not running.supervisor.troubles())
+    running.told.clear()
+    pid = running.pid
+    yield running
+    assert running.pid == pid, "the whole server was started again"
+    assert running.states == [State.STARTING, State.READY]
+
+
+def test_one_process_dies_and_one_model_is_loaded_again(clinic: Clinic) -> None:
+    with clinic.others_answer("well", "whole"):
+        clinic.kill("patient")
+        assert eventually(lambda: len(clinic.told) == 1)
+        assert clinic.told[0].code == "SIE711"
+        assert clinic.told[0].message.startswith("the process of model `patient` was killed by SIGKILL")
+        [trouble] = clinic.supervisor.troubles().values()
+        assert (trouble.times, trouble.failing) == (1, False)
+        assert eventually(lambda: clinic.answers("patient"), 5)
+
+
+def test_what_is_composed_of_a_part_is_back_with_it(clinic: Clinic) -> None:
+    with clinic.others_answer("well", "patient"):
+        clinic.kill("part")
+        assert clinic.ask("whole").status_code != 200
+        assert eventually(lambda: clinic.answers("whole") and clinic.answers("part"), 5)
+
+
+def test_a_stop_in_the_middle_of_a_run_hurts_that_model_alone(clinic: Clinic) -> None:
+    """Continued after a second, such a process would take the whole server along."""
+    with clinic.others_answer("well", "whole"):
+        late = threading.Thread(target=clinic.ask, args=("patient", -2.0))
+        late.start()
+        time.sleep(0.1)
+        pid = clinic.kill("patient", signal.SIGSTOP)
+        time.sleep(2.0)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+        late.join()
+        assert eventually(lambda: clinic.answers("patient"), 5)
+    assert [one.code for one in clinic.told] == ["SIE711"]
+    assert "was stopped for" in clinic.told[0].message
+
+
+def test_a_run_that_never_ends_is_ended_and_named(clinic: Clinic) -> None:
+    with clinic.others_answer("well", "whole"):
+        assert clinic.ask("patient", -1.0).status_code == 500
+        assert eventually(lambda: clinic.answers("patient"), 5)
+    assert "`patient` did not finish a run in time and ended itself" in clinic.told[0].message
+    log = clinic.supervisor.server.spec.log_path.read_text()
+    assert "model `patient` has computed one run for" in log
+
+
+def test_a_model_that_dies_again_and_again_is_called_failing_until_it_is_mended(clinic: Clinic) -> None:
+    broken = clinic.repository / "patient" / "broken"
+    try:
+        broken.write_text("the weights are cut short")
+        with clinic.others_answer("well", "whole"):
+            clinic.kill("patient")
+            assert eventually(lambda: any(one.failing for one in clinic.supervisor.troubles().values()))
+            trouble = clinic.supervisor.troubles()["patient"]
+            assert trouble.down and "the weights are cut short" in trouble.cause
+            assert "could not be loaded again" in trouble.cause
+            assert {one.code for one in clinic.told[1:]} == {"SIE718"}
+            broken.unlink()
+            assert eventually(lambda: clinic.answers("patient"), 5)
+    finally:
+        broken.unlink(missing_ok=True)
+
+
+def test_a_restart_starts_without_what_cannot_be_loaded(tmp_path: Path) -> None:
+    """And beyond loopback nobody but the supervisor may load or unload."""
+    with opened(tmp_path, host="0.0.0.0") as clinic:
+        url = clinic.supervisor.url
+        for what in ("index", "models/well/unload", "models/well/load"):
+            assert httpx.post(f"{url}/v2/repository/{what}").status_code in (401, 403)
+        broken = clinic.repository / "patient" / "broken"
+        broken.write_text("the weights are cut short")
+        os.kill(clinic.pid, signal.SIGKILL)
+        assert eventually(lambda: clinic.states.count(State.READY) == 2, 30)
+        with clinic.others_answer("well", "whole"):
+            assert "the weights are cut short" in clinic.supervisor.troubles()["patient"].cause
+            broken.unlink()
+            assert eventually(lambda: clinic.answers("patient"), 10)
+            clinic.kill("patient")
+            assert eventually(lambda: clinic.answers("patient"), 10)
+
+
+def test_a_process_that_nobody_saw_alive_is_found_by_what_lacks_one(clinic: Clinic) -> None:
+    stubs = clinic.supervisor.server.stubs
+    with clinic.others_answer("well", "whole"):
+        pid = stub_of(clinic.pid, "patient")
+        forget: Callable[..., object] = stubs._stubs[pid].__setattr__
+        os.kill(pid, signal.SIGKILL)
+        forget("model", None)
+        assert eventually(lambda: bool(clinic.told))
+        assert "the process of model `patient` was killed by SIGKILL" in clinic.told[0].message
+        assert eventually(lambda: clinic.answers("patient"), 5)
