@@ -23,9 +23,12 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from sie_frontend.manifest import ManifestError, read_manifest
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded import logs, warden
@@ -38,7 +41,7 @@ from sie_triton.embedded.stubs import StubWatch
 _WARDEN = Path(warden.__file__)
 _SPAWN_SECONDS = 10.0
 # A thread that loads a model answers none of its other connections meanwhile: there are more than connections.
-_LOADING_THREADS = 64
+LOADING_THREADS = 64
 _POLL_SECONDS = 0.05
 
 
@@ -48,7 +51,8 @@ class ServerSpec:
 
     A port of 0 means any free one, chosen anew for each `TritonServer`; `grpc_port` of None means no gRPC.
     `config_name` selects `configs/NAME.pbtxt` of each model that has it. Without `models` all are loaded, or none with
-    `on_demand`: the frontend loads them. `gpu` shows the machine's GPUs to the backends.
+    `on_demand`: the frontend loads them. `served` says, when a server starts again, which of them are served by then;
+    nothing means all. `gpu` shows the machine's GPUs to the backends.
     `drain_seconds` is how long an ending server waits for requests in flight, and for clients that merely keep a
     connection open: stop those first.
     """
@@ -63,6 +67,7 @@ class ServerSpec:
     gpu: bool = False
     models: tuple[str, ...] = ()
     on_demand: bool = False
+    served: Callable[[], Collection[str]] = tuple
     http_threads: int = 8
     drain_seconds: int = 2
     log_verbose: int = 0
@@ -254,7 +259,7 @@ class TritonServer:
             *self._model_control(),
             f"--http-address={spec.host}",
             f"--http-port={self.http_port}",
-            f"--http-thread-count={_LOADING_THREADS if spec.on_demand else spec.http_threads}",
+            f"--http-thread-count={LOADING_THREADS if spec.on_demand else spec.http_threads}",
             f"--metrics-address={spec.host}",
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=false",
@@ -274,8 +279,17 @@ class TritonServer:
         """On loopback a frontend may load and unload models; beyond it, nobody may."""
         if self.spec.host != LOOPBACK and not self.spec.models:
             return ["--model-control-mode=none"]
-        loaded = self.spec.models or (() if self.spec.on_demand else ("*",))
+        loaded = self.spec.models or (() if self.spec.on_demand else self._wanted())
         return ["--model-control-mode=explicit", *(f"--load-model={name}" for name in loaded)]
+
+    def _wanted(self) -> Collection[str]:
+        """What is loaded at the start: what is served already, or all but what is merely kept to go back to.
+
+        What was published and refused would end this server.
+        """
+        folder = self.spec.repository
+        served = [name for name in self.spec.served() if (folder / name / "config.pbtxt").is_file()]
+        return served or _current_models(folder)
 
     def _read_pid(self, process: subprocess.Popen[bytes]) -> int:
         stdout = _open(process.stdout)
@@ -304,6 +318,15 @@ class TritonServer:
         warden.remove_regions(self.shm_prefix)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _current_models(repository: Path) -> tuple[str, ...]:
+    """All models, but of a repository of ours nothing that was replaced and is merely kept."""
+    try:
+        manifest = read_manifest(repository)
+    except ManifestError:
+        return ("*",)
+    return tuple(manifest.served().triton_models) if manifest.previous else ("*",)
 
 
 def _open(stream: IO[bytes] | None) -> IO[bytes]:

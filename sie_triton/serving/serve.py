@@ -32,7 +32,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded.cuda_options import accelerators
 from sie_triton.embedded.installation import find_installation
 from sie_triton.embedded.ports import listener
-from sie_triton.embedded.server import ServerSpec
+from sie_triton.embedded.server import LOADING_THREADS, ServerSpec
 from sie_triton.embedded.supervisor import State, Supervisor, Transition
 from sie_triton.repository.publish import check_whole
 from sie_triton.serving.gpus import gpu_obstacle
@@ -129,6 +129,7 @@ def serve_repository(
     frontend that say when models are loaded and unloaded.
     Raises `DiagnosticError` if tritonserver cannot be started, or has failed too often to be restarted.
     """
+    manifest = manifest.served()
     if not manifest.models:
         raise DiagnosticError([_empty(repository)])
     check_prerequisites(host, port, embedded=triton_url is None)
@@ -160,7 +161,13 @@ def serve_repository(
             check_places(log_dir)
             name, gpu = config_name(manifest, machine), machine != "cpu"
             spec = ServerSpec(
-                Path(repository), log_dir / LOG_NAME, config_name=name, gpu=gpu, on_demand=settings.on_demand
+                Path(repository),
+                log_dir / LOG_NAME,
+                config_name=name,
+                gpu=gpu,
+                on_demand=settings.on_demand,
+                served=lambda: _served_by(server),
+                http_threads=LOADING_THREADS,
             )
             supervisor = Supervisor(spec, on_change=restarts)
             settings = replace(settings, triton_url=supervisor.url)
@@ -180,6 +187,12 @@ def serve_repository(
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             supervisor.stop()
     restarts.raise_failure()
+
+
+def _served_by(server: uvicorn.Server | None) -> Collection[str]:
+    """The Triton models that a frontend answers with now; nothing before it has begun."""
+    app = None if server is None else server.config.app
+    return () if app is None else app.state.frontend.served_parts  # type: ignore[union-attr]
 
 
 class _Restarts:
@@ -327,6 +340,7 @@ def serve_triton(
     announce: Announce,
 ) -> None:
     """Run the embedded tritonserver alone until SIGINT or SIGTERM. Raises `DiagnosticError` as `serve_repository`."""
+    manifest = manifest.served()
     if not manifest.models:
         raise DiagnosticError([_empty(repository)])
     check_whole(repository, manifest, graphs=True)
