@@ -145,12 +145,13 @@ class Certificate(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-class Built(msgspec.Struct, frozen=True):
+class Built(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a public Triton model came from and how close it is; `key` recognises an unchanged build.
 
     `precisions` says what its graphs compute in on each kind of device (`cpu`, `cuda`), `configs` with which
     `--model-config-name` each kind of machine (`cpu`, `cuda`, `cuda-tensorrt`) starts Triton (empty: with none).
-    `parity` holds, per precision, one `Distance` for each output, measured on a CPU.
+    `parity` holds, per precision, one `Distance` for each output, measured on a CPU. `suffix` is what the names of its
+    Triton models end with, where another build had the plain names already.
     """
 
     key: str
@@ -163,15 +164,42 @@ class Built(msgspec.Struct, frozen=True):
     parity: dict[str, dict[str, Distance]]
     triton_models: tuple[str, ...]
     certificate: Certificate
+    suffix: str = ""
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """The whole document. `models` is keyed by model id, the other two by Triton model name."""
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The whole document. `models` and `previous` are keyed by model id, the other two by Triton model name.
+
+    `previous` holds what an id was before it was replaced or removed. It is not served; `triton_models` and `built`
+    name what it needs too, and its files lie in the repository, so that going back is a change of this document.
+    """
 
     schema_version: int
     models: dict[str, Model]
     triton_models: dict[str, TritonModel]
     built: dict[str, Built]
+    previous: dict[str, Model] = {}
+
+    def parts(self, model: Model) -> tuple[str, ...]:
+        """The Triton models that a model needs; what an ensemble is composed of stands before it."""
+        found: dict[str, None] = {}
+        for name in model.triton_models:
+            entry = self.triton_models.get(name)
+            found |= dict.fromkeys(entry.depends_on if entry else ())
+            found[name] = None
+        return tuple(found)
+
+    def served(self) -> Manifest:
+        """The document without `previous` and what only that needs."""
+        if not self.previous:
+            return self
+        needed = {part for model in self.models.values() for part in self.parts(model)}
+        return msgspec.structs.replace(
+            self,
+            previous={},
+            triton_models={name: model for name, model in self.triton_models.items() if name in needed},
+            built={name: built for name, built in self.built.items() if name in needed},
+        )
 
 
 def read_manifest(repository: Path) -> Manifest:
@@ -205,12 +233,15 @@ def parse_manifest(data: bytes, origin: str) -> Manifest:
 def _with_entries(manifest: Manifest) -> Manifest:
     """The manifest with the entry of each input in its modality's own type. Raises `msgspec.ValidationError`."""
     return msgspec.structs.replace(
-        manifest,
-        models={
-            model_id: msgspec.structs.replace(model, inputs={name: _typed(name, i) for name, i in model.inputs.items()})
-            for model_id, model in manifest.models.items()
-        },
+        manifest, models=_typed_models(manifest.models), previous=_typed_models(manifest.previous)
     )
+
+
+def _typed_models(models: dict[str, Model]) -> dict[str, Model]:
+    return {
+        model_id: msgspec.structs.replace(model, inputs={name: _typed(name, i) for name, i in model.inputs.items()})
+        for model_id, model in models.items()
+    }
 
 
 def _typed(name: str, entry: ModelInput) -> ModelInput:

@@ -36,6 +36,8 @@ _CURE = "install the extra: `pip install 'sie-triton-frontend[storage]'`"
 class OpenRepository:
     """A repository that can be served: its manifest, and a folder with every file that the manifest's models name.
 
+    `published` is when, in seconds since 1970; of a copy, when it was fetched.
+
     `close` removes the folder if it is a copy; so does the end of the process, unless it is killed.
     """
 
@@ -43,6 +45,8 @@ class OpenRepository:
         self.manifest = manifest
         self.folder = folder
         self._copy = copy
+        document = folder / MANIFEST_NAME
+        self.published = int((document if document.exists() else folder).stat().st_mtime)
 
     def close(self) -> None:
         """Remove what was copied. May be called twice."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sie_triton.cli import build, catalog, deploy, doctor, explain, keys, lint, migrate, serve, tune
+from sie_triton.cli import build, catalog, deploy, doctor, explain, keys, lint, live, migrate, serve, tune
 from sie_triton.cli.app import app, main
 from sie_triton.cli.targets import shipped_bundles
 
@@ -21,6 +21,11 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     serve.serve,
     serve.triton,
     serve.up,
+    live.add,
+    live.remove,
+    live.rollback,
+    live.list_models,
+    live.status,
     tune.tune,
     catalog.catalog,
     lint.lint,
@@ -29,7 +34,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     explain.explain,
 )
 for _command in COMMANDS:
-    app.command()(_command)
+    # `list` is Python's own.
+    app.command("list" if _command is live.list_models else None)(_command)
 # Commands of two words.
 app.add_typer(keys.app)
 app.add_typer(migrate.app)

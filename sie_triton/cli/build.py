@@ -159,8 +159,8 @@ def _save_references(built: Iterable[BuiltModel], repository: Path, folder: Path
     from sie_triton.verify.carried import carried_name
     from sie_triton.verify.reference import REFERENCE_NAME
 
-    for name in dict.fromkeys(result.triton_model for result in built):
-        path = folder / carried_name(name)
+    for name, plain in {result.triton_model: result.plain_name for result in built}.items():
+        path = folder / carried_name(plain)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(repository / name / "1" / REFERENCE_NAME, path)

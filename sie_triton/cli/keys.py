@@ -22,8 +22,8 @@ def new(
     verb: Annotated[
         list[str],
         typer.Option(
-            help="`encode`, `score`, `embeddings`, `rerank`, `models` or `metrics`. Repeatable. Default: "
-            "all but `metrics`."
+            help="`encode`, `score`, `embeddings`, `rerank`, `models`, `metrics` or `admin`. Repeatable. "
+            "Default: all but `metrics` and `admin`."
         ),
     ] = [],  # noqa: B006 - typer copies the default
     model: Annotated[

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from pathlib import Path
 
 from sie_frontend.manifest import Built, Manifest
 
@@ -15,10 +13,11 @@ from sie_triton.compiler.weights import find_checkpoint, named_folder, pinned_id
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.planning.plan import TritonPlan
 from sie_triton.planning.planner import make_plans
-from sie_triton.repository import record
+from sie_triton.repository.generations import enter, plain_name, with_previous
 from sie_triton.repository.publish import (
     clear_leftovers,
     current_manifest,
+    drop_orphans,
     manifest_to_extend,
     missing_files,
     publish,
@@ -26,6 +25,9 @@ from sie_triton.repository.publish import (
     write_manifest,
 )
 from sie_triton.verify.checks import check_structure
+
+# The folder of a staged repository in which one build is made, under plain names, before it has a place.
+BENCH = ".bench"
 
 
 def compile_models(targets: Sequence[Target], options: BuildOptions) -> list[BuiltModel]:
@@ -43,12 +45,14 @@ def compile_models(targets: Sequence[Target], options: BuildOptions) -> list[Bui
             missing.append(target)
     if missing:
         with staged_repository(options.repository) as staging:
-            manifest = manifest_to_extend(staging, force=options.force, announce=options.announce)
+            before = manifest = manifest_to_extend(staging, force=options.force, announce=options.announce)
+            bench = staging / BENCH
             for target in missing:
-                for made in compile_bundle(target, options, staging):
-                    manifest = record.merge(manifest, made)
-                    results.append(_built_model(made.name, made.models, made.built, skipped=False))
-            _drop_orphans(staging, manifest)
+                for made in compile_bundle(target, options, bench):
+                    manifest, entered = enter(before, manifest, made, bench, staging)
+                    results.append(_built_model(entered.name, entered.models, entered.built, skipped=False))
+            manifest = with_previous(before, manifest)
+            drop_orphans(staging, manifest)
             write_manifest(staging, manifest)
             if problems := list(check_structure(staging, manifest)):
                 raise DiagnosticError(problems)
@@ -84,14 +88,8 @@ def _built_of(target: Target, options: BuildOptions, manifest: Manifest, identit
 
 
 def _built_model(name: str, ids: Iterable[str], built: Built, *, skipped: bool) -> BuiltModel:
-    return BuiltModel(name, tuple(ids), built.precisions, built.parity, built.checkpoint, skipped)
-
-
-def _drop_orphans(staging: Path, manifest: Manifest) -> None:
-    """Triton loads every directory that it finds: those of replaced models must not stay."""
-    for path in staging.iterdir():
-        if path.is_dir() and path.name not in manifest.triton_models:
-            shutil.rmtree(path)
+    plain = plain_name(name, built)
+    return BuiltModel(name, plain, tuple(ids), built.precisions, built.parity, built.checkpoint, skipped)
 
 
 def plan_models(target: Target, options: BuildOptions) -> tuple[TritonPlan, ...]:

@@ -64,9 +64,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
-    """One public Triton model of a finished build: what it computes in on each device, and how close that is."""
+    """One public Triton model of a finished build: what it computes in on each device, and how close that is.
+
+    `plain_name` is what it would be called in a new repository.
+    """
 
     triton_model: str
+    plain_name: str
     model_ids: tuple[str, ...]
     precisions: Mapping[str, str]
     parity: Mapping[str, Mapping[str, Distance]]

@@ -24,9 +24,12 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from sie_frontend.manifest import ManifestError, read_manifest
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded import logs, run_limit, warden
@@ -51,7 +54,8 @@ class ServerSpec:
 
     A port of 0 means any free one, chosen anew for each `TritonServer`; `grpc_port` of None means no gRPC.
     `config_name` selects `configs/NAME.pbtxt` of each model that has it. Without `models` all are loaded, or none with
-    `on_demand`: the frontend loads them. `gpu` shows the machine's GPUs to the backends.
+    `on_demand`: the frontend loads them. `served` says, when a server starts again, which of them are served by then;
+    nothing means all. `gpu` shows the machine's GPUs to the backends.
     `drain_seconds` is how long an ending server waits for requests in flight, and for clients that merely keep a
     connection open: stop those first. Without `exit_on_error` a server starts with those models that can be loaded.
     `run_limit_s` is how long a process may compute one run before it ends itself; 0 stands for ever.
@@ -67,6 +71,7 @@ class ServerSpec:
     gpu: bool = False
     models: tuple[str, ...] = ()
     on_demand: bool = False
+    served: Callable[[], Collection[str]] = tuple
     drain_seconds: int = 2
     exit_on_error: bool = True
     run_limit_s: float = 0.0
@@ -280,11 +285,20 @@ class TritonServer:
 
     def _model_control(self) -> list[str]:
         """On loopback a frontend may load and unload models; beyond it, whoever has the secret."""
-        loaded = self.spec.models or (() if self.spec.on_demand else ("*",))
+        loaded = self.spec.models or (() if self.spec.on_demand else self._wanted())
         options = ["--model-control-mode=explicit", *(f"--load-model={name}" for name in loaded)]
         if self._secret:
             options.append(f"--http-restricted-api=model-repository:{_SECRET_HEADER}={self._secret}")
         return options
+
+    def _wanted(self) -> Collection[str]:
+        """What is loaded at the start: what is served already, or all but what is merely kept to go back to.
+
+        What was published and refused would end this server.
+        """
+        folder = self.spec.repository
+        served = [name for name in self.spec.served() if (folder / name / "config.pbtxt").is_file()]
+        return served or _current_models(folder)
 
     def _read_pid(self, process: subprocess.Popen[bytes]) -> int:
         stdout = _open(process.stdout)
@@ -313,6 +327,15 @@ class TritonServer:
         warden.remove_regions(self.shm_prefix)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _current_models(repository: Path) -> tuple[str, ...]:
+    """All models, but of a repository of ours nothing that was replaced and is merely kept."""
+    try:
+        manifest = read_manifest(repository)
+    except ManifestError:
+        return ("*",)
+    return tuple(manifest.served().triton_models) if manifest.previous else ("*",)
 
 
 def _open(stream: IO[bytes] | None) -> IO[bytes]:

@@ -266,6 +266,8 @@ $model_answer
 
 `/livez` is 200 `ok` while the process lives. `/readyz` and `/healthz` are 200 `ok` while every model that must answer
 does, and 503 `not ready` otherwise. `/metrics` is Prometheus' text ([operations.md](operations.md#metrics)).
+`/admin/status` and `POST /admin/reload` are for whoever operates the server
+([many-models.md](many-models.md#while-it-runs)); with keys they need one of the verb `admin`.
 
 ## Errors
 

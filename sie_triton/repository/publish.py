@@ -244,6 +244,13 @@ def manifest_to_extend(staging: Path, *, force: bool, announce: Callable[[str], 
         return empty
 
 
+def drop_orphans(staging: Path, manifest: Manifest) -> None:
+    """Remove the folders that the manifest does not name: Triton would load every one that it finds."""
+    for path in staging.iterdir():
+        if path.is_dir() and path.name not in manifest.triton_models:
+            shutil.rmtree(path)
+
+
 def publish(staging: Path, target: Path) -> None:
     """Make `staging` the repository. World-readable, as containers with another user need it."""
     target = target.absolute()

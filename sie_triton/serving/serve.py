@@ -131,6 +131,7 @@ def serve_repository(
     frontend that say when models are loaded and unloaded.
     Raises `DiagnosticError` if tritonserver cannot be started, or has failed too often to be restarted.
     """
+    manifest = manifest.served()
     if not manifest.models:
         raise DiagnosticError([_empty(repository)])
     check_prerequisites(host, port, embedded=triton_url is None)
@@ -168,6 +169,7 @@ def serve_repository(
                 gpu=gpu,
                 on_demand=settings.on_demand,
                 run_limit_s=settings.triton_timeout_s,
+                served=lambda: _served_by(server),
             )
             supervisor = Supervisor(spec, on_change=restarts, on_trouble=restarts.trouble)
             settings = replace(settings, triton_url=supervisor.url)
@@ -187,6 +189,12 @@ def serve_repository(
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             supervisor.stop()
     restarts.raise_failure()
+
+
+def _served_by(server: uvicorn.Server | None) -> Collection[str]:
+    """The Triton models that a frontend answers with now; nothing before it has begun."""
+    app = None if server is None else server.config.app
+    return () if app is None else app.state.frontend.served_parts  # type: ignore[union-attr]
 
 
 def _settings(**given: Any) -> Settings:
@@ -312,6 +320,7 @@ def serve_triton(
     announce: Announce,
 ) -> None:
     """Run the embedded tritonserver alone until SIGINT or SIGTERM. Raises `DiagnosticError` as `serve_repository`."""
+    manifest = manifest.served()
     if not manifest.models:
         raise DiagnosticError([_empty(repository)])
     check_whole(repository, manifest, graphs=True)

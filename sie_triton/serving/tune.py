@@ -93,7 +93,7 @@ def tune_repository(
 
     Raises `DiagnosticError` if there is none, or if one has a format whose streams share one thread count.
     """
-    names = [name for name, built in manifest.built.items() if "cpu" in built.configs]
+    names = [name for name, built in manifest.served().built.items() if "cpu" in built.configs]
     if not names:
         raise DiagnosticError([Diagnostic("SIE607", "no model is built for CPUs: nothing to tune", Where(repository))])
     tuned = []
@@ -257,7 +257,7 @@ def _weight_bytes(repository: Path, manifest: Manifest, name: str) -> int:
 def _apply(staging: Path, manifest: Manifest, tuned: Tuned) -> Manifest:
     """The chosen setting in the staged configurations and in the manifest, with everything that was measured."""
     setting = tuned.chosen
-    served = served_by(manifest, tuned.triton_model)
+    served = served_by(manifest.served(), tuned.triton_model)
     model = public_model(staging, manifest, tuned.triton_model)
     name, entry = input_of(next(iter(served.values())), tuned.triton_model)
     old = entry.batching["cpu"]

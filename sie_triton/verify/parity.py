@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sie_frontend.closeness import SCALARS, VECTORS, canonical, equally_wide
 from sie_frontend.manifest import Distance
-from sie_frontend.outputs.kind import Comparable, Shape
 from sie_frontend.rows import Array, Row, padded_width
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
@@ -64,10 +64,10 @@ def measure(
     distances = {}
     for compared in model.comparables:
         ours, theirs, together = (
-            [_canonical(outputs, compared, row) for outputs, row in zip(side, rows, strict=True)]
+            [canonical(outputs, compared, row) for outputs, row in zip(side, rows, strict=True)]
             for side in (alone, expected, batched)
         )
-        ours, together = _equally_wide(ours, theirs), _equally_wide(together, theirs)
+        ours, together = equally_wide(ours, theirs), equally_wide(together, theirs)
         scale = max(1.0, *(float(np.max(np.abs(array), initial=0.0)) for array in theirs))
         distances[compared.name] = Distance(
             reference=reference.origin,
@@ -78,39 +78,6 @@ def measure(
             largest=scale,
         )
     return distances
-
-
-# Numbers and not directions: judged by their absolute difference alone.
-SCALARS = frozenset({Shape.NUMBER, Shape.NUMBERS})
-# Directions with a length, so that what is a small difference depends on their size.
-VECTORS = frozenset({Shape.VECTOR, Shape.VECTORS})
-
-
-def _canonical(outputs: Mapping[str, Array], compared: Comparable, row: Row) -> Array:
-    """One case's output without padding; a sparse vector spread over the vocabulary."""
-    first = outputs[compared.tensors[0]]
-    match compared.shape:
-        case Shape.VECTOR | Shape.NUMBER:
-            return first
-        case Shape.VECTORS | Shape.NUMBERS:
-            return first[: row.cost]
-        case Shape.WEIGHTS:
-            # Behind a row's own weights are zeros, whose ids are whatever the runtime chose.
-            weights = outputs[compared.tensors[1]]
-            ids = first[weights > 0]
-            spread = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.float32)
-            spread[ids] = weights[weights > 0]
-            return spread
-
-
-def _equally_wide(ours: list[Array], theirs: list[Array]) -> list[Array]:
-    """Spread sparse vectors end at their largest id: lengthen both sides of a pair to the same."""
-    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        if a.ndim == b.ndim == 1 and a.shape != b.shape:
-            width = max(a.size, b.size)
-            ours[index] = np.pad(a, (0, width - a.size))
-            theirs[index] = np.pad(b, (0, width - b.size))
-    return ours
 
 
 def _mixed_batches(rows: Sequence[Row]) -> Iterator[list[int]]:

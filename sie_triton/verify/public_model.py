@@ -65,8 +65,9 @@ def comparables_of(heads: Iterable[Head]) -> tuple[Comparable, ...]:
 
 
 def served_by(manifest: Manifest, triton_model: str) -> dict[str, Model]:
-    """The models that a public Triton model serves, by id: they share its tokenizer and graphs."""
-    return {i: model for i, model in manifest.models.items() if triton_model in model.triton_models}
+    """The models that a public Triton model serves, by id, or served: they share its tokenizer and graphs."""
+    known = (*manifest.previous.items(), *manifest.models.items())
+    return {i: model for i, model in known if triton_model in model.triton_models}
 
 
 def input_of(model: Model, triton_model: str) -> tuple[str, ModelInput]:

@@ -43,7 +43,9 @@ def write_bundle(folder: Path, text: str = BUNDLE) -> Path:
     return folder
 
 
-def write_checkpoint(folder: Path, tokenizer_from: Path | None = None, *, width: int = 32, positions: int = 64) -> Path:
+def write_checkpoint(
+    folder: Path, tokenizer_from: Path | None = None, *, width: int = 32, positions: int = 64, seed: int = 7
+) -> Path:
     """A seeded BERT of a layer. The tokenizer is `tokenizer_from`'s, or a toy of letters and the reference's words."""
     import torch
     from transformers import BertConfig, BertModel
@@ -59,7 +61,7 @@ def write_checkpoint(folder: Path, tokenizer_from: Path | None = None, *, width:
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
             (folder / name).write_bytes((tokenizer_from / name).read_bytes())
         size = len((tokenizer_from / "vocab.txt").read_text(encoding="utf-8").splitlines())
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=size,
         hidden_size=width,

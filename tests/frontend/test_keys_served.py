@@ -37,6 +37,8 @@ ASKED: dict[str, tuple[str, str, Any]] = {
     "models": ("GET", "/v1/models", None),
     "models of one": ("GET", f"/v1/models/{tiny.MODEL_ID}", None),
     "metrics": ("GET", "/metrics", None),
+    "admin": ("GET", "/admin/status", None),
+    "admin that reloads": ("POST", "/admin/reload", None),
 }
 UNSERVED: list[tuple[str, str, Any]] = [("POST", f"/v1/{task}/{tiny.MODEL_ID}", {}) for task in ("extract", "generate")]
 
@@ -148,7 +150,7 @@ async def test_options_lead_to_no_weights_that_a_key_is_not_for(service: Service
     base = frontend.manifest.models[tiny.MODEL_ID]
     built = msgspec.structs.replace(base, adapter="BGEM3FlashAdapter")
     models = {own: built, other: msgspec.structs.replace(built, lora="acme/legal")}
-    frontend.manifest = msgspec.structs.replace(frontend.manifest, models=models)
+    frontend.repository.manifest = msgspec.structs.replace(frontend.manifest, models=models)
     grant = KeyRing([key(models=own)]).grant(f"Bearer {SECRET}", "encode")
     frontend.check_weights(own, {}, grant)
     frontend.check_weights(own, {"lora_id": "acme/legal"}, None)

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any, Final
 
-VERBS: Final = ("encode", "score", "embeddings", "rerank", "models", "metrics")
+VERBS: Final = ("encode", "score", "embeddings", "rerank", "models", "metrics", "admin")
 """What a key may be for: the routes by their names."""
 
-USUAL_VERBS: Final = frozenset(VERBS) - {"metrics"}
+USUAL_VERBS: Final = frozenset(VERBS) - {"metrics", "admin"}
 """What a key is for whose line does not say it."""
 
 PREFIX: Final = "sie_"

@@ -1,4 +1,4 @@
-"""What is asked about the process: health and metrics, on the API's port or on one of their own."""
+"""What is asked about the process: health, metrics and status, on the API's port or on one of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from sie_frontend.access.keyring import Grant
 from sie_frontend.http.answers import keyed
 from sie_frontend.http.frontend import Frontend
+from sie_frontend.http.operating import operating_routes
 from sie_frontend.settings import SettingsError
 from sie_frontend.watch.metrics import CONTENT_TYPE
 
@@ -50,7 +51,13 @@ class AdminServer(uvicorn.Server):
     """
 
     def __init__(self, frontend: Frontend, host: str, port: int) -> None:
-        app = Starlette(routes=[*health_routes(frontend), metrics_route(frontend, open_to_all=True)])
+        app = Starlette(
+            routes=[
+                *health_routes(frontend),
+                metrics_route(frontend, open_to_all=True),
+                *operating_routes(frontend, open_to_all=True),
+            ]
+        )
         super().__init__(
             uvicorn.Config(
                 app,

@@ -31,6 +31,7 @@ from sie_frontend.http.handlers import (
     score,
 )
 from sie_frontend.http.listing import list_models, one_model
+from sie_frontend.http.operating import operating_routes
 from sie_frontend.residency.carrier import Memory
 from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings
@@ -87,6 +88,7 @@ def create_app(
         Route("/v1/models/{model:path}", keyed(frontend, "models", model_detail)),
         *health_routes(frontend),
         *([metrics_route(frontend, open_to_all=False)] if settings.admin_port is None else []),
+        *(operating_routes(frontend, open_to_all=False) if settings.admin_port is None else []),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
         Route("/", root),

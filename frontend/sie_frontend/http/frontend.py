@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,7 +14,9 @@ from sie_frontend.access.keyring import Grant
 from sie_frontend.contract import errors
 from sie_frontend.http.drain import Drain, Phase
 from sie_frontend.http.gate import make_gate
-from sie_frontend.manifest import MANIFEST_NAME, Model
+from sie_frontend.live.origin import RepositoryOrigin
+from sie_frontend.live.renewal import Renewal
+from sie_frontend.manifest import Manifest, Model
 from sie_frontend.residency.carrier import Memory
 from sie_frontend.serving.ailments import Ailments
 from sie_frontend.serving.engine import Engine
@@ -42,8 +43,11 @@ class Frontend:
         self.gate = make_gate(settings)
         self.metrics = Metrics()
         self.drain = Drain()
+        self._engine: Engine | None = None
+        self._renewal: Renewal | None = None
+        self._origin = RepositoryOrigin(settings.repository)
+        self._mark = self._origin.mark()
         self.repository = open_repository(settings.repository)
-        self.manifest = self.repository.manifest
         for model_id in settings.ready_model_ids:
             if model_id not in self.manifest.models:
                 raise SettingsError(f"`SIE_TRITON_READY_MODELS` names {model_id!r}, which the repository does not hold")
@@ -51,11 +55,34 @@ class Frontend:
         self._memory = memory
         self._ailments = ailments
         self.tracing = tracing or make_tracing()
-        self.observer = Observer(self.metrics, self.tracing, self.manifest.models, access_log=settings.access_log)
+        self.observer = Observer(self.metrics, self.tracing, self, access_log=settings.access_log)
         self.runtime_instance = secrets.token_hex(32)
-        self.built = _built(self.repository.folder)
         self.served = ""
-        self._engine: Engine | None = None
+
+    def __contains__(self, model_id: object) -> bool:
+        """Whether it is a routable id now."""
+        return model_id in self.manifest.models
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is served now."""
+        return self.repository.manifest if self._engine is None else self._engine.manifest
+
+    @property
+    def served_parts(self) -> tuple[str, ...]:
+        """The Triton models that answer now; nothing before the lifespan is open. Any thread may ask."""
+        return () if self._engine is None else tuple(self._engine.manifest.served().triton_models)
+
+    @property
+    def built(self) -> int:
+        """When the repository was published that is served, in seconds since 1970; of a copy, when it was fetched."""
+        return self.renewal.opened.published
+
+    @property
+    def renewal(self) -> Renewal:
+        """What makes the engine follow the repository; it exists while the application's lifespan is open."""
+        assert self._renewal is not None
+        return self._renewal
 
     @property
     def engine(self) -> Engine:
@@ -69,12 +96,16 @@ class Frontend:
         folder = self.repository.folder
         watched = (self._memory, self._ailments)
         self._engine = Engine(self.manifest, folder, self.settings, self.metrics, self.tracing, *watched)
+        self._renewal = Renewal(self._engine, self._origin, self.repository, self._mark, self._memory)
+        self._renewal.start()
         try:
             async with self.gate.followed() if self.gate else contextlib.nullcontext():
                 yield
         finally:
+            await self._renewal.close()
             await self._engine.close()
             await asyncio.to_thread(self.tracing.close)
+            self._renewal.opened.close()
             self.repository.close()
 
     @property
@@ -99,9 +130,3 @@ class Frontend:
     def model_ids(self, grant: Grant | None = None) -> list[str]:
         """The routable ids, or those that a key is for."""
         return [model_id for model_id in self.manifest.models if grant is None or grant.reads(model_id)]
-
-
-def _built(repository: Path) -> int:
-    """When a repository was published, in seconds since 1970; of a copy from an object store, when it was fetched."""
-    document = repository / MANIFEST_NAME
-    return int((document if document.exists() else repository).stat().st_mtime)

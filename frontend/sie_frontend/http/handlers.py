@@ -146,7 +146,7 @@ async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -
     async def part(some: Sequence[Item]) -> Encoded:
         return await frontend.engine.encode(parsed.model, model, some, call, spend=exchange.spend)
 
-    with frontend.engine.hold(parsed.model):
+    with frontend.engine.hold(parsed.model, call.options):
         encoded = await in_parts(items, frontend.settings.max_items, part, request.is_disconnected)
     tokens = sum(one.tokens for one in encoded)
     exchange.computed(len(parsed.texts), tokens, total_timing([one.timing for one in encoded]))
@@ -185,14 +185,14 @@ async def _ranked(
     call = resolve_score(asked, profiles=model.profiles)
     frontend.check_weights(model_id, call.options, exchange.grant)
     texts = parsed.texts
-    if parsed.max_tokens is not None:
-        texts = await frontend.engine.cut(model_id, texts, parsed.max_tokens)
 
     async def part(documents: Sequence[str]) -> Scored:
         items = [Item(text=document) for document in documents]
         return await frontend.engine.score(model_id, model, asked.query, items, call, spend=exchange.spend)
 
-    with frontend.engine.hold(model_id):
+    with frontend.engine.hold(model_id, call.options):
+        if parsed.max_tokens is not None:
+            texts = await frontend.engine.cut(model_id, texts, parsed.max_tokens)
         scored = await in_parts(texts, frontend.settings.max_items, part, request.is_disconnected)
     usage = Usage(input_tokens=sum(one.usage.input_tokens for one in scored))
     exchange.computed(len(texts), usage.input_tokens, total_timing([one.timing for one in scored]))

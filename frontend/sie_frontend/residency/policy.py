@@ -35,6 +35,28 @@ class Policy:
             if residence.unit.pinned:
                 self._enqueue(residence)
 
+    # What there is
+
+    def add(self, unit: Unit, costs: Mapping[str, int]) -> None:
+        """A unit that may be asked for from now on; nothing changes if it is known."""
+        self.costs = {**costs, **self.costs}
+        if unit.name in self.residences:
+            return
+        self.residences[unit.name] = residence = Residence(unit)
+        if unit.pinned:
+            self._enqueue(residence)
+
+    def retire(self, name: str, reason: str) -> None:
+        """A unit that nobody may ask for any more: it goes when its work in flight is done, and is forgotten."""
+        residence = self.residences[name]
+        residence.retired, residence.asked_by_us = True, False
+        residence.owed.clear()
+        self._dequeue(residence)
+        if residence.stage is Stage.READY or (residence.stage is Stage.DRAINING and residence.reason != "failed"):
+            residence.stage, residence.reason = Stage.DRAINING, reason
+        elif residence.stage in (Stage.ABSENT, Stage.WAITING, Stage.FAILED):
+            del self.residences[name]
+
     # What happens
 
     def admit(self, name: str, now: float) -> bool:
@@ -71,6 +93,8 @@ class Policy:
         """A `Load` was carried out."""
         residence = self.residences[name]
         residence.stage, residence.moving = Stage.READY, frozenset()
+        if residence.retired:
+            residence.stage, residence.reason = Stage.DRAINING, "retired"
         residence.failure, residence.attempts, residence.asked_by_us = None, 0, False
         residence.used_at = now
 
@@ -117,6 +141,9 @@ class Policy:
         """An `Unload` was carried out, and the memory is free."""
         residence = self.residences[name]
         residence.moving = frozenset()
+        if residence.retired:
+            del self.residences[name]
+            return
         failed = residence.failure is not None and residence.reason == "failed"
         residence.stage = Stage.FAILED if failed else Stage.ABSENT
         if not failed and residence.wanted(now):
@@ -218,7 +245,7 @@ class Policy:
 
     def _retry_pinned(self, now: float) -> None:
         for residence in self.residences.values():
-            if residence.unit.pinned and residence.stage in (Stage.ABSENT, Stage.FAILED):
+            if residence.unit.pinned and not residence.retired and residence.stage in (Stage.ABSENT, Stage.FAILED):
                 self._ask(residence, now, owed=False)
 
     def _loads(self, now: float) -> Iterator[Load]:

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from functools import partial
 from typing import Final
 
 from sie_frontend.contract import errors
@@ -26,10 +25,15 @@ TICK_S: Final = 0.25
 SURVEY_S: Final = 1.0
 MEASURE_S: Final = 2.0
 _REPAIR_S: Final = 5.0
+_BRING_S: Final = 0.05
 _MAX_REPAIR_S: Final = 300.0
 
 # The units that the present request holds: what it asks for further on is admitted with it.
 _held: ContextVar[frozenset[str]] = ContextVar("sie_frontend_held_units", default=frozenset())
+
+
+class LoadFailed(Exception):
+    """A unit could not be loaded; the message is Triton's reason."""
 
 
 class Residency:
@@ -51,7 +55,7 @@ class Residency:
         preload: Collection[str] = (),
     ) -> None:
         self.policy = policy
-        self._unit_of = unit_of
+        self.unit_of = unit_of
         self._carrier = carrier
         self._metrics = metrics
         self._arrived = arrived
@@ -67,8 +71,8 @@ class Residency:
         self._watcher: asyncio.Task[None] | None = None
         metrics.memory_budget.set(policy.rules.budget or 0)
         metrics.memory_used.set_function(policy.used)
-        for name in policy.residences:
-            metrics.model_memory.labels(name).set_function(partial(policy.held_by, name))
+        for residence in policy.residences.values():
+            self._tell_memory(residence.unit.label)
 
     def start(self) -> None:
         """Look after the models from now on."""
@@ -84,13 +88,16 @@ class Residency:
     # What requests need
 
     @contextlib.contextmanager
-    def use(self, model_id: str) -> Iterator[None]:
-        """Hold a model while a request is computed. Raises `WireError` where it is not there, and asks for it."""
-        name, held = self._unit_of[model_id], _held.get()
+    def use(self, model_id: str, unit: str = "") -> Iterator[None]:
+        """Hold a model, or one `unit` of several that were the model's, while a request is computed.
+
+        Raises `WireError` where it is not there, and asks for it.
+        """
+        name, held = unit or self.unit_of[model_id], _held.get()
         if name in held:
             yield
             return
-        if not self.policy.admit(name, time.monotonic()):
+        if name not in self.policy.residences or not self.policy.admit(name, time.monotonic()):
             self._step()
             raise self._refusal(model_id, name)
         token = _held.set(held | {name})
@@ -116,15 +123,16 @@ class Residency:
 
     def stage(self, model_id: str) -> Stage:
         """Where a model is."""
-        return self.policy.residences[self._unit_of[model_id]].stage
+        return self.policy.residences[self.unit_of[model_id]].stage
 
     def failure(self, model_id: str) -> LoadFailure | None:
         """Why a model is not there; None while nothing is wrong with it."""
-        residence = self.policy.residences[self._unit_of[model_id]]
+        residence = self.policy.residences[self.unit_of[model_id]]
         return residence.failure if residence.stage is Stage.FAILED else None
 
     def _refusal(self, model_id: str, name: str) -> errors.WireError:
-        failure = self.failure(model_id)
+        residence = self.policy.residences.get(name)
+        failure = residence.failure if residence is not None and residence.stage is Stage.FAILED else None
         if failure is None:
             return errors.model_loading(model_id)
         return errors.model_load_failed(
@@ -134,6 +142,43 @@ class Residency:
             attempts=max(1, failure.attempts),
             permanent=failure.permanent,
         )
+
+    # Models that come and go while it runs
+
+    def add(self, units: Collection[Unit], costs: Mapping[str, int]) -> None:
+        """Units that may be asked for from now on."""
+        for unit in units:
+            self.policy.add(unit, costs)
+            self._tell_memory(unit.label)
+        self._step()
+
+    async def bring(self, name: str) -> None:
+        """Load a unit, wherever there is room, and return when it is there. Raises `LoadFailed`."""
+        self.policy.wish(name, time.monotonic())
+        while (residence := self.policy.residences[name]).stage is not Stage.READY:
+            if residence.stage is Stage.FAILED and residence.failure is not None:
+                raise LoadFailed(residence.failure.message)
+            if residence.stage is Stage.ABSENT:
+                self.policy.wish(name, time.monotonic())
+            self._wake.set()
+            await asyncio.sleep(_BRING_S)
+
+    async def retire(self, name: str, reason: str) -> None:
+        """Take a unit out of service and return when its last request is answered and it is unloaded."""
+        if name in self.policy.residences:
+            self.policy.retire(name, reason)
+        while name in self.policy.residences:
+            self._wake.set()
+            await asyncio.sleep(_BRING_S)
+
+    def _tell_memory(self, label: str) -> None:
+        """Let the metric of a label tell what its units hold."""
+
+        def held() -> int:
+            names = [name for name, one in self.policy.residences.items() if one.unit.label == label]
+            return sum(map(self.policy.held_by, names))
+
+        self._metrics.model_memory.labels(label).set_function(held)
 
     # What goes on behind them
 
@@ -196,7 +241,7 @@ class Residency:
             if name == unit.name:
                 repair.cancel()  # what it has begun is unloaded too, once it is loaded
         log.info("model %s is unloaded: %s", unit.name, command.reason)
-        self._metrics.model_unloads.labels(unit.name, command.reason).inc()
+        self._metrics.model_unloads.labels(unit.label, command.reason).inc()
         self._left([name for name in unit.public if name in command.parts])
         try:
             await self._carrier.unload(command.parts)
@@ -215,11 +260,11 @@ class Residency:
                 self.policy.unreachable(unit.name, time.monotonic())
                 return
             log.error("model %s cannot be loaded: %s", unit.name, failure)
-            self._metrics.model_loads.labels(unit.name, "failed").inc()
+            self._metrics.model_loads.labels(unit.label, "failed").inc()
             self.policy.failed(unit.name, str(failure), type(failure).__name__, time.monotonic())
         else:
-            self._metrics.model_loads.labels(unit.name, "loaded").inc()
-            self._metrics.load_seconds.labels(unit.name).observe(time.monotonic() - begun)
+            self._metrics.model_loads.labels(unit.label, "loaded").inc()
+            self._metrics.load_seconds.labels(unit.label).observe(time.monotonic() - begun)
             log.info("model %s is loaded after %.1f s", unit.name, time.monotonic() - begun)
             self._now_ready(unit)
             self.policy.loaded(unit.name, time.monotonic())

@@ -79,7 +79,10 @@ Command = Load | Unload
 
 @dataclass(slots=True, eq=False)
 class Residence:
-    """One unit's state. `owed` holds until when each caller that was turned away may be expected back."""
+    """One unit's state. `owed` holds until when each caller that was turned away may be expected back.
+
+    `retired`: nobody may ask for it any more, and it is forgotten once it is gone.
+    """
 
     unit: Unit
     stage: Stage = Stage.ABSENT
@@ -92,6 +95,7 @@ class Residence:
     retry_at: float = 0.0
     asked_by_us: bool = False
     reason: str = ""
+    retired: bool = False
 
     @property
     def there(self) -> bool:
@@ -106,4 +110,7 @@ class Residence:
 
     def wanted(self, now: float) -> bool:
         """Whether anybody waits for it."""
+        return not self.retired and self._wanted(now)
+
+    def _wanted(self, now: float) -> bool:
         return self.unit.pinned or self.asked_by_us or self.expects(now)

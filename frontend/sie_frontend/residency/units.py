@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sie_frontend.manifest import Manifest, Model
+from sie_frontend.manifest import Manifest
 
 # What a graph's copy takes beside its weights, and how much larger than their file weights are in memory: the rules by
 # which `deploy` sizes containers.
@@ -21,40 +21,44 @@ class Unit:
     """The Triton models of one or several ids, which come and go together.
 
     `parts` are in the order in which they are loaded: what an ensemble is composed of stands before it. `public` are
-    those of them that requests are sent to.
+    those of them that requests are sent to. People are told of it as `label`: of two versions of a model, which have
+    names of their own, both bear the model's id.
     """
 
     name: str
     parts: tuple[str, ...]
     public: tuple[str, ...]
     pinned: bool = False
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", self.name)
 
 
-def units_of(manifest: Manifest, pinned: frozenset[str]) -> tuple[dict[str, Unit], dict[str, str]]:
+def units_of(
+    manifest: Manifest, pinned: frozenset[str], known: Collection[Unit] = ()
+) -> tuple[dict[str, Unit], dict[str, str]]:
     """The units by name, and the name of each id's unit. Ids that need the same Triton models share one.
 
-    A unit bears the first of its ids, and is pinned if any of them is in `pinned`.
+    A unit bears the first of its ids, and is pinned if any of them is in `pinned`. One of the same parts as a `known`
+    one is that one; no other bears a known one's name.
     """
     owners: dict[frozenset[str], str] = {}
     unit_of = {
-        model_id: owners.setdefault(frozenset(_parts(manifest, model)), model_id)
+        model_id: owners.setdefault(frozenset(manifest.parts(model)), model_id)
         for model_id, model in manifest.models.items()
     }
     kept = {unit_of[model_id] for model_id in pinned}
-    units = {
-        name: Unit(name, _parts(manifest, manifest.models[name]), manifest.models[name].triton_models, name in kept)
-        for name in owners.values()
-    }
-    return units, unit_of
-
-
-def _parts(manifest: Manifest, model: Model) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    for name in model.triton_models:
-        entry = manifest.triton_models.get(name)
-        found |= dict.fromkeys(entry.depends_on if entry else ())
-        found[name] = None
-    return tuple(found)
+    names, taken = {}, {unit.name for unit in known}
+    for parts, owner in owners.items():
+        same = next((unit.name for unit in known if parts == frozenset(unit.parts)), None)
+        names[owner] = same or (owner if owner not in taken else f"{owner} {manifest.models[owner].triton_models[0]}")
+    units = {}
+    for owner, name in names.items():
+        model = manifest.models[owner]
+        units[name] = Unit(name, manifest.parts(model), model.triton_models, owner in kept, owner)
+    return units, {model_id: names[owner] for model_id, owner in unit_of.items()}
 
 
 def expected_bytes(manifest: Manifest, repository: Path, device: str) -> dict[str, int]:

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from sie_frontend.contract import errors
-from sie_frontend.contract.requests import Item, check_item_count
-from sie_frontend.contract.responses import Timing, Usage
+from sie_frontend.contract.requests import Item
+from sie_frontend.contract.responses import Usage
 from sie_frontend.manifest import Manifest, Model
 from sie_frontend.mixed.reader import MixedReader
 from sie_frontend.outputs.options import ResolvedCall, ResolvedScore
 from sie_frontend.outputs.response import ItemOutputs
 from sie_frontend.residency.carrier import Memory
 from sie_frontend.residency.residency import Residency
-from sie_frontend.residency.state import LoadFailure, Stage
-from sie_frontend.rows import Array, Row
+from sie_frontend.residency.state import Stage
+from sie_frontend.rows import Row
+from sie_frontend.serving.admission import Permits, as_wire_error
 from sie_frontend.serving.ailments import Ailments, ailment_of, as_failure, is_down, refusal
+from sie_frontend.serving.catalogue import Catalogue, held, make_catalogue
 from sie_frontend.serving.clock import Clock
-from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.on_demand import make_residency
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
+from sie_frontend.serving.results import Encoded, EncodedPart, ModelStatus, Scored
 from sie_frontend.serving.runs import Outcome, RowFailure
 from sie_frontend.serving.served import MIXED, NotFinite, ServedInput, ServedModel
 from sie_frontend.serving.together import together
@@ -44,46 +45,7 @@ log = logging.getLogger("sie_frontend")
 Spend: TypeAlias = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """What an encode call produced, in the order of its items. `usage` is null where no item has tokens."""
-
-    items: list[ItemOutputs]
-    timing: Timing
-    usage: Usage | None
-
-    @property
-    def tokens(self) -> int:
-        """The tokens that were read: none of images."""
-        return 0 if self.usage is None else self.usage.input_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What a score call produced: one float32 score per item, in the order of the items."""
-
-    scores: Array
-    timing: Timing
-    usage: Usage
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
-    """Whether a model can be asked now, the contract's word for its state, and why it failed if it did."""
-
-    loaded: bool
-    state: str
-    failure: LoadFailure | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The items of a call that one input reads: their numbers in the call, and what the input makes of them."""
-
-    numbers: Sequence[int]
-    outputs: Sequence[ItemOutputs]
-    tokens: int | None
-    truncated: int
+__all__ = ["Encoded", "Engine", "ModelStatus", "Scored", "Spend"]
 
 
 class Engine:
@@ -103,44 +65,33 @@ class Engine:
         memory: Memory | None = None,
         ailments: Ailments | None = None,
     ) -> None:
-        self.manifest = manifest
         self.settings = settings
         self.metrics = metrics
+        self.memory = memory
         self.draining = False
         self._ailments: Ailments = ailments or dict
         self._triton = ReplicaSet(settings.triton_urls, metrics, tracing, timeout_s=settings.triton_timeout_s)
         self._threads = ReadingThreads(settings.image_threads)
-        self._models = {i: ServedModel(i, model, repository, settings) for i, model in manifest.models.items()}
-        # Ids that differ in how items are prepared share a Triton model: its runs bear the first one, the bundle's own.
-        self._inputs: dict[str, ServedInput] = {}
-        for model_id, served in self._models.items():
-            for name, entry in served.model.inputs.items():
-                if entry.triton_model not in self._inputs:
-                    self._inputs[entry.triton_model] = ServedInput(
-                        model_id, entry, served.readers[name], self._triton, settings, metrics
-                    )
+        self.catalogue = make_catalogue(manifest, repository, settings, self._triton, metrics)
+        # Those of older catalogues and of the next one too, as long as Triton has them.
+        self._inputs: dict[str, ServedInput] = dict(self.catalogue.inputs)
         self._residency: Residency | None = None
-        if settings.on_demand:
-            required: Iterable[str] = (*settings.ready_model_ids, *settings.pinned_ids)
-            watched: Callable[[], Iterable[str]] | None = self._watched
-        else:
-            required, watched = settings.ready_model_ids or manifest.models, None
         self._readiness = Readiness(
             self._inputs,
-            frozenset(name for model_id in required for name in manifest.models[model_id].triton_models),
+            self._required(manifest),
             self._triton,
             settings,
             metrics,
-            watched,
-            partial(is_down, manifest=manifest, ailments=ailments) if ailments else None,
+            self._watched if settings.on_demand else None,
+            (lambda name: is_down(name, self.manifest, ailments)) if ailments else None,
         )
         if settings.on_demand:
             self._residency = make_residency(
                 manifest, repository, settings, self._triton, self._readiness, metrics, memory
             )
+            self.catalogue.unit_of = self._residency.unit_of
             self._residency.start()
-        self._pending = 0
-        self._pending_images = 0
+        self._permits = Permits(settings, metrics)
 
     async def close(self) -> None:
         """Finish the runs under way and let go of Triton."""
@@ -154,6 +105,58 @@ class Engine:
         self._threads.close()
 
     @property
+    def manifest(self) -> Manifest:
+        """What is served now."""
+        return self.catalogue.manifest
+
+    @property
+    def triton(self) -> ReplicaSet:
+        """The Tritons that compute."""
+        return self._triton
+
+    @property
+    def readiness(self) -> Readiness:
+        """What Triton says of its models."""
+        return self._readiness
+
+    @property
+    def residency(self) -> Residency | None:
+        """What loads and unloads where models are loaded on demand."""
+        return self._residency
+
+    def _required(self, manifest: Manifest) -> frozenset[str]:
+        """The public Triton models without which the whole is not ready."""
+        ids: Iterable[str] = self.settings.ready_model_ids
+        if self.settings.on_demand:
+            ids = (*ids, *self.settings.pinned_ids)
+        found = (manifest.models.get(model_id) for model_id in ids or self._all_unless_on_demand(manifest))
+        return frozenset(name for model in found if model is not None for name in model.triton_models)
+
+    def _all_unless_on_demand(self, manifest: Manifest) -> Iterable[str]:
+        return () if self.settings.on_demand else manifest.models
+
+    def expect(self, catalogue: Catalogue) -> None:
+        """Look after the Triton models of a catalogue that may be switched to."""
+        for name, served in catalogue.inputs.items():
+            if name not in self._inputs:
+                self._inputs[name] = served
+        self._readiness.enter(catalogue.inputs)
+
+    def switch(self, catalogue: Catalogue) -> Catalogue:
+        """Answer every request that begins from now on out of another catalogue; returns the one before."""
+        before, self.catalogue = self.catalogue, catalogue
+        self._inputs.update(catalogue.inputs)
+        self._readiness.require(self._required(catalogue.manifest))
+        return before
+
+    def forget(self, names: Iterable[str]) -> None:
+        """These public Triton models are needed no more."""
+        for name in names:
+            if name not in self.catalogue.inputs:
+                self._readiness.drop(name)
+                self._inputs.pop(name, None)
+
+    @property
     def ready(self) -> bool:
         """Whether every model that must answer can be served now, and new work is welcome."""
         settled = self._residency is None or self._residency.settled
@@ -162,9 +165,22 @@ class Engine:
     def _watched(self) -> Iterable[str]:
         return () if self._residency is None else self._residency.watched
 
-    def hold(self, model_id: str) -> contextlib.AbstractContextManager[None]:
-        """Keep a model for several calls. Raises `WireError` where it is not there; it is asked for then."""
-        return contextlib.nullcontext() if self._residency is None else self._residency.use(model_id)
+    @contextlib.contextmanager
+    def hold(self, model_id: str, options: Mapping[str, Any] | None = None) -> Iterator[None]:
+        """Keep a model, in the version that is served now, for several calls with these options.
+
+        Raises `WireError` where it is not there; it is asked for then.
+        """
+        with held(self.catalogue) as catalogue:
+            if options is not None:
+                model_id = catalogue.served(model_id, options).model_id
+            with self._resident(catalogue, model_id):
+                yield
+
+    def _resident(self, catalogue: Catalogue, model_id: str) -> contextlib.AbstractContextManager[None]:
+        if self._residency is None:
+            return contextlib.nullcontext()
+        return self._residency.use(model_id, catalogue.unit_of[model_id])
 
     def state(self, model_id: str, model: Model) -> ModelStatus:
         """What `/v1/models` says of it."""
@@ -189,8 +205,10 @@ class Engine:
     ) -> Encoded:
         """Every item's outputs. Raises `WireError` with the contract's status and code, and what `spend` raises."""
         clock = Clock()
-        served = self._models[weights_of(model_id, self.manifest.models, call.options)]
-        with self._admitted(served, items, len(items)):
+        with (
+            held(self.catalogue) as catalogue,
+            self._admitted(served := catalogue.served(model_id, call.options), catalogue, items, len(items)),
+        ):
             groups = served.by_modality(items, are_queries=call.is_query)
             parts = [
                 self._encode_part(served, name, items, numbers, call, clock, spend) for name, numbers in groups.items()
@@ -214,7 +232,7 @@ class Engine:
         call: ResolvedCall,
         clock: Clock,
         spend: Spend | None,
-    ) -> _Part:
+    ) -> EncodedPart:
         """The items that one input reads; those that give it the same are computed once."""
         reader = served.readers[modality]
         asked = served.as_asked([items[number] for number in numbers], are_queries=call.is_query)
@@ -249,7 +267,7 @@ class Engine:
         if spend is None:
             tokens = await counted()
         cut = {place for place, row in zip(of_rows, rows, strict=True) if row.cut}
-        return _Part(
+        return EncodedPart(
             numbers,
             [outputs[index] for index in chosen],
             tokens,
@@ -270,10 +288,12 @@ class Engine:
     ) -> Scored:
         """Every item's score against the query. Raises as `encode` does."""
         clock = Clock()
-        served = self._models[weights_of(model_id, self.manifest.models, call.options)]
-        head = served.heads.scored()
-        names = tuple(dict.fromkeys(head.tensors(call, served.heads)))
-        with self._admitted(served, items, len(items) + 1, served.images([query])):
+        with contextlib.ExitStack() as stack:
+            catalogue = stack.enter_context(held(self.catalogue))
+            served = catalogue.served(model_id, call.options)
+            head = served.heads.scored()
+            names = tuple(dict.fromkeys(head.tensors(call, served.heads)))
+            stack.enter_context(self._admitted(served, catalogue, items, len(items) + 1, served.images([query])))
             modality = served.one_modality([query, *items])
             reader = served.readers[modality]
             question, documents = reader.given([query])[0], reader.given(items)
@@ -299,7 +319,8 @@ class Engine:
 
     async def cut(self, model_id: str, texts: Sequence[str], tokens: int) -> Sequence[str]:
         """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""
-        readers = self._models[model_id].readers
+        with held(self.catalogue) as catalogue:
+            readers = catalogue.models[model_id].readers
         reader = readers.get("text") or readers.get(MIXED)
         if not isinstance(reader, TextReader | MixedReader):
             raise errors.invalid_input(f"Model '{model_id}' reads no text, so that nothing of it can be cut")
@@ -312,37 +333,17 @@ class Engine:
     # What both share
 
     @contextlib.contextmanager
-    def _admitted(self, served: ServedModel, items: Sequence[Item], count: int, more_images: int = 0) -> Iterator[None]:
+    def _admitted(
+        self, served: ServedModel, catalogue: Catalogue, items: Sequence[Item], count: int, more_images: int = 0
+    ) -> Iterator[None]:
         """A permit for `count` items and their images, and for more, taken before any work and given back on the way
         out.
         """
-        with self.hold(served.model_id), self._permitted(served, items, count, more_images):
-            yield
-
-    @contextlib.contextmanager
-    def _permitted(self, served: ServedModel, items: Sequence[Item], count: int, more_images: int) -> Iterator[None]:
-        if not self.model_ready(served.model):
-            raise refusal(served.model_id, ailment_of(served.model, self.manifest, self._ailments()))
-        check_item_count(items, served.model_id, self.settings.max_items)
-        images = served.images(items) + more_images
-        if self._pending and self._pending + count > self.settings.pending_items:
-            raise errors.queue_full(served.model_id)
-        if images and self._pending_images and self._pending_images + images > self.settings.pending_images:
-            raise errors.queue_full(served.model_id)
-        self._pending += count
-        self._pending_images += images
-        self.metrics.items.labels(served.model_id).inc(len(items))
-        self._tell_pending()
-        try:
-            yield
-        finally:
-            self._pending -= count
-            self._pending_images -= images
-            self._tell_pending()
-
-    def _tell_pending(self) -> None:
-        self.metrics.pending_items.set(self._pending)
-        self.metrics.pending_images.set(self._pending_images)
+        with self._resident(catalogue, served.model_id):
+            if not self.model_ready(served.model):
+                raise refusal(served.model_id, ailment_of(served.model, catalogue.manifest, self._ailments()))
+            with self._permits.taken(served.model_id, items, count, served.images(items) + more_images):
+                yield
 
     async def _submit(
         self,
@@ -386,9 +387,4 @@ class Engine:
         log.warning("Triton failed on %s%s: %s: %s", target.triton_model, where, failure.kind.value, failure)
         if failure.kind in (FailureKind.UNREACHABLE, FailureKind.NOT_READY, FailureKind.BROKEN):
             self._readiness.lost(target.triton_model, names if failure.kind is FailureKind.BROKEN else ())
-            return errors.model_loading(model_id)
-        if failure.kind is FailureKind.OVERLOADED:
-            return errors.queue_full(model_id)
-        if failure.kind is FailureKind.OUT_OF_MEMORY:
-            return errors.resource_exhausted(f"Triton ran out of memory on '{model_id}'{where}")
-        return errors.inference_error(activity + where)
+        return as_wire_error(failure.kind, model_id, activity, where)

@@ -73,16 +73,35 @@ class Readiness:
     @property
     def all_ready(self) -> bool:
         """Whether everything that is required can be admitted to, and some Triton answers."""
-        return self._alive and all(self._ready[name] for name in self._required)
+        return self._alive and all(self._ready.get(name) for name in self._required)
 
     def ready(self, triton_model: str) -> bool:
         """Whether this one can be admitted to."""
-        return self._ready[triton_model]
+        return self._ready.get(triton_model, False)
+
+    def enter(self, names: Iterable[str]) -> None:
+        """Watch these too; their inputs are there."""
+        for name in names:
+            self._ready.setdefault(name, False)
+            self._losses.setdefault(name, 0)
+
+    def require(self, names: frozenset[str]) -> None:
+        """Without these the whole is not ready."""
+        self._required = names
+        self._alive = self._alive or (not self._partial and bool(names))
+
+    def drop(self, name: str) -> None:
+        """Watch this one no longer."""
+        self._ready.pop(name, None)
+        self._losses.pop(name, None)
+        self._broken.pop(name, None)
 
     def lost(self, triton_model: str, broken: tuple[str, ...]) -> None:
         """Triton did not answer, or cannot compute the outputs `broken`: admit nothing until it is ready again."""
         if broken:
             self._broken[triton_model] = _Broken(broken, time.monotonic())
+        if triton_model not in self._ready:
+            return
         self._losses[triton_model] += 1
         self._ready[triton_model] = False
         self._metrics.ready.set(False)
@@ -91,7 +110,11 @@ class Readiness:
     async def look(self, names: Iterable[str]) -> None:
         """Ask about these models now."""
         for name in names:
+            if name not in self._ready:
+                continue
             now = await self._computes(name)
+            if name not in self._ready:  # it left meanwhile
+                continue
             if now != self._ready[name]:
                 log.info("model %s is %s", name, "ready" if now else "not ready")
             self._ready[name] = now
@@ -101,7 +124,7 @@ class Readiness:
         """These are being unloaded: what was found out about them is of no more use."""
         for name in names:
             self._ready[name] = False
-            self._losses[name] += 1
+            self._losses[name] = self._losses.get(name, 0) + 1
             self._broken.pop(name, None)
 
     async def _watch(self) -> None:
@@ -124,7 +147,7 @@ class Readiness:
         loads the model again, and says so; nobody may supervise a remote one, so it is tried as well. There for a
         while, since the other instances may take every run as long as Triton waits for the dead one.
         """
-        losses = self._losses[name]
+        losses = self._losses.get(name)
         if self._down(name) or not await self._triton.model_ready(name):
             self._broken.pop(name, None)
             return False
@@ -134,7 +157,7 @@ class Readiness:
             broken.since = time.monotonic()
         if broken is not None and time.monotonic() - broken.since > self._trial_s and self._broken.get(name) is broken:
             del self._broken[name]
-        return name not in self._broken and losses == self._losses[name]
+        return name not in self._broken and losses == self._losses.get(name)
 
     async def _try_all_instances(self, name: str, outputs: tuple[str, ...]) -> bool:
         """Whether a model computes, tried with as many runs at once as it has instances.

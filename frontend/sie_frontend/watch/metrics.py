@@ -61,6 +61,10 @@ class Metrics:
         )
         self.model_loads = counter("model_loads", "Loads of a model by request, by outcome", "model", "outcome")
         self.model_unloads = counter("model_unloads", "Unloads of a model, by reason", "model", "reason")
+        self.model_changes = counter(
+            "model_changes", "Changes of the repository that were served or refused, by model", "model", "change"
+        )
+        self.repository_current = gauge("repository_current", "1 while what is served is what the repository holds")
         self.load_seconds = histogram("model_load_seconds", "Time until a model was loaded", _SECONDS, "model")
         self.model_memory = gauge("model_memory_bytes", "Memory that a loaded model is reckoned to take", "model")
         self.memory_used = gauge("memory_used_bytes", "Memory that all loaded models are reckoned to take")

@@ -35,7 +35,7 @@ A body may have {body} bytes; an item {item} bytes of text, with its metadata; a
 score, {candidates} documents to rank, or {inputs} texts on `/v1/embeddings`.
 """
 
-_ASK_FOR_KEYS: Final = ("/v1/", "/v2/", "/metrics")
+_ASK_FOR_KEYS: Final = ("/v1/", "/v2/", "/metrics", "/admin/")
 _OF_KEYS: Final = (ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN, ErrorKind.RATE_LIMITED)
 
 REQUEST_HEADERS: Final[Mapping[str, str]] = {

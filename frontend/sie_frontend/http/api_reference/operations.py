@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from sie_frontend.contract.errors import ErrorKind
 from sie_frontend.contract.negotiation import WireFormat
 from sie_frontend.contract.requests import EncodeRequest, ScoreRequest
-from sie_frontend.http.api_reference import shapes
+from sie_frontend.http.api_reference import shapes, status_shapes
 from sie_frontend.watch.metrics import CONTENT_TYPE
 
 JSON: Final = WireFormat.JSON.value
@@ -179,6 +179,22 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         "Metrics for Prometheus",
         "Counters and histograms of this process.",
         answer_media=(CONTENT_TYPE,),
+    ),
+    "/admin/status": Operation(
+        "get",
+        _PROCESS_TAG,
+        "What is served, and how it stands",
+        "Each id with its state, version, memory and requests; changes that were refused, and why. `sie-triton status` "
+        "shows it. A key needs the verb `admin`.",
+        answer=status_shapes.StatusAnswer,
+    ),
+    "/admin/reload": Operation(
+        "post",
+        _PROCESS_TAG,
+        "Look at the repository now",
+        "What is published there is loaded and switched to before the answer, which is the status. What was refused "
+        "before is tried again. A key needs the verb `admin`.",
+        answer=status_shapes.StatusAnswer,
     ),
     "/openapi.json": Operation(
         "get", _PROCESS_TAG, "The OpenAPI document", "OpenAPI 3.1, made from the code.", answer_media=(JSON,)

@@ -1,0 +1,165 @@
+"""Models are added, replaced, refused, taken back and removed under steady load, on the real tritonserver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from compiler.tiny import MODEL_ID
+from numpy.typing import NDArray
+from sie_frontend.http.app import create_app
+from sie_frontend.settings import Settings
+
+from live.conftest import OTHER, TEXTS, Versions
+from sie_triton.embedded.server import ServerSpec, TritonServer
+from sie_triton.repository.changes import roll_back, take_away
+
+pytestmark = pytest.mark.e2e
+
+
+@dataclass
+class Watch:
+    """A served repository under load: every answer must be wholly of one version of its model."""
+
+    http: httpx.AsyncClient
+    vectors: dict[str, NDArray[np.float32]]
+    seen: dict[str, int] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    async def ask(self, model_id: str = MODEL_ID) -> str:
+        """One request of three texts; which version answered all of them."""
+        answer = await self.http.post(
+            f"/v1/encode/{model_id}", json={"items": [{"text": text} for text in TEXTS]}, headers=JSON
+        )
+        assert answer.status_code == 200, answer.text
+        return self._version([item["dense"]["values"] for item in answer.json()["items"]])
+
+    async def ask_in_parts(self) -> str:
+        """One request in the shape of OpenAI's, computed in six parts."""
+        answer = await self.http.post("/v1/embeddings", json={"model": MODEL_ID, "input": list(TEXTS) * 6})
+        assert answer.status_code == 200, answer.text
+        rows = [row["embedding"] for row in answer.json()["data"]]
+        return self._version([rows[i] for i in range(len(rows))], times=6)
+
+    def _version(self, rows: list[Any], times: int = 1) -> str:
+        got = np.asarray(rows, np.float32)
+        near = [v for v, vectors in self.vectors.items() if np.allclose(got, np.tile(vectors, (times, 1)), atol=1e-4)]
+        assert len(near) == 1, f"the vectors are of {near or 'no one version'}"
+        return near[0]
+
+    async def until(self, version: str | None, model_id: str = MODEL_ID, seconds: float = 40) -> None:
+        """Wait until a version answers, or nobody does."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            found = await self.http.get(f"/v1/models/{model_id}")
+            if version is None and found.status_code == 404:
+                return
+            loaded = found.status_code == 200 and found.json()["loaded"]
+            if version is not None and loaded and await self.ask(model_id) == version:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{version} does not answer: {(await self.status())}")
+
+    async def status(self) -> Any:
+        return (await self.http.get("/admin/status")).json()
+
+    async def until_settled(self, seconds: float = 40) -> Any:
+        """The status once nothing is under way and nothing is let go of any more."""
+        until = time.monotonic() + seconds
+        while (found := await self.status())["phase"] == "working" or found["leaving"]:
+            assert time.monotonic() < until, found
+            await asyncio.sleep(0.05)
+        return found
+
+    @contextlib.asynccontextmanager
+    async def load(self, clients: int = 3) -> AsyncIterator[None]:
+        """Requests without a pause; each must be answered, by one version."""
+        going = True
+
+        async def client(number: int) -> None:
+            while going:
+                version = await (self.ask_in_parts() if number == 0 else self.ask())
+                self.seen[version] = self.seen.get(version, 0) + 1
+                await asyncio.sleep(0.01)
+
+        tasks = [asyncio.create_task(client(number)) for number in range(clients)]
+        try:
+            yield
+        finally:
+            going = False
+            await asyncio.gather(*tasks)
+
+
+JSON = {"accept": "application/json"}
+
+
+@contextlib.contextmanager
+def tritons(repository: Path, count: int, **spec: Any) -> Iterator[list[TritonServer]]:
+    servers = [
+        TritonServer(ServerSpec(repository, repository.parent / f"triton-{n}.log", **spec)) for n in range(count)
+    ]
+    try:
+        for server in servers:
+            server.start()
+        for server in servers:
+            server.wait_ready(60)
+        yield servers
+    finally:
+        for server in servers:
+            server.stop(5)
+
+
+@contextlib.asynccontextmanager
+async def watching(
+    versions: Versions, repository: Path, servers: list[TritonServer], **given: Any
+) -> AsyncIterator[Watch]:
+    urls = ",".join(server.url.removeprefix("http://") for server in servers)
+    app = create_app(Settings(repository=repository, triton_url=urls, max_items=3, **given))
+    vectors = {version: versions.vectors(version) for version in "abc"}
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://frontend", timeout=60) as http,
+    ):
+        while (await http.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.02)
+        yield Watch(http, vectors)
+
+
+def held(server: TritonServer) -> set[str]:
+    """What tritonserver itself says is loaded."""
+    entries = httpx.post(f"{server.url}/v2/repository/index").json()
+    return {entry["name"] for entry in entries if entry.get("state") not in (None, "UNAVAILABLE")}
+
+
+@pytest.mark.asyncio
+async def test_a_model_is_added_replaced_taken_back_and_removed_under_load(
+    versions: Versions, repository: Path
+) -> None:
+    with tritons(repository, 1) as servers:
+        async with watching(versions, repository, servers) as watch, watch.load():
+            await watch.until("a")
+            await asyncio.to_thread(versions.build, repository, "c", OTHER)
+            await watch.until("c", OTHER)
+            await asyncio.to_thread(versions.build, repository, "b")
+            await watch.until("b")
+            status = await watch.until_settled()
+            assert status["phase"] == "current"
+            [event] = [e for e in status["events"] if (e["what"], e["model"]) == ("replaced", MODEL_ID)]
+            assert "reference items" in event["detail"] and "moved to a cosine" in event["detail"]
+            assert len(held(servers[0])) == 2, "the old one is still loaded"
+            await asyncio.to_thread(roll_back, repository, MODEL_ID)
+            await watch.until("a")
+            await watch.until_settled()
+            await asyncio.to_thread(take_away, repository, OTHER)
+            await watch.until(None, OTHER)
+            await watch.until_settled()
+            assert held(servers[0]) == {"acme__tiny"}
+            assert set(watch.seen) == {"a", "b"}
