@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sie_frontend.access.keyring import Grant
 from sie_frontend.contract import errors
 from sie_frontend.http.drain import Drain, Phase
 from sie_frontend.http.gate import make_gate
+from sie_frontend.http.status.traffic import TrafficWatch
 from sie_frontend.manifest import MANIFEST_NAME, Model
 from sie_frontend.residency.carrier import Memory
 from sie_frontend.serving.engine import Engine
@@ -22,6 +24,7 @@ from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.on_demand import check_on_demand
 from sie_frontend.settings import Settings, SettingsError
 from sie_frontend.storage import open_repository
+from sie_frontend.watch.last_errors import LastErrors
 from sie_frontend.watch.metrics import Metrics
 from sie_frontend.watch.observation import Observer
 from sie_frontend.watch.tracing import Tracing, make_tracing
@@ -33,7 +36,10 @@ class Frontend:
     def __init__(self, settings: Settings, tracing: Tracing | None = None, memory: Memory | None = None) -> None:
         self.settings = settings
         self.gate = make_gate(settings)
+        self.begun = time.monotonic()
         self.metrics = Metrics()
+        self.last_errors = LastErrors()
+        self.traffic = TrafficWatch(self.metrics)
         self.drain = Drain()
         self.repository = open_repository(settings.repository)
         self.manifest = self.repository.manifest
@@ -41,7 +47,7 @@ class Frontend:
             if model_id not in self.manifest.models:
                 raise SettingsError(f"`SIE_TRITON_READY_MODELS` names {model_id!r}, which the repository does not hold")
         check_on_demand(self.manifest, self.repository.folder, settings)
-        self._memory = memory
+        self.memory = memory
         self.tracing = tracing or make_tracing()
         self.observer = Observer(self.metrics, self.tracing, self.manifest.models, access_log=settings.access_log)
         self.runtime_instance = secrets.token_hex(32)
@@ -59,11 +65,13 @@ class Frontend:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Open the engine inside the event loop and close it when the last request is answered."""
         folder = self.repository.folder
-        self._engine = Engine(self.manifest, folder, self.settings, self.metrics, self.tracing, self._memory)
+        self._engine = Engine(self.manifest, folder, self.settings, self.metrics, self.tracing, self.memory)
+        watching = asyncio.create_task(self.traffic.keep(), name="watch-traffic")
         try:
             async with self.gate.followed() if self.gate else contextlib.nullcontext():
                 yield
         finally:
+            watching.cancel()
             await self._engine.close()
             await asyncio.to_thread(self.tracing.close)
             self.repository.close()
