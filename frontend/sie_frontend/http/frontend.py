@@ -47,7 +47,7 @@ class Frontend:
             if model_id not in self.manifest.models:
                 raise SettingsError(f"`SIE_TRITON_READY_MODELS` names {model_id!r}, which the repository does not hold")
         check_on_demand(self.manifest, self.repository.folder, settings)
-        self.memory = memory
+        self._memory = memory
         self.tracing = tracing or make_tracing()
         self.observer = Observer(self.metrics, self.tracing, self.manifest.models, access_log=settings.access_log)
         self.runtime_instance = secrets.token_hex(32)
@@ -65,7 +65,7 @@ class Frontend:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Open the engine inside the event loop and close it when the last request is answered."""
         folder = self.repository.folder
-        self._engine = Engine(self.manifest, folder, self.settings, self.metrics, self.tracing, self.memory)
+        self._engine = Engine(self.manifest, folder, self.settings, self.metrics, self.tracing, self._memory)
         watching = asyncio.create_task(self.traffic.keep(), name="watch-traffic")
         try:
             async with self.gate.followed() if self.gate else contextlib.nullcontext():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -18,6 +18,7 @@ from sie_frontend.http.answers import keyed
 from sie_frontend.http.frontend import Frontend
 from sie_frontend.http.status.facts import ProcessFacts, StatusReport, gather
 from sie_frontend.http.status.page import StaticPage, wants_page
+from sie_frontend.residency.carrier import Memory
 
 _MEMORY_S: Final = 5.0
 
@@ -25,7 +26,7 @@ _MEMORY_S: Final = 5.0
 class MemoryLook:
     """What Triton models take, looked at no more often than every few seconds: it reads much of `/proc`."""
 
-    def __init__(self, memory: Callable[[], Mapping[str, int]] | None) -> None:
+    def __init__(self, memory: Memory | None) -> None:
         self._memory = memory
         self._seen: Mapping[str, int] = {}
         self._at = -_MEMORY_S
@@ -42,9 +43,9 @@ class MemoryLook:
         return self._seen
 
 
-def status_routes(frontend: Frontend) -> list[BaseRoute]:
+def status_routes(frontend: Frontend, memory: Memory | None) -> list[BaseRoute]:
     """The facts, for a key that may list models, with numbers if it may read metrics; and the page, for anybody."""
-    look = MemoryLook(frontend.memory)
+    look = MemoryLook(memory)
     page = StaticPage()
 
     async def status(_: Request, grant: Grant | None) -> Response:

@@ -10,7 +10,7 @@ export const key = {
 
 /** What the server refused, with its status and code; status 0 where it did not answer. */
 export class Refused extends Error {
-  constructor(status, code, message, retryAfter) {
+  constructor(status, code, message, retryAfter = 0) {
     super(message);
     Object.assign(this, { status, code, retryAfter });
   }

@@ -5,7 +5,7 @@ import * as box from "./box.js";
 import { $, duration } from "./dom.js";
 import { overview } from "./overview.js";
 
-const EVERY_MS = 5000;
+const everyMs = () => Number(document.documentElement.dataset.everyMs);
 let timer = null;
 let asking = false;
 let answeredAt = null;
@@ -35,7 +35,7 @@ async function ask() {
   if (asking) return;
   asking = true;
   clearTimeout(timer);
-  let wait = EVERY_MS;
+  let wait = everyMs();
   try {
     const { said } = await call("v1/status", null, { timeout: 10000 });
     answeredAt = Date.now();
@@ -62,7 +62,7 @@ function refused(error) {
   const since = answeredAt === null ? "" : `; what is below is from ${duration((Date.now() - answeredAt) / 1000)} ago`;
   health("bad", `✕ ${error.message}${since}`);
   document.body.classList.add("stale");
-  return Math.max(EVERY_MS, 1000 * error.retryAfter);
+  return Math.max(everyMs(), 1000 * error.retryAfter);
 }
 
 document.addEventListener("visibilitychange", () => {
