@@ -64,6 +64,7 @@ def pytest_collection_finish() -> None:
 # takes minutes to build is made once for all processes (`made_once`). The longest groups stand in front.
 GROUPS = {
     "recipes": "families",
+    "status_page/test_status_browser_e2e.py": "families",
     "e2e": "real",
     "recipes/test_matrix_e2e.py": "matrix",
     "official": "official",

@@ -24,8 +24,9 @@ server documents itself, too: `GET /docs` is a page to read, `GET /openapi.json`
 $routes
 
 A key is asked for only where the server has a file of them ([keys.md](keys.md)): `Authorization: Bearer KEY`, for all
-but `/livez`, `/readyz`, `/healthz`, `/openapi.json`, `/docs` and `/`. Nothing but `/` redirects, and nothing is
-remembered from one request to the next but what a key has used of its limits.
+but `/livez`, `/readyz`, `/healthz`, `/openapi.json`, `/docs` and `/`, whose files lie below `/page/`. Nothing but `/`
+redirects, and nothing is remembered from one request to the next but what a key has used of its limits. `/v1/status` is
+not part of SIE's contract, and may get further fields.
 
 ## A first call
 

@@ -104,6 +104,17 @@ def test_a_wheel_has_its_page_its_licence_and_its_types(name: str, dry_run: tupl
         assert {Path(path).name for path in held if path.startswith("sie_triton/model_bundles/")} == bundles
 
 
+def test_the_status_page_is_in_the_wheel_and_in_the_source(dry_run: tuple[Path, str]) -> None:
+    place = "sie_frontend/http/status/static"
+    files = {path.name: path.read_bytes() for path in (ROOT / "frontend" / place).iterdir()}
+    assert "index.html" in files
+    with zipfile.ZipFile(dry_run[0] / f"sie_triton_frontend-{VERSION}-py3-none-any.whl") as wheel:
+        held = [name for name in wheel.namelist() if name.startswith(f"{place}/")]
+        assert {Path(name).name: wheel.read(name) for name in held} == files
+    with tarfile.open(dry_run[0] / f"sie_triton_frontend-{VERSION}.tar.gz") as source:
+        assert {Path(name).name for name in source.getnames() if f"/{place}/" in name} == set(files)
+
+
 def test_the_client_is_the_same_everywhere(dry_run: tuple[Path, str]) -> None:
     for system in SYSTEMS:
         for python in ("3.10", "3.13"):

@@ -105,6 +105,10 @@ class Grant:
         """Whether the key is for this model."""
         return self._account.key.reads(model_id)
 
+    def may(self, verb: str) -> bool:
+        """Whether the key is for this verb, too."""
+        return verb in self._account.key.verbs
+
     def check_model(self, model_id: str) -> None:
         """Raises `Denial` (403) for a model that the key is not for, whether or not there is one."""
         if not self.reads(model_id):

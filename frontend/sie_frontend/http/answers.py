@@ -84,6 +84,7 @@ def keyed(
 def refusal(frontend: Frontend, error: WireError, envelope: Envelope = Envelope.SIE) -> Response:
     """A refused request's answer, counted."""
     frontend.metrics.errors.labels(error.kind.value).inc()
+    frontend.last_errors.note(error)
     if error.row.log_level >= logging.WARNING:
         log.log(error.row.log_level, "%s: %s", error.code, error.message)
     headers = error.headers()
@@ -102,6 +103,7 @@ def unknown_route(frontend: Frontend, request: Request, error: HTTPException) ->
         else:
             refused = errors.route_not_found(request.method, request.url.path, frontend.served)
         frontend.metrics.errors.labels(refused.kind.value).inc()
+        frontend.last_errors.note(refused)
         headers = refused.headers()
         if allowed := (error.headers or {}).get("Allow"):
             headers["allow"] = ", ".join(sorted(allowed.split(", ")))

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from sie_frontend.access.keyring import Grant
@@ -32,6 +32,7 @@ from sie_frontend.http.handlers import (
 )
 from sie_frontend.http.listing import list_models, one_model
 from sie_frontend.http.operating import operating_routes
+from sie_frontend.http.status.routes import status_routes
 from sie_frontend.residency.carrier import Memory
 from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings
@@ -62,9 +63,6 @@ def create_app(
         model = frontend.model(model_id, grant)
         return json_answer(one_model(frontend.engine, frontend.runtime_instance, model_id, model))
 
-    async def root(_: Request) -> Response:
-        return RedirectResponse("/docs", status_code=307)
-
     @cache  # making it takes longer than a short text, and nothing else is answered meanwhile
     def described() -> dict[str, Any]:
         return document(settings)
@@ -91,7 +89,7 @@ def create_app(
         *(operating_routes(frontend, open_to_all=False) if settings.admin_port is None else []),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        Route("/", root),
+        *status_routes(frontend, memory),
     ]
     frontend.served = _sentence_of(routes)
     for route in TASKS_NOT_SERVED:

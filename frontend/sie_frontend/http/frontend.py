@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from sie_frontend.access.keyring import Grant
 from sie_frontend.contract import errors
 from sie_frontend.http.drain import Drain, Phase
 from sie_frontend.http.gate import make_gate
+from sie_frontend.http.status.traffic import TrafficWatch
 from sie_frontend.live.origin import RepositoryOrigin
 from sie_frontend.live.renewal import Renewal
 from sie_frontend.manifest import Manifest, Model
@@ -24,6 +26,7 @@ from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.on_demand import check_on_demand
 from sie_frontend.settings import Settings, SettingsError
 from sie_frontend.storage import open_repository
+from sie_frontend.watch.last_errors import LastErrors
 from sie_frontend.watch.metrics import Metrics
 from sie_frontend.watch.observation import Observer
 from sie_frontend.watch.tracing import Tracing, make_tracing
@@ -41,7 +44,10 @@ class Frontend:
     ) -> None:
         self.settings = settings
         self.gate = make_gate(settings)
+        self.begun = time.monotonic()
         self.metrics = Metrics()
+        self.last_errors = LastErrors()
+        self.traffic = TrafficWatch(self.metrics)
         self.drain = Drain()
         self._engine: Engine | None = None
         self._renewal: Renewal | None = None
@@ -98,11 +104,13 @@ class Frontend:
         self._engine = Engine(self.manifest, folder, self.settings, self.metrics, self.tracing, *watched)
         self._renewal = Renewal(self._engine, self._origin, self.repository, self._mark, self._memory)
         self._renewal.start()
+        watching = asyncio.create_task(self.traffic.keep(), name="watch-traffic")
         try:
             async with self.gate.followed() if self.gate else contextlib.nullcontext():
                 yield
         finally:
             await self._renewal.close()
+            watching.cancel()
             await self._engine.close()
             await asyncio.to_thread(self.tracing.close)
             self._renewal.opened.close()

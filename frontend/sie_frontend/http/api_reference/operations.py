@@ -10,6 +10,7 @@ from sie_frontend.contract.errors import ErrorKind
 from sie_frontend.contract.negotiation import WireFormat
 from sie_frontend.contract.requests import EncodeRequest, ScoreRequest
 from sie_frontend.http.api_reference import shapes, status_shapes
+from sie_frontend.http.status.facts import StatusReport
 from sie_frontend.watch.metrics import CONTENT_TYPE
 
 JSON: Final = WireFormat.JSON.value
@@ -206,6 +207,22 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         "Plain HTML that needs nothing from elsewhere.",
         answer_media=(HTML,),
     ),
-    "/": Operation("get", _PROCESS_TAG, "To `/docs`", "A redirect.", answer_media=(), status=307),
+    "/v1/status": Operation(
+        "get",
+        _PROCESS_TAG,
+        "What this process does now",
+        "Its models with their states, and its numbers where the asker may read metrics: traffic of the last minute, "
+        "queue, memory, replicas, errors. The page at `/` shows it.",
+        answer=StatusReport,
+    ),
+    "/": Operation(
+        "get",
+        _PROCESS_TAG,
+        "The status page for browsers, and to `/docs` for others",
+        "A redirect, where `Accept` does not name `text/html`.",
+        answer_media=(),
+        status=307,
+        also={200: "the status page"},
+    ),
 }
 """By path, in the order of the document."""
