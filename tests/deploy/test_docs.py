@@ -6,15 +6,12 @@ import re
 
 import pytest
 import typer
-import yaml
 
 from deploy.conftest import ROOT
 from deploy.test_compose import BASE, GPU, services
 from sie_triton.backends.releases import Release, onnx_runtime
 from sie_triton.cli import app
-from sie_triton.deploy.autoscaling import FRONTEND_TARGET, TRITON_TARGET
 from sie_triton.deploy.options import DEFAULT_TRITON_IMAGE
-from sie_triton.deploy.pods import PENDING_ITEMS, PENDING_REQUESTS
 
 KEYS = ROOT / "docker-compose.keys.yml"
 DOCKER = (ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
@@ -49,17 +46,6 @@ def test_the_tags_carry_the_onnx_runtime_that_is_said() -> None:
         assert (runtime.max_ir_version, runtime.max_opset) >= (10, 21)
     [default] = [tag for tag, _, remarks in rows if "**default**" in remarks]
     assert DEFAULT_TRITON_IMAGE.endswith(f":{default}-py3")
-
-
-def test_the_adapters_rules_make_the_metrics_that_scale() -> None:
-    [block] = re.findall(r"```yaml\n(.*?)```", KUBERNETES, re.DOTALL)
-    rules = yaml.safe_load(block)["rules"]["custom"]
-    assert {rule["name"]["as"] for rule in rules} == {PENDING_REQUESTS, PENDING_ITEMS}
-    for rule in rules:
-        assert rule["seriesQuery"].startswith(rule["name"]["as"] + "{")
-        assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
-    assert f"`{PENDING_ITEMS}` ({FRONTEND_TARGET} a pod)" in KUBERNETES
-    assert f"`{PENDING_REQUESTS}` ({TRITON_TARGET} a pod" in KUBERNETES
 
 
 def test_options_named_on_the_page_exist() -> None:

@@ -28,7 +28,7 @@ from sie_frontend.serving.on_demand import make_residency
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.runs import Outcome, RowFailure
-from sie_frontend.serving.served import MIXED, NotFinite, ServedInput, ServedModel
+from sie_frontend.serving.served import MIXED, NotFinite, ServedInput, ServedModel, tell_queues
 from sie_frontend.serving.together import together
 from sie_frontend.settings import Settings
 from sie_frontend.text.reader import TextReader
@@ -116,6 +116,7 @@ class Engine:
                     self._inputs[entry.triton_model] = ServedInput(
                         model_id, entry, served.readers[name], self._triton, settings, metrics
                     )
+        tell_queues(self._inputs.values(), metrics)
         self._residency: Residency | None = None
         if settings.on_demand:
             required: Iterable[str] = (*settings.ready_model_ids, *settings.pinned_ids)
