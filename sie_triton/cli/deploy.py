@@ -142,7 +142,7 @@ def deploy(
         "triton_image": triton_image,
         "frontend_image": frontend_image,
         "builder_image": builder_image,
-        "image_pull_secrets": tuple(image_pull_secret),
+        "image_pull_secret": tuple(image_pull_secret),
         "node_selector": tuple(node_selector),
         "toleration": tuple(toleration),
         "frontend_node_selector": tuple(frontend_node_selector),

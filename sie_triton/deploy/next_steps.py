@@ -28,7 +28,7 @@ def _before(deployment: Deployment) -> Iterator[str]:
     kubectl = _kubectl(deployment)
     if deployment.namespace != "default":
         yield f"kubectl create namespace {deployment.namespace}"
-    for secret in deployment.image_pull_secrets:
+    for secret in deployment.image_pull_secret:
         yield f"kubectl {kubectl}create secret docker-registry {secret} --docker-server=… --docker-username=…"
     if deployment.credentials_secret:
         yield f"kubectl {kubectl}create secret generic {deployment.credentials_secret} --from-env-file=credentials.env"

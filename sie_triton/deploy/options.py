@@ -45,7 +45,7 @@ class _Shared:
     device: Device = "cpu"
     frontend_image: str = f"sie-triton-frontend:{__version__}"
     builder_image: str = f"sie-triton-builder:{__version__}"
-    image_pull_secrets: tuple[str, ...] = ()
+    image_pull_secret: tuple[str, ...] = ()
     triton_replicas: int = 2
     triton_max_replicas: int = 8
     frontend_replicas: int = 2
@@ -233,7 +233,7 @@ _OBJECTS = (
     "tls_secret",
     "ingress_class",
     "ingress_tls_secret",
-    "image_pull_secrets",
+    "image_pull_secret",
 )
 _PLACEMENTS: dict[str, Callable[[tuple[str, ...]], object]] = {
     "node_selector": node_selector,
@@ -270,8 +270,4 @@ class Deployment(_Shared):
 
 
 def _mistake(option: str, message: str) -> Diagnostic:
-    return Diagnostic("SIE801", message, hint=f"change `--{_FLAGS.get(option, option.replace('_', '-'))}`")
-
-
-# Options that may be given several times are named in the singular.
-_FLAGS = {"image_pull_secrets": "image-pull-secret"}
+    return Diagnostic("SIE801", message, hint=f"change `--{option.replace('_', '-')}`")

@@ -159,7 +159,7 @@ def pod_spec(
         **placement(
             deployment.node_selector if computes else deployment.frontend_node_selector,
             deployment.toleration if computes else deployment.frontend_toleration,
-            deployment.image_pull_secrets,
+            deployment.image_pull_secret,
         ),
     }
     if first:

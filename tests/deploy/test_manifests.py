@@ -38,7 +38,7 @@ CASES = [
 ]
 # Whatever else can be asked for, with and without each other.
 _PLACED = DeployOptions(
-    image_pull_secrets=("pull",),
+    image_pull_secret=("pull",),
     node_selector=("cloud.example.com/pool=gpu", "kubernetes.io/arch=amd64"),
     toleration=("nvidia.com/gpu", "dedicated=search:NoSchedule"),
     frontend_node_selector=("pool=web",),

@@ -65,6 +65,7 @@ MENTIONS: Mapping[str, str] = {
     "sie-triton build --force -m ID": "it builds a model anew; tests/e2e runs it",
     "sie-triton build -r /models/repository -m ID": "a path inside a container",
     "sie-triton doctor": "what it finds is the machine's; tests/embedded reads it",
+    "sie-triton fetch URL": "it needs an object store; tests/frontend/test_object_store.py has one",
     "sie-triton keys check FILE": "it needs a file of keys; docs/keys.md makes one and checks it",
     "sie-triton migrate check -m ID": "it needs an index and a server; docs/migrate-check.md has both",
     "sie-triton doctor --clean": "it would empty the caches that tests share; tests/embedded/test_leavings.py runs it",
