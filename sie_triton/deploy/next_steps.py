@@ -68,7 +68,7 @@ def _after(deployment: Deployment, out: Path) -> Iterator[str]:
     if deployment.autoscaler == "hpa":
         yield f"give the rules of `{out / FILE_NAME}` to prometheus-adapter, once for a cluster: docs/kubernetes.md"
     if deployment.grpc:
-        yield f"label the pods that may call Triton's gRPC: {GRPC_CLIENT}={deployment.name}"
+        yield f"label the pods that may call gRPC: {GRPC_CLIENT}={deployment.name}"
 
 
 def _kubectl(deployment: Deployment) -> str:

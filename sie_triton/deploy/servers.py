@@ -29,6 +29,9 @@ from sie_triton.deploy.sizing import MIB, Needs, RepositorySize, quantity, start
 
 Object = dict[str, Any]
 
+# Who may load models is in the same pod. Metrics would be where HTTP is, and a thread that loads a model answers
+# nothing else meanwhile.
+_ALONE = ["--http-address=127.0.0.1", "--metrics-address=0.0.0.0", "--http-thread-count=64"]
 # ONNX Runtime then writes no id of the machine and looks up no telemetry host.
 TRITON_ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1"}
 
@@ -106,8 +109,7 @@ def triton_arguments(deployment: Deployment, *, path: str | None = None, port: i
         f"--exit-timeout-secs={DRAIN_SECONDS}",
         *([f"--grpc-port={GRPC_PORT}"] if deployment.grpc else ["--allow-grpc=false"]),
         f"--http-port={port}",
-        # A thread that loads a model answers nothing else meanwhile.
-        *(["--http-address=127.0.0.1", "--http-thread-count=64"] if deployment.on_demand else []),
+        *(_ALONE if deployment.on_demand else []),
         f"--metrics-port={METRICS_PORT}",
     ]
 
