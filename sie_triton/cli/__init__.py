@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sie_triton.cli import build, catalog, deploy, doctor, explain, keys, lint, live, migrate, serve, tune
+from sie_triton.cli import build, catalog, deploy, doctor, explain, fetch, keys, lint, live, migrate, serve, tune
 from sie_triton.cli.app import app, main
 from sie_triton.cli.targets import shipped_bundles
 
@@ -30,6 +30,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     catalog.catalog,
     lint.lint,
     deploy.deploy,
+    fetch.fetch,
     doctor.doctor,
     explain.explain,
 )

@@ -1,85 +1,77 @@
-"""Autoscaling by waiting requests.
+"""Autoscaling by tokens that are not computed yet, wherever they wait.
 
-There are two queues, and a signal for each. Items wait in the frontend, which sends Triton only what its instances
-compute plus one run: `sie_frontend_pending_items` grows there. In Triton that one run waits as soon as all instances
-are busy: `nv_inference_pending_request_count` is then near 1 and never far above, so its target lies below 1. More
-frontends send more runs, more runs wait in Triton, and Triton scales in turn. Ensembles do not count their own requests
-as pending (measured), so the sum over a pod's models counts each once.
+A frontend sends Triton only what its instances compute plus one run; the rest waits in the frontend.
+`sie_frontend_queued_tokens` counts both. The sum over all frontends, divided by what one Triton computes at a time,
+says how many Tritons there is work for: it is below their number while some are idle, and above it as soon as anything
+waits. So it is a measure of load as well as of a queue, and does not fall to nothing as soon as the queue is gone. One
+frontend keeps one Triton busy: frontends follow the same number, and `sie_frontend_pending_items` for what is still
+being read. CPU is no signal: a Triton with work uses all of it, whether one run waits or a thousand.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sie_triton.deploy.options import Deployment
-from sie_triton.deploy.pods import PENDING_ITEMS, PENDING_REQUESTS, metadata
+from sie_frontend.manifest import Manifest
+
+from sie_triton.deploy.options import Deployment, Device
+from sie_triton.deploy.pods import metadata
 
 Object = dict[str, Any]
 
-# Per pod, averaged over a minute.
-TRITON_TARGET = 0.5
-FRONTEND_TARGET = 128
-_CPU_PERCENT = 75
+QUEUED_TOKENS = "sie_frontend_queued_tokens"
+PENDING_ITEMS = "sie_frontend_pending_items"
+PENDING_TARGET = 512
+_RUN_TOKENS = 512
 _CALM_SECONDS = 300
+# Adapters and scalers look at the last minute.
+WINDOW = "1m"
 
 
-def triton_autoscaler(deployment: Deployment, target: str) -> list[Object]:
-    """The autoscaler of the Deployment `target` by requests that wait in Triton; empty for `none`."""
+def autoscalers(deployment: Deployment, manifest: Manifest) -> list[Object]:
+    """The autoscalers of the pods that compute and of the frontends; empty for `none`."""
     if deployment.autoscaler == "none":
         return []
-    replicas = (deployment.triton_replicas, deployment.triton_max_replicas)
-    if deployment.autoscaler == "hpa":
-        metrics = [_pods_metric(PENDING_REQUESTS, TRITON_TARGET)]
-        return [_hpa(deployment, "triton", target, replicas, metrics)]
-    trigger = prometheus_trigger(deployment, PENDING_REQUESTS, target, TRITON_TARGET)
-    return [_scaled_object(deployment, "triton", target, replicas, [trigger])]
-
-
-def frontend_autoscaler(deployment: Deployment) -> list[Object]:
-    """The autoscaler of the frontends, by waiting items and by CPU, which tokenising uses; empty for `none`."""
-    if deployment.autoscaler == "none":
-        return []
-    target = f"{deployment.name}-frontend"
-    replicas = (deployment.frontend_replicas, deployment.frontend_max_replicas)
-    if deployment.autoscaler == "hpa":
-        cpu = {
-            "type": "Resource",
-            "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": _CPU_PERCENT}},
-        }
-        metrics = [_pods_metric(PENDING_ITEMS, FRONTEND_TARGET), cpu]
-        return [_hpa(deployment, "frontend", target, replicas, metrics)]
-    triggers = [
-        prometheus_trigger(deployment, PENDING_ITEMS, target, FRONTEND_TARGET),
-        {"type": "cpu", "metricType": "Utilization", "metadata": {"value": str(_CPU_PERCENT)}},
+    target = queue_target(deployment, manifest)
+    made = _hpa if deployment.autoscaler == "hpa" else _scaled_object
+    of_frontends = (deployment.frontend_replicas, deployment.frontend_max_replicas)
+    of_tritons = (deployment.triton_replicas, deployment.triton_max_replicas)
+    if deployment.together:
+        return [made(deployment, "frontend", deployment.frontends, of_tritons, {QUEUED_TOKENS: target})]
+    return [
+        made(deployment, "triton", deployment.tritons, of_tritons, {external_metric(deployment): target}),
+        made(
+            deployment,
+            "frontend",
+            deployment.frontends,
+            of_frontends,
+            {QUEUED_TOKENS: target, PENDING_ITEMS: PENDING_TARGET},
+        ),
     ]
-    return [_scaled_object(deployment, "frontend", target, replicas, triggers)]
 
 
-def pending_query(deployment: Deployment, metric: str, target: str) -> str:
-    """PromQL for the sum of `metric` over all pods of the Deployment `target`, averaged over a minute."""
-    selector = f'namespace="{deployment.namespace}",pod=~"{target}-.+"'
-    return f"sum(avg_over_time({metric}{{{selector}}}[1m]))"
+def queue_target(deployment: Deployment, manifest: Manifest) -> int:
+    """Tokens in hand for each Triton: what was asked for, or what its largest model computes at a time."""
+    if deployment.queued_tokens is not None:
+        return deployment.queued_tokens
+    return max(_tokens_at_once(manifest, deployment.device), default=_RUN_TOKENS)
 
 
-def prometheus_trigger(deployment: Deployment, metric: str, target: str, threshold: float) -> Object:
-    """A KEDA trigger; KEDA divides the query's value by the number of pods."""
-    return {
-        "type": "prometheus",
-        "metricType": "AverageValue",
-        "metadata": {
-            "serverAddress": deployment.prometheus_url,
-            "query": pending_query(deployment, metric, target),
-            "threshold": f"{threshold:g}",
-        },
-    }
+def external_metric(deployment: Deployment) -> str:
+    """What the metrics adapter calls the tokens in hand of all frontends of the deployment."""
+    return f"{deployment.name.replace('-', '_')}_queued_tokens"
 
 
-def _pods_metric(name: str, average: float) -> Object:
-    value = str(int(average)) if average >= 1 else f"{round(average * 1000)}m"
-    return {
-        "type": "Pods",
-        "pods": {"metric": {"name": name}, "target": {"type": "AverageValue", "averageValue": value}},
-    }
+def queue_query(deployment: Deployment, metric: str = QUEUED_TOKENS) -> str:
+    """PromQL for the sum of a frontends' metric over all of them, averaged over the window."""
+    selector = f'namespace="{deployment.namespace}",pod=~"{deployment.frontends}-.+"'
+    return f"sum(avg_over_time({metric}{{{selector}}}[{WINDOW}]))"
+
+
+def _tokens_at_once(manifest: Manifest, device: Device) -> list[int]:
+    entries = (entry for model in manifest.models.values() for entry in model.inputs.values())
+    batchings = [entry.batching[device] for entry in entries if device in entry.batching]
+    return [batching.run_tokens * batching.streams for batching in batchings]
 
 
 def _behavior() -> Object:
@@ -89,6 +81,7 @@ def _behavior() -> Object:
             "stabilizationWindowSeconds": 0,
             "policies": [{"type": "Percent", "value": 100, "periodSeconds": 60}],
         },
+        # Only what was needed at no moment of the last minutes goes, and one pod at a time.
         "scaleDown": {
             "stabilizationWindowSeconds": _CALM_SECONDS,
             "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}],
@@ -96,8 +89,16 @@ def _behavior() -> Object:
     }
 
 
+def _hpa_metric(name: str, average: int) -> Object:
+    """A metric of the target's own pods, or one of the whole deployment that the API divides by their number."""
+    goal = {"type": "AverageValue", "averageValue": str(average)}
+    if name in (QUEUED_TOKENS, PENDING_ITEMS):
+        return {"type": "Pods", "pods": {"metric": {"name": name}, "target": goal}}
+    return {"type": "External", "external": {"metric": {"name": name}, "target": goal}}
+
+
 def _hpa(
-    deployment: Deployment, component: str, target: str, replicas: tuple[int, int], metrics: list[Object]
+    deployment: Deployment, component: str, target: str, replicas: tuple[int, int], goals: dict[str, int]
 ) -> Object:
     return {
         "apiVersion": "autoscaling/v2",
@@ -107,14 +108,28 @@ def _hpa(
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target},
             "minReplicas": replicas[0],
             "maxReplicas": replicas[1],
-            "metrics": metrics,
+            "metrics": [_hpa_metric(name, average) for name, average in goals.items()],
             "behavior": _behavior(),
         },
     }
 
 
+def _trigger(deployment: Deployment, name: str, threshold: int) -> Object:
+    """A KEDA trigger; KEDA divides the query's value by the number of pods."""
+    metric = name if name in (QUEUED_TOKENS, PENDING_ITEMS) else QUEUED_TOKENS
+    return {
+        "type": "prometheus",
+        "metricType": "AverageValue",
+        "metadata": {
+            "serverAddress": deployment.prometheus_url,
+            "query": queue_query(deployment, metric),
+            "threshold": str(threshold),
+        },
+    }
+
+
 def _scaled_object(
-    deployment: Deployment, component: str, target: str, replicas: tuple[int, int], triggers: list[Object]
+    deployment: Deployment, component: str, target: str, replicas: tuple[int, int], goals: dict[str, int]
 ) -> Object:
     return {
         "apiVersion": "keda.sh/v1alpha1",
@@ -126,6 +141,6 @@ def _scaled_object(
             "maxReplicaCount": replicas[1],
             "pollingInterval": 15,
             "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _behavior()}},
-            "triggers": triggers,
+            "triggers": [_trigger(deployment, name, threshold) for name, threshold in goals.items()],
         },
     }

@@ -1,4 +1,7 @@
-"""Plain Kubernetes: a Deployment of tritonservers and a Deployment of frontends in front of them."""
+"""Plain Kubernetes: a Deployment of tritonservers and a Deployment of frontends in front of them.
+
+Where models are loaded on demand there is one Deployment, whose pods have both.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +9,46 @@ from typing import Any
 
 from sie_frontend.manifest import Manifest
 
-from sie_triton.deploy.autoscaling import frontend_autoscaler, triton_autoscaler
+from sie_triton.deploy.autoscaling import autoscalers
+from sie_triton.deploy.entry import entries
+from sie_triton.deploy.filling import filling
+from sie_triton.deploy.frontends import frontend_pod
 from sie_triton.deploy.options import Deployment
-from sie_triton.deploy.pods import (
-    ADMIN_PORT,
-    FRONTEND_PORT,
-    HTTP_PORT,
-    METRICS_PORT,
-    frontend_pod,
-    labels,
-    metadata,
-    triton_pod,
-)
+from sie_triton.deploy.pods import FRONTEND_PORT, GRPC_PORT, HTTP_PORT, METRICS_PORT, metadata, pod_labels
+from sie_triton.deploy.policies import network_policies
+from sie_triton.deploy.servers import triton_pod
 from sie_triton.deploy.sizing import RepositorySize, claim_bytes, quantity
 
 Object = dict[str, Any]
 Files = dict[str, list[Object]]
 
+# Longer than it takes until frontends ask a new Triton: they look its name up every two seconds, and servers of names
+# remember an answer for five.
+_KNOWN_SECONDS = 10
+# One more pod at a time, and none less.
+SURGE: Object = {"maxSurge": 1, "maxUnavailable": 0}
+
 
 def render_kubernetes(manifest: Manifest, size: RepositorySize, deployment: Deployment) -> Files:
     """The objects by file. Files without objects are left out; `kustomization.yaml` names the others."""
+    tritons: list[Object] = []
+    if not deployment.together:
+        grpc = {"grpc": GRPC_PORT} if deployment.grpc else {}
+        tritons = [
+            triton_deployment(deployment, manifest, size),
+            triton_service(deployment, {"http": HTTP_PORT, **grpc, "metrics": METRICS_PORT}),
+            budget(deployment, "triton"),
+        ]
     return with_kustomization(
         deployment,
         {
             "storage.yaml": storage(deployment, size),
-            "triton.yaml": [
-                triton_deployment(deployment, manifest, size),
-                triton_service(deployment, labels(deployment, "triton"), {"http": HTTP_PORT, "metrics": METRICS_PORT}),
-                _budget(deployment, "triton"),
-            ],
-            "frontend.yaml": frontend(deployment, manifest, size, HTTP_PORT),
-            "network-policy.yaml": network_policies(deployment, labels(deployment, "triton"), HTTP_PORT),
-            "autoscaling.yaml": [
-                *triton_autoscaler(deployment, f"{deployment.name}-triton"),
-                *frontend_autoscaler(deployment),
-            ],
+            "fill.yaml": filling(deployment, manifest, size),
+            "triton.yaml": tritons,
+            "frontend.yaml": frontend(deployment, manifest, size),
+            "entry.yaml": entries(deployment),
+            "network-policy.yaml": network_policies(deployment, HTTP_PORT),
+            "autoscaling.yaml": autoscalers(deployment, manifest),
         },
     )
 
@@ -62,7 +70,7 @@ def storage(deployment: Deployment, size: RepositorySize) -> list[Object]:
     if not deployment.own_claim:
         return []
     spec: Object = {
-        "accessModes": ["ReadWriteMany"],
+        "accessModes": [deployment.access_mode],
         "resources": {"requests": {"storage": quantity(claim_bytes(size))}},
     }
     if deployment.storage_class:
@@ -77,61 +85,44 @@ def storage(deployment: Deployment, size: RepositorySize) -> list[Object]:
     ]
 
 
+def triton_surge(deployment: Deployment) -> Object:
+    """How the pods that compute are exchanged: on GPUs the old one goes first, since there is seldom a spare GPU for
+    the new, but never the last one.
+    """
+    spare = deployment.device == "cpu" or deployment.triton_replicas == 1
+    return SURGE if spare else {"maxSurge": 0, "maxUnavailable": 1}
+
+
 def triton_deployment(deployment: Deployment, manifest: Manifest, size: RepositorySize) -> Object:
-    """The Deployment of tritonservers. On GPUs the old pod stops first: there is seldom a spare GPU for the new."""
-    surge = {"maxSurge": 1, "maxUnavailable": 0} if deployment.device == "cpu" else {"maxSurge": 0, "maxUnavailable": 1}
-    return _deployment(deployment, "triton", deployment.triton_replicas, surge, triton_pod(deployment, manifest, size))
+    """The Deployment of tritonservers."""
+    return _deployment(
+        deployment,
+        "triton",
+        deployment.triton_replicas,
+        triton_surge(deployment),
+        triton_pod(deployment, manifest, size),
+    )
 
 
-def frontend(deployment: Deployment, manifest: Manifest, size: RepositorySize, triton_port: int) -> list[Object]:
-    """The frontends, their service and their budget: the same for plain Kubernetes and for KServe."""
-    surge = {"maxSurge": 1, "maxUnavailable": 0}
+def frontend(deployment: Deployment, manifest: Manifest, size: RepositorySize) -> list[Object]:
+    """The frontends, their service and their budget."""
+    together = deployment.together
     return [
         _deployment(
             deployment,
             "frontend",
-            deployment.frontend_replicas,
-            surge,
-            frontend_pod(deployment, manifest, size, triton_port),
+            deployment.triton_replicas if together else deployment.frontend_replicas,
+            triton_surge(deployment) if together else SURGE,
+            frontend_pod(deployment, manifest, size, HTTP_PORT),
         ),
-        _service(deployment, "frontend", labels(deployment, "frontend"), {"http": FRONTEND_PORT}),
-        _budget(deployment, "frontend"),
+        _service(deployment, "frontend", {"http": FRONTEND_PORT}, "https" if deployment.tls_secret else "http"),
+        budget(deployment, "frontend"),
     ]
 
 
-def network_policies(deployment: Deployment, triton_labels: dict[str, str], triton_port: int) -> list[Object]:
-    """Only frontends reach Triton, only monitoring reads its metrics, nothing calls out except for the repository."""
-    monitoring = {
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": deployment.monitoring_namespace}}
-    }
-    from_frontend = {
-        "from": [{"podSelector": {"matchLabels": labels(deployment, "frontend")}}],
-        "ports": [_tcp(triton_port)],
-    }
-    from_monitoring = {"from": [monitoring], "ports": [_tcp(METRICS_PORT)]}
-    to_triton = {"to": [{"podSelector": {"matchLabels": triton_labels}}], "ports": [_tcp(triton_port)]}
-    store = _object_store(deployment)
-    names = [{"ports": [_port("UDP", 53), _tcp(53)]}]
-    return [
-        _policy(
-            deployment, "triton", triton_labels, [from_frontend, from_monitoring], [*names, *store] if store else []
-        ),
-        _policy(
-            deployment,
-            "frontend",
-            labels(deployment, "frontend"),
-            [
-                {"ports": [_tcp(FRONTEND_PORT)]},
-                *([{"from": [monitoring], "ports": [_tcp(ADMIN_PORT)]}] if deployment.api_keys_secret else []),
-            ],
-            [to_triton, *names, *store],
-        ),
-    ]
-
-
-def triton_service(deployment: Deployment, selector: dict[str, str], ports: dict[str, int]) -> Object:
+def triton_service(deployment: Deployment, ports: dict[str, int]) -> Object:
     """`NAME-triton`, headless: its name resolves to every ready tritonserver, each listening on `ports`."""
-    service = _service(deployment, "triton", selector, ports)
+    service = _service(deployment, "triton", ports)
     service["spec"] = {"clusterIP": "None", **service["spec"]}
     for port in service["spec"]["ports"]:
         # Nothing translates ports where there is no virtual address.
@@ -139,27 +130,28 @@ def triton_service(deployment: Deployment, selector: dict[str, str], ports: dict
     return service
 
 
-def _object_store(deployment: Deployment) -> list[Object]:
-    if deployment.source.is_claim:
-        return []
-    rules = [{"ports": [_tcp(443)]}]
-    if deployment.source.scheme == "gs":
-        # Where workload identity hands out its tokens.
-        rules.append(
-            {
-                "to": [{"ipBlock": {"cidr": f"169.254.169.{host}/32"}} for host in (252, 254)],
-                "ports": [_tcp(80), _tcp(988)],
-            }
-        )
-    return rules
+def budget(deployment: Deployment, component: str) -> Object:
+    """At most one pod of a component leaves at a time where machines are emptied."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(deployment, component),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": pod_labels(deployment, component)},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
 
 
 def _deployment(deployment: Deployment, component: str, replicas: int, surge: Object, pod: Object) -> Object:
     spec: Object = {
-        "selector": {"matchLabels": labels(deployment, component)},
+        "selector": {"matchLabels": pod_labels(deployment, component)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": surge},
         "template": pod,
     }
+    if component == "triton":
+        spec = {"minReadySeconds": _KNOWN_SECONDS, **spec}
     if deployment.autoscaler == "none":
         # Otherwise applying the file again would undo what the autoscaler decided.
         spec["replicas"] = replicas
@@ -171,53 +163,22 @@ def _deployment(deployment: Deployment, component: str, replicas: int, surge: Ob
     }
 
 
-def _service(deployment: Deployment, component: str, selector: dict[str, str], ports: dict[str, int]) -> Object:
+def _service(deployment: Deployment, component: str, ports: dict[str, int], protocol: str = "http") -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(deployment, component),
         "spec": {
             "type": "ClusterIP",
-            "selector": selector,
+            "selector": pod_labels(deployment, component),
             "ports": [
-                {"name": name, "port": port, "targetPort": name, "appProtocol": "http"} for name, port in ports.items()
+                {
+                    "name": name,
+                    "port": port,
+                    "targetPort": name,
+                    "appProtocol": "kubernetes.io/h2c" if name == "grpc" else protocol,
+                }
+                for name, port in ports.items()
             ],
         },
     }
-
-
-def _budget(deployment: Deployment, component: str) -> Object:
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": metadata(deployment, component),
-        "spec": {
-            "maxUnavailable": 1,
-            "selector": {"matchLabels": labels(deployment, component)},
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-        },
-    }
-
-
-def _policy(
-    deployment: Deployment, component: str, pods: dict[str, str], ingress: list[Object], egress: list[Object]
-) -> Object:
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": metadata(deployment, component),
-        "spec": {
-            "podSelector": {"matchLabels": pods},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": ingress,
-            "egress": egress,
-        },
-    }
-
-
-def _tcp(port: int) -> Object:
-    return _port("TCP", port)
-
-
-def _port(protocol: str, port: int) -> Object:
-    return {"protocol": protocol, "port": port}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sie_frontend.manifest import Manifest
 from sie_frontend.modalities import MODALITIES
+from sie_frontend.setting_values import as_size
 
 from sie_triton.deploy.options import Deployment, Device
 from sie_triton.lint.pbtxt import FieldLines
@@ -32,6 +33,8 @@ _FRONTEND = 256 * MIB
 # A tokenizer's tables in memory against its JSON file.
 _TOKENIZER = 10
 _SHM_PER_INSTANCE = 32 * MIB
+# torch, transformers and the reference that a build is compared with.
+_BUILDER = 2048 * MIB
 # The backends' names for the threads of one instance.
 _THREADS = ("intra_op_thread_count", "INTRA_OP_THREAD_COUNT")
 
@@ -71,6 +74,16 @@ class Needs:
     def memory_limit(self) -> int:
         """In bytes, one and a half times the request: a container beyond that leaks, and a restart helps."""
         return _rounded(self.memory * 3 // 2)
+
+    @property
+    def memory_quantity(self) -> str:
+        """The memory as Kubernetes writes it."""
+        return quantity(self.memory)
+
+    @property
+    def limit_quantity(self) -> str:
+        """The limit as Kubernetes writes it."""
+        return quantity(self.memory_limit)
 
 
 def measure(repository: Path, manifest: Manifest, device: Device) -> RepositorySize:
@@ -133,6 +146,34 @@ def triton_needs(size: RepositorySize, deployment: Deployment) -> Needs:
     if deployment.engine == "embedded":
         shm = _rounded(_SHM_PER_INSTANCE * sum(model.instances for model in size.models))
     return Needs(cpus, _rounded(memory + shm), shm)
+
+
+def on_demand_needs(size: RepositorySize, deployment: Deployment) -> Needs:
+    """Of a container with tritonserver and as many models as the memory budget holds; without one, every model.
+
+    On a GPU the budget is that of the GPU's memory, and the weights pass through the host's all the same.
+    """
+    whole = triton_needs(size, deployment)
+    if deployment.memory_budget is None or deployment.device == "cuda":
+        return whole
+    budget = as_size(deployment.memory_budget)
+    return Needs(whole.cpus, min(whole.memory, _rounded(_SERVER + budget + whole.shm)), whole.shm)
+
+
+def both_needs(first: Needs, second: Needs) -> Needs:
+    """Of one container that does the work of two."""
+    return Needs(first.cpus + second.cpus, first.memory + second.memory, first.shm + second.shm)
+
+
+def builder_needs(size: RepositorySize) -> Needs:
+    """Of a container that compiles the repository's models one after the other: torch, and some copies of a model."""
+    largest = max((model.weight_bytes for model in size.models), default=0)
+    return Needs(cpus=1, memory=_rounded(_BUILDER + 6 * largest))
+
+
+def fetcher_needs() -> Needs:
+    """Of a container that copies a repository."""
+    return Needs(cpus=1, memory=512 * MIB)
 
 
 def frontend_needs(size: RepositorySize) -> Needs:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from sie_frontend.manifest import ManifestError, read_manifest
 
+from sie_triton.deploy.adapter import FILE_NAME, adapter_values
 from sie_triton.deploy.kserve import render_kserve
 from sie_triton.deploy.kubernetes import render_kubernetes
 from sie_triton.deploy.options import DeployOptions, Kind
@@ -19,13 +20,16 @@ from sie_triton.repository.publish import check_whole
 HEADER = "# Rendered by `sie-triton deploy`: change the options and render again.\n"
 _FILES = (
     "storage.yaml",
+    "fill.yaml",
     "triton.yaml",
     "serving-runtime.yaml",
     "inference-service.yaml",
     "frontend.yaml",
+    "entry.yaml",
     "network-policy.yaml",
     "autoscaling.yaml",
     "kustomization.yaml",
+    FILE_NAME,
 )
 
 # Readers disagree on what an unquoted `1e3`, `0o7` or `y` is: only plain words go without quotes.
@@ -51,6 +55,8 @@ def write_manifests(kind: Kind, repository: Path, out: Path, options: DeployOpti
     size = measure(repository, manifest, deployment.device)
     render = render_kubernetes if kind == "kubernetes" else render_kserve
     files = render(manifest, size, deployment)
+    if (values := adapter_values(deployment)) is not None:
+        files[FILE_NAME] = [values]
     out.mkdir(parents=True, exist_ok=True)
     stale = _ours(out)
     written = []

@@ -49,6 +49,20 @@ def fetch_repository(url: str, announce: Announce, cache: Path | None = None) ->
     url = url.rstrip("/")
     try:
         target = (cache or _default_cache()) / _folder_name(url)
+    except RuntimeError as error:  # the user has no home folder
+        raise _not_kept(url, None, str(error)) from None
+    copy_repository(url, target, announce)
+    return target
+
+
+def copy_repository(url: str, target: Path, announce: Announce) -> None:
+    """Make the folder `target` the repository of `url`: what it holds already is kept, and it is exchanged at once.
+
+    Waits while another process does the same. Raises `DiagnosticError`: `SIE611` if it cannot be fetched, `SIE613` if
+    the folder cannot be written.
+    """
+    url = url.rstrip("/")
+    try:
         store = Store(url)
         content = store.read(MANIFEST_NAME)
         wanted = _digests(parse_manifest(content, f"{url}/{MANIFEST_NAME}"))
@@ -60,7 +74,7 @@ def fetch_repository(url: str, announce: Announce, cache: Path | None = None) ->
             except DiagnosticError as error:
                 codes = {diagnostic.code for diagnostic in error.diagnostics}
                 if codes == {"SIE612"}:
-                    raise _not_kept(url, error.diagnostics[0].message) from None
+                    raise _not_kept(url, target, error.diagnostics[0].message) from None
                 if codes != {"SIE602"}:
                     raise
                 if not waited:
@@ -69,10 +83,8 @@ def fetch_repository(url: str, announce: Announce, cache: Path | None = None) ->
                 time.sleep(_WAIT_SECONDS)
     except (ManifestError, SettingsError) as error:
         raise _failed(str(error)) from None
-    except (OSError, RuntimeError) as error:
-        # RuntimeError: the user has no home folder.
-        raise _not_kept(url, str(error)) from None
-    return target
+    except OSError as error:
+        raise _not_kept(url, target, str(error)) from None
 
 
 def _fetch(
@@ -140,6 +152,7 @@ def _failed(message: str) -> DiagnosticError:
     return DiagnosticError([Diagnostic("SIE611", message)])
 
 
-def _not_kept(url: str, why: str) -> DiagnosticError:
-    hint = "free some space, or name another cache folder with `XDG_CACHE_HOME`"
-    return DiagnosticError([Diagnostic("SIE613", f"`{url}` cannot be copied to the cache: {why}", hint=hint)])
+def _not_kept(url: str, target: Path | None, why: str) -> DiagnosticError:
+    hint = "free some space, or choose another folder: `--repository` of `fetch`, `XDG_CACHE_HOME` of `serve`"
+    where = f"`{target}`" if target else "the cache"
+    return DiagnosticError([Diagnostic("SIE613", f"`{url}` cannot be copied to {where}: {why}", hint=hint)])

@@ -22,7 +22,7 @@ from deploy.conftest import ROOT
 from deploy.dockerfile import read_stages
 from sie_triton import __version__
 from sie_triton.deploy.options import DEFAULT_TRITON_IMAGE, DeployOptions
-from sie_triton.deploy.pods import triton_arguments
+from sie_triton.deploy.servers import triton_arguments
 
 check_jsonschema = pytest.importorskip("check_jsonschema", reason="development dependency `check-jsonschema`")
 jsonschema = pytest.importorskip("jsonschema", reason="comes with the development dependency `check-jsonschema`")

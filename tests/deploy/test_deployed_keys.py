@@ -11,7 +11,7 @@ from sie_frontend.settings import Settings
 
 from deploy.conftest import ROOT
 from deploy.test_compose import BASE, load, services
-from deploy.test_manifests import VERSIONS, objects, of_kind, render
+from deploy.test_manifests import VERSIONS, frontend_of, objects, of_kind, render
 from sie_triton.deploy import DeployOptions
 from sie_triton.deploy.options import Kind
 
@@ -29,7 +29,7 @@ def test_a_secret_gives_the_frontends_their_keys(kind: Kind, repository: Path) -
         for found in objects(files):
             if found["kind"] in ("Deployment", "NetworkPolicy", "Service"):
                 kubernetes_validate.validate(found, version, strict=True)
-    template = of_kind(files, "Deployment")["sie-triton-frontend"]["spec"]["template"]
+    template = frontend_of(files)
     [container] = template["spec"]["containers"]
     settings = Settings.from_environment({entry["name"]: entry["value"] for entry in container["env"]})
     assert settings.api_keys_file is not None

@@ -14,29 +14,59 @@ import pytest
 import yaml
 from sie_frontend.manifest import read_manifest
 from sie_frontend.settings import Settings
-from sie_frontend.watch.metrics import Metrics
 
-from deploy.metric_names import TRITON_METRICS, exposed_names
+from deploy.conftest import MODEL_ID
 from sie_triton.deploy import DeployOptions, write_manifests
 from sie_triton.deploy.kserve import render_kserve
 from sie_triton.deploy.kubernetes import render_kubernetes
 from sie_triton.deploy.options import Kind
+from sie_triton.deploy.policies import GRPC_CLIENT
 from sie_triton.deploy.sizing import measure
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="development dependency `kubernetes-validate`")
-promql_parser = pytest.importorskip("promql_parser", reason="development dependency `promql-parser`")
 
 Object = dict[str, Any]
 
 # The oldest that is still served by providers, and the newest whose schemas are at hand. Sleeping hooks are of 1.29.
 VERSIONS = ("1.30", "1.37")
-CUSTOM = {"ScaledObject", "InferenceService", "ServingRuntime", "Kustomization"}
+CUSTOM = {"ScaledObject", "InferenceService", "ServingRuntime", "Kustomization", "HTTPRoute"}
 KINDS: tuple[Kind, ...] = ("kubernetes", "kserve")
 SOURCES = (None, "pvc://shared/models/repository", "s3://bucket/prefix", "gs://bucket")
 CASES = [
     (kind, DeployOptions(source=source, device=device, autoscaler=autoscaler, service_account="robot"))  # type: ignore[arg-type]
     for kind, source, device, autoscaler in product(KINDS, SOURCES, ("cpu", "cuda"), ("hpa", "keda", "none"))
 ]
+# Whatever else can be asked for, with and without each other.
+_PLACED = DeployOptions(
+    image_pull_secret=("pull",),
+    node_selector=("cloud.example.com/pool=gpu", "kubernetes.io/arch=amd64"),
+    toleration=("nvidia.com/gpu", "dedicated=search:NoSchedule"),
+    frontend_node_selector=("pool=web",),
+    frontend_toleration=("pool=web:NoExecute",),
+)
+_DEMAND: tuple[tuple[Kind, DeployOptions], ...] = tuple(
+    ("kubernetes", DeployOptions(device=device, autoscaler=scaler, source=source, memory_budget="2GB", pin=(MODEL_ID,)))  # type: ignore[arg-type]
+    for device, scaler, source in (
+        ("cpu", "hpa", None),
+        ("cuda", "keda", None),
+        ("cuda", "none", "s3://bucket/x"),
+        ("cpu", "hpa", "pvc://shared/models/repository"),
+    )
+)
+EXTRAS: tuple[tuple[Kind, DeployOptions], ...] = (
+    *_DEMAND,
+    ("kubernetes", _PLACED),
+    ("kserve", _PLACED),
+    ("kubernetes", DeployOptions(fill="build", access_mode="ReadWriteOnce", storage_class="fast")),
+    ("kubernetes", DeployOptions(fill="gs://bucket/built", credentials_secret="robot", source="pvc://shared/a/b")),
+    ("kserve", DeployOptions(fill="s3://bucket/built", device="cuda")),
+    ("kubernetes", DeployOptions(ingress_host="embed.example.org", ingress_class="nginx", ingress_tls_secret="web")),
+    ("kubernetes", DeployOptions(ingress_host="*.example.org", gateway="edge/public", tls_secret="inner")),
+    ("kubernetes", DeployOptions(tls_secret="inner", api_keys_secret="keys", source="s3://bucket/prefix")),
+    ("kubernetes", DeployOptions(grpc=True, device="cuda", triton_replicas=1, queued_tokens=4096)),
+    ("kserve", DeployOptions(grpc=True, api_keys_secret="keys")),
+)
+CASES += EXTRAS
 
 
 def render(kind: Kind, options: DeployOptions, repository: Path) -> dict[str, list[Object]]:
@@ -54,21 +84,51 @@ def of_kind(files: dict[str, list[Object]], kind: str) -> dict[str, Object]:
     return {found["metadata"]["name"]: found for found in objects(files) if found["kind"] == kind}
 
 
-def pods(files: dict[str, list[Object]]) -> Iterator[Object]:
-    """Every pod template; KServe's runtime as the pod that it becomes."""
+def workloads(files: dict[str, list[Object]]) -> Iterator[tuple[str, Object]]:
+    """Every pod template that serves, with the component that it is; KServe's parts as the pods that they become."""
     for deployment in of_kind(files, "Deployment").values():
-        yield deployment["spec"]["template"]
+        yield deployment["metadata"]["labels"]["app.kubernetes.io/component"], deployment["spec"]["template"]
     for runtime in of_kind(files, "ServingRuntime").values():
         [service] = of_kind(files, "InferenceService").values()
-        predictor = {key: value for key, value in service["spec"]["predictor"].items() if key in _POD_FIELDS}
-        containers, volumes = runtime["spec"]["containers"], runtime["spec"]["volumes"]
-        yield {
-            "metadata": {"labels": {"serving.kserve.io/inferenceservice": service["metadata"]["name"]}},
-            "spec": {**predictor, "containers": containers, "volumes": volumes},
-        }
+        predictor, transformer = (_without_extension(service["spec"][part]) for part in ("predictor", "transformer"))
+        predictor["containers"] = runtime["spec"]["containers"]
+        predictor["volumes"] = [*runtime["spec"]["volumes"], *predictor.get("volumes", ())]
+        for component, part, spec in (("triton", "predictor", predictor), ("frontend", "transformer", transformer)):
+            labels = {"serving.kserve.io/inferenceservice": service["metadata"]["name"], "component": part}
+            annotations = service["spec"][part]["annotations"]
+            yield component, {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
 
-_POD_FIELDS = {"automountServiceAccountToken", "enableServiceLinks", "securityContext", "serviceAccountName"}
+def _without_extension(part: Object) -> Object:
+    """A component of an InferenceService without what is KServe's own: a pod's specification."""
+    return {key: value for key, value in part.items() if key not in _EXTENSION}
+
+
+_EXTENSION = {"minReplicas", "maxReplicas", "annotations", "deploymentStrategy", "model"}
+
+
+def pods(files: dict[str, list[Object]]) -> Iterator[Object]:
+    """Every pod template, that of the Job too."""
+    for _, pod in workloads(files):
+        yield pod
+    for job in of_kind(files, "Job").values():
+        yield job["spec"]["template"]
+
+
+def frontend_of(files: dict[str, list[Object]]) -> Object:
+    """The pod template of the frontends."""
+    [pod] = [pod for component, pod in workloads(files) if component == "frontend"]
+    return pod
+
+
+def every_container(spec: Object) -> list[Object]:
+    """All containers of a pod, those that start first too."""
+    return [*spec.get("initContainers", ()), *spec["containers"]]
+
+
+def is_a_step(container: Object, spec: Object) -> bool:
+    """Whether a container ends before the pod serves."""
+    return container in spec.get("initContainers", ()) and container.get("restartPolicy") != "Always"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -82,6 +142,8 @@ def test_the_api_server_accepts_it(version: str, repository: Path) -> None:
     assert {found["kind"] for found in distinct.values()} == {
         "Deployment",
         "HorizontalPodAutoscaler",
+        "Ingress",
+        "Job",
         "NetworkPolicy",
         "PersistentVolumeClaim",
         "Pod",
@@ -111,17 +173,23 @@ def test_pods_are_restricted(kind: Kind, options: DeployOptions, repository: Pat
         assert {next(key for key in volume if key != "name") for volume in spec["volumes"]} <= {
             "emptyDir",
             "persistentVolumeClaim",
+            "secret",
         }
-        mounted = {mount["name"] for container in spec["containers"] for mount in container["volumeMounts"]}
+        containers = every_container(spec)
+        mounted = {mount["name"] for container in containers for mount in container["volumeMounts"]}
         assert mounted == {volume["name"] for volume in spec["volumes"]}
-        for container in spec["containers"]:
+        assert len({container["name"] for container in containers}) == len(containers)
+        for container in containers:
             security = container["securityContext"]
             assert security["capabilities"] == {"drop": ["ALL"]}
             assert security["allowPrivilegeEscalation"] is False
             assert security["readOnlyRootFilesystem"] is True
             assert security["runAsUser"] == 1000
             assert set(container["resources"]["limits"]) >= {"memory"}
-            assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+            if not is_a_step(container, spec) and "restartPolicy" not in spec:
+                assert {"startupProbe", "livenessProbe"} <= set(container)
+                # What starts before the frontend is ready when the frontend says so.
+                assert "readinessProbe" in container or container.get("restartPolicy") == "Always"
 
 
 @pytest.mark.parametrize(("kind", "options"), CASES)
@@ -129,18 +197,30 @@ def test_objects_find_each_other(kind: Kind, options: DeployOptions, repository:
     files = render(kind, options, repository)
     names = {(found["kind"], found["metadata"]["name"]) for found in objects(files) if "metadata" in found}
     assert len(names) == sum("metadata" in found for found in objects(files))
-    labels = [
-        deployment["spec"]["template"]["metadata"]["labels"] for deployment in of_kind(files, "Deployment").values()
-    ]
-    if kind == "kserve":
-        labels.append({"serving.kserve.io/inferenceservice": "sie-triton", "component": "predictor"})
+    labels = [pod["metadata"]["labels"] for pod in pods(files)]
     for selector in _selectors(files):
         assert sum(selector.items() <= candidate.items() for candidate in labels) == 1, selector
-    for service in of_kind(files, "Service").values():
-        assert service["metadata"]["namespace"] == options.namespace
-    frontend = of_kind(files, "Deployment")["sie-triton-frontend"]["spec"]["template"]["spec"]["containers"][0]
-    environment = {entry["name"]: entry["value"] for entry in frontend["env"]}
-    settings = Settings.from_environment(environment)
+    for found in objects(files):
+        assert found["kind"] == "Kustomization" or found["metadata"]["namespace"] == options.namespace
+    settings, _ = frontend_settings(files)
+    if options.on_demand:
+        assert "triton.yaml" not in files
+    else:
+        _a_frontend_finds_the_tritons(files, settings)
+    assert (settings.host, settings.port) == ("0.0.0.0", 8080)
+    assert settings.device == options.device
+    _scalers_find_their_targets(files, names, options)
+    [kustomization] = files["kustomization.yaml"]
+    assert [*kustomization["resources"], "kustomization.yaml"] == list(files)
+
+
+def frontend_settings(files: dict[str, list[Object]]) -> tuple[Settings, Object]:
+    """What the frontend is told, and its container."""
+    [container] = frontend_of(files)["spec"]["containers"]
+    return Settings.from_environment({entry["name"]: entry["value"] for entry in container["env"]}), container
+
+
+def _a_frontend_finds_the_tritons(files: dict[str, list[Object]], settings: Settings) -> None:
     [url] = settings.triton_urls
     host, port = url.removeprefix("dns://").split(":")
     service = of_kind(files, "Service")[host]["spec"]
@@ -150,22 +230,25 @@ def test_objects_find_each_other(kind: Kind, options: DeployOptions, repository:
     assert all(entry["port"] == entry["targetPort"] for entry in service["ports"])
     listening = [
         argument.partition("=")[2]
-        for pod in pods(files)
+        for component, pod in workloads(files)
         for argument in pod["spec"]["containers"][0].get("args", ())
-        if argument.startswith("--http-port=")
+        if component == "triton" and argument.startswith("--http-port=")
     ]
     assert listening == [port]
-    assert (settings.host, settings.port) == ("0.0.0.0", frontend["ports"][0]["containerPort"])
-    assert settings.device == options.device
+
+
+def _scalers_find_their_targets(
+    files: dict[str, list[Object]], names: set[tuple[str, str]], options: DeployOptions
+) -> None:
     scaled = [*of_kind(files, "HorizontalPodAutoscaler").values(), *of_kind(files, "ScaledObject").values()]
-    assert len(scaled) == (0 if options.autoscaler == "none" else 2)
-    for scaler in scaled:
-        target = scaler["spec"]["scaleTargetRef"]["name"]
-        assert ("Deployment", target) in names or (kind == "kserve" and target == "sie-triton-predictor")
+    assert len(scaled) == (0 if options.autoscaler == "none" else 1 if options.on_demand else 2)
+    made_by_kserve = {"sie-triton-predictor", "sie-triton-transformer"} if "serving-runtime.yaml" in files else set()
+    targets = {scaler["spec"]["scaleTargetRef"]["name"] for scaler in scaled}
+    assert len(targets) == len(scaled)
+    for target in targets:
+        assert ("Deployment", target) in names or target in made_by_kserve
     for deployment in of_kind(files, "Deployment").values():
         assert ("replicas" in deployment["spec"]) == (options.autoscaler == "none")
-    [kustomization] = files["kustomization.yaml"]
-    assert [*kustomization["resources"], "kustomization.yaml"] == list(files)
 
 
 def _selectors(files: dict[str, list[Object]]) -> Iterator[dict[str, str]]:
@@ -180,7 +263,7 @@ def _selectors(files: dict[str, list[Object]]) -> Iterator[dict[str, str]]:
                 yield spec["podSelector"]["matchLabels"]
                 for rule in [*spec["ingress"], *spec["egress"]]:
                     for peer in [*rule.get("from", ()), *rule.get("to", ())]:
-                        if "podSelector" in peer:
+                        if "podSelector" in peer and GRPC_CLIENT not in peer["podSelector"]["matchLabels"]:
                             yield peer["podSelector"]["matchLabels"]
             case _:
                 pass
@@ -205,6 +288,7 @@ def test_an_object_store_is_read_by_triton_and_by_the_frontend(uri: str, reposit
     assert not of_kind(files, "PersistentVolumeClaim")
     for pod in pods(files):
         assert pod["spec"]["containers"][0]["envFrom"] == [{"secretRef": {"name": "keys"}}]
+        assert "initContainers" not in pod["spec"]
     triton, frontend = (
         of_kind(files, "Deployment")[f"sie-triton-{name}"]["spec"]["template"]["spec"]["containers"][0]
         for name in ("triton", "frontend")
@@ -223,7 +307,7 @@ def test_triton_is_reached_by_frontends_and_monitoring_only(repository: Path) ->
         assert policy["egress"] == []
         inference, metrics = policy["ingress"]
         [peer] = inference["from"]
-        assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "frontend"
+        assert peer["podSelector"]["matchLabels"].items() <= frontend_of(files)["metadata"]["labels"].items()
         assert [entry["port"] for entry in inference["ports"]] == [port]
         assert metrics["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "watch"}}}]
         assert [entry["port"] for entry in metrics["ports"]] == [8002]
@@ -232,8 +316,7 @@ def test_triton_is_reached_by_frontends_and_monitoring_only(repository: Path) ->
 def test_nvidias_triton_serves_what_it_was_given_and_loads_nothing_else(repository: Path) -> None:
     for kind in KINDS:
         files = render(kind, DeployOptions(device="cuda"), repository)
-        containers = [pod["spec"]["containers"][0] for pod in pods(files)]
-        [container] = [c for c in containers if c["name"] in ("triton", "kserve-container")]
+        [container] = [pod["spec"]["containers"][0] for component, pod in workloads(files) if component == "triton"]
         assert container["args"][0] == "tritonserver"
         assert {"--model-config-name=cuda", "--model-control-mode=none", "--exit-on-error=true"} <= set(
             container["args"]
@@ -244,34 +327,56 @@ def test_nvidias_triton_serves_what_it_was_given_and_loads_nothing_else(reposito
         assert {container["readinessProbe"]["httpGet"]["port"]} == served
 
 
-def test_scaling_looks_at_metrics_that_exist(repository: Path) -> None:
-    known = TRITON_METRICS | exposed_names(Metrics().registry)
-    for kind in KINDS:
-        files = render(kind, DeployOptions(autoscaler="hpa"), repository)
-        for hpa in of_kind(files, "HorizontalPodAutoscaler").values():
-            for metric in hpa["spec"]["metrics"]:
-                assert metric["type"] == "Resource" or metric["pods"]["metric"]["name"] in known
-        for scaled in of_kind(render(kind, DeployOptions(autoscaler="keda"), repository), "ScaledObject").values():
-            for trigger in scaled["spec"]["triggers"]:
-                if trigger["type"] == "prometheus":
-                    expression = promql_parser.parse(trigger["metadata"]["query"])
-                    [selector] = expression.expr.args
-                    assert selector.vector_selector.name in known
-                    assert float(trigger["metadata"]["threshold"]) > 0
-
-
 @pytest.mark.parametrize(("kind", "options"), CASES)
 def test_a_frontend_has_the_time_that_it_takes_to_leave(kind: Kind, options: DeployOptions, repository: Path) -> None:
     """It waits by itself, from SIGTERM on: with a hook as well its `/readyz` would say ok for the first half."""
-    frontend = of_kind(render(kind, options, repository), "Deployment")["sie-triton-frontend"]
-    spec = frontend["spec"]["template"]["spec"]
-    [container] = spec["containers"]
+    files = render(kind, options, repository)
+    spec = frontend_of(files)["spec"]
+    settings, container = frontend_settings(files)
     assert "lifecycle" not in container
-    settings = Settings.from_environment({entry["name"]: entry["value"] for entry in container["env"]})
     probe = container["readinessProbe"]
     assert settings.drain_delay_s >= probe["periodSeconds"] * probe["failureThreshold"]
     assert spec["terminationGracePeriodSeconds"] >= settings.drain_delay_s + settings.shutdown_grace_s + 5
     assert settings.log_format == "json"
+
+
+@pytest.mark.parametrize(("kind", "options"), CASES)
+def test_no_pod_goes_before_another_serves(kind: Kind, options: DeployOptions, repository: Path) -> None:
+    """Without a spare GPU the old pod must make room, but never the only one."""
+    files = render(kind, options, repository)
+    strategies = {
+        deployment["metadata"]["labels"]["app.kubernetes.io/component"]: deployment["spec"]["strategy"]
+        for deployment in of_kind(files, "Deployment").values()
+    }
+    for service in of_kind(files, "InferenceService").values():
+        strategies["triton"] = service["spec"]["predictor"]["deploymentStrategy"]
+        strategies["frontend"] = service["spec"]["transformer"]["deploymentStrategy"]
+    for component, strategy in strategies.items():
+        on_gpu = options.device == "cuda" and (component == "triton" or options.on_demand)
+        surge = {"maxSurge": 1, "maxUnavailable": 0}
+        if on_gpu and options.triton_replicas > 1:
+            surge = {"maxSurge": 0, "maxUnavailable": 1}
+        assert strategy == {"type": "RollingUpdate", "rollingUpdate": surge}
+    budgets = of_kind(files, "PodDisruptionBudget")
+    assert {name.removeprefix("sie-triton-") for name in budgets} == set(strategies)
+    for component, pod in workloads(files):
+        spreading = {entry["topologyKey"] for entry in pod["spec"]["topologySpreadConstraints"]}
+        assert spreading == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+        if component == "triton":
+            # Its SIGTERM comes when others know that it leaves.
+            [container] = pod["spec"]["containers"]
+            wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+            drain = 30 if container["args"][0] == "triton" else _number(container["args"], "--exit-timeout-secs")
+            assert pod["spec"]["terminationGracePeriodSeconds"] >= wait + drain + 5
+    for deployment in of_kind(files, "Deployment").values():
+        if deployment["metadata"]["name"].endswith("-triton"):
+            # Longer than frontends need to learn a new address: they look every two seconds.
+            assert deployment["spec"]["minReadySeconds"] > 5
+
+
+def _number(arguments: list[str], option: str) -> int:
+    [value] = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{option}=")]
+    return int(value)
 
 
 def test_an_object_stores_files_fit_into_the_scratch_volume(repository: Path) -> None:
@@ -279,7 +384,7 @@ def test_an_object_stores_files_fit_into_the_scratch_volume(repository: Path) ->
     tokenizer.write_bytes(b" " * (300 << 20))
     for source, least in (("s3://bucket", 300), (None, 0)):
         files = render("kubernetes", DeployOptions(source=source), repository)
-        spec = of_kind(files, "Deployment")["sie-triton-frontend"]["spec"]["template"]["spec"]
+        spec = frontend_of(files)["spec"]
         [scratch] = [volume for volume in spec["volumes"] if volume["name"] == "scratch"]
         size = int(scratch["emptyDir"]["sizeLimit"].removesuffix("Mi"))
         assert size > least

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sie_triton.backends.releases import Release, onnx_runtime
-from sie_triton.deploy.options import DEFAULT_TRITON_IMAGE, DeployOptions
+from sie_triton.deploy.options import DEFAULT_TRITON_IMAGE, DeployOptions, Kind
+from sie_triton.deploy.scheduling import tolerations
 from sie_triton.deploy.source import Source, parse_source
 from sie_triton.diagnostics import DiagnosticError
 
@@ -43,6 +44,16 @@ BAD: dict[str, list[object]] = {
     "credentials_secret": ["x/y"],
     "api_keys_secret": ["x/y"],
     "storage_class": ["Fast", "fast "],
+    "builder_image": ["image "],
+    "image_pull_secret": [("pull", "x y")],
+    "tls_secret": ["X"],
+    "node_selector": [("pool",), ("pool=a b",), ("=a",), ("pool=a", "pool=b"), ("a/b/c=d",)],
+    "toleration": [("",), ("key:Never",), ("key=a b",), ("k=v:NoSchedule:NoExecute",)],
+    "frontend_node_selector": [("pool=${x}",)],
+    "frontend_toleration": [("-",)],
+    "queued_tokens": [0, -5],
+    "fill": ["", "copy", "file:///x", "pvc://claim/x", "s3://"],
+    "memory_budget": ["", "8 elephants", "-1GB"],
 }
 
 
@@ -55,6 +66,50 @@ def test_what_kubernetes_would_refuse_is_a_diagnostic(option: str, value: object
     assert mistake.hint == f"change `--{option.replace('_', '-')}`"
     if value and isinstance(value, str):
         assert value in mistake.message or option == "source"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "option"),
+    [
+        (DeployOptions(fill="build", source="s3://bucket/x"), "kubernetes", "fill"),
+        (DeployOptions(fill="build", source="pvc://claim"), "kubernetes", "source"),
+        (DeployOptions(load="on-demand"), "kserve", "load"),
+        (DeployOptions(memory_budget="2GB"), "kserve", "load"),
+        (DeployOptions(pin=("a",)), "kubernetes", "pin"),
+        (DeployOptions(preload=("a",), pin=("a",)), "kubernetes", "preload"),
+        (DeployOptions(idle_evict_s=60), "kubernetes", "idle-evict-s"),
+        (DeployOptions(load="on-demand", idle_evict_s=float("nan")), "kubernetes", "idle-evict-s"),
+        (DeployOptions(grpc=True, engine="embedded"), "kubernetes", "grpc"),
+        (DeployOptions(grpc=True, load="on-demand"), "kubernetes", "grpc"),
+        (DeployOptions(ingress_host="a.example.org"), "kserve", "ingress-host"),
+        (DeployOptions(ingress_host="a_b"), "kubernetes", "ingress-host"),
+        (DeployOptions(ingress_host="a.example.org\n"), "kubernetes", "ingress-host"),
+        (DeployOptions(gateway="edge"), "kubernetes", "gateway"),
+        (DeployOptions(ingress_class="nginx"), "kubernetes", "ingress-class"),
+        (DeployOptions(ingress_tls_secret="web"), "kubernetes", "ingress-tls-secret"),
+        (DeployOptions(ingress_host="a.example.org", gateway="a/b/c"), "kubernetes", "gateway"),
+        (DeployOptions(ingress_host="a.example.org", gateway="a", ingress_class="b"), "kubernetes", "gateway"),
+        (DeployOptions(tls_secret="inner"), "kserve", "tls-secret"),
+    ],
+)
+def test_what_does_not_go_together_is_a_diagnostic(options: DeployOptions, kind: Kind, option: str) -> None:
+    with pytest.raises(DiagnosticError) as caught:
+        options.checked(kind)
+    [mistake] = caught.value.diagnostics
+    assert (mistake.code, mistake.hint) == ("SIE801", f"change `--{option}`")
+
+
+@pytest.mark.parametrize(
+    ("entry", "toleration"),
+    [
+        ("nvidia.com/gpu", {"key": "nvidia.com/gpu", "operator": "Exists"}),
+        ("gpu:NoExecute", {"key": "gpu", "operator": "Exists", "effect": "NoExecute"}),
+        ("gpu=a", {"key": "gpu", "operator": "Equal", "value": "a"}),
+        ("a=:NoSchedule", {"key": "a", "operator": "Equal", "value": "", "effect": "NoSchedule"}),
+    ],
+)
+def test_tolerations_are_read(entry: str, toleration: dict[str, str]) -> None:
+    assert tolerations([entry]) == [toleration]
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -24,6 +24,23 @@ SCENES: dict[str, tuple[Kind, DeployOptions]] = {
         "kubernetes",
         DeployOptions(device="cuda", source="s3://bucket/prefix", autoscaler="keda", credentials_secret="s3-keys"),
     ),
+    "kubernetes-filled-entry": (
+        "kubernetes",
+        DeployOptions(
+            fill="build",
+            ingress_host="embed.example.org",
+            ingress_class="nginx",
+            tls_secret="inner",
+            api_keys_secret="sie-keys",
+            image_pull_secret=("pull",),
+            node_selector=("pool=search",),
+            toleration=("dedicated=search:NoSchedule",),
+        ),
+    ),
+    "kubernetes-on-demand-cuda": (
+        "kubernetes",
+        DeployOptions(device="cuda", memory_budget="16GB", pin=("acme/first",), autoscaler="none"),
+    ),
     "kserve-cuda": ("kserve", DeployOptions(device="cuda", source="gs://bucket/repository", service_account="reader")),
 }
 HOSTILE = [

@@ -11,7 +11,8 @@ NOT_HERE: Mapping[str, str] = {
     "pip": _WHEELS,
     "uv": _WHEELS,
     "uvx": _WHEELS,
-    "kubectl": "there is no cluster; tests/deploy checks the manifests against Kubernetes' schemas",
+    "helm": "there is no cluster; tests/deploy reads the values that it would be given",
+    "kubectl": "there is no cluster; tests/deploy checks the manifests and what the steps are about",
     "sie-triton tune": "it measures the machine for minutes; tests of its own run it",
 }
 """Beginnings of commands that are not run. They must still be commands that a shell can read."""
@@ -29,6 +30,14 @@ which is not there yet is skipped; once it is there, it is run as any other, whe
 
 FOREIGN_OPTIONS: Mapping[str, str] = {
     "--build-arg": "docker",
+    "--cert": "kubectl",
+    "--dry-run": "kubectl",
+    "--for": "kubectl",
+    "--install": "helm",
+    "--key": "kubectl",
+    "--raw": "kubectl",
+    "--set": "helm",
+    "--timeout": "kubectl",
     "--extra-index-url": "pip",
     "--force-reinstall": "pip",
     "--from": "uvx",
@@ -65,6 +74,7 @@ MENTIONS: Mapping[str, str] = {
     "sie-triton build --force -m ID": "it builds a model anew; tests/e2e runs it",
     "sie-triton build -r /models/repository -m ID": "a path inside a container",
     "sie-triton doctor": "what it finds is the machine's; tests/embedded reads it",
+    "sie-triton fetch URL": "it needs an object store; tests/frontend/test_object_store.py has one",
     "sie-triton keys check FILE": "it needs a file of keys; docs/keys.md makes one and checks it",
     "sie-triton migrate check -m ID": "it needs an index and a server; docs/migrate-check.md has both",
     "sie-triton doctor --clean": "it would empty the caches that tests share; tests/embedded/test_leavings.py runs it",

@@ -30,7 +30,7 @@ from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.results import Encoded, EncodedPart, ModelStatus, Scored
 from sie_frontend.serving.runs import Outcome, RowFailure
-from sie_frontend.serving.served import MIXED, NotFinite, ServedInput, ServedModel
+from sie_frontend.serving.served import MIXED, NotFinite, ServedInput, ServedModel, tell_queues
 from sie_frontend.serving.together import together
 from sie_frontend.settings import Settings
 from sie_frontend.text.reader import TextReader
@@ -75,6 +75,7 @@ class Engine:
         self.catalogue = make_catalogue(manifest, repository, settings, self._triton, metrics)
         # Those of older catalogues and of the next one too, as long as Triton has them.
         self._inputs: dict[str, ServedInput] = dict(self.catalogue.inputs)
+        tell_queues(self._inputs.values(), metrics)
         self._residency: Residency | None = None
         self._readiness = Readiness(
             self._inputs,
@@ -141,6 +142,7 @@ class Engine:
             if name not in self._inputs:
                 self._inputs[name] = served
         self._readiness.enter(catalogue.inputs)
+        tell_queues(self._inputs.values(), self.metrics)
 
     def switch(self, catalogue: Catalogue) -> Catalogue:
         """Answer every request that begins from now on out of another catalogue; returns the one before."""
@@ -155,6 +157,7 @@ class Engine:
             if name not in self.catalogue.inputs:
                 self._readiness.drop(name)
                 self._inputs.pop(name, None)
+        tell_queues(self._inputs.values(), self.metrics)
 
     @property
     def ready(self) -> bool:

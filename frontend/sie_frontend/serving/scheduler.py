@@ -56,9 +56,10 @@ class _Lane(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
-    """What a run under way counts against, and its tokens if they are small requests'."""
+    """What a run under way counts against, its tokens, and how many of them are small requests'."""
 
     lane: _Lane
+    tokens: int
     small_tokens: int
 
 
@@ -112,6 +113,16 @@ class RunQueue(Generic[AnyRow]):
     def pending_rows(self) -> int:
         """Rows that wait for a run."""
         return sum(len(job.order) for job in self._jobs)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Their tokens."""
+        return sum(job.tokens for job in self._jobs)
+
+    @property
+    def running_tokens(self) -> int:
+        """Tokens of the runs under way."""
+        return sum(run.tokens for run in self._running.values())
 
     async def submit(self, rows: Sequence[AnyRow], outputs: tuple[str, ...]) -> Outcome:
         """Compute every row. Leaving early (cancellation) withdraws what is not running.
@@ -195,8 +206,8 @@ class RunQueue(Generic[AnyRow]):
             picked = self._pick(first, room)
             # In the context of the request that made the run necessary, not of the one that happened to end before it.
             task = first.context.run(asyncio.get_running_loop().create_task, self._execute(picked))
-            tokens = sum(job.widths[row] for job, row in picked) if first.small else 0
-            self._running[task] = _UnderWay(lane, tokens)
+            tokens = sum(job.widths[row] for job, row in picked)
+            self._running[task] = _UnderWay(lane, tokens, tokens if first.small else 0)
             self._under_way[lane] += 1
             task.add_done_callback(self._finished)
 

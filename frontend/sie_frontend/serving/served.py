@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,3 +157,25 @@ class ServedModel:
     def _modality(self, item: Item) -> str:
         first = next(iter(self.readers))
         return next((name for name in MODALITIES if name in self.readers and MODALITIES[name].given_by(item)), first)
+
+
+def tell_queues(inputs: Iterable[ServedInput], metrics: Metrics) -> None:
+    """Let `/metrics` tell how many tokens are not computed yet, by the id that the runs bear.
+
+    They are counted when somebody asks, and not before.
+    """
+    metrics.queued_tokens.clear()  # models may have left
+    queues: dict[str, list[RunQueue[Row]]] = {}
+    for served in inputs:
+        queues.setdefault(served.label, []).append(served.queue)
+    for label, found in queues.items():
+        metrics.queued_tokens.labels(label, "frontend").set_function(partial(_waiting_tokens, found))
+        metrics.queued_tokens.labels(label, "triton").set_function(partial(_running_tokens, found))
+
+
+def _waiting_tokens(queues: Sequence[RunQueue[Row]]) -> float:
+    return sum(queue.waiting_tokens for queue in queues)
+
+
+def _running_tokens(queues: Sequence[RunQueue[Row]]) -> float:
+    return sum(queue.running_tokens for queue in queues)

@@ -71,6 +71,9 @@ class Metrics:
         self.memory_budget = gauge("memory_budget_bytes", "What loaded models may take; 0 where there is no limit")
         self.inflight_requests = gauge("inflight_requests", "Requests being answered")
         self.pending_items = gauge("pending_items", "Items admitted and not answered yet")
+        self.queued_tokens = gauge(
+            "queued_tokens", "Tokens not computed yet: waiting in the frontend, or sent to a Triton", "model", "place"
+        )
         self.pending_images = gauge("pending_images", "Images admitted and not answered yet")
         self.replica_runs = gauge("triton_inflight_runs", "Runs that a Triton has not answered yet", "replica")
         self.replica_ready = gauge("triton_ready", "1 while a Triton says that it serves a model of ours", "replica")

@@ -1,0 +1,65 @@
+"""The rendered arguments of tritonserver, given to a real one: it takes them all, and listens where it should."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+from e2e.processes import eventually, free_port
+
+from deploy.test_manifests import render, workloads
+from sie_triton.deploy import DeployOptions
+from sie_triton.embedded.installation import find_installation
+from sie_triton.embedded.launch import child_environment
+
+pytestmark = pytest.mark.e2e
+
+CASES = {
+    "apart": (DeployOptions(engine="nvidia"), {"http": "0.0.0.0", "metrics": "0.0.0.0"}),
+    "grpc": (DeployOptions(grpc=True), {"http": "0.0.0.0", "grpc": "0.0.0.0", "metrics": "0.0.0.0"}),
+    "together": (DeployOptions(engine="nvidia", load="on-demand"), {"http": "127.0.0.1", "metrics": "0.0.0.0"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tritonserver_takes_them(case: str, repository: Path, tmp_path: Path) -> None:
+    options, expected = CASES[case]
+    arguments = next(
+        container["args"]
+        for _, pod in workloads(render("kubernetes", options, repository))
+        for container in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"])
+        if container["name"] == "triton"
+    )
+    served = tmp_path / "served"
+    served.mkdir()
+    ports = {name: free_port() for name in expected}
+    command = [str(find_installation().binary)]
+    for argument in arguments[1:]:
+        option, _, value = argument.partition("=")
+        if option == "--model-repository":
+            value = str(served)
+        if match := re.fullmatch(r"--(http|grpc|metrics)-port", option):
+            value = str(ports[match[1]])
+        command.append(f"{option}={value}" if value else option)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=child_environment(find_installation(), gpu=False), stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        assert eventually(lambda: len(listening(process.pid)) >= len(expected) or process.poll() is not None, 30)
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert listening(process.pid) == {(expected[name], port) for name, port in ports.items()}
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def listening(pid: int) -> set[tuple[str, int]]:
+    """The addresses and ports of a process; `::` is every address of IPv4 as well, where it stands alone."""
+    found = psutil.Process(pid).net_connections("tcp")
+    addresses = [connection.laddr for connection in found if connection.status == psutil.CONN_LISTEN]
+    return {("0.0.0.0" if address.ip == "::" else address.ip, address.port) for address in addresses}

@@ -1,0 +1,177 @@
+"""A rolling update under load loses no call: the rendered times, real servers, a balancer that follows readiness."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from compiler import tiny
+from deploy.test_manifests import frontend_of, render
+from numpy.typing import NDArray
+from sie_frontend.settings import Settings
+from sie_sdk import SIEClient
+from sie_sdk.types import Item
+
+from e2e.balancer import Backend, ServiceBalancer
+from e2e.conftest import TinyBuild
+from e2e.processes import Serving, eventually
+from sie_triton.deploy import DeployOptions
+
+pytestmark = pytest.mark.e2e
+
+TEXTS = [f"the cell number {number} makes energy" for number in range(16)]
+# One roll in CI; more where somebody wants to be sure.
+ROLLS = int(os.environ.get("SIE_TRITON_ROLLS", "1"))
+# How long others take to learn that a pod is deleted.
+NOTICE_S = 1.5
+
+
+class Callers:
+    """SDK clients that ask all the time, and check every vector."""
+
+    def __init__(self, url: str, right: dict[str, NDArray[np.float32]]) -> None:
+        self._url = url
+        self._right = right
+        self._over = threading.Event()
+        self.answered = 0
+        self.waits: list[float] = []
+        self.failed: list[BaseException] = []
+        self.longest_s = 0.0
+        self._threads = [
+            threading.Thread(target=self._ask, args=(number, number % 2 == 0), name=f"caller-{number}")
+            for number in range(4)
+        ]
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def wait_for(self, more: int) -> None:
+        """Return when so many more calls were answered."""
+        wanted = self.answered + more
+        assert eventually(lambda: self.answered >= wanted or self.failed, 60)
+
+    def _ask(self, number: int, retries: bool) -> None:
+        def no_retry(seconds: float) -> None:
+            raise AssertionError(f"it would have waited {seconds:.1f} s and tried again")
+
+        def wait(seconds: float) -> None:
+            self.waits.append(seconds)
+            time.sleep(seconds)
+
+        turn = number
+        with SIEClient(self._url, _sleep=wait if retries else no_retry) as client:
+            while not self._over.is_set():
+                turn += 1
+                text = TEXTS[turn % len(TEXTS)]
+                begun = time.monotonic()
+                try:
+                    found = client.encode(tiny.MODEL_ID, Item(text=text), wait_for_capacity=retries)["dense"]
+                    np.testing.assert_allclose(found, self._right[text], atol=1e-5)
+                except BaseException as error:  # whatever it is, it is counted
+                    self.failed.append(error)
+                    return
+                self.longest_s = max(self.longest_s, time.monotonic() - begun)
+                self.answered += 1
+                time.sleep(0.02)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> dict[str, Any]:
+    """The pod template of `deploy kubernetes --load on-demand`: frontend and Triton are one process tree, as here."""
+    from deploy.conftest import write_repository
+
+    repository = write_repository(tmp_path / "rendered")
+    return frontend_of(render("kubernetes", DeployOptions(load="on-demand"), repository))
+
+
+@pytest.fixture
+def pod(
+    manifest: dict[str, Any], tiny_build: TinyBuild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """Starts a pod's command with the rendered times; stops what is left."""
+    settings = rendered_settings(manifest)
+    monkeypatch.setenv("SIE_TRITON_DRAIN_DELAY_S", f"{settings.drain_delay_s:g}")
+    monkeypatch.setenv("SIE_TRITON_SHUTDOWN_GRACE_S", f"{settings.shutdown_grace_s:g}")
+    started: list[Serving] = []
+
+    def start() -> Serving:
+        serving = Serving(tiny_build.repository, tmp_path / f"pod{len(started)}")
+        started.append(serving)
+        serving.wait_ready()
+        return serving
+
+    yield start
+    for serving in started:
+        if serving.process.poll() is None:
+            serving.process.kill()
+            serving.process.wait()
+
+
+def rendered_settings(template: dict[str, Any]) -> Settings:
+    [container] = template["spec"]["containers"]
+    return Settings.from_environment({entry["name"]: entry["value"] for entry in container["env"]})
+
+
+def vectors(url: str) -> dict[str, NDArray[np.float32]]:
+    with SIEClient(url) as client:
+        return {text: client.encode(tiny.MODEL_ID, Item(text=text))["dense"] for text in TEXTS}
+
+
+def test_a_rolling_update_loses_no_call(manifest: dict[str, Any], pod: Any) -> None:
+    """Callers without any retry, and callers with the SDK's own, which never had to use one."""
+    [container] = manifest["spec"]["containers"]
+    probe, grace = container["readinessProbe"], manifest["spec"]["terminationGracePeriodSeconds"]
+    balancer = ServiceBalancer(period_s=probe["periodSeconds"], failures=probe["failureThreshold"], notice_s=NOTICE_S)
+    with balancer.serving() as url:
+        old = pod()
+        right = vectors(old.url)
+        backend = balancer.add(old.port)
+        assert eventually(lambda: backend.is_endpoint, 20)
+        with Callers(url, right) as callers:
+            callers.wait_for(40)
+            for _ in range(ROLLS):
+                old, backend = roll(balancer, callers, old, backend, pod, grace)
+        assert callers.failed == []
+        assert callers.waits == [], "a call was answered only because the SDK tried it again"
+    assert balancer.refused == 0
+    assert callers.answered >= 100
+    assert callers.longest_s < 10
+    queued = [line for line in httpx_metrics(old.url) if line.startswith("sie_frontend_queued_tokens{")]
+    assert {float(line.rpartition(" ")[2]) for line in queued} == {0.0}
+    assert len(queued) == 2
+
+
+def roll(
+    balancer: ServiceBalancer, callers: Callers, old: Serving, leaving: Backend, pod: Any, grace: float
+) -> tuple[Serving, Backend]:
+    """With `maxSurge` 1 and `maxUnavailable` 0: the new pod is ready before the old one is told to end."""
+    new = pod()
+    backend = balancer.add(new.port)
+    assert eventually(lambda: backend.is_endpoint, 20)
+    balancer.delete(leaving)
+    begun = time.monotonic()
+    code = old.stop(seconds=grace)
+    assert (code, time.monotonic() - begun < grace) == (0, True)
+    before = leaving.connections
+    callers.wait_for(40)
+    assert leaving.connections == before
+    assert backend.connections > 0
+    return new, backend
+
+
+def httpx_metrics(url: str) -> list[str]:
+    return httpx.get(f"{url}/metrics", timeout=10).text.splitlines()
