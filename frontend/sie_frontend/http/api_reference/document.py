@@ -107,7 +107,7 @@ def document(settings: Settings | None = None) -> Schema:
         candidates=MAX_CANDIDATES,
         inputs=MAX_INPUTS,
     )
-    components: Schema = {"schemas": _schemas(settings), "parameters": _parameters()}
+    components: Schema = {"schemas": _schemas(settings), "parameters": _parameters(settings)}
     if settings.keyed:
         components["securitySchemes"] = {"Key": {"type": "http", "scheme": "bearer"}}
     return {
@@ -246,10 +246,17 @@ def _sample(kind: ErrorKind, settings: Settings) -> WireError:
     return samples[kind]
 
 
-def _parameters() -> Schema:
+def _parameters(settings: Settings) -> Schema:
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    profile = settings.machine_profile or ""
+    values = {"X-SIE-Remote": ["forbid"], "X-SIE-Machine-Profile": [profile]}
     headers = {
-        name: {"name": name, "in": "header", "description": meaning, "schema": {"type": "string"}}
+        name: {
+            "name": name,
+            "in": "header",
+            "description": meaning,
+            "schema": {"type": "string", **({"enum": values[name]} if name in values else {})},
+        }
         for name, meaning in REQUEST_HEADERS.items()
     }
     return {"Model": {**model, "description": "an id of `/v1/models`"}, **headers}
