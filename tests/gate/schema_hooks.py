@@ -46,6 +46,8 @@ def _with_bytes(value: Any, name: object = None) -> Any:
         return {key: _with_bytes(member, key) for key, member in value.items()}
     if isinstance(value, list):
         return [_with_bytes(member) for member in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(-(2**63), min(value, 2**63 - 1))  # msgpack has no larger ones
     return value.encode() if name == "data" and isinstance(value, str) else value
 
 

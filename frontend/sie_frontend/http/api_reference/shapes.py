@@ -21,13 +21,7 @@ def _means(text: str) -> Meta:
 # Options of encode and score
 
 Truth: TypeAlias = Any
-AtLeastOne: TypeAlias = Annotated[int, Meta(ge=1)]
-# What Python's `int` makes a number from 1 up; adapters that are stricter take the whole numbers alone.
-Length: TypeAlias = AtLeastOne | Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,8}$")] | None
-Words: TypeAlias = Annotated[str, Meta(pattern=r"\S")]
-"""A text that is not empty and not of spaces alone."""
-NoSpans: TypeAlias = Annotated[dict[Literal["mode"], Literal["disabled"]], Meta(min_length=1)]
-"""What Cohere's clients say who want no spans."""
+Length: TypeAlias = int | float | str | None
 
 
 class SharedOptions(Struct):
@@ -86,8 +80,7 @@ class ScoreOptions(SharedOptions):
         Literal["dense", "sparse", "colbert", "hybrid"], _means("what BGE-M3 scores by; other models do not read it")
     ] = "dense"
     score_weights: Annotated[
-        dict[Literal["dense", "sparse", "colbert"], Annotated[float, Meta(ge=0)]] | None,
-        _means("weights of `dense`, `sparse` and `colbert` in the mode `hybrid`, from 0 up"),
+        dict[str, float] | None, _means("weights of `dense`, `sparse` and `colbert` in the mode `hybrid`, from 0 up")
     ] = None
 
 
@@ -183,14 +176,10 @@ class EmbeddingsBody(Struct):
 
     model: str
     input: Annotated[
-        str | Annotated[list[str], Meta(min_length=1)],
-        _means("texts; to a model that reads images, `data:image/…;base64,…` is an image"),
+        str | list[str], _means("texts; to a model that reads images, `data:image/…;base64,…` is an image")
     ]
     encoding_format: Annotated[Literal["float", "base64"] | None, _means("`float` where it is null")] = None
-    dimensions: Annotated[
-        int | float | Annotated[str, Meta(pattern=r"^[0-9]{1,9}$")] | None,
-        _means("the model's own, or a width it may be cut to"),
-    ] = None
+    dimensions: Annotated[int | float | str | None, _means("the model's own, or a width it may be cut to")] = None
 
 
 class Embedding(Struct):
@@ -224,24 +213,22 @@ class RerankBody(Struct, forbid_unknown_fields=True):
     `rank_fields` and `max_chunks_per_doc` are taken from Cohere's own packages and from LiteLLM only.
     """
 
-    model: Words
-    query: Words
-    documents: Annotated[list[Words | dict[str, Any]], _means("texts, or objects with a `text`")]
-    top_n: Annotated[AtLeastOne | None, _means("how many results to return; all where it is null")] = None
+    model: str
+    query: str
+    documents: Annotated[list[str | dict[str, Any]], _means("texts, or objects with a `text`")]
+    top_n: Annotated[int | None, _means("how many results to return; all where it is null")] = None
     return_documents: Annotated[bool | None, _means("whether each result repeats its document")] = False
     options: Annotated[ScoreOptions | None, _means("as those of a score call")] = None
-    rank_fields: Annotated[
-        Annotated[list[str], Meta(min_length=1)] | None, _means("the fields of a document that are read, a line each")
-    ] = None
-    max_chunks_per_doc: Annotated[AtLeastOne | None, _means("an upper limit; a document is one chunk")] = None
+    rank_fields: Annotated[list[str] | None, _means("the fields of a document that are read, a line each")] = None
+    max_chunks_per_doc: Annotated[int | None, _means("an upper limit; a document is one chunk")] = None
 
 
 class RerankV2Body(RerankBody, forbid_unknown_fields=True):
     """Cohere's request of its second version."""
 
-    max_tokens_per_doc: Annotated[AtLeastOne | None, _means("tokens to cut each document at")] = None
+    max_tokens_per_doc: Annotated[int | None, _means("tokens to cut each document at")] = None
     priority: Annotated[int | None, _means("checked, and without effect: queueing is fair")] = None
-    relevant_spans: Annotated[NoSpans | None, _means("refused, but for null and the mode `disabled`")] = None
+    relevant_spans: Annotated[dict[str, Any] | None, _means("refused, but for null and the mode `disabled`")] = None
 
 
 class Ranked(Struct):
