@@ -39,6 +39,8 @@ _WARDEN = Path(warden.__file__)
 _SPAWN_SECONDS = 10.0
 # A thread that loads a model answers none of its other connections meanwhile: there are more than connections.
 _LOADING_THREADS = 64
+# Of each instance, for calls that a backend makes of other models, which none of ours does; by default 32.
+_POOL_THREADS = 1
 _POLL_SECONDS = 0.05
 
 
@@ -261,6 +263,7 @@ class TritonServer:
             "--pinned-memory-pool-byte-size=0",
             f"--log-verbose={spec.log_verbose}",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
+            f"--backend-config=python,thread-pool-size={_POOL_THREADS}",
         ]
         if self.grpc_port is None:
             command.append("--allow-grpc=false")

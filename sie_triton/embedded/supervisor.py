@@ -46,7 +46,8 @@ class RestartPolicy:
 
     A server that was never ready gets `starts` attempts, and those only where it is not the repository that fails.
     Gives up at the death that would need more than `limit` restarts within `window` seconds. A server that was
-    ready for `window` seconds starts again from `first_delay`.
+    ready for `window` seconds starts again from `first_delay`. It may take `ready_timeout` seconds to be ready, and
+    `model_timeout` more for each model that it loads.
     """
 
     first_delay: float = 0.5
@@ -55,6 +56,7 @@ class RestartPolicy:
     starts: int = 4
     window: float = 300.0
     ready_timeout: float = 300.0
+    model_timeout: float = 10.0
 
 
 class Supervisor:
@@ -173,7 +175,8 @@ class Supervisor:
 
     def _await_ready(self) -> bool:
         """True when ready, False when told to stop. Raises `DiagnosticError` as `TritonServer.wait_ready` does."""
-        deadline = time.monotonic() + self._policy.ready_timeout
+        models = 0 if self._spec.on_demand else sum(1 for _ in self._spec.repository.glob("*/config.pbtxt"))
+        deadline = time.monotonic() + self._policy.ready_timeout + self._policy.model_timeout * models
         while not self._stopping.is_set():
             if self.server.is_ready():
                 return True
