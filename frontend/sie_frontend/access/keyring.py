@@ -105,6 +105,11 @@ class Grant:
         """Whether the key is for this model."""
         return self._account.key.reads(model_id)
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether tokens are limited."""
+        return self._account.tokens is not None
+
     def check_model(self, model_id: str) -> None:
         """Raises `Denial` (403) for a model that the key is not for, whether or not there is one."""
         if not self.reads(model_id):

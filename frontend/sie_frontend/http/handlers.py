@@ -121,10 +121,15 @@ async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -
     frontend.check_weights(parsed.model, call.options, exchange.grant)
     items = embeddings_items(parsed, reads_images=not IMAGES.isdisjoint(model.inputs))
 
+    spend = exchange.spend
+
     async def part(some: Sequence[Item]) -> Encoded:
-        return await frontend.engine.encode(parsed.model, model, some, call, spend=exchange.spend)
+        return await frontend.engine.encode(parsed.model, model, some, call, spend=spend)
 
     with frontend.engine.hold(parsed.model):
+        if spend is not None and len(items) > frontend.settings.max_items:
+            spend(await frontend.engine.tokens(parsed.model, items, call))
+            spend = None
         encoded = await in_parts(items, frontend.settings.max_items, part, request.is_disconnected)
     tokens = sum(one.tokens for one in encoded)
     exchange.computed(len(parsed.texts), tokens, total_timing([one.timing for one in encoded]))
@@ -166,12 +171,17 @@ async def _ranked(
     if parsed.max_tokens is not None:
         texts = await frontend.engine.cut(model_id, texts, parsed.max_tokens)
 
-    async def part(documents: Sequence[str]) -> Scored:
-        items = [Item(text=document) for document in documents]
-        return await frontend.engine.score(model_id, model, asked.query, items, call, spend=exchange.spend)
+    items = [Item(text=text) for text in texts]
+    spend = exchange.spend
+
+    async def part(some: Sequence[Item]) -> Scored:
+        return await frontend.engine.score(model_id, model, asked.query, some, call, spend=spend)
 
     with frontend.engine.hold(model_id):
-        scored = await in_parts(texts, frontend.settings.max_items, part, request.is_disconnected)
+        if spend is not None and len(items) > frontend.settings.max_items:
+            spend(await frontend.engine.tokens(model_id, items, call, asked.query))
+            spend = None
+        scored = await in_parts(items, frontend.settings.max_items, part, request.is_disconnected)
     usage = Usage(input_tokens=sum(one.usage.input_tokens for one in scored))
     exchange.computed(len(texts), usage.input_tokens, total_timing([one.timing for one in scored]))
     names = [str(index) for index in range(len(texts))]

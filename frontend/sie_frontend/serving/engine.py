@@ -23,6 +23,7 @@ from sie_frontend.residency.residency import Residency
 from sie_frontend.residency.state import LoadFailure, Stage
 from sie_frontend.rows import Array, Row
 from sie_frontend.serving.clock import Clock
+from sie_frontend.serving.counting import encode_tokens, score_tokens
 from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.on_demand import make_residency
 from sie_frontend.serving.readiness import Readiness
@@ -289,6 +290,17 @@ class Engine:
             )
         images = served.billed_images([*[query] * len(items), *items])
         return Scored(scores, clock.timing(), Usage(tokens, images))
+
+    async def tokens(
+        self, model_id: str, items: Sequence[Item], call: ResolvedCall | ResolvedScore, query: Item | None = None
+    ) -> int:
+        """What items have in `usage` if they are computed in parts, none of which is yet; scored for a query."""
+        served = self._models[weights_of(model_id, self.manifest.models, call.options)]
+        part = self.settings.max_items
+        if isinstance(call, ResolvedCall):
+            return await encode_tokens(self._threads, served, items, call, part=part)
+        assert query is not None
+        return await score_tokens(self._threads, served, query, items, call, part=part)
 
     async def cut(self, model_id: str, texts: Sequence[str], tokens: int) -> Sequence[str]:
         """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""
