@@ -13,7 +13,7 @@ from sie_frontend import __version__
 from sie_frontend.http.admin import AdminServer
 from sie_frontend.http.app import create_app
 from sie_frontend.http.drain import DrainingServer
-from sie_frontend.http.heads import HeadsProtocol
+from sie_frontend.http.limits import limited_protocol
 from sie_frontend.http.tls import tls_files
 from sie_frontend.manifest import ManifestError
 from sie_frontend.residency.carrier import Memory
@@ -51,7 +51,8 @@ def make_server(settings: Settings, memory: Memory | None = None, ailments: Ailm
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),
         timeout_keep_alive=75,
         backlog=2048,
-        http=HeadsProtocol,
+        http=limited_protocol(settings.answer_timeout_s),
+        ws="none",
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )

@@ -157,6 +157,18 @@ class Settings:
         "seconds in which a request's body must arrive; later gets 408, 0 is no limit",
         parse=as_seconds,
     )
+    request_timeout_s: float = setting(
+        "SIE_TRITON_REQUEST_TIMEOUT_S",
+        600.0,
+        "seconds from a request's head to its answer, its body included; later gets 408, 0 is no limit",
+        parse=as_seconds,
+    )
+    answer_timeout_s: float = setting(
+        "SIE_TRITON_ANSWER_TIMEOUT_S",
+        300.0,
+        "seconds in which a client must have taken an answer; then its connection is closed, 0 is no limit",
+        parse=as_seconds,
+    )
     max_images: int = setting(
         "SIE_TRITON_MAX_IMAGES",
         MAX_IMAGES,

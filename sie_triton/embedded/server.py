@@ -45,6 +45,8 @@ _SPAWN_SECONDS = 10.0
 # A thread that loads a model answers none of its other connections meanwhile: there are more than connections.
 _HTTP_THREADS = 64
 _SECRET_HEADER = "x-sie-triton-control"
+# Of each instance, for calls that a backend makes of other models, which none of ours does; by default 32.
+_POOL_THREADS = 1
 _POLL_SECONDS = 0.05
 
 
@@ -274,6 +276,7 @@ class TritonServer:
             "--pinned-memory-pool-byte-size=0",
             f"--log-verbose={spec.log_verbose}",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
+            f"--backend-config=python,thread-pool-size={_POOL_THREADS}",
         ]
         if self.grpc_port is None:
             command.append("--allow-grpc=false")

@@ -48,7 +48,8 @@ class RestartPolicy:
 
     A server that was ready for `healthy` seconds starts again from `first_delay`. Of those that were ready none is
     given up, however often they end: their models work in between. A server that was never ready gets `starts`
-    attempts, and those only where it is not the repository that fails; a restart gets `restarts` in a row.
+    attempts, and those only where it is not the repository that fails; a restart gets `restarts` in a row. It
+    may take `ready_timeout` seconds to be ready, and `model_timeout` more for each model that it loads.
     """
 
     first_delay: float = 0.5
@@ -57,6 +58,7 @@ class RestartPolicy:
     starts: int = 4
     restarts: int = 8
     ready_timeout: float = 300.0
+    model_timeout: float = 10.0
 
 
 class Supervisor:
@@ -186,7 +188,8 @@ class Supervisor:
 
     def _await_ready(self) -> bool:
         """True when ready, False when told to stop. Raises `DiagnosticError` as `TritonServer.wait_ready` does."""
-        deadline = time.monotonic() + self._policy.ready_timeout
+        models = 0 if self._spec.on_demand else sum(1 for _ in self._spec.repository.glob("*/config.pbtxt"))
+        deadline = time.monotonic() + self._policy.ready_timeout + self._policy.model_timeout * models
         while not self._stopping.is_set():
             if self.server.is_ready():
                 return True

@@ -16,6 +16,7 @@ from sie_frontend.http.api_reference.document import REQUEST_HEADERS, RESPONSE_H
 from sie_frontend.http.api_reference.operations import OPERATIONS
 from sie_frontend.http.dialects.openai import MAX_INPUTS
 from sie_frontend.http.heads import HEAD_S, MAX_HEAD_BYTES
+from sie_frontend.http.limits import MAX_PIPELINED
 from sie_frontend.setting_values import Setting
 from sie_frontend.settings import known_settings
 
@@ -38,6 +39,7 @@ _MEANINGS: Final[Mapping[ErrorKind, str]] = {
     ErrorKind.INPUT_TOO_LONG: "a text to score that the model's prompt does not let be cut",
     ErrorKind.BODY_TOO_LARGE: "the body is too large",
     ErrorKind.BODY_TOO_SLOW: "the body did not arrive in time",
+    ErrorKind.REQUEST_TOO_SLOW: "the answer was not there in time; sent again as it is, it would be late again",
     ErrorKind.MODEL_NOT_FOUND: "no such id; the message names up to three that look alike",
     ErrorKind.ROUTE_NOT_FOUND: "no such route; `detail` says which there are",
     ErrorKind.METHOD_NOT_ALLOWED: "the route has another method; `Allow` names it",
@@ -131,6 +133,18 @@ def limits() -> str:
         ("bytes of the request line and headers", str(MAX_HEAD_BYTES), "", "431"),
         ("seconds until they have come", f"{HEAD_S:g}", "", "the connection is closed"),
         ("seconds until the body has come", *_limit(settings["body_timeout_s"]), "408"),
+        ("seconds until the answer, from the end of the head", *_limit(settings["request_timeout_s"]), "408"),
+        (
+            "seconds until the answer is taken",
+            *_limit(settings["answer_timeout_s"]),
+            "the connection is closed",
+        ),
+        (
+            "requests of a connection behind one that is not answered",
+            str(MAX_PIPELINED),
+            "",
+            "the connection is closed behind their answers",
+        ),
         ("items to encode or to score", *_limit(settings["max_items"]), "400"),
         ("items waiting in the process", *_limit(settings["pending_items"]), "503"),
         ("images of a request", *_limit(settings["max_images"]), "400"),

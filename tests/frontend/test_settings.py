@@ -44,6 +44,8 @@ OTHER: dict[str, tuple[str, Any]] = {
     "max_items": ("8", 8),
     "max_body_bytes": ("9", 9),
     "body_timeout_s": ("9.5", 9.5),
+    "request_timeout_s": ("60", 60.0),
+    "answer_timeout_s": ("61", 61.0),
     "max_images": ("10", 10),
     "max_item_images": ("11", 11),
     "max_image_bytes": ("12", 12),

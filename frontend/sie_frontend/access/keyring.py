@@ -109,6 +109,11 @@ class Grant:
         """Whether the key is for this verb, too."""
         return verb in self._account.key.verbs
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether tokens are limited."""
+        return self._account.tokens is not None
+
     def check_model(self, model_id: str) -> None:
         """Raises `Denial` (403) for a model that the key is not for, whether or not there is one."""
         if not self.reads(model_id):

@@ -27,6 +27,7 @@ class ErrorKind(Enum):
     INPUT_TOO_LONG = "input_too_long"
     BODY_TOO_LARGE = "body_too_large"
     BODY_TOO_SLOW = "body_too_slow"
+    REQUEST_TOO_SLOW = "request_too_slow"
     MODEL_NOT_FOUND = "model_not_found"
     ROUTE_NOT_FOUND = "route_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -67,6 +68,7 @@ ERROR_TABLE: Final[Mapping[ErrorKind, ErrorRow]] = {
     ErrorKind.INPUT_TOO_LONG: ErrorRow(400, "INPUT_TOO_LONG", None, logging.INFO, _CLIENT, "invalid_request"),
     ErrorKind.BODY_TOO_LARGE: ErrorRow(413, "INPUT_TOO_LONG", None, logging.INFO, _CLIENT, "invalid_request"),
     ErrorKind.BODY_TOO_SLOW: ErrorRow(408, "REQUEST_TIMEOUT", None, logging.INFO, _CLIENT, "request_timeout"),
+    ErrorKind.REQUEST_TOO_SLOW: ErrorRow(408, "REQUEST_TIMEOUT", None, logging.WARNING, _CLIENT, "request_timeout"),
     ErrorKind.MODEL_NOT_FOUND: ErrorRow(404, "MODEL_NOT_FOUND", None, logging.INFO, _CLIENT, "model_not_found"),
     ErrorKind.ROUTE_NOT_FOUND: ErrorRow(404, None, None, logging.INFO, _CLIENT, "not_found"),
     ErrorKind.METHOD_NOT_ALLOWED: ErrorRow(405, None, None, logging.INFO, _CLIENT, "method_not_allowed"),
@@ -187,6 +189,12 @@ def body_too_large(limit: int) -> WireError:
 def body_too_slow(limit_s: float) -> WireError:
     """408: the body did not arrive in time."""
     return WireError(ErrorKind.BODY_TOO_SLOW, f"request body did not arrive within {limit_s:g} s")
+
+
+def request_too_slow(limit_s: float) -> WireError:
+    """408: the request was not answered in time. No hint: sent again as it is, it would be late again."""
+    message = f"request was not answered within {limit_s:g} s; send its items in several requests"
+    return WireError(ErrorKind.REQUEST_TOO_SLOW, message)
 
 
 def model_not_found(model_id: str, known_ids: Iterable[str]) -> WireError:

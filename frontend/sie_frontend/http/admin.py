@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from sie_frontend.access.keyring import Grant
 from sie_frontend.http.answers import keyed
 from sie_frontend.http.frontend import Frontend
+from sie_frontend.http.limits import limited_protocol
 from sie_frontend.http.operating import operating_routes
 from sie_frontend.settings import SettingsError
 from sie_frontend.watch.metrics import CONTENT_TYPE
@@ -62,6 +63,8 @@ class AdminServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 lifespan="off",
+                http=limited_protocol(frontend.settings.answer_timeout_s),
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,

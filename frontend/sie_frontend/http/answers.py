@@ -15,6 +15,7 @@ from starlette.responses import Response
 from sie_frontend.access.keyring import Denial, Grant
 from sie_frontend.contract import errors
 from sie_frontend.contract.errors import WireError
+from sie_frontend.http.deadlines import within
 from sie_frontend.http.frontend import Frontend
 from sie_frontend.http.gate import NO_GATE, tell_of
 from sie_frontend.watch.observation import UNKNOWN_ROUTE, Exchange
@@ -44,7 +45,10 @@ def guarded(
     async def answer(request: Request) -> Response:
         with frontend.observer.exchange(route, request.path_params.get("model", ""), request.headers) as exchange:
             try:
-                with frontend.gate.let_in(request, exchange) if frontend.gate else NO_GATE:
+                with (
+                    frontend.gate.let_in(request, exchange) if frontend.gate else NO_GATE,
+                    within(frontend.settings.request_timeout_s, errors.request_too_slow),
+                ):
                     response = await handler(frontend, request, exchange)
             except WireError as error:
                 if isinstance(error, Denial):

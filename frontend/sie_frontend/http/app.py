@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -37,6 +38,21 @@ from sie_frontend.residency.carrier import Memory
 from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings
 from sie_frontend.watch.tracing import Tracing
+
+
+class _IdConvertor(Convertor[str]):
+    """Any id; of a path that would match nothing, such as one with a line break, no route would answer."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _IdConvertor())
 
 
 def create_app(
@@ -77,13 +93,13 @@ def create_app(
         return Route(path, guarded(frontend, route, handler, envelope), methods=["POST"])
 
     routes: list[BaseRoute] = [  # starlette tries them one after the other
-        post("/v1/encode/{model:path}", "encode", encode),
-        post("/v1/score/{model:path}", "score", score),
+        post("/v1/encode/{model:id}", "encode", encode),
+        post("/v1/score/{model:id}", "score", score),
         post("/v1/embeddings", "embeddings", embeddings, Envelope.OPENAI),
         post("/v1/rerank", "rerank", rerank, Envelope.OPENAI),
         post("/v2/rerank", "rerank", rerank_v2, Envelope.COHERE),
         Route("/v1/models", keyed(frontend, "models", models)),
-        Route("/v1/models/{model:path}", keyed(frontend, "models", model_detail)),
+        Route("/v1/models/{model:id}", keyed(frontend, "models", model_detail)),
         *health_routes(frontend),
         *([metrics_route(frontend, open_to_all=False)] if settings.admin_port is None else []),
         *(operating_routes(frontend, open_to_all=False) if settings.admin_port is None else []),
@@ -93,7 +109,7 @@ def create_app(
     ]
     frontend.served = _sentence_of(routes)
     for route in TASKS_NOT_SERVED:
-        routes.append(post(f"/v1/{route}/{{model:path}}", route, not_served))
+        routes.append(post(f"/v1/{route}/{{model:id}}", route, not_served))
 
     async def framework_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -13,7 +13,7 @@ MAX_HEAD_BYTES: Final = 64 << 10
 HEAD_S: Final = 30.0
 """Seconds from a connection, or from a request's first byte, to the end of its head."""
 
-_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class HeadsProtocol(HttpToolsProtocol):
@@ -25,7 +25,7 @@ class HeadsProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._trailer_bytes = 0
-        self._head_ends: asyncio.TimerHandle | None = self.loop.call_later(HEAD_S, transport.close)
+        self._head_ends: asyncio.TimerHandle | None = self.loop.call_later(HEAD_S, self.leave)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed already."""
@@ -48,7 +48,7 @@ class HeadsProtocol(HttpToolsProtocol):
         if not self._in_head:
             self._trailer_bytes += len(name) + len(value)
             if self._trailer_bytes > MAX_HEAD_BYTES:
-                self.transport.close()
+                self.leave()
             return
         super().on_header(name, value)
 
@@ -59,16 +59,24 @@ class HeadsProtocol(HttpToolsProtocol):
             # Bytes of a request that is answered, or of none, unset uvicorn's timer: somebody must wait with an end.
             if self.cycle is None or self.cycle.response_complete:
                 if self._head_ends is None:
-                    self._head_ends = self.loop.call_later(HEAD_S, self.transport.close)
+                    self._head_ends = self.loop.call_later(HEAD_S, self.leave)
             elif self._head_ends is not None:
                 self._unset_head_timer()
             return
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
+            self.refuse(TOO_LARGE)
         elif self._head_ends is None:
-            self._head_ends = self.loop.call_later(HEAD_S, self.transport.close)
+            self._head_ends = self.loop.call_later(HEAD_S, self.leave)
+
+    def refuse(self, answer: bytes) -> None:
+        """Answer the request that is coming in, and end."""
+        self.transport.write(answer)
+        self.leave()
+
+    def leave(self) -> None:
+        """End the connection when what is written was taken."""
+        self.transport.close()
 
     def _unset_head_timer(self) -> None:
         self._head_bytes = 0

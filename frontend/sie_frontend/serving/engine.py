@@ -25,6 +25,7 @@ from sie_frontend.serving.admission import Permits, as_wire_error
 from sie_frontend.serving.ailments import Ailments, ailment_of, as_failure, is_down, refusal
 from sie_frontend.serving.catalogue import Catalogue, held, make_catalogue
 from sie_frontend.serving.clock import Clock
+from sie_frontend.serving.counting import encode_tokens, score_tokens
 from sie_frontend.serving.on_demand import make_residency
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
@@ -319,6 +320,18 @@ class Engine:
             )
         images = served.billed_images([*[query] * len(items), *items])
         return Scored(scores, clock.timing(), Usage(tokens, images))
+
+    async def tokens(
+        self, model_id: str, items: Sequence[Item], call: ResolvedCall | ResolvedScore, query: Item | None = None
+    ) -> int:
+        """What items have in `usage` if they are computed in parts, none of which is yet; scored for a query."""
+        part = self.settings.max_items
+        with held(self.catalogue) as catalogue:
+            served = catalogue.served(model_id, call.options)
+            if isinstance(call, ResolvedCall):
+                return await encode_tokens(self._threads, served, items, call, part=part)
+            assert query is not None
+            return await score_tokens(self._threads, served, query, items, call, part=part)
 
     async def cut(self, model_id: str, texts: Sequence[str], tokens: int) -> Sequence[str]:
         """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""

@@ -43,7 +43,7 @@ class Exchange:
     @property
     def spend(self) -> Callable[[int], None] | None:
         """What is to be told of tokens before they are computed; null where no key limits them."""
-        return None if self.grant is None else self.grant.spend
+        return self.grant.spend if self.grant is not None and self.grant.counts_tokens else None
 
     def body_read(self) -> None:
         """The body is read and understood."""

@@ -9,15 +9,14 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from sie_frontend.contract import errors
-from sie_frontend.contract.dtypes import OUTPUT_DTYPES
 from sie_frontend.contract.errors import ERROR_TABLE, ErrorKind, WireError
 from sie_frontend.contract.negotiation import WireFormat
 from sie_frontend.contract.requests import MAX_CANDIDATES, MAX_ITEM_TEXT_BYTES
 from sie_frontend.contract.responses import CONTRACT_VERSION, Timing, success_headers
 from sie_frontend.http.api_reference import shapes
+from sie_frontend.http.api_reference.narrowing import narrow
 from sie_frontend.http.api_reference.operations import JSON, OPERATIONS, Operation
 from sie_frontend.http.dialects.openai import MAX_INPUTS, SUCCESS_HEADERS
-from sie_frontend.outputs.table import ENCODED_TYPES
 from sie_frontend.settings import Settings
 
 Schema: TypeAlias = dict[str, Any]
@@ -107,7 +106,7 @@ def document(settings: Settings | None = None) -> Schema:
         candidates=MAX_CANDIDATES,
         inputs=MAX_INPUTS,
     )
-    components: Schema = {"schemas": _schemas(settings), "parameters": _parameters()}
+    components: Schema = {"schemas": _schemas(settings), "parameters": _parameters(settings)}
     if settings.keyed:
         components["securitySchemes"] = {"Key": {"type": "http", "scheme": "bearer"}}
     return {
@@ -230,6 +229,7 @@ def _sample(kind: ErrorKind, settings: Settings) -> WireError:
         ErrorKind.INPUT_TOO_LONG: WireError(ErrorKind.INPUT_TOO_LONG, "a pair of 600 tokens exceeds the limit of 512"),
         ErrorKind.BODY_TOO_LARGE: errors.body_too_large(settings.max_body_bytes),
         ErrorKind.BODY_TOO_SLOW: errors.body_too_slow(settings.body_timeout_s),
+        ErrorKind.REQUEST_TOO_SLOW: errors.request_too_slow(settings.request_timeout_s),
         ErrorKind.MODEL_NOT_FOUND: errors.model_not_found(model, ()),
         ErrorKind.UNPROCESSABLE: WireError(ErrorKind.UNPROCESSABLE, "", detail=[missing]),
         ErrorKind.INFERENCE_ERROR: errors.inference_error("encoding"),
@@ -246,10 +246,17 @@ def _sample(kind: ErrorKind, settings: Settings) -> WireError:
     return samples[kind]
 
 
-def _parameters() -> Schema:
+def _parameters(settings: Settings) -> Schema:
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    profile = settings.machine_profile or ""
+    values = {"X-SIE-Remote": ["forbid"], "X-SIE-Machine-Profile": [profile]}
     headers = {
-        name: {"name": name, "in": "header", "description": meaning, "schema": {"type": "string"}}
+        name: {
+            "name": name,
+            "in": "header",
+            "description": meaning,
+            "schema": {"type": "string", **({"enum": values[name]} if name in values else {})},
+        }
         for name, meaning in REQUEST_HEADERS.items()
     }
     return {"Model": {**model, "description": "an id of `/v1/models`"}, **headers}
@@ -268,23 +275,5 @@ def _schemas(settings: Settings) -> Schema:
     for name, meanings in _MEANINGS.items():
         for member, meaning in meanings.items():
             schemas[name]["properties"][member]["description"] = meaning
-    _say_what_is_checked_later(schemas, settings)
+    narrow(schemas, settings)
     return dict(sorted(schemas.items()))
-
-
-def _say_what_is_checked_later(schemas: Mapping[str, Schema], settings: Settings) -> None:
-    """What the decoders leave to later checks, for the sake of SIE's messages."""
-    params, encode, score = (schemas[name]["properties"] for name in ("EncodeParams", "EncodeRequest", "ScoreRequest"))
-    null = {"type": "null"}
-    outputs = {"type": "array", "minItems": 1, "items": {"enum": list(ENCODED_TYPES)}}
-    params["output_types"]["anyOf"] = [outputs, null]
-    params["output_dtype"]["anyOf"] = [{"enum": [*OUTPUT_DTYPES, ""]}, null]
-    params["options"]["anyOf"] = [_reference(shapes.EncodeOptions), null]
-    score["options"]["anyOf"] = [_reference(shapes.ScoreOptions), null]
-    for items in (encode["items"], score["items"]):
-        items |= {"minItems": 1, "maxItems": settings.max_items}
-    schemas["EncodeOptions"]["properties"]["output_types"]["minItems"] = 1
-    schemas["EmbeddingsBody"]["properties"]["input"]["anyOf"][1]["maxItems"] = MAX_INPUTS
-    for body in ("RerankBody", "RerankV2Body"):
-        schemas[body]["properties"]["documents"] |= {"minItems": 1, "maxItems": MAX_CANDIDATES}
-    schemas["Detail"]["properties"]["code"]["enum"] = sorted({row.code for row in ERROR_TABLE.values() if row.code})

@@ -49,6 +49,7 @@ _ASKED_WRONGLY: Final = (
     ErrorKind.MODEL_NOT_FOUND,
     ErrorKind.BODY_TOO_LARGE,
     ErrorKind.BODY_TOO_SLOW,
+    ErrorKind.REQUEST_TOO_SLOW,
 )
 _NOT_NOW: Final = (
     ErrorKind.INFERENCE_ERROR,
