@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from sie_frontend.contract.requests import Item
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+# So many bytes are copied in about as long as a hop to another thread and back takes.
+INLINE_BYTES: Final = 1 << 20
+
 AnyRow = TypeVar("AnyRow", bound="Queued")
 
 
@@ -24,6 +27,10 @@ class Queued(Protocol):
     @property
     def shape_key(self) -> Hashable:
         """Only rows whose keys are equal may share a run; padding makes all texts alike."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of it are copied into a batch, small arrays left out."""
 
 
 class Row(Queued, Protocol):

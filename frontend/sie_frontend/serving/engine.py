@@ -22,6 +22,7 @@ from sie_frontend.residency.carrier import Memory
 from sie_frontend.residency.residency import Residency
 from sie_frontend.residency.state import LoadFailure, Stage
 from sie_frontend.rows import Array, Row
+from sie_frontend.serving.billing import unread_texts
 from sie_frontend.serving.clock import Clock
 from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.on_demand import make_residency
@@ -114,7 +115,7 @@ class Engine:
             for name, entry in served.model.inputs.items():
                 if entry.triton_model not in self._inputs:
                     self._inputs[entry.triton_model] = ServedInput(
-                        model_id, entry, served.readers[name], self._triton, settings, metrics
+                        model_id, entry, served.readers[name], self._triton, self._threads, settings, metrics
                     )
         self._residency: Residency | None = None
         if settings.on_demand:
@@ -185,6 +186,10 @@ class Engine:
         served = self._models[weights_of(model_id, self.manifest.models, call.options)]
         with self._admitted(served, items, len(items)):
             groups = served.by_modality(items, are_queries=call.is_query)
+            unread = unread_texts(served.readers, groups, items)
+            beside = await self._threads.run(unread.work, unread.count) if unread.counted else 0
+            if spend is not None and beside:
+                spend(beside)
             parts = [
                 self._encode_part(served, name, items, numbers, call, clock, spend) for name, numbers in groups.items()
             ]
@@ -194,8 +199,9 @@ class Engine:
         for part in done:
             for number, found in zip(part.numbers, part.outputs, strict=True):
                 outputs[number] = ItemOutputs(items[number].id, found.values)
-        tokens = [part.tokens for part in done if part.tokens is not None]
-        usage = Usage(sum(tokens), served.billed_images(items)) if tokens else None
+        read = [part.tokens for part in done if part.tokens is not None]
+        tokens = unread.total(sum(read) if read else None, beside)
+        usage = None if tokens is None else Usage(tokens, served.billed_images(items))
         return Encoded(outputs, clock.timing(), usage)
 
     async def _encode_part(
