@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from sie_frontend.contract.requests import Item
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+# So many bytes are copied in about as long as a hop to another thread and back takes.
+INLINE_BYTES: Final = 1 << 20
+
 AnyRow = TypeVar("AnyRow", bound="Queued")
 
 
@@ -32,6 +35,10 @@ class Row(Queued, Protocol):
     @property
     def arrays(self) -> Mapping[str, Array]:
         """Its tensors by the names of the model's inputs, unpadded and without the batch axis."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of it are copied into a batch, small arrays left out."""
 
     @property
     def cut(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sie_frontend.contract.errors import WireError, invalid_input
 from sie_frontend.contract.requests import Limits
@@ -15,6 +16,7 @@ from sie_frontend.images.entry import ImageInput
 from sie_frontend.images.preparing import ImageRow
 from sie_frontend.images.reader import ImageReader, Pictures
 from sie_frontend.outputs.options import ResolvedCall, resolve_encode
+from sie_frontend.rows import INLINE_BYTES
 from sie_frontend.serving.reading import ReadingThreads
 
 CALL: ResolvedCall = resolve_encode(
@@ -41,6 +43,12 @@ class Slow(ImageReader):
     async def wait_begun(self, count: int) -> None:
         while len(self.begun) < count:
             await asyncio.sleep(0.001)
+
+
+class Texts(Slow):
+    """One that sees nothing."""
+
+    apart = False
 
 
 @pytest.fixture
@@ -108,3 +116,40 @@ async def test_the_first_that_is_refused_is_told_and_the_rest_is_not_read(slow: 
         await bulk
     assert sorted(slow.begun) == ["bad 0", "bad 1"]
     two.close()
+
+
+@pytest.mark.asyncio
+async def test_pairs_with_pictures_wait_among_pictures_and_texts_do_not(threads: ReadingThreads, slow: Slow) -> None:
+    """A reader that sees reads its pairs in the threads of images, where one more waits for its turn."""
+    bulk = read(threads, slow, "a")
+    await slow.wait_begun(1)
+
+    def named(*_: Any) -> str:
+        return threading.current_thread().name
+
+    pairs = asyncio.ensure_future(threads.pairs(slow, 0, named))
+    texts = Texts()
+    assert await threads.pairs(texts, 0, named) == threading.current_thread().name
+    assert (await threads.pairs(texts, 1 << 20, named)).startswith("read_")
+    assert not pairs.done()
+    slow.let.release(1)
+    assert (await pairs).startswith("read-images")
+    await bulk
+
+
+@pytest.mark.asyncio
+async def test_large_batches_are_put_together_beside_the_loop_and_wait_for_no_picture(
+    threads: ReadingThreads, slow: Slow
+) -> None:
+    bulk = read(threads, slow, "a")
+    await slow.wait_begun(1)
+
+    def named() -> str:
+        return threading.current_thread().name
+
+    row = ImageRow({"pixels": np.zeros(INLINE_BYTES // 2, np.uint8)})
+    assert await threads.batch([row] * 2, named) == threading.current_thread().name
+    assert (await threads.batch([row] * 3, named)).startswith("batch")
+    assert not bulk.done()
+    slow.let.release(1)
+    await bulk

@@ -61,6 +61,10 @@ class VectorRow:
     kept: None = None
 
     @property
+    def nbytes(self) -> int:
+        return self.vector.nbytes
+
+    @property
     def arrays(self) -> Mapping[str, Array]:
         return {INPUT: self.vector}
 

@@ -142,13 +142,13 @@ DIM = 12
 TARGETS = "(.*(model).*(down_proj|gate_proj|up_proj|k_proj|q_proj|v_proj|o_proj).*$|.*(custom_text_proj).*$)"
 
 
-def pages_text(folder: Path, *, limit: int = 420) -> str:
+def pages_text(folder: Path, *, limit: int = 420, dim: int = DIM) -> str:
     """A bundle of ColQwen2.5's kind."""
     return f"""\
 sie_id: {PAGES}
 weights_path: {folder}
 inputs: {{text: true, image: true}}
-tasks: {{encode: {{multivector: {{dim: {DIM}}}}}}}
+tasks: {{encode: {{multivector: {{dim: {dim}}}}}}}
 max_sequence_length: {limit}
 profiles:
   default:
@@ -156,7 +156,7 @@ profiles:
     adapter_path: sie_server.adapters.colqwen2:ColQwen2Adapter
     adapter_options:
       loadtime:
-        token_dim: {DIM}
+        token_dim: {dim}
         muvera_config: {{num_repetitions: 4, num_simhash_projections: 2, final_projection_dim: 64}}
   muvera:
     extends: default
@@ -165,7 +165,7 @@ profiles:
 """
 
 
-def write_colqwen(folder: Path) -> Path:
+def write_colqwen(folder: Path, *, dim: int = DIM) -> Path:
     """A base model in `base`, with the projection of ColQwen2.5, and an adapter of it in `adapter`.
 
     Names are those of the published pair: the tower's begin with `visual.`, the language model's with `model.`.
@@ -194,30 +194,36 @@ def write_colqwen(folder: Path) -> Path:
         scale = 0.5 if parameter.dim() < 2 else 1.5 / parameter[0].numel() ** 0.5
         published = name.replace("language_model.", "model.", 1)
         tensors[published] = torch.randn(parameter.shape, generator=generator) * scale
-    tensors[f"{PROJECTION}.weight"] = torch.randn(DIM, 48, generator=generator) / 4
-    tensors[f"{PROJECTION}.bias"] = torch.randn(DIM, generator=generator) / 4
+    tensors[f"{PROJECTION}.weight"] = torch.randn(dim, 48, generator=generator) / 4
+    tensors[f"{PROJECTION}.bias"] = torch.randn(dim, generator=generator) / 4
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    adapted = [name for name in tensors if "_proj.weight" in name and not name.startswith("visual.")]
+    write_adapter(adapter, {name: tensors[name] for name in adapted}, "acme/pages-base", TARGETS, generator)
+    return folder
+
+
+def write_adapter(
+    folder: Path, adapted: Mapping[str, torch.Tensor], base: str, targets: str, generator: torch.Generator
+) -> None:
+    """A random LoRA adapter of the tensors `adapted`, which the pattern `targets` names, as PEFT saves it."""
     changes = {}
-    for name, tensor in tensors.items():
-        adapted = "_proj.weight" in name and not name.startswith("visual.")
-        if adapted:
-            root = f"base_model.model.{name.removesuffix('.weight')}"
-            changes[f"{root}.lora_A.weight"] = torch.randn(4, tensor.shape[1], generator=generator) / 4
-            changes[f"{root}.lora_B.weight"] = torch.randn(tensor.shape[0], 4, generator=generator) / 4
-    save_file(changes, adapter / "adapter_model.safetensors")
+    for name, tensor in adapted.items():
+        root = f"base_model.model.{name.removesuffix('.weight')}"
+        changes[f"{root}.lora_A.weight"] = torch.randn(4, tensor.shape[1], generator=generator) / 4
+        changes[f"{root}.lora_B.weight"] = torch.randn(tensor.shape[0], 4, generator=generator) / 4
+    save_file(changes, folder / "adapter_model.safetensors")
     told = {
-        "base_model_name_or_path": "acme/pages-base",
+        "base_model_name_or_path": base,
         "bias": "none",
         "init_lora_weights": "gaussian",
         "lora_alpha": 6,
         "lora_dropout": 0.1,
         "peft_type": "LORA",
         "r": 4,
-        "target_modules": TARGETS,
+        "target_modules": targets,
         "task_type": "FEATURE_EXTRACTION",
     }
-    (adapter / "adapter_config.json").write_text(json.dumps(told), encoding="utf-8")
-    return folder
+    (folder / "adapter_config.json").write_text(json.dumps(told), encoding="utf-8")
 
 
 def write_tokenizer(folder: Path) -> dict[str, int]:

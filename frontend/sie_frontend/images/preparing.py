@@ -28,6 +28,11 @@ class ImageRow:
     blank: bool = False
     kept: None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Those of its pixels."""
+        return sum(array.nbytes for array in self.arrays.values())
+
 
 class Preparer(Protocol):
     """Makes the rows of one image input. Pure computation: any thread may run it."""

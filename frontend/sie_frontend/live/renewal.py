@@ -183,7 +183,14 @@ class Renewal:
         others = {*opened.manifest.models, *engine.manifest.models} - step.ids
         wanted = composed(engine.manifest, opened.manifest, others)
         catalogue = await asyncio.to_thread(
-            make_catalogue, wanted, opened.folder, engine.settings, engine.triton, engine.metrics, engine.catalogue
+            make_catalogue,
+            wanted,
+            opened.folder,
+            engine.settings,
+            engine.triton,
+            engine.threads,
+            engine.metrics,
+            engine.catalogue,
         )
         before = engine.catalogue
         catalogue.unit_of = self._loading.enter(wanted, opened.folder)

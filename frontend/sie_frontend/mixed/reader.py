@@ -247,10 +247,15 @@ class MixedReader:
     def billed(
         self, given: Sequence[Given], rows: Sequence[MixedRow], call: Call, *, is_query: bool
     ) -> list[int] | None:
-        """The tokens of the bare texts; pictures are counted by themselves, and pages not at all."""
-        if self.entry.style == "page" and any(pictures for _, pictures in given):
-            return None
-        return [len(self.tokenizer.encode_piece(text or "")) for text, _ in given]
+        """The tokens of the bare texts, read or not; pictures are counted by themselves.
+
+        Of pages, SIE counts all items' texts or, where one has none, nothing at all.
+        """
+        texts = [text or "" for text, _ in map(_as_given, given)]
+        counts = [len(ids) for ids, _ in self.tokenizer.encode_bare(texts, None)]
+        if self.entry.style != "page":
+            return [min(count, self.spec.max_length) for count in counts]
+        return None if any(text is None for text, _ in map(_as_given, given)) else counts
 
     def probe(self, cost: int) -> MixedRow:
         """A row of so many pad tokens, or of as many as the model reads."""

@@ -45,6 +45,11 @@ class MixedRow:
         return tuple(picture.grid for picture in self.pictures)
 
     @property
+    def nbytes(self) -> int:
+        """Those of its patches."""
+        return sum(picture.levels.nbytes for picture in self.pictures)
+
+    @property
     def arrays(self) -> Mapping[str, Array]:
         """All inputs of the graph, made anew: a query's pictures would be held once with each of its documents.
 

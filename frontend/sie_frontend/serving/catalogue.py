@@ -15,6 +15,7 @@ from typing import Any
 
 from sie_frontend.manifest import Manifest
 from sie_frontend.serving.lora import weights_of
+from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.served import ServedInput, ServedModel
 from sie_frontend.settings import Settings
 from sie_frontend.triton.replicas import ReplicaSet
@@ -90,6 +91,7 @@ def make_catalogue(
     repository: Path,
     settings: Settings,
     triton: ReplicaSet,
+    threads: ReadingThreads,
     metrics: Metrics,
     old: Catalogue | None = None,
 ) -> Catalogue:
@@ -113,7 +115,7 @@ def make_catalogue(
                 inputs[entry.triton_model] = old.inputs[entry.triton_model]
             else:
                 reader = models[model_id].readers[name]
-                inputs[entry.triton_model] = ServedInput(model_id, entry, reader, triton, settings, metrics)
+                inputs[entry.triton_model] = ServedInput(model_id, entry, reader, triton, threads, settings, metrics)
     return Catalogue(manifest, models, inputs)
 
 

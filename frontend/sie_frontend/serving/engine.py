@@ -23,6 +23,7 @@ from sie_frontend.residency.state import Stage
 from sie_frontend.rows import Row
 from sie_frontend.serving.admission import Permits, as_wire_error
 from sie_frontend.serving.ailments import Ailments, ailment_of, as_failure, is_down, refusal
+from sie_frontend.serving.billing import unread_texts
 from sie_frontend.serving.catalogue import Catalogue, held, make_catalogue
 from sie_frontend.serving.clock import Clock
 from sie_frontend.serving.counting import encode_tokens, score_tokens
@@ -73,7 +74,7 @@ class Engine:
         self._ailments: Ailments = ailments or dict
         self._triton = ReplicaSet(settings.triton_urls, metrics, tracing, timeout_s=settings.triton_timeout_s)
         self._threads = ReadingThreads(settings.image_threads)
-        self.catalogue = make_catalogue(manifest, repository, settings, self._triton, metrics)
+        self.catalogue = make_catalogue(manifest, repository, settings, self._triton, self._threads, metrics)
         # Those of older catalogues and of the next one too, as long as Triton has them.
         self._inputs: dict[str, ServedInput] = dict(self.catalogue.inputs)
         tell_queues(self._inputs.values(), metrics)
@@ -115,6 +116,11 @@ class Engine:
     def triton(self) -> ReplicaSet:
         """The Tritons that compute."""
         return self._triton
+
+    @property
+    def threads(self) -> ReadingThreads:
+        """Where items are read."""
+        return self._threads
 
     @property
     def readiness(self) -> Readiness:
@@ -214,6 +220,10 @@ class Engine:
             self._admitted(served := catalogue.served(model_id, call.options), catalogue, items, len(items)),
         ):
             groups = served.by_modality(items, are_queries=call.is_query)
+            unread = unread_texts(served.readers, groups, items)
+            beside = await self._threads.run(unread.work, unread.count) if unread.counted else 0
+            if spend is not None and beside:
+                spend(beside)
             parts = [
                 self._encode_part(served, name, items, numbers, call, clock, spend) for name, numbers in groups.items()
             ]
@@ -223,8 +233,9 @@ class Engine:
         for part in done:
             for number, found in zip(part.numbers, part.outputs, strict=True):
                 outputs[number] = ItemOutputs(items[number].id, found.values)
-        tokens = [part.tokens for part in done if part.tokens is not None]
-        usage = Usage(sum(tokens), served.billed_images(items)) if tokens else None
+        read = [part.tokens for part in done if part.tokens is not None]
+        tokens = unread.total(sum(read) if read else None, beside)
+        usage = None if tokens is None else Usage(tokens, served.billed_images(items))
         return Encoded(outputs, clock.timing(), usage)
 
     async def _encode_part(

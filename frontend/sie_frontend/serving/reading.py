@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from sie_frontend.contract.errors import WireError
-from sie_frontend.rows import Call, Reader, Row
+from sie_frontend.rows import INLINE_BYTES, Call, Reader, Row
 from sie_frontend.serving.together import together
 
 T = TypeVar("T")
@@ -32,17 +32,28 @@ class ReadingThreads:
         self._image_threads = image_threads
         self._texts = ThreadPoolExecutor(max_workers=_TEXT_THREADS, thread_name_prefix="read")
         self._images = ThreadPoolExecutor(max_workers=image_threads, thread_name_prefix="read-images")
+        self._batches = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")
 
     def close(self) -> None:
         """Let the threads end when they have done what they are at."""
         self._texts.shutdown(wait=False)
         self._images.shutdown(wait=False)
+        self._batches.shutdown(wait=False)
 
     async def run(self, work: int, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run CPU work in a thread, unless it is so little that the hop would cost more."""
         if work <= INLINE_CHARACTERS:
             return function(*args, **kwargs)
         return await _in_thread(self._texts, partial(function, *args, **kwargs))
+
+    async def batch(self, rows: Sequence[Row], function: Callable[[], T]) -> T:
+        """Put the tensors of a run together: where much is copied, in a thread, so that the event loop answers.
+
+        Not in those of images: a run would wait for the pictures of everybody's next ones.
+        """
+        if sum(row.nbytes for row in rows) <= INLINE_BYTES:
+            return function()
+        return await _in_thread(self._batches, function)
 
     async def pairs(self, reader: Reader, work: int, function: Callable[..., T], *args: Any) -> T:
         """Run what reads pairs: among images where the reader sees them."""

@@ -19,6 +19,7 @@ from sie_frontend.modalities import MODALITIES
 from sie_frontend.outputs.heads import Heads
 from sie_frontend.outputs.reading import OutputReader
 from sie_frontend.rows import Array, Reader, Row, padded_width
+from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.scheduler import RunQueue
 from sie_frontend.settings import Settings
 from sie_frontend.triton.client import FailureKind, TritonFailure
@@ -46,7 +47,14 @@ class ServedInput:
     """One public Triton model with the rows that wait for it. `label` is the model id that its runs are told under."""
 
     def __init__(
-        self, label: str, entry: ModelInput, reader: Reader, triton: ReplicaSet, settings: Settings, metrics: Metrics
+        self,
+        label: str,
+        entry: ModelInput,
+        reader: Reader,
+        triton: ReplicaSet,
+        threads: ReadingThreads,
+        settings: Settings,
+        metrics: Metrics,
     ) -> None:
         self.label = label
         self.triton_model = entry.triton_model
@@ -55,6 +63,7 @@ class ServedInput:
         # On a CPU positions cost time, so it pads no further than it must; a GPU and Triton's batcher want few shapes.
         self.widths = reader.widths(exact=settings.device == "cpu")
         self._triton = triton
+        self._threads = threads
         self.queue: RunQueue[Row] = RunQueue(
             self._run,
             widths=self.widths,
@@ -74,7 +83,8 @@ class ServedInput:
 
     async def _run(self, rows: Sequence[Row], outputs: tuple[str, ...]) -> Sequence[tuple[Array, ...] | NotFinite]:
         """One Triton request; one tuple per row, in the order of `outputs`, or what is wrong with that row."""
-        arrays = await self._triton.infer(self.triton_model, self.batch(rows), outputs)
+        inputs = await self._threads.batch(rows, partial(self.batch, rows))
+        arrays = await self._triton.infer(self.triton_model, inputs, outputs)
         for name, array in arrays.items():
             if array.shape[0] != len(rows):
                 raise TritonFailure(

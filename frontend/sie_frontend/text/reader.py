@@ -154,6 +154,18 @@ class TextReader:
             return [len(row) for row in rows]
         return self.tokenizer.count(given)
 
+    @property
+    def counts_unread(self) -> bool:
+        """Whether a text has tokens where it was not read: SIE has no tokenizer at hand for what it cleans itself."""
+        return self.entry.prompting.clean is None
+
+    def unread(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of texts whose items are read by their pictures: never padded, and cut where the model cuts."""
+        if self.entry.usage == "bare":
+            return [len(ids) for ids, _ in self.tokenizer.encode_bare(texts, None)]
+        whole = [f"{self.entry.prompting.default_prompt or ''}{text}" for text in texts]
+        return [min(count, self.spec.max_length) for count in self.tokenizer.count_whole(whole)]
+
     def probe(self, cost: int) -> TextRow:
         """A row of so many pad tokens, or of as many as the model reads."""
         length = min(cost, self.spec.max_length)

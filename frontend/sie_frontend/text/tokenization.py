@@ -55,6 +55,11 @@ class TextRow:
         """Padding makes all texts alike."""
 
     @property
+    def nbytes(self) -> int:
+        """Those of its ids."""
+        return self.ids.nbytes
+
+    @property
     def arrays(self) -> Mapping[str, IdArray]:
         """`input_ids`, the mask, and `token_type_ids` where the model tells texts apart, `[tokens]` each.
 
@@ -170,6 +175,13 @@ class TextTokenizer:
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, as `encode` would make them."""
         return [len(row) for row in self.encode(texts)]
+
+    def count_whole(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, special ones included, neither cut nor padded."""
+        encode = self._plain.encode_batch_fast
+        return [
+            len(one) for part in _slices(texts, list(map(len, texts))) for one in encode(part, add_special_tokens=True)
+        ]
 
 
 def _slices(items: Sequence[T], sizes: Sequence[int]) -> Iterator[list[T]]:

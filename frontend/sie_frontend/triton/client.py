@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from sie_frontend.rows import Array
+from sie_frontend.rows import INLINE_BYTES, Array
 from sie_frontend.triton.connections import Answer, ConnectionPool, ExchangeError
 from sie_frontend.triton.patience import AnswerPatience
 
@@ -140,8 +140,10 @@ class TritonClient:
         )
         # The bytes of every array, whatever its type and shape; this is the only copy.
         parts: list[Any] = [lines.encode("ascii"), head, *(array.reshape(-1).view(np.uint8) for array in arrays)]
+        # Python's lock is let go of for a large copy, so that the event loop goes on in the meantime.
+        body = b"".join(parts) if length <= INLINE_BYTES else await asyncio.to_thread(b"".join, parts)
         try:
-            answer = await self._run(model, b"".join(parts), timeout_s or self._timeout_s)
+            answer = await self._run(model, body, timeout_s or self._timeout_s)
         except ExchangeError as error:
             raise TritonFailure(FailureKind.UNREACHABLE, str(error)) from error
         if answer.status != 200:
