@@ -113,11 +113,15 @@ def needs_open_clip(folder: Path) -> bool:
     """Whether a folder has a checkpoint in this layout, and none that transformers reads without code of its own."""
     if not all((folder / name).is_file() for name in (OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS)):
         return False
-    config = read_json(folder / "config.json")
+    weights = any((folder / name).is_file() for name in (SINGLE, INDEX))
+    return reads_as_open_clip(read_json(folder / "config.json"), weights=weights)
+
+
+def reads_as_open_clip(config: Any, *, weights: bool) -> bool:
+    """Whether open_clip's files are the ones to read beside this `config.json` and, it may be, `weights` of its own."""
     auto_map = config.get("auto_map") if isinstance(config, dict) else None
     own_code = isinstance(auto_map, dict) and any(str(key).startswith("AutoModel") for key in auto_map)
-    readable = isinstance(config, dict) and any((folder / name).is_file() for name in (SINGLE, INDEX))
-    return own_code or not readable
+    return own_code or not (isinstance(config, dict) and weights)
 
 
 def published_folder(folder: Path) -> Path:

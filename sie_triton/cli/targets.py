@@ -114,10 +114,14 @@ def _may_be_elsewhere(model_id: str, unknown: Diagnostic, bundles: Mapping[str, 
 def _checkpoint(model_id: str, folder: Path | None, options: BuildOptions, *, allow_hub: bool) -> Checkpoint:
     from sie_triton.checkpoint import resolve_checkpoint
     from sie_triton.checkpoint.files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
+    from sie_triton.checkpoint.layouts import is_published_in_open_clip
     from sie_triton.checkpoint.open_clip import needs_open_clip
     from sie_triton.derive import OPTIONAL_FILES
 
-    its_own = folder is not None and needs_open_clip(folder.expanduser())
+    if folder is None:
+        its_own = is_published_in_open_clip(model_id, allow_hub=allow_hub)
+    else:
+        its_own = needs_open_clip(folder.expanduser())
     return resolve_checkpoint(
         None if folder else model_id,
         None,

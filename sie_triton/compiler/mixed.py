@@ -106,6 +106,7 @@ class WrittenMixed:
                 resample=sighted.pixels.resample,
                 table_side=sizes.table_side,
                 window=sizes.window,
+                grouped=True,
             ),
             conversation=recipe.conversation(self._facts),
             style=recipe.style,

@@ -10,7 +10,6 @@ from .conversation import PROCESSOR_TEMPLATE, ConversationParts, read_conversati
 from .images import PREPROCESSOR_NAME, Pixels, Spelling, TowerSizes, read_pixels, read_spelling, read_towers
 from .pages import (
     Framing,
-    PageSizes,
     PageTexts,
     Tiling,
     check_bare,
@@ -37,7 +36,6 @@ __all__ = [
     "Matryoshka",
     "ModelCard",
     "NormalizeLayer",
-    "PageSizes",
     "PageTexts",
     "PairAnswer",
     "Pipeline",

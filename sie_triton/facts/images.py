@@ -48,10 +48,10 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class TowerSizes:
-    """The sizes of a model for images and texts.
+    """The sizes of a model for images and texts, or of a page model.
 
-    `width` is that of the space that both share, `positions` how many tokens a text may have, `image_size` and
-    `patch_size` are edges in pixels.
+    `width` is that of a vector, `positions` how many tokens the text tower or the language model reads, `image_size`
+    and `patch_size` are edges in pixels.
     """
 
     width: int
@@ -61,7 +61,7 @@ class TowerSizes:
 
     @property
     def patches(self) -> int:
-        """How many patches a picture is cut into."""
+        """How many patches a square is cut into."""
         return (self.image_size // self.patch_size) ** 2
 
 

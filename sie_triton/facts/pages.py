@@ -13,7 +13,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 from .checkpoint import CheckpointFacts
 from .files import read_object, unreadable
-from .images import PROCESSOR_NAME, said_of_pictures
+from .images import PROCESSOR_NAME, TowerSizes, said_of_pictures
 from .known_keys import FILES, check_keys
 
 # What Idefics3's processor writes around tiles and for them, and how many positions a tile has where no file says it.
@@ -48,25 +48,6 @@ class Tiling:
 
 
 @dataclass(frozen=True, slots=True)
-class PageSizes:
-    """The sizes of a page model.
-
-    `width` is that of a vector, `positions` how many tokens the language model reads, `image_size` and `patch_size` are
-    edges in pixels.
-    """
-
-    width: int
-    positions: int
-    image_size: int
-    patch_size: int
-
-    @property
-    def patches(self) -> int:
-        """How many patches a square is cut into."""
-        return (self.image_size // self.patch_size) ** 2
-
-
-@dataclass(frozen=True, slots=True)
 class PageTexts:
     """What ColPali's processor writes: in front of every query, and behind every picture."""
 
@@ -74,7 +55,7 @@ class PageTexts:
     visual_prompt: str = "Describe the image."
 
 
-def read_page_sizes(facts: CheckpointFacts, model_type: str, projection: str, *parts: str) -> PageSizes:
+def read_page_sizes(facts: CheckpointFacts, model_type: str, projection: str, *parts: str) -> TowerSizes:
     """The sizes in `config.json`, for an adapter that serves one type; `parts` lead to the two configurations.
 
     `projection` is the tensor whose rows are a vector's numbers. Raises `DiagnosticError`.
@@ -94,7 +75,7 @@ def read_page_sizes(facts: CheckpointFacts, model_type: str, projection: str, *p
         message = f"the checkpoint has no tensor `{projection}`, which makes vectors of states"
         raise DiagnosticError([Diagnostic("SIE404", message, Where(facts.folder), "use the checkpoint that has it")])
     positions, image_size, patch_size = _UNSAID[model_type]
-    return PageSizes(
+    return TowerSizes(
         width=shape[0],
         positions=_whole(text, "max_position_embeddings", positions, path),
         image_size=_whole(vision, "image_size", image_size, path),
@@ -125,7 +106,7 @@ def check_positions(facts: CheckpointFacts, positions: int) -> None:
     raise DiagnosticError([Diagnostic("SIE340", message, Where(path), "fetch the checkpoint again")])
 
 
-def read_tiling(facts: CheckpointFacts, sizes: PageSizes, grids: Sequence[str], prompt: tuple[str, str]) -> Tiling:
+def read_tiling(facts: CheckpointFacts, sizes: TowerSizes, grids: Sequence[str], prompt: tuple[str, str]) -> Tiling:
     """The tokens of a page for every grid; what stands before and behind the picture is the `prompt`.
 
     Raises `DiagnosticError` where the processor writes another number of positions for a tile than the tower gives.

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from compiler.folders import minilm_facts
 from fake_hub import FakeHub
 
 FIND = """
+import sys
 from pathlib import Path
 from sie_triton.cli.models import wanted_models
 from sie_triton.cli.targets import find_targets
 from sie_triton.compiler.options import BuildOptions
 options = BuildOptions(Path("repository"), announce=print)
-[target] = find_targets(wanted_models(["me/small"], []), None, options, allow_hub=True)
+[target] = find_targets(wanted_models([sys.argv[1]], []), None, options, allow_hub=True)
 print(target.bundle.hf_id, target.bundle.hf_revision, target.derived)
 """
 
@@ -24,7 +27,7 @@ def test_the_hub_gives_files_that_only_tell_and_then_is_not_asked_again(tmp_path
     folder = minilm_facts(tmp_path / "published")
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     card = b'# A model\n```json\n{"matryoshka_dims": [384, 96]}\n```\n'
-    command = [sys.executable, "-c", FIND]
+    command = [sys.executable, "-c", FIND, "me/small"]
     with FakeHub() as hub:
         environment = hub.environment(tmp_path / "home")
         model = hub.add("me/small", {**files, "README.md": card, "onnx/model.onnx": b"not wanted"})
@@ -34,3 +37,30 @@ def test_the_hub_gives_files_that_only_tell_and_then_is_not_asked_again(tmp_path
     assert f"me/small {model.commit} True" in first.stdout
     assert "matryoshka_dims: [96]  # matryoshka_dims of README.md" in first.stdout
     assert second.stdout == first.stdout
+
+
+def test_what_lies_there_in_open_clips_layout_is_derived_as_from_a_folder(tmp_path: Path) -> None:
+    """Alone, and beside a wrapper with code of its own, whose weights are not fetched."""
+    pytest.importorskip("torch")
+    from image_text.open_clip_checkpoints import write_open_clip
+
+    write_open_clip(tmp_path / "published")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "published").iterdir()}
+    wrapper = {"config.json": b'{"auto_map": {"AutoModel": "a.B"}}', "model.safetensors": b"x", "a.py": b""}
+    told = {}
+    with FakeHub() as hub:
+        environment = hub.environment(tmp_path / "home")
+        for name, more in (("alone", {}), ("wrapped", wrapper)):
+            hub.add(f"me/{name}", {**files, **more, "open_clip_pytorch_model.bin": b"pickled"})
+            command = [sys.executable, "-c", FIND, f"me/{name}"]
+            told[name] = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+            assert f"open_clip_model_id: hf-hub:me/{name}" in told[name]
+            assert "backend: open_clip" in told[name]
+            fetched = "".join(hub.seen(f"me/{name}"))
+            assert hashlib.sha256(files["open_clip_model.safetensors"]).hexdigest() in fetched
+            assert hashlib.sha256(b"x").hexdigest() not in fetched
+            assert not any(name in fetched for name in (hashlib.sha256(b"pickled").hexdigest(), "a.py"))
+    for name, first in told.items():  # the hub is gone
+        command = [sys.executable, "-c", FIND, f"me/{name}"]
+        again = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+        assert again == first

@@ -165,7 +165,7 @@ def test_pictures_of_one_item_are_as_many_as_the_tower_can_look_at(embedder: Pub
     side = int(embedder.reader.entry.patching.max_pixels**0.5)
     largest = Encoded(png(side, side))
     with pytest.raises(WireError, match="send smaller ones, or each in an item of its own"):
-        rows(embedder, Item(images=[largest] * 3))
+        rows(embedder, Item(images=[largest] * 5))
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,11 @@ from .checkpoints import PREPROCESSOR, TEMPLATE, bundle_text, write_qwen3_vl
 
 RANDOM = np.random.default_rng(5)
 BOUNDS = (4096, 12288)
-PATCHING = Patching(16, 2, *BOUNDS, "bicubic", 6)
+PATCHING = Patching(16, 2, *BOUNDS, "bicubic", 6, grouped=True)
 # A square, strips both ways, one that is scaled down, several of one item; and none.
 ITEMS: tuple[tuple[tuple[int, int], ...], ...] = (
     *((), ((64, 64),), ((300, 30),), ((20, 90),), ((500, 400),)),
-    *(((64, 64), (100, 33)), ((33, 100), (64, 64), (40, 41))),
+    *(((64, 64), (100, 33)), ((33, 100), (64, 64), (40, 41)), ((64, 64), (110, 110), (60, 60))),
 )
 
 
@@ -127,11 +127,12 @@ def test_alone_is_batched(session: onnxruntime.InferenceSession, theirs: Any) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["position_ids", "patches", "patch_positions", "patch_images", "table_rows", "table_weights"]
+    "name",
+    ["position_ids", "patches", "patch_positions", "patch_images", "image_places", "table_rows", "table_weights"],
 )
 def test_whatever_the_caller_computes_counts(session: onnxruntime.InferenceSession, theirs: Any, name: str) -> None:
     """A mistake in any of it is another vector, by far more than the tolerance."""
-    row, pictures = row_of(theirs.config, ((100, 33), (64, 64)))
+    row, pictures = row_of(theirs.config, ((110, 110), (64, 64), (60, 60)))  # the two small ones share a group
     batch = stack([row], row.cost, fills(0, PATCHING))
     right = unit_last(told(theirs.model, row, pictures))
     if name == "patch_images":
@@ -169,6 +170,8 @@ def test_the_plan_says_what_goes_in(folder: Path) -> None:
         ("patches", "UINT8", (-1, 768)),
         ("patch_positions", "INT64", (-1, 2)),
         ("patch_images", "INT64", (-1,)),
+        ("image_groups", "INT64", (-1, -1)),
+        ("image_places", "INT64", (-1,)),
         ("table_rows", "INT64", (-1, 4)),
         ("table_weights", "FP32", (-1, 4)),
     ]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sie_frontend.mixed.entry import Patching
+from sie_frontend.mixed.groups import group_cost, picture_groups, window_groups
 from sie_frontend.mixed.patches import (
     MAX_RATIO,
     TooNarrow,
@@ -158,3 +159,29 @@ def test_rows_of_equal_pictures_share_a_batch() -> None:
     # A text alone brings one square that stands for no token.
     assert rows[2].arrays["patches"].shape == (4, 192)
     assert rows[3].arrays["patch_images"].max() == 1
+
+
+@pytest.mark.parametrize("grids", [(GRIDS[0],), (GRIDS[1], GRIDS[2]), (GRIDS[4], GRIDS[5], GRIDS[4]), (GRIDS[3],) * 5])
+def test_every_patch_lies_in_one_place_beside_all_of_its_picture(grids: tuple[tuple[int, int], ...]) -> None:
+    """And groups are as long as the largest picture, none of them less than half full but for the last."""
+    made = picture_groups(grids)
+    counts = [high * wide for high, wide in grids]
+    number = np.repeat(np.arange(len(grids)), counts)
+    assert made.members.shape[1] == max(counts)
+    assert np.array_equal(made.members.reshape(-1)[made.places], np.arange(sum(counts)))
+    for one in range(len(grids)):
+        assert len({place // max(counts) for place in made.places[number == one]}) == 1
+    filled = (made.members >= 0).sum(axis=1)
+    assert (np.sort(filled)[1:] * 2 > max(counts)).all()
+    assert group_cost(grids) <= 2 * sum(counts) * max(counts)
+
+
+def test_windows_of_any_picture_are_groups_of_their_own() -> None:
+    grids = ((6, 10), (4, 4))
+    made = window_groups(grids, 2, 2)
+    numbers = window_numbers(grids, 2, 2)
+    assert made.members.shape == (len(np.unique(numbers)), 16)
+    for group in made.members:
+        there = group[group >= 0]
+        assert set(there) == set(np.flatnonzero(numbers == numbers[there[0]]))
+    assert np.array_equal(made.members.reshape(-1)[made.places], np.arange(76))

@@ -30,6 +30,7 @@ class Patching(msgspec.Struct, frozen=True):
     `patch_size` is the edge of a patch in pixels, `merge_size` that of a square in patches, which is one token. A
     scaled picture has at least `min_pixels` and at most `max_pixels`. `table_side` is the edge of the table of learned
     positions, which is spread over every picture, and `window` that of a window in squares; 0 where there is none.
+    `grouped`: the graph takes patches in groups that look at each other, which those of older builds do not.
     """
 
     patch_size: int
@@ -39,6 +40,7 @@ class Patching(msgspec.Struct, frozen=True):
     resample: Resample
     table_side: int = 0
     window: int = 0
+    grouped: bool = False
 
 
 class MixedInput(msgspec.Struct, frozen=True):

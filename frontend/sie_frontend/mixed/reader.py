@@ -16,6 +16,7 @@ from sie_frontend.images.opening import Opener
 from sie_frontend.images.options import view_of
 from sie_frontend.images.reader import LARGE
 from sie_frontend.mixed.entry import MixedInput
+from sie_frontend.mixed.groups import group_cost
 from sie_frontend.mixed.patches import Patches, cut_into_patches
 from sie_frontend.mixed.prompts import embedding_prompt, ended, reranker_prompt
 from sie_frontend.mixed.rows import MixedRow, expanded, fills
@@ -138,12 +139,21 @@ class MixedReader:
         return Opener(self._limits, view_of(call.options))
 
     def _check_patches(self, pictures: Sequence[Patches], place: str) -> None:
-        """The tower looks from every patch of an item at every other: what it holds grows with their square."""
-        most = 2 * self.entry.patching.max_pixels // self.entry.patching.patch_size**2
-        if len(pictures) > 1 and (count := sum(len(picture.levels) for picture in pictures)) > most:
+        """The tower looks from every patch of a picture at every other: what it holds grows with their squares.
+
+        Builds from before patches came in groups hold the square of an item's.
+        """
+        if len(pictures) < 2:
+            return
+        patching = self.entry.patching
+        most = 4 * (patching.max_pixels // patching.patch_size**2) ** 2
+        grids = [picture.grid for picture in pictures]
+        held = group_cost(grids) if patching.grouped else sum(high * wide for high, wide in grids) ** 2
+        if held > most:
+            count = sum(high * wide for high, wide in grids)
             raise invalid_input(
-                f"`{place}` has images of {count} patches, and at most {most} are read of one item, as many as two of "
-                "the largest have: send smaller ones, or each in an item of its own"
+                f"`{place}` has images of {count} patches in all, more than are read of one item, such as of "
+                f"{4 if patching.grouped else 2} of the largest: send smaller ones, or each in an item of its own"
             )
 
     def _pages(self, given: Sequence[Given], opener: Opener, places: Sequence[str]) -> list[MixedRow]:

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from sie_frontend.mixed.entry import Patching
+from sie_frontend.mixed.groups import picture_groups, window_groups
 from sie_frontend.mixed.patches import Grid, Patches, patch_places, table_places, token_places, window_numbers
 from sie_frontend.rows import Array
 
@@ -20,6 +21,10 @@ PATCH_IMAGES: Final = "patch_images"
 TABLE_ROWS: Final = "table_rows"
 TABLE_WEIGHTS: Final = "table_weights"
 PATCH_WINDOWS: Final = "patch_windows"
+IMAGE_GROUPS: Final = "image_groups"
+IMAGE_PLACES: Final = "image_places"
+WINDOW_GROUPS: Final = "window_groups"
+WINDOW_PLACES: Final = "window_places"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +60,7 @@ class MixedRow:
 
         A text alone brings one square of patches, which stands for no token.
         """
-        merge, side, window = self.patching.merge_size, self.patching.table_side, self.patching.window
+        merge, side = self.patching.merge_size, self.patching.table_side
         levels = [picture.levels for picture in self.pictures]
         grids = self.shape_key
         if not grids:
@@ -72,17 +77,30 @@ class MixedRow:
             tables = [table_places(grid, merge, side) for grid in grids]
             arrays[TABLE_ROWS] = np.concatenate([rows for rows, _ in tables])
             arrays[TABLE_WEIGHTS] = np.concatenate([near for _, near in tables])
-        if window:
-            arrays[PATCH_WINDOWS] = window_numbers(grids, merge, window)
-        return arrays
+        return arrays | _sight(grids, self.patching)
+
+
+def _sight(grids: tuple[Grid, ...], patching: Patching) -> dict[str, Array]:
+    """Which patches look at each other."""
+    merge, window = patching.merge_size, patching.window
+    if not patching.grouped:
+        return {PATCH_WINDOWS: window_numbers(grids, merge, window)} if window else {}
+    pictures = picture_groups(grids)
+    arrays = {IMAGE_GROUPS: pictures.members, IMAGE_PLACES: pictures.places}
+    if window:
+        windows = window_groups(grids, merge, window)
+        arrays |= {WINDOW_GROUPS: windows.members, WINDOW_PLACES: windows.places}
+    return arrays
 
 
 def fills(pad_id: int, patching: Patching) -> dict[str, int | None]:
     """What pads each input of a batch; None where all rows have one shape."""
     padded: dict[str, int | None] = {"input_ids": pad_id, "attention_mask": 0, POSITION_IDS: 0}
     table = (TABLE_ROWS, TABLE_WEIGHTS) if patching.table_side else ()
-    windows = (PATCH_WINDOWS,) if patching.window else ()
-    return padded | dict.fromkeys((PATCHES, PATCH_POSITIONS, PATCH_IMAGES, *table, *windows))
+    sight: tuple[str, ...] = (PATCH_WINDOWS,) if patching.window else ()
+    if patching.grouped:
+        sight = (IMAGE_GROUPS, IMAGE_PLACES, *((WINDOW_GROUPS, WINDOW_PLACES) if patching.window else ()))
+    return padded | dict.fromkeys((PATCHES, PATCH_POSITIONS, PATCH_IMAGES, *table, *sight))
 
 
 def expanded(ids: Sequence[int], picture_id: int, counts: Sequence[int]) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,10 +13,10 @@ from sie_sdk.images import detect_format
 
 from sie_triton_fastembed._batches import batches, in_order, request_parts, requests_in_flight
 from sie_triton_fastembed._remote import Remote
-from sie_triton_fastembed._server import TIMEOUT_S, Output, Server
+from sie_triton_fastembed._server import Output, Server
 from sie_triton_fastembed._sizes import size_of
 from sie_triton_fastembed.common.model_description import DenseModelDescription
-from sie_triton_fastembed.common.types import Device, ImageInput, NumpyArray, OnnxProvider
+from sie_triton_fastembed.common.types import ImageInput, NumpyArray
 
 if TYPE_CHECKING:
     from sie_sdk.types import ModelInfo
@@ -33,39 +33,7 @@ class ImageEmbedding(Remote):
     output: ClassVar[Output] = "dense"
     sees: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        model_name: str,
-        cache_dir: str | None = None,
-        threads: int | None = None,
-        providers: Sequence[OnnxProvider] | None = None,
-        cuda: bool | Device = Device.AUTO,
-        device_ids: list[int] | None = None,
-        lazy_load: bool = False,
-        *,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        timeout_s: float = TIMEOUT_S,
-        wait_for_server: bool = False,
-        options: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self._embedding_size: int | None = None
-        super().__init__(
-            model_name,
-            cache_dir,
-            threads,
-            providers,
-            cuda,
-            device_ids,
-            lazy_load,
-            base_url=base_url,
-            api_key=api_key,
-            timeout_s=timeout_s,
-            wait_for_server=wait_for_server,
-            options=options,
-            **kwargs,
-        )
+    _embedding_size: int | None = None
 
     @classmethod
     def _description(cls, info: ModelInfo, server: Server) -> DenseModelDescription:

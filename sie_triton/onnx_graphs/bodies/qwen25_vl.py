@@ -1,12 +1,12 @@
 """Qwen2.5-VL (Bai et al., 2025): Qwen2 reads what a vision transformer sees, most of whose layers look into windows.
 
-Attention does not mind in which order the patches are, so a window is a mask and nothing is put in another order.
+Attention does not mind in which order the patches are, so it alone takes them window by window.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from sie_frontend.mixed.rows import PATCH_IMAGES, PATCH_WINDOWS, PATCHES
+from sie_frontend.mixed.rows import IMAGE_GROUPS, IMAGE_PLACES, PATCHES, WINDOW_GROUPS, WINDOW_PLACES
 
 from sie_triton.facts import Sighted
 from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Frame, expect
@@ -14,10 +14,10 @@ from sie_triton.onnx_graphs.bodies.decoder import Biases
 from sie_triton.onnx_graphs.bodies.sighted import (
     Seen,
     SightedDecoder,
-    apart,
     patch_levels,
     patch_rotations,
     patch_states,
+    sightings,
     tower_attention,
 )
 from sie_triton.onnx_graphs.builder import GraphBuilder, Value
@@ -31,12 +31,13 @@ def _see(b: GraphBuilder, config: Config, sighted: Sighted) -> Seen:
     levels = patch_levels(b, PATCHES, sighted)
     states = patch_states(b, vision, levels, sighted, "visual.patch_embed.proj", bias=False)
     rope = patch_rotations(b, vision.hidden_size // vision.num_heads)
-    everything, windows = apart(b, PATCH_IMAGES), apart(b, PATCH_WINDOWS)
+    everything = sightings(b, IMAGE_GROUPS, IMAGE_PLACES, rope)
+    windows = sightings(b, WINDOW_GROUPS, WINDOW_PLACES, rope)
     for number in range(vision.depth):
         name = f"visual.blocks.{number}"
-        penalty = everything if number in vision.fullatt_block_indexes else windows
+        sight = everything if number in vision.fullatt_block_indexes else windows
         read = _normed(b, states, f"{name}.norm1")
-        states = b.op("Add", states, tower_attention(b, vision, read, rope, penalty, f"{name}.attn"))
+        states = b.op("Add", states, tower_attention(b, vision, read, sight, f"{name}.attn"))
         read = _normed(b, states, f"{name}.norm2")
         gate = b.activation(b.linear(read, f"{name}.mlp.gate_proj"), vision.hidden_act)
         grown = b.op("Mul", gate, b.linear(read, f"{name}.mlp.up_proj"))

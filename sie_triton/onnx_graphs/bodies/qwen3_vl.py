@@ -6,7 +6,7 @@ What several layers of the tower see is added to the first layers of the decoder
 from __future__ import annotations
 
 import numpy as np
-from sie_frontend.mixed.rows import PATCH_IMAGES, PATCHES, TABLE_ROWS, TABLE_WEIGHTS
+from sie_frontend.mixed.rows import IMAGE_GROUPS, IMAGE_PLACES, PATCHES, TABLE_ROWS, TABLE_WEIGHTS
 
 from sie_triton.facts import Sighted
 from sie_triton.onnx_graphs.bodies.architecture import Architecture, Config, Frame
@@ -15,10 +15,10 @@ from sie_triton.onnx_graphs.bodies.sighted import (
     Axes,
     Seen,
     SightedDecoder,
-    apart,
     patch_levels,
     patch_rotations,
     patch_states,
+    sightings,
     tower_attention,
 )
 from sie_triton.onnx_graphs.builder import GraphBuilder, Value
@@ -42,12 +42,13 @@ def _see(b: GraphBuilder, config: Config, sighted: Sighted) -> Seen:
     taken = b.op("Gather", table, TABLE_ROWS, axis=0)
     shares = b.op("Unsqueeze", b.to_body(TABLE_WEIGHTS), b.ints(3))
     states = b.op("Add", states, b.op("ReduceSum", b.op("Mul", taken, shares), b.ints(2), keepdims=0))
-    rope, penalty = patch_rotations(b, vision.hidden_size // vision.num_heads), apart(b, PATCH_IMAGES)
+    rope = patch_rotations(b, vision.hidden_size // vision.num_heads)
+    sight = sightings(b, IMAGE_GROUPS, IMAGE_PLACES, rope)
     deeper = []
     for number in range(vision.depth):
         name = f"visual.blocks.{number}"
         read = b.layer_norm(states, f"{name}.norm1", NORM_EPS)
-        states = b.op("Add", states, tower_attention(b, vision, read, rope, penalty, f"{name}.attn"))
+        states = b.op("Add", states, tower_attention(b, vision, read, sight, f"{name}.attn"))
         read = b.layer_norm(states, f"{name}.norm2", NORM_EPS)
         grown = b.activation(b.linear(read, f"{name}.mlp.linear_fc1"), vision.hidden_act)
         states = b.op("Add", states, b.linear(grown, f"{name}.mlp.linear_fc2"))

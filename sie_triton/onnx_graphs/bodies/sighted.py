@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 from onnx import TensorProto
-from sie_frontend.mixed.rows import PATCH_POSITIONS, POSITION_IDS
+from sie_frontend.mixed.rows import PATCH_IMAGES, PATCH_POSITIONS, POSITION_IDS
 
 from sie_triton.facts import Sighted
 from sie_triton.onnx_graphs.attention import Rotary, attention, join_heads, penalty_where, rotated, split_heads
@@ -66,23 +66,60 @@ def patch_rotations(b: GraphBuilder, width: int) -> Rotary:
     return Rotary(b.op("Cos", both), b.op("Sin", both))
 
 
-def apart(b: GraphBuilder, groups: Value) -> Value:
-    """`[batch, 1, patches, patches]`: no patch sees one of another group, such as another picture."""
-    rows, columns = (b.op("Unsqueeze", groups, b.ints(axis)) for axis in (2, 1))
+@dataclass(frozen=True, slots=True)
+class Sightings:
+    """Patches in groups that look at each other: where each place's patch is, and where each patch's place is.
+
+    `members` is `[batch, groups * places, 1]`, `places` `[batch, patches, 1]`, `length` how many places a group has.
+    `rope` turns by the positions of the members, and `penalty` `[batch * groups, 1, places, places]` hides those of
+    other pictures.
+    """
+
+    members: Value
+    places: Value
+    length: Value
+    rope: Rotary
+    penalty: Value
+
+
+def sightings(b: GraphBuilder, groups: Value, places: Value, rope: Rotary) -> Sightings:
+    """What a layer of the tower needs of the groups `[batch, groups, places]`; `rope` is that of the patches."""
+    length = b.op("Slice", b.op("Shape", groups), b.ints(2), b.ints(3))
+    flat = b.op("Reshape", groups, b.ints(0, -1))
+    members = b.op("Unsqueeze", b.op("Max", flat, b.ints(0)), b.ints(2))
+    number = b.op("GatherND", PATCH_IMAGES, members, batch_dims=1)
+    number = b.op("Where", b.op("Less", flat, b.ints(0)), b.ints(-1), number)
+    rows = b.op("Reshape", number, b.op("Concat", b.ints(-1), length, axis=0))
+
+    def placed(turn: Value) -> Value:
+        taken = b.op("GatherND", b.op("Squeeze", turn, b.ints(1)), members, batch_dims=1)
+        width = b.op("Slice", b.op("Shape", turn), b.ints(3), b.ints(4))
+        return b.op("Reshape", taken, b.op("Concat", b.ints(-1, 1), length, width, axis=0))
+
+    turned = Rotary(placed(rope.cos), placed(rope.sin))
+    return Sightings(members, b.op("Unsqueeze", places, b.ints(2)), length, turned, _apart(b, rows))
+
+
+def _apart(b: GraphBuilder, numbers: Value) -> Value:
+    """`[groups, 1, places, places]`: no patch sees one of another number, such as another picture."""
+    rows, columns = (b.op("Unsqueeze", numbers, b.ints(axis)) for axis in (2, 1))
     other = b.op("Not", b.op("Equal", rows, columns))
     return b.op("Unsqueeze", penalty_where(b, other), b.ints(1))
 
 
-def tower_attention(b: GraphBuilder, vision: Config, states: Value, rope: Rotary, penalty: Value, name: str) -> Value:
-    """Attention between the patches of a picture."""
+def tower_attention(b: GraphBuilder, vision: Config, states: Value, sight: Sightings, name: str) -> Value:
+    """Attention between the patches of each group."""
     width, heads = vision.hidden_size, vision.num_heads
     head = width // heads
-    flat = b.linear(states, f"{name}.qkv", shape=(3 * width, width))
+    flat = b.op("GatherND", b.linear(states, f"{name}.qkv", shape=(3 * width, width)), sight.members, batch_dims=1)
+    flat = b.op("Reshape", flat, b.op("Concat", b.ints(-1), sight.length, b.ints(3 * width), axis=0))
     parts = b.ops("Split", flat, b.ints(width, width, width), outputs=3, axis=-1)
     query, key, value = (split_heads(b, part, heads, head) for part in parts)
-    query = b.op("Mul", rotated(b, query, rope, head), b.body_number(head**-0.5))
-    mixed = attention(b, query, rotated(b, key, rope, head), value, penalty, wide_softmax=True)
-    return b.linear(join_heads(b, mixed, width), f"{name}.proj")
+    query = b.op("Mul", rotated(b, query, sight.rope, head), b.body_number(head**-0.5))
+    mixed = attention(b, query, rotated(b, key, sight.rope, head), value, sight.penalty, wide_softmax=True)
+    batch = b.op("Slice", b.op("Shape", states), b.ints(0), b.ints(1))
+    rows = b.op("Reshape", join_heads(b, mixed, width), b.op("Concat", batch, b.ints(-1, width), axis=0))
+    return b.linear(b.op("GatherND", rows, sight.places, batch_dims=1), f"{name}.proj")
 
 
 def features_at(b: GraphBuilder, features: Value, pictured: Value) -> Value:

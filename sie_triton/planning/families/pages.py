@@ -18,8 +18,8 @@ from sie_triton.facts import (
     PREPROCESSOR_NAME,
     CheckpointFacts,
     Framing,
-    PageSizes,
     Tiling,
+    TowerSizes,
     check_bare,
     check_positions,
     read_page_sizes,
@@ -132,7 +132,7 @@ class PageRecipe(RecipeBase):
         after = special_token(facts, "pad") * BUFFERS + "\n"
         return read_page_texts(facts).query_prefix, Framing(special_token(facts, "bos"), after)
 
-    def _sizes(self, facts: CheckpointFacts | None) -> PageSizes | None:
+    def _sizes(self, facts: CheckpointFacts | None) -> TowerSizes | None:
         if facts is None:
             return None
         return read_page_sizes(facts, self.model_type, f"{self.projection}.weight", *self.parts)
@@ -193,7 +193,7 @@ def served_vectors() -> dict[OutputType, Head]:
     return {VECTORS: MultiVectorHead(VECTORS)}
 
 
-def vector_width(bundle: Bundle, profile: ResolvedProfile, sizes: PageSizes | None) -> Axis:
+def vector_width(bundle: Bundle, profile: ResolvedProfile, sizes: TowerSizes | None) -> Axis:
     """How long a vector is. Raises `DiagnosticError` where the bundle declares another width."""
     declared = bundle.dims.get(VECTORS)
     if sizes is None:
