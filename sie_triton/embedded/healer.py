@@ -142,7 +142,7 @@ class Healer:
                 return False  # somebody else has unloaded it
             # It stays UNLOADING for ever if a run failed with its process: Triton forgets that run. Loading it helps.
             control.load(model, LOAD_TIMEOUT_S)
-            composed = self._down.pop(model)
+            composed = self._down.pop(model, [])
             states = control.index()
             for name in composed:  # Triton loads them by itself, as a rule
                 if states.get(name) not in (READY, LOADING):
