@@ -28,7 +28,7 @@ class Control:
     def index(self) -> dict[str, str]:
         """The state of each model that was ever loaded, by name. Raises `ControlError`."""
         found: dict[str, str] = {}
-        for entry in self._ask("POST", "/v2/repository/index", INDEX_TIMEOUT_S):
+        for entry in self._ask("POST", "/v2/repository/index", INDEX_TIMEOUT_S) or ():
             # A model of several versions has several entries: one that serves counts.
             if found.get(entry["name"]) != READY:
                 found[entry["name"]] = entry.get("state", "")
@@ -36,7 +36,7 @@ class Control:
 
     def reasons(self) -> dict[str, str]:
         """Why models that were to be loaded are not, by name. Raises `ControlError`."""
-        entries = self._ask("POST", "/v2/repository/index", INDEX_TIMEOUT_S)
+        entries = self._ask("POST", "/v2/repository/index", INDEX_TIMEOUT_S) or ()
         ready = {entry["name"] for entry in entries if entry.get("state") == READY}
         found = {entry["name"]: entry.get("reason", "") for entry in entries if entry.get("state") == UNAVAILABLE}
         return {name: reason for name, reason in found.items() if name not in ready and reason != "unloaded"}

@@ -17,6 +17,10 @@ from sie_triton.embedded.healing import HealingRules, Patients, Trouble
 from sie_triton.embedded.stubs import Death, StubWatch
 
 LOAD_TIMEOUT_S = 600.0
+# tritonserver notices within two seconds that a process ended while its model was loaded, unless that ended before it
+# had said anything: that one is waited for for ever.
+STUCK_S = 5.0
+_LOOK_S = 0.4
 _MEMORY_HINT = "the kernel's log tells if memory ran out: load fewer models or lower their `instance_group` counts"
 Tell = Callable[[Diagnostic], None]
 
@@ -38,6 +42,8 @@ class Healer:
         self._down: dict[str, list[str]] = {}  # what we have unloaded, and the ensembles that went with it
         self._movers: dict[str, threading.Lock] = {}
         self._relapses: dict[str, str] = {}  # what died again while it was being mended
+        self._unborn: dict[int, tuple[str | None, float]] = {}  # what died while it was being loaded
+        self._looked = 0.0
 
     def troubles(self) -> Mapping[str, Trouble]:
         """What is wrong with which Triton model. Any thread may ask."""
@@ -49,6 +55,7 @@ class Healer:
         with self._lock:
             self._server += 1
             self._down.clear()
+            self._unborn.clear()
 
     def restarted(self, control: Control) -> None:
         """Another server is ready with what it could load; the rest is tried again, each model by itself."""
@@ -66,8 +73,11 @@ class Healer:
                 self._down[name] = []
             self._failed(server, name, reason)
 
-    def look(self, pid: int, stubs: StubWatch, control: Control) -> None:
-        """See which stubs of the server `pid` have ended, and begin to mend the models whose turn it is."""
+    def look(self, pid: int, stubs: StubWatch, control: Control) -> Diagnostic | None:
+        """See which stubs of the server `pid` have ended, and begin to mend the models whose turn it is.
+
+        Returns why the whole server must be started again, for the one case in which nothing else helps.
+        """
         deaths = stubs.look(pid)
         if deaths:
             self._examine(deaths, stubs, control)
@@ -76,6 +86,24 @@ class Healer:
             server = self._server
         for model in due:
             self._in_thread(self._mend, server, model, control)
+        return self._look_for_the_unborn(stubs, control) if self._unborn else None
+
+    def _look_for_the_unborn(self, stubs: StubWatch, control: Control) -> Diagnostic | None:
+        """Whether a load will never end, because its process ended before tritonserver had heard of it."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return None
+        self._looked = now
+        try:
+            loading = {name for name, state in control.index().items() if state == LOADING}
+        except ControlError:
+            return None
+        for pid, (model, since) in list(self._unborn.items()):
+            if not stubs.unburied(pid) or not (model in loading if model else loading):
+                del self._unborn[pid]
+            elif now - since >= STUCK_S:
+                return never_loaded(model)
+        return None
 
     def _in_thread(self, work: Callable[[int, str, Control], None], server: int, model: str, control: Control) -> None:
         threading.Thread(target=work, args=(server, model, control), name=f"heal-{model}", daemon=True).start()
@@ -87,6 +115,8 @@ class Healer:
         except ControlError:
             return  # the server itself has ended, or is about to
         for death in deaths:
+            if LOADING in ([states.get(death.model)] if death.model else states.values()):
+                self._unborn[death.pid] = (death.model, time.monotonic())
             for model in [death.model] if death.model else _short_of_stubs(states, stubs, control):
                 if states.get(model) == READY:
                     stubs.dismiss(model)  # those of its other instances end with it
@@ -119,8 +149,8 @@ class Healer:
         try:
             self._take_down(server, model, control)
             mended = self._bring_up(server, model, control)
-        except ControlError as error:
-            self._failed(server, model, str(error))
+        except Exception as error:  # whatever it is, nobody else would try again
+            self._failed(server, model, str(error) or type(error).__name__)
             return
         with self._lock:
             if server != self._server:
@@ -142,7 +172,7 @@ class Healer:
                 return False  # somebody else has unloaded it
             # It stays UNLOADING for ever if a run failed with its process: Triton forgets that run. Loading it helps.
             control.load(model, LOAD_TIMEOUT_S)
-            composed = self._down.pop(model)
+            composed = self._down.pop(model, [])
             states = control.index()
             for name in composed:  # Triton loads them by itself, as a rule
                 if states.get(name) not in (READY, LOADING):
@@ -162,6 +192,13 @@ class Healer:
             delay = self._patients.died(model, f"it could not be loaded again: {reason}", time.monotonic())
         message = f"model `{model}` could not be loaded again: {reason}; it is tried again in {delay:.1f} s"
         self._tell(Diagnostic("SIE718", message, hint="the other models go on; mend the cause, no restart is needed"))
+
+
+def never_loaded(model: str | None) -> Diagnostic:
+    """What is told of a process that ended before tritonserver had heard of it."""
+    name = f"model `{model}`" if model else "a model"
+    message = f"the process of {name} ended as it began, and tritonserver would wait for it for ever"
+    return Diagnostic("SIE711", message, hint=_MEMORY_HINT)
 
 
 def composed_of(part: str, control: Control) -> list[str]:

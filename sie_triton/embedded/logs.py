@@ -45,6 +45,11 @@ def reasons(path: Path, limit: int = 10) -> list[str]:
     return found[:limit] or [tail(path, 5) or "the log is empty"]
 
 
+def shows_failed_load(path: Path, model: str | None) -> bool:
+    """Whether the log tells that a model, or any if it is None, could not be loaded."""
+    return f"failed to load '{model or ''}" in _read(path)
+
+
 def shows_lock_exception(path: Path) -> bool:
     """Whether the log tells of the exception by which the shared memory between tritonserver and its stubs fails."""
     return _LOCK_EXCEPTION in _read(path)

@@ -55,6 +55,10 @@ class StubWatch:
         """How many stubs of a model the last look saw alive."""
         return sum(stub.model == model and stub.zombie is None for stub in self._stubs.values())
 
+    def unburied(self, pid: int) -> bool:
+        """Whether the last look saw this stub as a zombie."""
+        return pid in self._stubs and self._stubs[pid].zombie is not None
+
     def dismiss(self, model: str) -> None:
         """The present stubs of a model are being ended: nobody is to hear of their end."""
         for stub in self._stubs.values():

@@ -16,7 +16,7 @@ from enum import Enum
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded import logs
-from sie_triton.embedded.healer import Healer, Tell
+from sie_triton.embedded.healer import STUCK_S, Healer, Tell, never_loaded
 from sie_triton.embedded.healing import HealingRules, Trouble
 from sie_triton.embedded.server import ServerSpec, TritonServer
 
@@ -190,13 +190,25 @@ class Supervisor:
         """True when ready, False when told to stop. Raises `DiagnosticError` as `TritonServer.wait_ready` does."""
         models = 0 if self._spec.on_demand else sum(1 for _ in self._spec.repository.glob("*/config.pbtxt"))
         deadline = time.monotonic() + self._policy.ready_timeout + self._policy.model_timeout * models
+        ended: dict[int, tuple[str | None, float]] = {}
         while not self._stopping.is_set():
             if self.server.is_ready():
                 return True
+            self._check_start(ended)
             if self.server.poll() is not None or time.monotonic() >= deadline:
                 self.server.wait_ready(timeout=0.0)  # raises, with the cause
             self._stopping.wait(_POLL_SECONDS)
         return False
+
+    def _check_start(self, ended: dict[int, tuple[str | None, float]]) -> None:
+        """Raise `DiagnosticError` if tritonserver waits for ever for a process that has ended; `ended` is kept."""
+        stubs, pid, now = self.server.stubs, self.server.pid, time.monotonic()
+        for death in stubs.look(pid) if pid else ():
+            ended[death.pid] = (death.model, now)
+        for one, (model, since) in ended.items():
+            known = logs.shows_failed_load(self._spec.log_path, model)
+            if now - since >= STUCK_S and stubs.unburied(one) and not known:
+                raise DiagnosticError([never_loaded(model)])
 
     def _await_death(self) -> Diagnostic | None:
         """The cause of the server's end; None when told to stop before. Meanwhile its models are looked after."""
@@ -204,8 +216,9 @@ class Supervisor:
         while not self._stopping.wait(_POLL_SECONDS):
             if (status := self.server.poll()) is not None:
                 return self.server.failure(status)
-            if self.server.pid is not None:
-                self._healer.look(self.server.pid, self.server.stubs, control)
+            pid, stubs = self.server.pid, self.server.stubs
+            if pid is not None and (cause := self._healer.look(pid, stubs, control)):
+                return cause
         return None
 
     def _locks_lost(self, cause: Diagnostic, attempt: int) -> Diagnostic:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sie_frontend.triton import model_control, patience
 from sie_frontend.triton.client import TRIES
-from sie_frontend.triton.patience import AnswerPatience
+from sie_frontend.triton.patience import RunPatience
 
 from .triton_peer import Peer, Server, X, call, client_of, regular, reply, serving
 
@@ -128,7 +128,7 @@ async def _after(seconds: float, peer: Peer) -> None:
 
 
 async def test_patience_follows_the_longest_run_and_forgets_it() -> None:
-    known = AnswerPatience()
+    known = RunPatience()
     assert known.of("p") == patience.UNKNOWN_S
     known.took("p", 3.0)
     assert known.of("p") == 6.0

@@ -18,7 +18,7 @@ import orjson
 
 from sie_frontend.rows import INLINE_BYTES, Array
 from sie_frontend.triton.connections import Answer, ConnectionPool, ExchangeError
-from sie_frontend.triton.patience import AnswerPatience
+from sie_frontend.triton.patience import RunPatience
 
 PROBE_TIMEOUT_S = 5.0
 # So long a call may take before connections that it holds up are looked for, and so long they may take to answer.
@@ -94,7 +94,7 @@ class TritonClient:
         self.url = url
         self._timeout_s = timeout_s
         self._loading = 0
-        self._patience = AnswerPatience()
+        self._patience = RunPatience()
         self._pool = ConnectionPool(host, port, kept=connections)
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

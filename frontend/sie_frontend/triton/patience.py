@@ -10,7 +10,7 @@ _FACTOR: Final = 2.0
 _FADING: Final = 0.9
 
 
-class AnswerPatience:
+class RunPatience:
     """Per model, from what its runs take: a long run is not late merely because others are short."""
 
     def __init__(self) -> None:
