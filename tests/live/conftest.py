@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,24 +38,28 @@ class Versions:
             repository,
             default_weights=self.folder / version,
             force=force,
-            cores=2,
+            cores=1,
             graphs=GraphOptions(devices=("cpu",)),
         )
         compile_models([select(bundle, expand(bundle))], options)
 
     def vectors(self, version: str) -> NDArray[np.float32]:
         """What transformers computes of `TEXTS`, pooled and normalised as the bundle says."""
-        import torch
-        from transformers import AutoModel, PreTrainedTokenizerFast
+        return _computed(self.folder / version)
 
-        folder = self.folder / version
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        batch = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
-        with torch.no_grad():
-            states = AutoModel.from_pretrained(folder)(batch["input_ids"], batch["attention_mask"]).last_hidden_state
-        mask = batch["attention_mask"][..., None]
-        means = (states * mask).sum(1) / mask.sum(1)
-        return np.asarray(torch.nn.functional.normalize(means, dim=-1))
+
+@cache
+def _computed(folder: Path) -> NDArray[np.float32]:
+    import torch
+    from transformers import AutoModel, PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    batch = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = AutoModel.from_pretrained(folder)(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    means = (states * mask).sum(1) / mask.sum(1)
+    return np.asarray(torch.nn.functional.normalize(means, dim=-1))
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +72,22 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Versions:
     made = Versions(folder, folder / "repository")
     made.build(made.built, "a")
     return made
+
+
+@pytest.fixture(scope="session")
+def replaced(versions: Versions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Version `a`, replaced by version `b`. Never written to."""
+    repository = Path(shutil.copytree(versions.built, tmp_path_factory.mktemp("replaced") / "repository"))
+    versions.build(repository, "b")
+    return repository
+
+
+@pytest.fixture(scope="session")
+def joined(replaced: Path, versions: Versions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with another model beside it. Never written to."""
+    repository = Path(shutil.copytree(replaced, tmp_path_factory.mktemp("joined") / "repository"))
+    versions.build(repository, "c", OTHER)
+    return repository
 
 
 @pytest.fixture

@@ -21,14 +21,6 @@ from sie_triton.verify.checks import verify_repository
 RAW = f"{MODEL_ID}:raw"
 
 
-@pytest.fixture(scope="session")
-def replaced(versions: Versions, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Version `a`, replaced by version `b`. Never written to."""
-    repository = Path(shutil.copytree(versions.built, tmp_path_factory.mktemp("replaced") / "repository"))
-    versions.build(repository, "b")
-    return repository
-
-
 @pytest.fixture
 def two(replaced: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(replaced, tmp_path / "repository"))
@@ -95,8 +87,8 @@ def test_only_one_generation_is_kept(versions: Versions, two: Path) -> None:
     assert not (two / TRITON_NAME).exists()
 
 
-def test_what_is_removed_can_come_back(versions: Versions, two: Path) -> None:
-    versions.build(two, "c", OTHER)
+def test_what_is_removed_can_come_back(joined: Path, tmp_path: Path) -> None:
+    two = Path(shutil.copytree(joined, tmp_path / "joined"))
     assert sorted(take_away(two, MODEL_ID)) == [MODEL_ID, RAW]
     now, before = names(sound(two))
     assert set(now) == {OTHER, f"{OTHER}:raw"} and set(before) == {MODEL_ID, RAW}

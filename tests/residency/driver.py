@@ -28,6 +28,7 @@ class Driver:
     loaded: set[str] = field(default_factory=set)
     under_way: list[Command] = field(default_factory=list)
     log: list[Command] = field(default_factory=list)
+    retired: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         costs = {part: 1 for unit in self.units for part in unit.parts} | dict(self.costs)
@@ -48,6 +49,18 @@ class Driver:
         """One request ends."""
         self.users[name] -= 1
         self.policy.release(name, self.now)
+        self.step()
+
+    def add(self, unit: Unit) -> None:
+        """A unit joins."""
+        self.users.setdefault(unit.name, 0)
+        self.policy.add(unit, dict.fromkeys(unit.parts, 1))
+        self.step()
+
+    def retire(self, name: str) -> None:
+        """A unit is to go for good."""
+        self.retired.add(name)
+        self.policy.retire(name, "replaced")
         self.step()
 
     def end(self, command: Command, *, fails: bool = False, reachable: bool = True) -> None:
@@ -103,7 +116,8 @@ class Driver:
             return
         residence = self.policy.residences[command.unit]
         assert not self.users[command.unit], "unloaded with work in flight"
-        assert not residence.unit.pinned or command.reason in ("failed", "lost", "stray"), "a pinned one goes"
+        bound = residence.unit.pinned and command.unit not in self.retired
+        assert not bound or command.reason in ("failed", "lost", "stray"), "a pinned one goes"
         backwards = [part for part in reversed(residence.unit.parts) if part in command.parts]
         assert list(command.parts) == backwards, "the order of unloading"
         for name, one in self.policy.residences.items():
@@ -115,6 +129,9 @@ class Driver:
         for name in self.ready:
             assert set(self.policy.residences[name].unit.parts) <= self.loaded, f"{name} is called ready"
         for name, count in self.users.items():
+            if name not in self.policy.residences:
+                assert name in self.retired and not count, f"{name} is forgotten with work in flight"
+                continue
             assert self.policy.residences[name].users == count
             assert not count or self.stage(name) in (Stage.READY, Stage.DRAINING), f"{name} has lost its work"
         if self.rules.budget is not None:
@@ -125,7 +142,9 @@ class Driver:
 
 
 class Storm(Driver):
-    """A driver that does what a seed says."""
+    """A driver that does what a seed says. With `renewing`, units are replaced by newer ones too."""
+
+    renewing: bool = False
 
     def run(self, seed: int, events: int) -> None:
         """Random events; then silence, after which nothing may be left undone."""
@@ -137,11 +156,23 @@ class Storm(Driver):
                 self.answer(name)
         self.finish()
 
+    def _renew(self, chance: random.Random) -> None:
+        """A unit is replaced by one of other parts, or of some of the same, as a new version of a model is."""
+        name = chance.choice([name for name in self.users if name not in self.retired])
+        old = self.policy.residences[name].unit
+        newer = f"{name}'"
+        parts = tuple(part if chance.random() < 0.3 else f"{part}'" for part in old.parts)
+        self.add(Unit(newer, parts, parts[-1:], old.pinned))
+        self.retire(name)
+
     def _event(self, chance: random.Random) -> None:
+        if self.renewing and chance.random() < 0.05:
+            self._renew(chance)
+            return
         busy = [name for name, count in self.users.items() if count]
         kind = chance.random()
         if kind < 0.45:
-            self.ask(chance.choice(list(self.users)))
+            self.ask(chance.choice([name for name in self.users if name not in self.retired]))
         elif kind < 0.65 and busy:
             self.answer(chance.choice(busy))
         elif kind < 0.85 and self.under_way:

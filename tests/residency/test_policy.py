@@ -344,6 +344,45 @@ def test_no_order_of_events_breaks_a_rule(budget: int | None) -> None:
         )
 
 
+@pytest.mark.parametrize("budget", [None, 9])
+def test_whatever_is_replaced_goes_for_good_and_loses_no_work(budget: int | None) -> None:
+    """120 random histories in which units are replaced, by others that may share parts with them."""
+    units = [one for one in SHARED if one.name != "huge"]
+    for seed in range(60):
+        storm = Storm(units, Rules(budget=budget, idle_s=3.0, cooldown_s=1.0), COSTS)
+        storm.renewing = True
+        storm.run(seed, 100)
+        for _ in range(3):
+            storm.wait(20)
+            storm.finish()
+        assert storm.retired.isdisjoint(storm.policy.residences)
+        pinned = {name for name, one in storm.policy.residences.items() if one.unit.pinned}
+        assert len(pinned) == 1 and storm.ready == pinned
+        assert storm.loaded == {part for name in pinned for part in storm.policy.residences[name].unit.parts}
+
+
+def test_a_unit_that_is_retired_finishes_its_work_and_takes_no_more() -> None:
+    driver = Driver(FOUR, Rules())
+    resident(driver, "p")
+    assert driver.ask("p")
+    driver.add(unit("p'"))
+    driver.retire("p")
+    assert unloads(driver) == [] and driver.stage("p") is Stage.DRAINING
+    driver.answer("p")
+    assert unloads(driver) == ["p"]
+    driver.finish()
+    assert "p" not in driver.policy.residences and not driver.ask("p'")
+
+
+def test_a_unit_that_is_retired_while_it_loads_is_unloaded_then() -> None:
+    driver = Driver(FOUR, Rules())
+    driver.ask("p")
+    driver.ask("q")
+    driver.retire("p")
+    driver.finish()
+    assert unloads(driver) == ["p"] and "p" not in driver.policy.residences and driver.ready == {"q"}
+
+
 def test_whoever_goes_on_asking_is_served_in_the_end() -> None:
     """Six units in turn for a budget of two, every caller comes back after the hint: nobody starves."""
     names = "abcdef"

@@ -52,7 +52,7 @@ class Policy:
         residence.retired, residence.asked_by_us = True, False
         residence.owed.clear()
         self._dequeue(residence)
-        if residence.stage is Stage.READY or (residence.stage is Stage.DRAINING and residence.reason != "failed"):
+        if residence.there:
             residence.stage, residence.reason = Stage.DRAINING, reason
         elif residence.stage in (Stage.ABSENT, Stage.WAITING, Stage.FAILED):
             del self.residences[name]
@@ -169,7 +169,8 @@ class Policy:
         budget, unit = self.rules.budget, self.residences[name].unit
         if budget is None:
             return None
-        pinned = {part for other in self._units() if other.pinned for part in other.parts}
+        bound = (one.unit for one in self.residences.values() if one.unit.pinned and not one.retired)
+        pinned = {part for other in bound for part in other.parts}
         alone, together = self._bytes(unit.parts), self._bytes({*unit.parts, *pinned})
         if together <= budget:
             return None
@@ -191,9 +192,6 @@ class Policy:
         return commands
 
     # Inside
-
-    def _units(self) -> Iterator[Unit]:
-        return (residence.unit for residence in self.residences.values())
 
     def _ask(self, residence: Residence, now: float, *, owed: bool = True) -> None:
         if failure := self.too_large(residence.unit.name):

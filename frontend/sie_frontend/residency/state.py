@@ -100,7 +100,7 @@ class Residence:
     @property
     def there(self) -> bool:
         """Whether it is taken to be loaded and whole, if only until its last request is answered."""
-        return self.stage is Stage.READY or (self.stage is Stage.DRAINING and self.reason in ("room", "idle"))
+        return self.stage is Stage.READY or (self.stage is Stage.DRAINING and self.reason not in ("failed", "lost"))
 
     def expects(self, now: float) -> bool:
         """Whether a caller that was turned away may still come back. Forgets those that will not."""
