@@ -1,4 +1,4 @@
-"""What is asked about the process: health and metrics, on the API's port or on one of their own."""
+"""What is asked about the process: health, metrics and status, on the API's port or on one of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from starlette.routing import BaseRoute, Route
 from sie_frontend.access.keyring import Grant
 from sie_frontend.http.answers import keyed
 from sie_frontend.http.frontend import Frontend
+from sie_frontend.http.status.routes import status_routes
+from sie_frontend.residency.carrier import Memory
 from sie_frontend.settings import SettingsError
 from sie_frontend.watch.metrics import CONTENT_TYPE
 
@@ -44,13 +46,19 @@ def metrics_route(frontend: Frontend, *, open_to_all: bool) -> Route:
 
 
 class AdminServer(uvicorn.Server):
-    """Health and metrics on a port of their own, in the event loop of the server that it belongs to.
+    """Health, metrics and status on a port of their own, in the event loop of the server that it belongs to.
 
     It speaks plain HTTP, and asks for no key: what may reach it is the network's to decide.
     """
 
-    def __init__(self, frontend: Frontend, host: str, port: int) -> None:
-        app = Starlette(routes=[*health_routes(frontend), metrics_route(frontend, open_to_all=True)])
+    def __init__(self, frontend: Frontend, host: str, port: int, memory: Memory | None = None) -> None:
+        app = Starlette(
+            routes=[
+                *health_routes(frontend),
+                metrics_route(frontend, open_to_all=True),
+                *status_routes(frontend, memory, open_to_all=True),
+            ]
+        )
         super().__init__(
             uvicorn.Config(
                 app,

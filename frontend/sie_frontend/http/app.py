@@ -80,7 +80,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None, memory: Memor
         *([metrics_route(frontend, open_to_all=False)] if settings.admin_port is None else []),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        *status_routes(frontend, memory),
+        *status_routes(frontend, memory, open_to_all=False),
     ]
     frontend.served = _sentence_of(routes)
     for route in TASKS_NOT_SERVED:
