@@ -57,7 +57,9 @@ def make_server(settings: Settings, memory: Memory | None = None, ailments: Ailm
         ssl_keyfile=tls.key if tls else None,
     )
     frontend = app.state.frontend
-    admin = None if settings.admin_port is None else AdminServer(frontend, settings.admin_host, settings.admin_port)
+    admin = None
+    if settings.admin_port is not None:
+        admin = AdminServer(frontend, settings.admin_host, settings.admin_port, memory)
     return DrainingServer(config, frontend.drain, delay_s=settings.drain_delay_s, admin=admin, tls=tls)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from aiohttp import web
@@ -16,9 +17,10 @@ from contract.openapi_judge import answer_mistakes
 from frontend.conftest import Service
 from frontend.fake_triton import FakeTriton
 from frontend.key_help import Clock, behind_keys, key
+from frontend.process import FrontendProcess
 from frontend.repository import token_ids
 from frontend.wire import encode, texts
-from sie_frontend.http.status.traffic import READ_EVERY_S, WINDOW_S, TrafficWatch, quantile
+from sie_frontend.http.status.traffic import READ_EVERY_S, WINDOW_S, TrafficWatch, quantile, read_totals
 from sie_frontend.watch.metrics import Metrics, RunRecord
 
 VARIANT = f"{tiny.MODEL_ID}:raw"
@@ -130,11 +132,19 @@ async def test_who_may_not_read_metrics_gets_no_numbers(service: Service) -> Non
         assert (await client.get("/v1/status")).status_code == 403
 
 
-@pytest.mark.asyncio
-async def test_metrics_that_have_a_port_of_their_own_are_not_told_here(service: Service) -> None:
-    async with service.having(admin_port=0).open() as client:
-        assert (await client.get("/metrics")).status_code == 404
-        assert (await report(client))["numbers"] is None
+def test_numbers_are_where_metrics_are(repository: Path, triton: FakeTriton, tmp_path: Path) -> None:
+    arguments = ("--repository", repository, "--triton-url", triton.url, "--admin-port", "0")
+    with FrontendProcess(tmp_path / "log", *arguments) as frontend:
+        admin = frontend.wait_for(r"health and metrics are on (http://127\.0\.0\.1:\d+)")[1]
+        frontend.wait_ready()
+        here, there = (httpx.get(f"{url}/v1/status").json() for url in (frontend.url, admin))
+        assert (here["api"], here["numbers"]) == (True, None)
+        assert there["api"] is False and there["numbers"]["traffic"]["requests_per_s"] == 0
+        assert [one["id"] for one in there["models"]] == [one["id"] for one in here["models"]]
+        page = httpx.get(f"{admin}/", headers={"accept": "text/html"})
+        assert page.content == httpx.get(f"{frontend.url}/", headers={"accept": "text/html"}).content
+        assert httpx.get(f"{admin}/").status_code == 404
+        assert httpx.get(f"{admin}/page/main.js").status_code == 200
 
 
 # The window
@@ -151,13 +161,13 @@ def test_a_window_forgets_what_is_older_than_a_minute() -> None:
         metrics.observe_request("unknown", "", 404, 9.0, {})
         clock.now += 1
         if second % READ_EVERY_S == 0:
-            watch.read()
+            watch.take(read_totals(metrics, clock.now))
         if second == 299:
-            window = watch.window()
+            window = watch.window(read_totals(metrics, clock.now))
             assert WINDOW_S - READ_EVERY_S <= window.seconds <= WINDOW_S
             assert window.of(None).requests_per_s == pytest.approx(10)
             assert 1000 <= (window.of(None).p50_ms or 0) <= 2000
-    window = watch.window()
+    window = watch.window(read_totals(metrics, clock.now))
     assert WINDOW_S - READ_EVERY_S <= window.seconds <= WINDOW_S
     for traffic in (window.of(None), window.of("acme/a")):
         assert traffic.requests_per_s == pytest.approx(1)
@@ -170,10 +180,11 @@ def test_a_window_forgets_what_is_older_than_a_minute() -> None:
 def test_a_first_look_is_of_the_whole_time() -> None:
     metrics, clock = Metrics(), Clock()
     watch = TrafficWatch(metrics, clock)
-    assert (watch.window().seconds, watch.window().of(None).requests_per_s) == (0, 0)
+    window = watch.window(read_totals(metrics, clock.now))
+    assert (window.seconds, window.of(None).requests_per_s) == (0, 0)
     metrics.observe_request("encode", "acme/a", 503, 0.5, {})
     clock.now += 4
-    traffic = watch.window().of(None)
+    traffic = watch.window(read_totals(metrics, clock.now)).of(None)
     assert (traffic.requests_per_s, traffic.failures_per_s) == (0.25, 0.25)
 
 

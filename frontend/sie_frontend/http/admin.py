@@ -16,6 +16,8 @@ from sie_frontend.http.answers import keyed
 from sie_frontend.http.frontend import Frontend
 from sie_frontend.http.limits import limited_protocol
 from sie_frontend.http.operating import operating_routes
+from sie_frontend.http.status.routes import status_routes
+from sie_frontend.residency.carrier import Memory
 from sie_frontend.settings import SettingsError
 from sie_frontend.watch.metrics import CONTENT_TYPE
 
@@ -46,17 +48,18 @@ def metrics_route(frontend: Frontend, *, open_to_all: bool) -> Route:
 
 
 class AdminServer(uvicorn.Server):
-    """Health and metrics on a port of their own, in the event loop of the server that it belongs to.
+    """Health, metrics and status on a port of their own, in the event loop of the server that it belongs to.
 
     It speaks plain HTTP, and asks for no key: what may reach it is the network's to decide.
     """
 
-    def __init__(self, frontend: Frontend, host: str, port: int) -> None:
+    def __init__(self, frontend: Frontend, host: str, port: int, memory: Memory | None = None) -> None:
         app = Starlette(
             routes=[
                 *health_routes(frontend),
                 metrics_route(frontend, open_to_all=True),
                 *operating_routes(frontend, open_to_all=True),
+                *status_routes(frontend, memory, open_to_all=True),
             ]
         )
         super().__init__(

@@ -105,7 +105,7 @@ def create_app(
         *(operating_routes(frontend, open_to_all=False) if settings.admin_port is None else []),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        *status_routes(frontend, memory),
+        *status_routes(frontend, memory, open_to_all=False),
     ]
     frontend.served = _sentence_of(routes)
     for route in TASKS_NOT_SERVED:

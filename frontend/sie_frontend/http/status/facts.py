@@ -14,7 +14,7 @@ from prometheus_client import Gauge
 
 from sie_frontend.contract.errors import ERROR_TABLE, ErrorKind
 from sie_frontend.contract.responses import CONTRACT_VERSION
-from sie_frontend.http.status.traffic import Traffic, TrafficWatch, TrafficWindow
+from sie_frontend.http.status.traffic import Traffic, TrafficWindow
 from sie_frontend.manifest import Built, Manifest, Model
 from sie_frontend.serving.engine import Engine
 from sie_frontend.watch.last_errors import LastErrors
@@ -109,18 +109,24 @@ class StatusReport(msgspec.Struct, frozen=True):
     uptime_s: float
     device: str
     load: Literal["start", "on-demand"]
+    api: Annotated[bool, _means("whether this port has the API's routes, too")]
     models: tuple[ModelReport, ...]
     numbers: Annotated[Numbers | None, _means("null without the verb `metrics`, and where metrics have another port")]
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
-    """What neither the engine nor the metrics know. `memory` is bytes by Triton model, where they can be seen."""
+    """What neither the engine nor the metrics know.
+
+    `api` says that the port asked has the API's routes, `memory` is bytes by Triton model, where they can be seen, and
+    `now` is the time by the clock of the last errors.
+    """
 
     version: str
     phase: Literal["serving", "leaving", "closing"]
     ready: bool
     uptime_s: float
+    api: bool
     memory: Mapping[str, int]
     now: float
 
@@ -130,11 +136,10 @@ def gather(
     metrics: Metrics,
     process: ProcessFacts,
     ids: Sequence[str],
-    watch: TrafficWatch | None,
+    window: TrafficWindow | None,
     errors: LastErrors,
 ) -> StatusReport:
-    """The report about the models `ids`; numbers only with a `watch`, since not everybody may see them."""
-    window = None if watch is None else watch.window()
+    """The report about the models `ids`; numbers only with a `window`, since not everybody may see them."""
     first = _first_ids(engine.manifest)
     memory = {} if window is None else _memory(engine, metrics, process, first)
     counted = set(first.values())
@@ -147,6 +152,7 @@ def gather(
         uptime_s=process.uptime_s,
         device=engine.settings.device,
         load="on-demand" if engine.settings.on_demand else "start",
+        api=process.api,
         models=models,
         numbers=None if window is None else _numbers(engine, metrics, process, memory, window, errors),
     )

@@ -43,6 +43,7 @@ async function ask() {
     $("forget").hidden = key.get() === null;
     document.body.classList.remove("stale");
     overview(said);
+    $("try").hidden = $("more").hidden = !said.api;
     box.offer(said.models);
     health(...healthOf(said));
   } catch (error) {
