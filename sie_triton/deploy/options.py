@@ -209,6 +209,8 @@ class DeployOptions(_Shared):
             yield _mistake(what, "nothing is reached from outside without `--ingress-host HOST`")
         if self.gateway and (self.ingress_class or self.ingress_tls_secret):
             yield _mistake("gateway", "a Gateway has its own class and certificate; leave out those of an Ingress")
+        if self.gateway and self.tls_secret:
+            yield _mistake("tls_secret", "a Gateway speaks plain HTTP to what is behind it, and ends TLS itself")
         if kind == "kserve" and self.tls_secret:
             yield _mistake("tls_secret", "KServe's own addresses end TLS; frontends behind them speak plain HTTP")
 

@@ -61,7 +61,7 @@ EXTRAS: tuple[tuple[Kind, DeployOptions], ...] = (
     ("kubernetes", DeployOptions(fill="gs://bucket/built", credentials_secret="robot", source="pvc://shared/a/b")),
     ("kserve", DeployOptions(fill="s3://bucket/built", device="cuda")),
     ("kubernetes", DeployOptions(ingress_host="embed.example.org", ingress_class="nginx", ingress_tls_secret="web")),
-    ("kubernetes", DeployOptions(ingress_host="*.example.org", gateway="edge/public", tls_secret="inner")),
+    ("kubernetes", DeployOptions(ingress_host="*.example.org", gateway="edge/public")),
     ("kubernetes", DeployOptions(tls_secret="inner", api_keys_secret="keys", source="s3://bucket/prefix")),
     ("kubernetes", DeployOptions(grpc=True, device="cuda", triton_replicas=1, queued_tokens=4096)),
     ("kserve", DeployOptions(grpc=True, api_keys_secret="keys")),

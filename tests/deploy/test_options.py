@@ -90,6 +90,7 @@ def test_what_kubernetes_would_refuse_is_a_diagnostic(option: str, value: object
         (DeployOptions(ingress_host="a.example.org", gateway="a/b/c"), "kubernetes", "gateway"),
         (DeployOptions(ingress_host="a.example.org", gateway="a", ingress_class="b"), "kubernetes", "gateway"),
         (DeployOptions(tls_secret="inner"), "kserve", "tls-secret"),
+        (DeployOptions(tls_secret="inner", ingress_host="a.example.org", gateway="a"), "kubernetes", "tls-secret"),
     ],
 )
 def test_what_does_not_go_together_is_a_diagnostic(options: DeployOptions, kind: Kind, option: str) -> None:

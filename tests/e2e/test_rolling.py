@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,15 +14,15 @@ import httpx
 import numpy as np
 import pytest
 from compiler import tiny
-from deploy.test_manifests import frontend_of, render
+from deploy.conftest import write_repository
+from deploy.test_manifests import frontend_of, of_kind, render
 from numpy.typing import NDArray
-from sie_frontend.settings import Settings
 from sie_sdk import SIEClient
 from sie_sdk.types import Item
 
 from e2e.balancer import Backend, ServiceBalancer
 from e2e.conftest import TinyBuild
-from e2e.processes import Serving, eventually
+from e2e.processes import COMMAND, Serving, eventually, free_port
 from sie_triton.deploy import DeployOptions
 
 pytestmark = pytest.mark.e2e
@@ -91,21 +92,21 @@ class Callers:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> dict[str, Any]:
-    """The pod template of `deploy kubernetes --load on-demand`: frontend and Triton are one process tree, as here."""
-    from deploy.conftest import write_repository
-
-    repository = write_repository(tmp_path / "rendered")
-    return frontend_of(render("kubernetes", DeployOptions(load="on-demand"), repository))
+    """A pod of `deploy kubernetes --load on-demand`: its frontend and Triton are one process tree, as `serve`'s are."""
+    options = DeployOptions(load="on-demand", pin=(tiny.MODEL_ID,))
+    return frontend_of(render("kubernetes", options, write_repository(tmp_path / "rendered")))
 
 
 @pytest.fixture
 def pod(
     manifest: dict[str, Any], tiny_build: TinyBuild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Any]:
-    """Starts a pod's command with the rendered times; stops what is left."""
-    settings = rendered_settings(manifest)
-    monkeypatch.setenv("SIE_TRITON_DRAIN_DELAY_S", f"{settings.drain_delay_s:g}")
-    monkeypatch.setenv("SIE_TRITON_SHUTDOWN_GRACE_S", f"{settings.shutdown_grace_s:g}")
+    """Starts the container's command with its variables, but for places and ports; stops what is left."""
+    [container] = manifest["spec"]["containers"]
+    assert container["args"][0] == "serve"
+    for entry in container["env"]:
+        if entry["name"] not in ("SIE_TRITON_REPOSITORY", "SIE_TRITON_HOST", "SIE_TRITON_PORT"):
+            monkeypatch.setenv(entry["name"], entry["value"])
     started: list[Serving] = []
 
     def start() -> Serving:
@@ -119,11 +120,6 @@ def pod(
         if serving.process.poll() is None:
             serving.process.kill()
             serving.process.wait()
-
-
-def rendered_settings(template: dict[str, Any]) -> Settings:
-    [container] = template["spec"]["containers"]
-    return Settings.from_environment({entry["name"]: entry["value"] for entry in container["env"]})
 
 
 def vectors(url: str) -> dict[str, NDArray[np.float32]]:
@@ -153,6 +149,62 @@ def test_a_rolling_update_loses_no_call(manifest: dict[str, Any], pod: Any) -> N
     queued = [line for line in httpx_metrics(old.url) if line.startswith("sie_frontend_queued_tokens{")]
     assert {float(line.rpartition(" ")[2]) for line in queued} == {0.0}
     assert len(queued) == 2
+
+
+@pytest.mark.skipif("SIE_TRITON_ROLLS" not in os.environ, reason="a long form: SIE_TRITON_ROLLS says how many rolls")
+def test_tritons_roll_under_a_frontend(tiny_build: TinyBuild, tmp_path: Path) -> None:
+    """Apart from frontends: the hook's wait, SIGTERM, and a frontend that knows both addresses all the time."""
+    files = render("kubernetes", DeployOptions(), write_repository(tmp_path / "rendered"))
+    spec = of_kind(files, "Deployment")["sie-triton-triton"]["spec"]
+    [container] = spec["template"]["spec"]["containers"]
+    hook = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    ports = [free_port() for _ in range(ROLLS + 1)]
+    tritons = [Triton(tiny_build.repository, tmp_path / "triton0", ports[0])]
+    addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
+    serving = Serving(tiny_build.repository, tmp_path / "frontend", "--triton-url", addresses)
+    try:
+        serving.wait_ready()
+        with Callers(serving.url, vectors(serving.url)) as callers:
+            for number, port in enumerate(ports[1:], 1):
+                tritons.append(Triton(tiny_build.repository, tmp_path / f"triton{number}", port))
+                assert eventually(tritons[-1].is_ready, 60)
+                time.sleep(spec["minReadySeconds"])
+                time.sleep(hook)
+                assert tritons[-2].stop() == 0
+                callers.wait_for(40)
+        assert (callers.failed, callers.waits) == ([], [])
+    finally:
+        serving.stop()
+        for triton in tritons:
+            triton.stop()
+
+
+class Triton:
+    """One `sie-triton triton`."""
+
+    def __init__(self, repository: Path, folder: Path, port: int) -> None:
+        self._port = port
+        folder.mkdir()
+        arguments = ["triton", "-r", str(repository), "--http-port", str(port), "--metrics-port", str(free_port())]
+        with (folder / "output.txt").open("wb") as output:
+            self._process = subprocess.Popen(
+                [*COMMAND, *arguments, "--log-dir", str(folder / "log")],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": str(folder)},
+            )
+
+    def is_ready(self) -> bool:
+        """What Triton says."""
+        try:
+            return httpx.get(f"http://127.0.0.1:{self._port}/v2/health/ready", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        self._process.terminate()
+        return self._process.wait(60)
 
 
 def roll(
