@@ -15,7 +15,6 @@ from sie_frontend.contract import errors
 from sie_frontend.contract.requests import Item, check_item_count
 from sie_frontend.contract.responses import Timing, Usage
 from sie_frontend.manifest import Manifest, Model
-from sie_frontend.mixed.reader import MixedReader
 from sie_frontend.outputs.options import ResolvedCall, ResolvedScore
 from sie_frontend.outputs.response import ItemOutputs
 from sie_frontend.residency.carrier import Memory
@@ -23,16 +22,15 @@ from sie_frontend.residency.residency import Residency
 from sie_frontend.residency.state import LoadFailure, Stage
 from sie_frontend.rows import Array, Row
 from sie_frontend.serving.clock import Clock
-from sie_frontend.serving.counting import encode_tokens, score_tokens
+from sie_frontend.serving.counting import cut_texts, encode_tokens, score_tokens
 from sie_frontend.serving.lora import weights_of
 from sie_frontend.serving.on_demand import make_residency
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.runs import Outcome, RowFailure
-from sie_frontend.serving.served import MIXED, NotFinite, ServedInput, ServedModel
+from sie_frontend.serving.served import NotFinite, ServedInput, ServedModel
 from sie_frontend.serving.together import together
 from sie_frontend.settings import Settings
-from sie_frontend.text.reader import TextReader
 from sie_frontend.triton.client import FailureKind, TritonFailure
 from sie_frontend.triton.replicas import ReplicaSet
 from sie_frontend.watch.metrics import Metrics
@@ -304,15 +302,7 @@ class Engine:
 
     async def cut(self, model_id: str, texts: Sequence[str], tokens: int) -> Sequence[str]:
         """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""
-        readers = self._models[model_id].readers
-        reader = readers.get("text") or readers.get(MIXED)
-        if not isinstance(reader, TextReader | MixedReader):
-            raise errors.invalid_input(f"Model '{model_id}' reads no text, so that nothing of it can be cut")
-        if tokens >= reader.spec.max_length:
-            return texts
-        tokenizer = reader.tokenizer
-        work = sum(map(len, texts))
-        return await self._threads.run(work, lambda: [tokenizer.cut_text(text, tokens) for text in texts])
+        return await cut_texts(self._threads, self._models[model_id], texts, tokens)
 
     # What both share
 
