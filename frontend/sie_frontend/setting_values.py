@@ -11,6 +11,9 @@ from typing import Any, Final
 METADATA: Final = "setting"
 """Under this name the metadata of a field of `Settings` say what it is."""
 
+_ENDPOINT = re.compile(
+    r"(dns://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))(/[A-Za-z0-9._~/-]*)?"
+)
 _BYTES = re.compile(r"(?P<number>\d{1,15}(\.\d{1,6})?) ?(?P<unit>[KMGT]I?B|[KMGT]|B?)", re.IGNORECASE | re.ASCII)
 _UNITS: Final = {"": 1, "B": 1} | {
     f"{letter}{unit}": base**power
@@ -49,6 +52,20 @@ def as_size(value: str) -> int:
     if not 0 < number < 2.0**63:
         raise ValueError("a size such as `8GB` or `512MiB`")
     return int(number)
+
+
+def as_endpoints(value: str) -> tuple[str, ...]:
+    """Each `host:port` or `dns://name:port` of a list, in the order given; a path may follow. Raises `ValueError`."""
+    found: list[str] = []
+    for entry in value.split(","):
+        endpoint = entry.strip().removeprefix("http://").rstrip("/")
+        match = _ENDPOINT.fullmatch(endpoint)
+        if match is None or not 0 < int(match["port"]) <= 65535:
+            raise ValueError(f"must be `host:port`, or several joined by commas, not {entry.strip()!r}")
+        if endpoint in found:
+            raise ValueError(f"names {endpoint!r} twice")
+        found.append(endpoint)
+    return tuple(found)
 
 
 def as_switch(value: str) -> bool:

@@ -21,14 +21,19 @@ from sie_frontend.contract.requests import (
     MAX_ITEMS,
     Limits,
 )
-from sie_frontend.setting_values import METADATA, Setting, as_seconds, as_size, as_switch, as_whole, setting
+from sie_frontend.setting_values import (
+    METADATA,
+    Setting,
+    as_endpoints,
+    as_seconds,
+    as_size,
+    as_switch,
+    as_whole,
+    setting,
+)
 
 # From here on Pillow warns of a decompression bomb, from twice that on it refuses.
 _PIXELS_DECODED: Final = 89_478_485
-_ENDPOINT = re.compile(
-    r"(dns://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))(/[A-Za-z0-9._~/-]*)?"
-)
-
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d{1,5})?", re.ASCII)
 _LOOPBACK = re.compile(r"127(\.\d{1,3}){3}", re.ASCII)
 
@@ -276,18 +281,10 @@ class Settings:
 
         Raises `SettingsError`.
         """
-        found = []
-        for entry in self.triton_url.split(","):
-            endpoint = entry.strip().removeprefix("http://").rstrip("/")
-            match = _ENDPOINT.fullmatch(endpoint)
-            if match is None or not 0 < int(match["port"]) <= 65535:
-                raise SettingsError(
-                    f"`SIE_TRITON_TRITON_URL` must be `host:port`, or several joined by commas, not {entry.strip()!r}"
-                )
-            if endpoint in found:
-                raise SettingsError(f"`SIE_TRITON_TRITON_URL` names {endpoint!r} twice")
-            found.append(endpoint)
-        return tuple(found)
+        try:
+            return as_endpoints(self.triton_url)
+        except ValueError as error:
+            raise SettingsError(f"`SIE_TRITON_TRITON_URL` {error}") from None
 
     @property
     def allowed_origins(self) -> tuple[str, ...]:

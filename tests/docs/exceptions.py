@@ -60,6 +60,8 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
     "--scale": "python -m benchmarks.run",
     "--seeds": "python -m checkpoint_fuzz",
     "--shrink": "python -m checkpoint_fuzz",
+    "--examples": "python -m gate.schema_fuzz",
+    "--coverage": "python -m gate.schema_fuzz",
     "--soak": "python -m benchmarks.run",
     "--texts": "examples/fastembed_migration.py",
     "--model-config-name": "tritonserver",

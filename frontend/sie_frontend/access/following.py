@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -51,13 +52,20 @@ class KeyFile:
 
     def _content(self) -> bytes:
         try:
-            with self.path.open("rb") as file:
+            # A pipe would be waited for without an end, and is empty the second time: a server without keys.
+            with open(self.path, "rb", opener=_opened_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise KeysError("it is no regular file, which can be read again")
                 content = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
             raise KeysError(f"it cannot be read: {(error.strerror or str(error)).lower()}") from None
         if len(content) > MAX_FILE_BYTES:
             raise KeysError(f"it has more than {MAX_FILE_BYTES} bytes")
         return content
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _parsed(content: bytes) -> list[ApiKey]:

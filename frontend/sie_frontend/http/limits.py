@@ -16,8 +16,15 @@ MAX_UNREAD_BYTES: Final = 4 << 20
 """Of a body that its handler does not read, since it does something else first; reading is paused long before."""
 
 
+_BODY_HEADERS: Final = frozenset((b"content-length", b"transfer-encoding"))
+
+
 class _QueueFullError(Exception):
     """More requests than may wait on one connection."""
+
+
+class _UpgradeError(Exception):
+    """A request with a body asks for another protocol: the parser would take the body for that."""
 
 
 class LimitedProtocol(HeadsProtocol):
@@ -31,6 +38,7 @@ class LimitedProtocol(HeadsProtocol):
         super().connection_made(transport)
         self._idle_bytes = 0
         self._ends = False
+        self._why = ""
         self._taken_by: asyncio.TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
 
@@ -61,8 +69,11 @@ class LimitedProtocol(HeadsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """A head ends."""
+        """A head ends. Raises what makes the parser stop where it would lose the body."""
         self._idle_bytes = 0
+        if self.parser.should_upgrade() and not _BODY_HEADERS.isdisjoint(name for name, _ in self.headers):
+            self._why = "There is no upgrade here: send the request as HTTP/1.1, without `Upgrade`."
+            raise _UpgradeError
         super().on_headers_complete()
         if not self.pipeline:
             self._answering = self.cycle
@@ -77,7 +88,7 @@ class LimitedProtocol(HeadsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Say that what came is no HTTP; behind others, end with their answers."""
         if self._in_time_for_an_answer():
-            super().send_400_response(msg)
+            super().send_400_response(self._why or msg)
             self._abort_later()
         else:
             self._end_with_answers()

@@ -1,4 +1,4 @@
-"""The tokens of a request that is computed in parts, known before the first of them is.
+"""Tokens of texts apart from computing them: counted for a request that is computed in parts, and cut.
 
 A key that may use so many tokens a minute is told once whether a request has room, and how long to wait where it has
 none: what is told part by part is true of that part alone. The texts are read twice for it.
@@ -8,10 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sie_frontend.contract.errors import invalid_input
 from sie_frontend.contract.requests import Item
+from sie_frontend.mixed.reader import MixedReader
 from sie_frontend.outputs.options import ResolvedCall, ResolvedScore
 from sie_frontend.serving.reading import ReadingThreads
-from sie_frontend.serving.served import ServedModel
+from sie_frontend.serving.served import MIXED, ServedModel
+from sie_frontend.text.reader import TextReader
+
+
+async def cut_texts(threads: ReadingThreads, served: ServedModel, texts: Sequence[str], tokens: int) -> Sequence[str]:
+    """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway.
+
+    Raises `WireError` (400) for a model that reads no text.
+    """
+    reader = served.readers.get("text") or served.readers.get(MIXED)
+    if not isinstance(reader, TextReader | MixedReader):
+        raise invalid_input(f"Model '{served.model_id}' reads no text, so that nothing of it can be cut")
+    if tokens >= reader.spec.max_length:
+        return texts
+    tokenizer = reader.tokenizer
+    return await threads.run(sum(map(len, texts)), lambda: [tokenizer.cut_text(text, tokens) for text in texts])
 
 
 async def encode_tokens(

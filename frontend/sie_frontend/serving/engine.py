@@ -14,7 +14,6 @@ from sie_frontend.contract import errors
 from sie_frontend.contract.requests import Item
 from sie_frontend.contract.responses import Usage
 from sie_frontend.manifest import Manifest, Model
-from sie_frontend.mixed.reader import MixedReader
 from sie_frontend.outputs.options import ResolvedCall, ResolvedScore
 from sie_frontend.outputs.response import ItemOutputs
 from sie_frontend.residency.carrier import Memory
@@ -26,16 +25,15 @@ from sie_frontend.serving.ailments import Ailments, ailment_of, as_failure, is_d
 from sie_frontend.serving.billing import unread_texts
 from sie_frontend.serving.catalogue import Catalogue, held, make_catalogue
 from sie_frontend.serving.clock import Clock
-from sie_frontend.serving.counting import encode_tokens, score_tokens
+from sie_frontend.serving.counting import cut_texts, encode_tokens, score_tokens
 from sie_frontend.serving.on_demand import make_residency
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.results import Encoded, EncodedPart, ModelStatus, Scored
 from sie_frontend.serving.runs import Outcome, RowFailure
-from sie_frontend.serving.served import MIXED, NotFinite, ServedInput, ServedModel, tell_queues
+from sie_frontend.serving.served import NotFinite, ServedInput, ServedModel, tell_queues
 from sie_frontend.serving.together import together
 from sie_frontend.settings import Settings
-from sie_frontend.text.reader import TextReader
 from sie_frontend.triton.client import FailureKind, TritonFailure
 from sie_frontend.triton.replicas import ReplicaSet
 from sie_frontend.watch.metrics import Metrics
@@ -347,15 +345,7 @@ class Engine:
     async def cut(self, model_id: str, texts: Sequence[str], tokens: int) -> Sequence[str]:
         """The texts, none with more than `tokens` tokens of the model's; as they are if it reads fewer anyway."""
         with held(self.catalogue) as catalogue:
-            readers = catalogue.models[model_id].readers
-        reader = readers.get("text") or readers.get(MIXED)
-        if not isinstance(reader, TextReader | MixedReader):
-            raise errors.invalid_input(f"Model '{model_id}' reads no text, so that nothing of it can be cut")
-        if tokens >= reader.spec.max_length:
-            return texts
-        tokenizer = reader.tokenizer
-        work = sum(map(len, texts))
-        return await self._threads.run(work, lambda: [tokenizer.cut_text(text, tokens) for text in texts])
+            return await cut_texts(self._threads, catalogue.models[model_id], texts, tokens)
 
     # What both share
 
