@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from sie_triton.embedded.openvino_engine import ACCELERATOR as OPENVINO
+from sie_triton.embedded.openvino_engine import PRECISION_KEY
 from sie_triton.formats import Device, Format
 from sie_triton.planning.plan import GraphPlan, TritonPlan
 from sie_triton.planning.tensors import Tensor
@@ -58,7 +60,7 @@ class InstanceGroup:
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """One `gpu_execution_accelerator` of `ModelOptimizationPolicy`."""
+    """One `gpu_execution_accelerator` or `cpu_execution_accelerator` of `ModelOptimizationPolicy`."""
 
     name: str
     parameters: tuple[tuple[str, str], ...]
@@ -88,6 +90,7 @@ class TritonModelConfig:
     dynamic_batching: DynamicBatching | None = None
     parameters: tuple[tuple[str, str], ...] = ()
     accelerators: tuple[Accelerator, ...] = ()
+    cpu_accelerators: tuple[Accelerator, ...] = ()
     steps: tuple[EnsembleStepConfig, ...] = ()
 
 
@@ -224,6 +227,7 @@ def _graph_config(
         dynamic_batching=DynamicBatching(),
         parameters=parameters,
         accelerators=_accelerators(plan, graph, rows, machine, tag),
+        cpu_accelerators=_cpu_accelerators(plan, machine),
     )
 
 
@@ -292,6 +296,13 @@ def _accelerators(plan: TritonPlan, graph: GraphPlan, rows: int, machine: Machin
             ),
         ),
     )
+
+
+def _cpu_accelerators(plan: TritonPlan, machine: Machine) -> tuple[Accelerator, ...]:
+    """The engine of a CPU. Of its parameters NVIDIA's backend reads none, and computes float32 then."""
+    if machine != "cpu" or plan.engine != OPENVINO:
+        return ()
+    return (Accelerator(OPENVINO, ((PRECISION_KEY, "bf16"),) if plan.precisions["cpu"] == "bfloat16" else ()),)
 
 
 def _shape(tensor: Tensor, batch: int, length: int) -> str:
