@@ -31,7 +31,7 @@ from sie_triton.eight_bits.ranges_seen import largest_seen
 from sie_triton.eight_bits.rewrite import EightBits, eight_bit_graph
 from sie_triton.embedded.openvino_engine import installed
 from sie_triton.onnx_graphs.finish import save_whole
-from sie_triton.repository.config import multiplies_bfloat16
+from sie_triton.repository.processor import multiplies_bfloat16
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.parity import measure
 from sie_triton.verify.public_model import PublicModel, public_model
@@ -53,6 +53,9 @@ class Rung:
     openvino: str | None = None
 
 
+FLOAT32 = Rung("float32")
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What was measured of a rung."""
@@ -66,7 +69,7 @@ class Seen:
 
 def rungs(values: frozenset[str]) -> Iterator[Rung]:
     """What is compared. `values` are the weights of the attention's values, which lose the most."""
-    yield Rung("float32")
+    yield FLOAT32
     for block in (128, 64, 32):
         yield Rung(f"blocks of {block}", EightBits(block, moved=False, table=False))
         yield Rung(f"{block}, outliers moved", EightBits(block, table=False))
@@ -84,17 +87,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.ladder", description=__doc__.splitlines()[0])
     parser.add_argument("-r", "--repository", type=Path, required=True, help="a repository in float32, for a CPU")
     parser.add_argument("--texts", type=int, default=5000, help="how many sentences the index has")
+    parser.add_argument("--only", default="", help="besides float32, rows with this in their name")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the speeds")
     options = parser.parse_args()
     manifest = read_manifest(options.repository)
     for name in manifest.built:
         model = public_model(options.repository, manifest, name)
         with tempfile.TemporaryDirectory() as folder:
-            climb(options.repository, model, Path(folder), options.texts, options.rounds)
+            climb(options.repository, model, Path(folder), options)
 
 
-def climb(repository: Path, model: PublicModel, folder: Path, texts: int, rounds: int) -> None:
+def climb(repository: Path, model: PublicModel, folder: Path, options: argparse.Namespace) -> None:
     """The table of one model."""
+    texts, rounds = int(options.texts), int(options.rounds)
     source = repository / model.name / "1" / "model.onnx"
     rows = model.rows([Case(text) for text in documentation(CALIBRATION_TEXTS)])
     seen = largest_seen(source, (model.reader.batch(*_run(model, rows, run)) for run in runs_of(rows)))
@@ -102,7 +107,7 @@ def climb(repository: Path, model: PublicModel, folder: Path, texts: int, rounds
     values = frozenset(name for name in weights if ".value." in name or ".v_proj." in name)
     corpus: Corpus | None = None
     found: list[Seen] = []
-    for number, rung in enumerate(rungs(values)):
+    for number, rung in enumerate(r for r in rungs(values) if r == FLOAT32 or options.only in r.name):
         place = folder / str(number)
         size = _written(repository, model.name, place, rung, seen)
         distance = next(iter(measure(place, model).values()))
@@ -111,7 +116,8 @@ def climb(repository: Path, model: PublicModel, folder: Path, texts: int, rounds
             corpus = Corpus.of(model, runner, documentation(texts))
         near = None if rung.name == "float32" else next(iter(measure_nearest(corpus, runner).values()))
         found.append(Seen(rung, distance, near, runner, size))
-        print(f"{rung.name}: measured", flush=True)
+        told = f", keeps {near.alike:.1%} and {near.mixed:.1%} of the ten nearest" if near else ""
+        print(f"{rung.name}: cosine {distance.min_cosine:.5f}, batched {distance.batch_max_abs:.1e}{told}", flush=True)
     speeds = _seconds(model, [one.runner for one in found], rows, rounds)
     alone = _seconds(model, [one.runner for one in found], rows[:8], rounds, alone=True)
     print(f"\n{model.name}, {texts} sentences\n")

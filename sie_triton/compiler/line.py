@@ -22,7 +22,8 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.planning.families import QUERY_WEIGHTS_NAME
 from sie_triton.planning.plan import EXPORTER_REVISION, GraphOptions, TritonPlan
 from sie_triton.planning.planner import make_plans
-from sie_triton.repository.config import CpuShape, cpu_shape, multiplies_bfloat16, triton_configs
+from sie_triton.repository.config import CpuShape, cpu_shape, triton_configs
+from sie_triton.repository.processor import multiplies_bfloat16, multiplies_int8
 from sie_triton.repository.record import Record, built_entry, model_entries, triton_entries
 from sie_triton.verify.carried import carried_name
 from sie_triton.verify.public_model import PublicModel, comparables_of, open_reader
@@ -67,6 +68,8 @@ def compile_bundle(target: Target, options: BuildOptions, staging: Path) -> list
         if options.graphs.engine == "openvino":
             raise DiagnosticError([Diagnostic("SIE532", NO_BFLOAT16, hint="leave `--precision` out here")])
         announce("this CPU does not multiply bfloat16: float32 would be faster here")
+    if any(plan.precisions.get("cpu") == "int8" for plan in plans) and not multiplies_int8():
+        announce("this CPU has no VNNI: int8 takes less memory here, and float32 is faster")
     announce(f"{bundle.sie_id}: loading what reads checkpoints")
     benches = {
         modality: WORKBENCHES[modality](checkpoint.folder, announce, options.trust_remote_code)

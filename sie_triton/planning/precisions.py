@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sie_frontend.outputs.kind import Shape
 
 from sie_triton.bundle import ResolvedProfile
-from sie_triton.formats import CPU_ONLY, FORMATS, Device, Precision
+from sie_triton.formats import CPU_ONLY, FORMATS, PRECISIONS, Device, Precision
+from sie_triton.planning.effects import CPU_PRECISION
 from sie_triton.planning.modules import PlannedHead
 from sie_triton.planning.need import mistake
 from sie_triton.planning.plan import GraphOptions, TritonPlan
@@ -14,8 +17,9 @@ from sie_triton.planning.plan import GraphOptions, TritonPlan
 def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Device, Precision]:
     """What the graphs compute in on each device: the build's choice, else the bundle's, else SIE's default.
 
-    The bundle's choice is about CUDA; a CPU computes in float32, where SIE's fallbacks do too, unless the build says
-    otherwise. Raises `DiagnosticError` for a choice of the build that the format cannot carry.
+    The bundle's `compute_precision` is about CUDA; a CPU computes in float32, where SIE's fallbacks do too, unless the
+    build, or the bundle's `runtime.cpu_precision`, says otherwise. Raises `DiagnosticError` for a choice of the build
+    that the format cannot carry.
     """
     carried = FORMATS[options.format].precisions
     if options.engine != "onnxruntime":
@@ -32,12 +36,27 @@ def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Devi
         )
     chosen: dict[Device, Precision] = {}
     for device in options.devices:
-        wanted: Precision = "float32" if device == "cpu" else profile.compute_precision or "float16"
+        wanted: Precision = _of_bundle(profile, carried) if device == "cpu" else profile.compute_precision or "float16"
         if options.precision and (device == "cpu" or options.precision not in CPU_ONLY):
             wanted = options.precision
         # What was trained in bfloat16 runs in float16 where that is close enough: verification decides.
         chosen[device] = wanted if wanted in carried else "float16"
     return chosen
+
+
+def _of_bundle(profile: ResolvedProfile, carried: Sequence[Precision]) -> Precision:
+    """What a profile's `runtime.cpu_precision` asks of a CPU, where the format has it; else float32.
+
+    It stands among the runtime options since SIE ignores those that it does not know. Raises `DiagnosticError`.
+    """
+    named = profile.runtime.get(CPU_PRECISION, "float32")
+    for precision in carried:
+        if precision == named:
+            return precision
+    if named not in PRECISIONS:
+        message = f"`{profile.model_id}` has the `runtime.{CPU_PRECISION}` {named!r}, which is no precision"
+        raise mistake("SIE217", message, f"write {', '.join(PRECISIONS)}")
+    return "float32"
 
 
 def _check_engine(options: GraphOptions) -> None:

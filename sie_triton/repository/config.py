@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from sie_triton.embedded.openvino_engine import ACCELERATOR as OPENVINO
@@ -121,21 +120,6 @@ def cpu_shape(cores: int, weight_bytes: int) -> CpuShape:
 def available_cores() -> int:
     """The cores that this process may use, not those of the host."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def multiplies_bfloat16(cpuinfo: str | None = None) -> bool:
-    """Whether this machine's CPU has bfloat16 arithmetic of its own; without it bfloat16 is slower than float32.
-
-    `cpuinfo` is what Linux says in `/proc/cpuinfo`, read if it is not given. No on other systems.
-    """
-    if cpuinfo is None:
-        try:
-            cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return False
-    lines = (line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line)
-    flags = next((flags.split() for name, flags in lines if name.strip() in ("flags", "Features")), [])
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
 
 
 def run_tokens(machine: Machine, max_batch_tokens: int, row_tokens: int = 1) -> int:

@@ -33,7 +33,7 @@ from sie_triton.serving.serve import RUNTIMES, check_runtimes, choose_machine, c
 from sie_triton.verify.checks import verify_repository
 
 
-def profile(precision: str | None) -> ResolvedProfile:
+def profile(precision: str | None, **runtime: Any) -> ResolvedProfile:
     fields: dict[str, Any] = {
         "sie_id": "acme/m",
         "profile": "default",
@@ -41,7 +41,7 @@ def profile(precision: str | None) -> ResolvedProfile:
         "max_batch_tokens": 1024,
         "compute_precision": precision,
         "loadtime": {},
-        "runtime": {},
+        "runtime": runtime,
         "adaptive_batching": {},
         "max_sequence_length": 64,
     }
@@ -68,6 +68,15 @@ def test_precision_is_the_builds_else_the_bundles_else_the_devices(
     bundle: str | None, options: GraphOptions, expected: dict[str, str]
 ) -> None:
     assert precisions_for(profile(bundle), options) == expected
+
+
+def test_a_bundle_chooses_for_the_cpu_among_its_runtime_options() -> None:
+    asks = profile("float32", cpu_precision="int8")
+    assert precisions_for(asks, GraphOptions()) == {"cpu": "int8", "cuda": "float32"}
+    assert precisions_for(asks, GraphOptions(precision="float32")) == {"cpu": "float32", "cuda": "float32"}
+    assert precisions_for(asks, GraphOptions(format="torchscript"))["cpu"] == "float32"
+    with pytest.raises(DiagnosticError, match="SIE217"):
+        precisions_for(profile(None, cpu_precision="int4"), GraphOptions())
 
 
 def test_a_precision_that_the_format_cannot_carry_is_refused() -> None:
