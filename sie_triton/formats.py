@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Format = Literal["onnx", "torchscript"]
-Precision = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["float32", "float16", "bfloat16", "int8"]
 Device = Literal["cpu", "cuda"]
+Engine = Literal["onnxruntime", "openvino"]
 
 DEFAULT_FORMAT: Format = "onnx"
-PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16", "int8")
+# What only CPUs are measured in; a build for CUDA too chooses there as if it had not been asked for.
+CPU_ONLY: frozenset[Precision] = frozenset({"int8"})
+ENGINES: tuple[Engine, ...] = ("onnxruntime", "openvino")
+"""What computes ONNX graphs on a CPU."""
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
 
@@ -64,7 +69,7 @@ _ROWS = (
         platform="onnxruntime_onnx",
         suffix=".onnx",
         # ONNX Runtime has no bfloat16 kernels for a CPU, so that nothing of bfloat16 could be verified there.
-        precisions=("float32", "float16"),
+        precisions=("float32", "float16", "int8"),
         packs=True,
         accelerated=True,
         own_threads=True,

@@ -145,12 +145,31 @@ class Certificate(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
+class Nearest(msgspec.Struct, frozen=True):
+    """What a precision does to the answers of an index, over `texts` of which `queries` were asked for.
+
+    `alike` is the share of float32's ten nearest that stay among the ten where index and queries are both in the
+    precision, `mixed` where a float32 index is asked in it. `min_cosine` is the worst to float32's vectors.
+    `corpus` says what the texts are, `digest` is their SHA-256.
+    """
+
+    texts: int
+    queries: int
+    alike: float
+    mixed: float
+    min_cosine: float
+    corpus: str
+    digest: str
+
+
 class Built(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a public Triton model came from and how close it is; `key` recognises an unchanged build.
 
     `precisions` says what its graphs compute in on each kind of device (`cpu`, `cuda`), `configs` with which
     `--model-config-name` each kind of machine (`cpu`, `cuda`, `cuda-tensorrt`) starts Triton (empty: with none).
-    `parity` holds, per precision, one `Distance` for each output, measured on a CPU. `suffix` is what the names of its
+    `parity` holds, per precision, one `Distance` for each output, measured on a CPU. For precisions below 16 bits,
+    `nearest` holds what they do to an index, for each output, `written` how the graph was made, and `accepted` by name
+    what was asked less of than usual. `engine` is what computes ONNX graphs on a CPU. `suffix` is what the names of its
     Triton models end with, where another build had the plain names already.
     """
 
@@ -165,6 +184,10 @@ class Built(msgspec.Struct, frozen=True, omit_defaults=True):
     triton_models: tuple[str, ...]
     certificate: Certificate
     suffix: str = ""
+    nearest: dict[str, dict[str, Nearest]] = {}
+    written: dict[str, str] = {}
+    accepted: dict[str, float] = {}
+    engine: str = "onnxruntime"
 
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):

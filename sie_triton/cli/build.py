@@ -18,11 +18,14 @@ from sie_triton.cli.options import (
     BOTH_DEVICES,
     DEFAULT_FORMAT_NAME,
     DEFAULT_REPOSITORY,
+    Accept,
     AsJson,
     Bundles,
     Carried,
     DeviceName,
     Devices,
+    EngineName,
+    EngineOption,
     Format,
     FormatName,
     Layout,
@@ -43,15 +46,12 @@ from sie_triton.cli.repositories import built_manifest
 from sie_triton.cli.targets import find_targets
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
+# What int8 is asked for, by name: docs/cpu-precisions.md.
+ACCEPTABLE = ("cosine", "nearest", "batch")
+
 if TYPE_CHECKING:
     from sie_triton.compiler.options import BuildOptions, BuiltModel
     from sie_triton.planning.plan import GraphOptions
-
-# Measured on MiniLM. We promise a cosine of 0.999, so that no index has to be rebuilt.
-INT8_REFUSAL = (
-    "int8 graphs are not built: weights of 7 bits gave cosines down to 0.982 to float32, 8 bits down to 0.87, and a "
-    "text's vector depended on what shared its batch"
-)
 
 
 def plan(
@@ -63,6 +63,7 @@ def plan(
     packing: Packing = True,
     trace: Trace = False,
     precision: Precision = PrecisionName.auto,
+    engine: EngineOption = EngineName.onnxruntime,
     device: Devices = BOTH_DEVICES,
     save_bundle: SaveBundle = None,
     as_json: AsJson = False,
@@ -73,7 +74,7 @@ def plan(
     """
     from sie_triton.compiler.build import plan_models
 
-    graphs = graph_options(graph_format, layout, packing, precision, device, trace=trace)
+    graphs = graph_options(graph_format, layout, packing, precision, device, trace=trace, engine=engine)
     wanted = wanted_models(model, weights)
     options = build_options(DEFAULT_REPOSITORY, wanted, graphs)
     targets = find_targets(wanted, bundles, options, allow_hub=False, save=save_bundle)
@@ -96,6 +97,8 @@ def build(
     packing: Packing = True,
     trace: Trace = False,
     precision: Precision = PrecisionName.auto,
+    accept: Accept = [],  # noqa: B006 - typer copies the default
+    engine: EngineOption = EngineName.onnxruntime,
     device: Devices = BOTH_DEVICES,
     force: Annotated[bool, typer.Option("--force", help="Build even if nothing changed.")] = False,
     save_bundle: SaveBundle = None,
@@ -108,7 +111,7 @@ def build(
     A model that no bundle names gets one out of its checkpoint's files, which is printed. Nothing is published unless
     every output matches the reference; an unchanged model is not built again.
     """
-    graphs = graph_options(graph_format, layout, packing, precision, device, trace=trace)
+    graphs = graph_options(graph_format, layout, packing, precision, device, trace=trace, accept=accept, engine=engine)
     wanted = wanted_models(model, weights)
     options = build_options(repository, wanted, graphs)
     options = replace(options, force=force, trust_remote_code=trust_remote_code, carried=carried)
@@ -190,13 +193,12 @@ def graph_options(
     devices: Sequence[DeviceName],
     *,
     trace: bool = False,
+    accept: Sequence[str] = (),
+    engine: EngineName = EngineName.onnxruntime,
 ) -> GraphOptions:
-    """The options of the graphs, in the compiler's terms; raises `DiagnosticError` (`SIE216`) for int8."""
+    """The options of the graphs, in the compiler's terms; raises `DiagnosticError` (`SIE220`) for `accept`."""
     from sie_triton.planning.plan import GraphOptions
 
-    if precision is PrecisionName.int8:
-        hint = "leave `--precision` out; `float16` halves the weights on CUDA"
-        raise DiagnosticError([Diagnostic("SIE216", INT8_REFUSAL, hint=hint)])
     return GraphOptions(
         format=graph_format.value,
         layout=None if layout is LayoutName.auto else layout.value,
@@ -204,7 +206,25 @@ def graph_options(
         devices=tuple(dict.fromkeys(device.value for device in devices)),
         packing=packing,
         traced=trace,
+        accepted=accepted(accept),
+        engine=engine.value,
     )
+
+
+def accepted(written: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """`NAME=NUMBER` of each `--accept`, sorted. Raises `DiagnosticError` (`SIE220`)."""
+    found: dict[str, float] = {}
+    for text in written:
+        name, _, number = text.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if name not in ACCEPTABLE or not 0 <= value <= 1:
+            hint = f"name one of {', '.join(ACCEPTABLE)} and a number from 0 to 1, as in `--accept cosine=0.995`"
+            raise DiagnosticError([Diagnostic("SIE220", f"`--accept {text}` accepts nothing that is known", hint=hint)])
+        found[name] = value
+    return tuple(sorted(found.items()))
 
 
 def build_options(repository: Path, wanted: Wanted, graphs: GraphOptions) -> BuildOptions:

@@ -20,6 +20,13 @@ FormatName = Enum("FormatName", {name: name for name in FORMATS}, type=str)  # t
 DEFAULT_FORMAT_NAME = FormatName(DEFAULT_FORMAT)
 
 
+class EngineName(str, Enum):
+    """What computes ONNX graphs on a CPU."""
+
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
 class LayoutName(str, Enum):
     """How a model's computations are divided into graphs."""
 
@@ -29,7 +36,7 @@ class LayoutName(str, Enum):
 
 
 class PrecisionName(str, Enum):
-    """Number types that graphs compute in. `int8` is named only so that its refusal can say why."""
+    """Number types that graphs compute in."""
 
     auto = "auto"
     float32 = "float32"
@@ -131,7 +138,23 @@ Precision = Annotated[
     PrecisionName,
     typer.Option(
         help="What the graphs compute in, on every device. `auto`: float32 on a CPU; on CUDA what the bundle says, "
-        "else float16, or float32 where that is not close enough."
+        "else float16, or float32 where that is not close enough. `int8`: weights in 8 bits on a CPU."
+    ),
+]
+EngineOption = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine",
+        help="What computes ONNX graphs on a CPU. `openvino` needs `sie-triton[openvino]` where it builds and serves.",
+    ),
+]
+Accept = Annotated[
+    list[str],
+    typer.Option(
+        "--accept",
+        metavar="NAME=NUMBER",
+        help="Publish int8 that comes less close: `cosine`, `nearest` or `batch`, and down to where. Repeatable.",
+        show_default=False,
     ),
 ]
 Packing = Annotated[

@@ -78,7 +78,8 @@ def print_plan(plan: TritonPlan) -> None:
     ids = ", ".join(served.profile.model_id for served in plan.served)
     devices = ", ".join(f"{device} in {precision}" for device, precision in plan.precisions.items())
     out.print(f"[bold]{plan.name}[/] serves {ids}")
-    out.print(f"  {plan.format}, {plan.layout}, for {devices}")
+    engine = f" by {plan.engine}" if plan.engine != "onnxruntime" else ""
+    out.print(f"  {plan.format}{engine}, {plan.layout}, for {devices}")
     out.print(f"  {_reads(plan)}")
     for graph in plan.graphs:
         modules = [graph.module.encoder, *graph.heads] if graph.module.kind == "fused" else [graph.module]

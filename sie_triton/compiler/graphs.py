@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
 
-from sie_frontend.manifest import Distance
+from sie_frontend.manifest import Distance, Nearest
 
-from sie_triton.compiler.options import Announce
+from sie_triton.compiler.measured import Measured, Site, WriteGraphs, write_configs
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
-from sie_triton.formats import Precision
-from sie_triton.half_precision.measure import OVERFLOW, measure_half
+from sie_triton.formats import Device, Precision
+from sie_triton.half_precision.measure import measure_half
 from sie_triton.planning.plan import TritonPlan
-from sie_triton.repository.config import CpuShape, machines, triton_configs
-from sie_triton.repository.render import render
-from sie_triton.verify.model_runner import config_path
+from sie_triton.repository.config import machines
 from sie_triton.verify.parity import check_parity, measure
 from sie_triton.verify.public_model import PublicModel
-
-WriteGraphs: TypeAlias = "Callable[[TritonPlan, Path, Precision], float | None]"
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where the graphs of one plan are written and measured. `tag` tells builds apart."""
-
-    staging: Path
-    cpu: CpuShape
-    tag: str
-    announce: Announce
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredGraphs:
-    """The candidate that held: its plan, how close each precision is, and what a padded position costs on a CPU."""
+    """The candidate that held: its plan, how close each precision is, and what a padded position costs on a CPU.
+
+    `nearest` and `written`: what coarse precisions do to an index, and how their graphs were made.
+    """
 
     plan: TritonPlan
     parity: Mapping[Precision, Mapping[str, Distance]]
     padding_cost: float | None
+    nearest: Mapping[Precision, Mapping[str, Nearest]]
+    written: Mapping[Precision, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +41,7 @@ class _GraphFiles:
     traced: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """What came of writing some graph files once."""
-
-    distances: Mapping[str, Distance] = field(default_factory=dict)
-    problems: Sequence[Diagnostic] = ()
-    padding_cost: float | None = None
-
-    @property
-    def overflows(self) -> bool:
-        """Whether numbers leave the precision's range, as they will however the graph is written."""
-        return bool(self.problems) and self.problems[0].code == OVERFLOW
-
-
-def candidates(plan: TritonPlan, *, insisted: bool) -> list[TritonPlan]:
+def candidates(plan: TritonPlan, *, insisted: Precision | None) -> list[TritonPlan]:
     """The plan, then traced by torch where it can, then with all padding computed, then in float32.
 
     A precision that the user `insisted` on is kept.
@@ -76,20 +52,23 @@ def candidates(plan: TritonPlan, *, insisted: bool) -> list[TritonPlan]:
         found.append(plan)
     if plan.packing:
         found.append(replace(plan, packing=False))
-    if not insisted and set(plan.precisions.values()) != {"float32"}:
-        found += [replace(one, precisions=dict.fromkeys(plan.precisions, "float32")) for one in found]
+    fallen: dict[Device, Precision] = {
+        device: chosen if chosen == insisted else "float32" for device, chosen in plan.precisions.items()
+    }
+    if fallen != plan.precisions:
+        found += [replace(one, precisions=fallen) for one in found]
     return found
 
 
 def write_measured_graphs(
-    plan: TritonPlan, model: PublicModel, write: WriteGraphs, site: Site, *, insisted: bool
+    plan: TritonPlan, model: PublicModel, write: WriteGraphs, site: Site, *, insisted: Precision | None
 ) -> MeasuredGraphs:
     """The first candidate that is close enough, written with its configurations.
 
     No graphs are written and measured twice, and a candidate with some that are known to miss is passed over. Raises
     `DiagnosticError` with what speaks against the last one if none holds.
     """
-    known: dict[_GraphFiles, _Measured] = {}
+    known: dict[_GraphFiles, Measured] = {}
     problems: Sequence[Diagnostic] = ()
     for candidate in candidates(plan, insisted=insisted):
         wanted = _files_of(candidate)
@@ -97,7 +76,7 @@ def write_measured_graphs(
             continue
         if problems:
             site.announce(f"{plan.name}: {_given_way(candidate, wanted, known)}: {problems[0].message}")
-        _write_configs(candidate, site)
+        write_configs(candidate, site)
         for files in wanted:
             if files not in known:
                 known[files] = _write_and_measure(candidate, files, model, write, site)
@@ -109,6 +88,8 @@ def write_measured_graphs(
                 candidate,
                 {files.precision: known[files].distances for files in wanted},
                 next((known[files].padding_cost for files in wanted if _on_cpu(candidate, files)), None),
+                {files.precision: known[files].nearest for files in wanted if known[files].nearest},
+                {files.precision: told for files in wanted if (told := known[files].written) is not None},
             )
     raise DiagnosticError(problems)
 
@@ -118,13 +99,13 @@ def _files_of(plan: TritonPlan) -> list[_GraphFiles]:
     return [_GraphFiles(precision, plan.packs(precision), plan.traced) for precision in precisions]
 
 
-def _misses(files: _GraphFiles, known: Mapping[_GraphFiles, _Measured]) -> bool:
+def _misses(files: _GraphFiles, known: Mapping[_GraphFiles, Measured]) -> bool:
     if files in known and known[files].problems:
         return True
-    return any(other.precision == files.precision and measured.overflows for other, measured in known.items())
+    return any(other.precision == files.precision and measured.hopeless for other, measured in known.items())
 
 
-def _given_way(plan: TritonPlan, wanted: Sequence[_GraphFiles], known: dict[_GraphFiles, _Measured]) -> str:
+def _given_way(plan: TritonPlan, wanted: Sequence[_GraphFiles], known: dict[_GraphFiles, Measured]) -> str:
     """What takes the place of what missed last, in words."""
     missed = next(f for f, measured in reversed(known.items()) if measured.problems and f not in wanted)
     if plan.traced and not missed.traced:
@@ -140,7 +121,13 @@ def _on_cpu(plan: TritonPlan, files: _GraphFiles) -> bool:
 
 def _write_and_measure(
     plan: TritonPlan, files: _GraphFiles, model: PublicModel, write: WriteGraphs, site: Site
-) -> _Measured:
+) -> Measured:
+    if files.precision == "int8":
+        from sie_triton.compiler.eight_bits import write_eight_bits
+
+        return write_eight_bits(plan, model, write, site)
+    if files.precision == "bfloat16" and plan.engine == "openvino":
+        return _by_openvino(plan, model, write, site)
     padding_cost = write(plan, site.staging, files.precision)
     if padding_cost is not None:
         site.announce(f"{plan.name}: on CPUs, padding is computed only where tokens meet")
@@ -151,17 +138,20 @@ def _write_and_measure(
     else:
         distances = measure(site.staging, model, config_name)
         problems = list(check_parity(site.staging, model, distances, files.precision))
-    return _Measured(distances, problems, padding_cost)
+    return Measured(distances, problems, padding_cost)
 
 
-def _write_configs(plan: TritonPlan, site: Site) -> None:
-    for config_name, configs in triton_configs(plan, site.cpu, site.tag).items():
-        for config in configs:
-            path = config_path(site.staging / config.name)
-            if config_name:
-                path = path.parent / "configs" / f"{config_name}.pbtxt"
-                path.parent.mkdir(exist_ok=True)
-            path.write_text(render(config), encoding="utf-8")
+def _by_openvino(plan: TritonPlan, model: PublicModel, write: WriteGraphs, site: Site) -> Measured:
+    """A float32 graph under the name of bfloat16, which OpenVINO computes in it, measured with that."""
+    fmt = plan.graph_format
+    padding_cost = write(replace(plan, precisions={"cpu": "float32"}), site.staging, "float32")
+    for graph in plan.graphs:
+        folder = site.staging / graph.triton_model / "1"
+        # A large graph names the file of its weights, which stays.
+        (folder / fmt.filename("float32")).rename(folder / fmt.filename("bfloat16"))
+    distances = measure(site.staging, model, machines(plan)["cpu"])
+    problems = check_parity(site.staging, model, distances, "bfloat16")
+    return Measured(distances, tuple(problems), padding_cost, written="a float32 graph, computed in bfloat16")
 
 
 def _remove_other_graphs(plan: TritonPlan, staging: Path) -> None:

@@ -7,24 +7,32 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sie_triton import __version__
 from sie_triton.checkpoint.files import file_digest
 from sie_triton.compiler.certificate import certify, take_reference
-from sie_triton.compiler.graphs import Site, write_measured_graphs
+from sie_triton.compiler.graphs import write_measured_graphs
+from sie_triton.compiler.measured import Site
 from sie_triton.compiler.options import BuildOptions, Target
 from sie_triton.compiler.packages import check_comparable
 from sie_triton.compiler.weights import Weights, check_remote_code, find_checkpoint, read_weights
 from sie_triton.compiler.workbench import WORKBENCHES, Workbench
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.planning.families import QUERY_WEIGHTS_NAME
-from sie_triton.planning.plan import EXPORTER_REVISION, TritonPlan
+from sie_triton.planning.plan import EXPORTER_REVISION, GraphOptions, TritonPlan
 from sie_triton.planning.planner import make_plans
-from sie_triton.repository.config import CpuShape, cpu_shape, multiplies_bfloat16, triton_configs
+from sie_triton.repository.config import CpuShape, cpu_shape, triton_configs
+from sie_triton.repository.processor import multiplies_bfloat16, multiplies_int8
 from sie_triton.repository.record import Record, built_entry, model_entries, triton_entries
 from sie_triton.verify.carried import carried_name
 from sie_triton.verify.public_model import PublicModel, comparables_of, open_reader
 from sie_triton.verify.reference import REFERENCE_NAME, Question, write_reference
 
+NO_BFLOAT16 = (
+    "this processor does not multiply bfloat16 (AVX512-BF16 or AMX), and OpenVINO would compute float32 instead: "
+    "nothing could be measured"
+)
 # The implementation that a build is compared with reads the merged weights too.
 MERGED = "how `{}` was merged into the weights (LoRA)"
 
@@ -57,7 +65,11 @@ def compile_bundle(target: Target, options: BuildOptions, staging: Path) -> list
     weights = read_weights(checkpoint)
     plans = make_plans(bundle, target.profiles, weights.facts, options.graphs)
     if any(plan.precisions.get("cpu") == "bfloat16" for plan in plans) and not multiplies_bfloat16():
+        if options.graphs.engine == "openvino":
+            raise DiagnosticError([Diagnostic("SIE532", NO_BFLOAT16, hint="leave `--precision` out here")])
         announce("this CPU does not multiply bfloat16: float32 would be faster here")
+    if any(plan.precisions.get("cpu") == "int8" for plan in plans) and not multiplies_int8():
+        announce("this CPU has no VNNI: int8 takes less memory here, and float32 is faster")
     announce(f"{bundle.sie_id}: loading what reads checkpoints")
     benches = {
         modality: WORKBENCHES[modality](checkpoint.folder, announce, options.trust_remote_code)
@@ -77,9 +89,9 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
     reference, testimony = take_reference(written, model, _question(plan, job, home), _carried(plan, job), announce)
     write_reference(home / REFERENCE_NAME, reference)
     announce(f"{plan.name}: comparing {len(reference.cases)} {_called(plan.modality)} with {reference.origin}")
-    site = Site(staging, job.cpu, job.key[:12], announce)
-    insisted = job.options.graphs.precision is not None
-    graphs = write_measured_graphs(plan, model, bench.write_graphs, site, insisted=insisted)
+    wanted = job.options.graphs
+    site = Site(staging, job.cpu, job.key[:12], announce, dict(wanted.accepted))
+    graphs = write_measured_graphs(plan, model, bench.write_graphs, site, insisted=wanted.precision)
     merged = (
         (MERGED.format(job.target.lora or "the adapter of the checkpoint"),) if job.weights.checkpoint.adapter else ()
     )
@@ -100,7 +112,16 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
             graphs.padding_cost,
         ),
         triton_entries(staging, default),
-        built_entry(graphs.plan, job.key, identity, graphs.parity, certificate),
+        built_entry(
+            graphs.plan,
+            job.key,
+            identity,
+            graphs.parity,
+            certificate,
+            nearest=graphs.nearest,
+            written=graphs.written,
+            accepted=dict(job.options.graphs.accepted) if graphs.written else {},
+        ),
     )
 
 
@@ -152,9 +173,16 @@ def build_key(target: Target, options: BuildOptions, identity: str) -> str:
         "profiles": [(profile.to_json(), recipe.name) for profile, recipe in target.profiles],
         "checkpoint": identity,
         "cores": options.cores,
-        "graphs": asdict(options.graphs),
+        "graphs": _told(options.graphs),
         "carried": options.carried,
         "exporter": EXPORTER_REVISION,
         "version": __version__,
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _told(graphs: GraphOptions) -> dict[str, Any]:
+    """The options of graphs as inputs. Those that came later count only where they are used: other keys stay."""
+    plain = asdict(GraphOptions())
+    later = {"accepted", "engine"}
+    return {name: value for name, value in asdict(graphs).items() if name not in later or value != plain[name]}

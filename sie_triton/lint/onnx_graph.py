@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sie_triton.backends.onnxruntime.operators import ML_DOMAIN, STANDARD_DOMAINS
+from sie_triton.backends.onnxruntime.operators import MICROSOFT_DOMAIN, ML_DOMAIN, STANDARD_DOMAINS
 from sie_triton.backends.onnxruntime.signature import GraphTensor
 from sie_triton.backends.onnxruntime.types import BY_NUMBER
 
@@ -93,6 +93,12 @@ class OnnxGraph:
         """(domain, type) of all nodes, also inside of loops and branches, without the file's own functions."""
         functions = {(str(f.domain), str(f.name)) for f in self._model.functions}
         return frozenset((str(node.domain), str(node.op_type)) for node in self._nodes()) - functions
+
+    @cached_property
+    def block_bits(self) -> frozenset[int]:
+        """How many bits the weights of its `MatMulNBits` nodes have."""
+        nodes = (node for node in self._nodes() if (node.domain, node.op_type) == (MICROSOFT_DOMAIN, "MatMulNBits"))
+        return frozenset(next((int(a.i) for a in node.attribute if a.name == "bits"), 4) for node in nodes)
 
     def _nodes(self) -> Iterator[Any]:
         pending = [*self._model.graph.node, *(node for f in self._model.functions for node in f.node)]

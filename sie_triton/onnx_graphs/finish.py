@@ -51,13 +51,18 @@ def save_onnx(model: onnx.ModelProto, graph: GraphPlan, path: Path, *, kept: set
     if _compacted(graph):
         _compact(model, graph)
     _order(model.graph, kept)
+    save_whole(model, path)
+    return padding_cost
+
+
+def save_whole(model: onnx.ModelProto, path: Path) -> None:
+    """Write a finished graph, large weights beside it, and check what was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if model.ByteSize() > EXTERNAL_DATA_BYTES:
         onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
     else:
         path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path))
-    return padding_cost
 
 
 def _compacted(graph: GraphPlan) -> bool:

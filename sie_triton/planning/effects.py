@@ -12,9 +12,12 @@ from sie_triton.bundle import Bundle, ResolvedProfile
 from sie_triton.diagnostics import Diagnostic
 from sie_triton.planning.recipe import RecipeBase
 
+# An option of ours: what the graphs compute in on a CPU. SIE ignores runtime options that it does not know.
+CPU_PRECISION = "cpu_precision"
 # The server reads these itself, whatever the adapter.
 SERVER_OPTIONS = frozenset(
     {
+        CPU_PRECISION,
         "output_types",
         "output_dtype",
         "output_similarity",

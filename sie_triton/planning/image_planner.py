@@ -64,6 +64,7 @@ def _plan(
         format=options.format,
         layout="fused",
         precisions=precisions_for(profile, options),
+        engine=options.engine,
         modality=MODALITY,
         row_tokens=pictures.row_tokens,
     )

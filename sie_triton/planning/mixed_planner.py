@@ -70,6 +70,7 @@ def _plan(members: Sequence[_MixedMember], facts: CheckpointFacts | None, option
         format=options.format,
         layout="fused",
         precisions=precisions_for(profile, options),
+        engine=options.engine,
         modality=MODALITY,
         truncation_side=facts.truncation_side if facts else "right",
     )

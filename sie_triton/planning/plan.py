@@ -14,7 +14,7 @@ from sie_frontend.text.entry import Prompting
 
 from sie_triton.bundle import ResolvedProfile
 from sie_triton.facts import Framing, Spelling
-from sie_triton.formats import DEFAULT_FORMAT, DEVICES, FORMATS, Device, Format, GraphFormat, Precision
+from sie_triton.formats import DEFAULT_FORMAT, DEVICES, FORMATS, Device, Engine, Format, GraphFormat, Precision
 from sie_triton.planning.families import HeadModule, Recipe
 from sie_triton.planning.modules import Encoder
 from sie_triton.planning.tensors import Tensor
@@ -31,7 +31,8 @@ class GraphOptions:
 
     `devices` are the kinds of machine that the repository is for; the first one's configuration is `config.pbtxt`.
     `packing` lets graphs for CPUs compute padding only where tokens meet. `traced` has torch trace every graph, those
-    too that can be written without it.
+    too that can be written without it. `accepted`: what int8 may miss, by name, and down to where.
+    `engine`: what computes ONNX graphs on a CPU.
     """
 
     format: Format = DEFAULT_FORMAT
@@ -40,6 +41,8 @@ class GraphOptions:
     devices: tuple[Device, ...] = DEVICES
     packing: bool = True
     traced: bool = False
+    accepted: tuple[tuple[str, float], ...] = ()
+    engine: Engine = "onnxruntime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ class TritonPlan:
     `warnings`: what the bundle asks for without effect. `modality`: what the items are made of that it computes.
     `traced`: whether torch traces every graph, the ones too that could be written without it. `row_tokens`: how many
     positions of the transformer one row takes for each that its cost tells; a picture costs one and is many patches.
+    `engine`: what computes ONNX graphs on a CPU.
     `spelling`: what is done to texts that `tokenizer.json` does not do. `framing`: what always stands around them.
     """
 
@@ -131,6 +135,7 @@ class TritonPlan:
     row_tokens: int = 1
     spelling: Spelling | None = None
     framing: Framing | None = None
+    engine: Engine = "onnxruntime"
 
     @property
     def traceable(self) -> bool:

@@ -26,7 +26,7 @@ from sie_triton.planning.plan import (
     TritonPlan,
     bucket_lengths,
 )
-from sie_triton.planning.precisions import check_format, precisions_for
+from sie_triton.planning.precisions import check_format, check_int8, precisions_for
 from sie_triton.planning.tensors import (
     ATTENTION_MASK,
     HIDDEN,
@@ -73,7 +73,10 @@ def make_plans(
         read = [modality for modality in recipe.modalities if modality in bundle.inputs]
         for modality in (MIXED,) if recipe.joins else read:
             served.setdefault(modality, []).append((profile, recipe))
-    return tuple(plan for m, those in served.items() for plan in PLANNERS[m](bundle, those, facts, options))
+    plans = tuple(plan for m, those in served.items() for plan in PLANNERS[m](bundle, those, facts, options))
+    for plan in plans:
+        check_int8(plan)
+    return plans
 
 
 def text_plans(
@@ -134,6 +137,7 @@ def _plan(members: Sequence[_Member], facts: CheckpointFacts | None, options: Gr
         format=options.format,
         layout=layout,
         precisions=precisions_for(profile, options),
+        engine=options.engine,
         packing=options.packing and not any(member.need.reads_padding for member in members),
         traced=options.traced,
         truncation_side=facts.truncation_side if facts else "right",

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sie_frontend.outputs.kind import Shape
+
 from sie_triton.bundle import ResolvedProfile
-from sie_triton.formats import FORMATS, Device, Precision
+from sie_triton.formats import CPU_ONLY, FORMATS, PRECISIONS, Device, Precision
+from sie_triton.planning.effects import CPU_PRECISION
 from sie_triton.planning.modules import PlannedHead
 from sie_triton.planning.need import mistake
-from sie_triton.planning.plan import GraphOptions
+from sie_triton.planning.plan import GraphOptions, TritonPlan
 
 
 def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Device, Precision]:
     """What the graphs compute in on each device: the build's choice, else the bundle's, else SIE's default.
 
-    The bundle's choice is about CUDA; a CPU computes in float32, where SIE's fallbacks do too, unless the build says
-    otherwise. Raises `DiagnosticError` for a choice of the build that the format cannot carry.
+    The bundle's `compute_precision` is about CUDA; a CPU computes in float32, where SIE's fallbacks do too, unless the
+    build, or the bundle's `runtime.cpu_precision`, says otherwise. Raises `DiagnosticError` for a choice of the build
+    that the format cannot carry.
     """
     carried = FORMATS[options.format].precisions
+    if options.engine != "onnxruntime":
+        _check_engine(options)
+        # OpenVINO computes a float32 graph in bfloat16, where ONNX Runtime has no kernels for it.
+        carried = (*carried, "bfloat16")
     if options.precision and options.precision not in carried:
         able = [row.name for row in FORMATS.values() if options.precision in row.precisions]
         raise mistake(
@@ -26,11 +36,34 @@ def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Devi
         )
     chosen: dict[Device, Precision] = {}
     for device in options.devices:
-        wanted: Precision = "float32" if device == "cpu" else profile.compute_precision or "float16"
-        wanted = options.precision or wanted
+        wanted: Precision = _of_bundle(profile, carried) if device == "cpu" else profile.compute_precision or "float16"
+        if options.precision and (device == "cpu" or options.precision not in CPU_ONLY):
+            wanted = options.precision
         # What was trained in bfloat16 runs in float16 where that is close enough: verification decides.
         chosen[device] = wanted if wanted in carried else "float16"
     return chosen
+
+
+def _of_bundle(profile: ResolvedProfile, carried: Sequence[Precision]) -> Precision:
+    """What a profile's `runtime.cpu_precision` asks of a CPU, where the format has it; else float32.
+
+    It stands among the runtime options since SIE ignores those that it does not know. Raises `DiagnosticError`.
+    """
+    named = profile.runtime.get(CPU_PRECISION, "float32")
+    for precision in carried:
+        if precision == named:
+            return precision
+    if named not in PRECISIONS:
+        message = f"`{profile.model_id}` has the `runtime.{CPU_PRECISION}` {named!r}, which is no precision"
+        raise mistake("SIE217", message, f"write {', '.join(PRECISIONS)}")
+    return "float32"
+
+
+def _check_engine(options: GraphOptions) -> None:
+    """Raises `DiagnosticError` (`SIE215`) where an engine for ONNX graphs on a CPU would have nothing to compute."""
+    if options.format != "onnx" or "cpu" not in options.devices:
+        message = f"{options.engine} computes ONNX graphs on a CPU, and there are none to build"
+        raise mistake("SIE215", message, "leave `--engine` out, or add `--format onnx --device cpu`")
 
 
 def check_format(head: PlannedHead, options: GraphOptions, *, written_only: bool = False) -> None:
@@ -45,4 +78,22 @@ def check_format(head: PlannedHead, options: GraphOptions, *, written_only: bool
         "SIE219",
         f"graphs with the head `{head.kind}` of a model for images are written as {written}, and never traced by torch",
         "leave `--format` and `--trace` out",
+    )
+
+
+def check_int8(plan: TritonPlan) -> None:
+    """Raises `DiagnosticError` (`SIE216`) for int8 of a model that is no dense encoder of texts.
+
+    What int8 does to an index is measured by the nearest vectors; there is no such measure yet for the rest.
+    """
+    if "int8" not in plan.precisions.values():
+        return
+    shapes = {compared.shape for one in plan.served for head in one.heads.values() for compared in head.comparables}
+    if plan.modality == "text" and shapes <= {Shape.VECTOR}:
+        return
+    raise mistake(
+        "SIE216",
+        f"`{plan.name}` is not built in int8: what that does is measured by the ten nearest of dense vectors of texts, "
+        "and it gives something else",
+        "leave `--precision` out",
     )

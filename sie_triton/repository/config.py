@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
+from sie_triton.embedded.openvino_engine import ACCELERATOR as OPENVINO
+from sie_triton.embedded.openvino_engine import PRECISION_KEY
 from sie_triton.formats import Device, Format
 from sie_triton.planning.plan import GraphPlan, TritonPlan
 from sie_triton.planning.tensors import Tensor
@@ -58,7 +59,7 @@ class InstanceGroup:
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """One `gpu_execution_accelerator` of `ModelOptimizationPolicy`."""
+    """One `gpu_execution_accelerator` or `cpu_execution_accelerator` of `ModelOptimizationPolicy`."""
 
     name: str
     parameters: tuple[tuple[str, str], ...]
@@ -88,6 +89,7 @@ class TritonModelConfig:
     dynamic_batching: DynamicBatching | None = None
     parameters: tuple[tuple[str, str], ...] = ()
     accelerators: tuple[Accelerator, ...] = ()
+    cpu_accelerators: tuple[Accelerator, ...] = ()
     steps: tuple[EnsembleStepConfig, ...] = ()
 
 
@@ -118,21 +120,6 @@ def cpu_shape(cores: int, weight_bytes: int) -> CpuShape:
 def available_cores() -> int:
     """The cores that this process may use, not those of the host."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def multiplies_bfloat16(cpuinfo: str | None = None) -> bool:
-    """Whether this machine's CPU has bfloat16 arithmetic of its own; without it bfloat16 is slower than float32.
-
-    `cpuinfo` is what Linux says in `/proc/cpuinfo`, read if it is not given. No on other systems.
-    """
-    if cpuinfo is None:
-        try:
-            cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return False
-    lines = (line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line)
-    flags = next((flags.split() for name, flags in lines if name.strip() in ("flags", "Features")), [])
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
 
 
 def run_tokens(machine: Machine, max_batch_tokens: int, row_tokens: int = 1) -> int:
@@ -224,6 +211,7 @@ def _graph_config(
         dynamic_batching=DynamicBatching(),
         parameters=parameters,
         accelerators=_accelerators(plan, graph, rows, machine, tag),
+        cpu_accelerators=_cpu_accelerators(plan, machine),
     )
 
 
@@ -292,6 +280,13 @@ def _accelerators(plan: TritonPlan, graph: GraphPlan, rows: int, machine: Machin
             ),
         ),
     )
+
+
+def _cpu_accelerators(plan: TritonPlan, machine: Machine) -> tuple[Accelerator, ...]:
+    """The engine of a CPU. Of its parameters NVIDIA's backend reads none, and computes float32 then."""
+    if machine != "cpu" or plan.engine != OPENVINO:
+        return ()
+    return (Accelerator(OPENVINO, ((PRECISION_KEY, "bf16"),) if plan.precisions["cpu"] == "bfloat16" else ()),)
 
 
 def _shape(tensor: Tensor, batch: int, length: int) -> str:

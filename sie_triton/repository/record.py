@@ -18,6 +18,7 @@ from sie_frontend.manifest import (
     Manifest,
     Model,
     ModelInput,
+    Nearest,
     TensorSpec,
     TritonModel,
 )
@@ -127,9 +128,23 @@ def triton_entries(staging: Path, configs: Iterable[TritonModelConfig]) -> dict[
     }
 
 
-def built_entry(plan: TritonPlan, key: str, checkpoint: str, parity: Parity, certificate: Certificate) -> Built:
+def built_entry(
+    plan: TritonPlan,
+    key: str,
+    checkpoint: str,
+    parity: Parity,
+    certificate: Certificate,
+    *,
+    nearest: Mapping[Precision, Mapping[str, Nearest]] | None = None,
+    written: Mapping[Precision, str] | None = None,
+    accepted: Mapping[str, float] | None = None,
+) -> Built:
     """The record of one build."""
     return Built(
+        nearest={str(precision): dict(found) for precision, found in (nearest or {}).items()},
+        written={str(precision): told for precision, told in (written or {}).items()},
+        accepted=dict(accepted or {}),
+        engine=plan.engine,
         key=key,
         checkpoint=checkpoint,
         precisions={str(device): str(precision) for device, precision in plan.precisions.items()},

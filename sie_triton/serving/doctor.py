@@ -15,7 +15,8 @@ from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.installation import find_installation
 from sie_triton.embedded.ports import port_problem
 from sie_triton.formats import FORMATS
-from sie_triton.repository.config import available_cores, cpu_shape, multiplies_bfloat16
+from sie_triton.repository.config import available_cores, cpu_shape
+from sie_triton.repository.processor import INSTRUCTIONS, instructions, multiplies_bfloat16, multiplies_int8
 from sie_triton.serving.gpus import gpu_names, gpu_obstacle
 
 Verdict = Literal["ok", "note", "problem"]
@@ -64,14 +65,25 @@ def _cores() -> Iterator[Check]:
         f"{cores} of {os.cpu_count()} may be used; a small model gets {shape.instances} instances "
         f"with {shape.threads} thread each",
     )
+    yield from _processor()
+
+
+def _processor() -> Iterator[Check]:
+    """What the precisions of a CPU gain by."""
+    found = instructions()
+    if found is not None:
+        missing = [name for name in INSTRUCTIONS if name not in found]
+        said = f"has {', '.join(found) or 'none of them'}" + (f"; not {', '.join(missing)}" if missing else "")
+        yield Check("ok", "processor", said)
     if multiplies_bfloat16():
-        yield Check(
-            "ok",
-            "bfloat16",
-            "this CPU multiplies it: with `--format torchscript`, it is faster than float32",
-        )
+        said = "this CPU multiplies it: with `--format torchscript` or `--engine openvino`, it is faster than float32"
     else:
-        yield Check("ok", "bfloat16", "this CPU does not multiply it: float32 is faster here")
+        said = "this CPU does not multiply it: float32 is faster here"
+    yield Check("ok", "bfloat16", said)
+    if multiplies_int8():
+        yield Check("ok", "int8", "this CPU multiplies it: `--precision int8` is faster than float32")
+    else:
+        yield Check("ok", "int8", "this CPU does not multiply it: `--precision int8` saves memory here, and is slower")
 
 
 def _memory() -> Iterator[Check]:

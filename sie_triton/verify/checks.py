@@ -16,6 +16,7 @@ from sie_frontend.manifest import (
     Manifest,
 )
 
+from sie_triton.backends.releases import OLDEST
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.formats import Precision
 from sie_triton.lint import lint_repository
@@ -38,7 +39,7 @@ def verify_repository(repository: Path, manifest: Manifest) -> list[Diagnostic]:
             except DiagnosticError as error:
                 problems += error.diagnostics
                 continue
-            problems += check_parity(repository, model, measured, precision)
+            problems += check_parity(repository, model, measured, precision, built.accepted)
             for tensor, distance in measured.items():
                 recorded = built.parity.get(precision, {}).get(tensor)
                 if recorded is None or recorded.cases != distance.cases:
@@ -94,6 +95,12 @@ def _damaged(code: str, message: str, path: Path) -> Diagnostic:
     return Diagnostic(code, message, Where(path), "rebuild with `sie-triton build --force -m ID`")
 
 
+def _oldest_release(manifest: Manifest) -> str:
+    """The oldest release of Triton that can serve the repository: ONNX Runtime computes 8-bit weights since 25.06."""
+    coarse = any("int8" in built.precisions.values() for built in manifest.built.values())
+    return "25.06" if coarse else str(OLDEST)
+
+
 def check_structure(repository: Path, manifest: Manifest) -> Iterator[Diagnostic]:
     """Every configuration states what the manifest says, and breaks none of Triton's rules that the linter knows."""
     for name, model in manifest.triton_models.items():
@@ -108,7 +115,7 @@ def check_structure(repository: Path, manifest: Manifest) -> Iterator[Diagnostic
                 written = [(t.name, tuple(t.dims)) for t in getattr(config, field)]
                 if written != [(t.name, t.dims) for t in specs]:
                     yield _damaged("SIE521", f"the {field}s of `{name}` are not those of the manifest", path)
-    for finding in lint_repository(repository):
+    for finding in lint_repository(repository, triton=_oldest_release(manifest)):
         if finding.severity == "error":
             where = Where(finding.path, finding.line or 0)
             yield Diagnostic("SIE522", f"{finding.rule_id}: {finding.message}", where, finding.hint)

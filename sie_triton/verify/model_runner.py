@@ -13,9 +13,11 @@ import numpy as np
 from google.protobuf import text_format
 from sie_frontend.rows import Array
 
-from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.embedded.openvino_engine import ACCELERATOR, OpenVinoError, OpenVinoGraph, installed, wanted_precision
 from sie_triton.formats import Format, format_of
 from sie_triton.lint.config import model_config_pb2
+from sie_triton.repository.config import available_cores
 
 Graph: TypeAlias = "Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]"
 """Named inputs and the names of the wanted outputs -> those outputs in that order."""
@@ -95,7 +97,10 @@ def _spins(config: Any, server: TimedServer) -> str:
 
 
 def open_onnx(config: Any, path: Path, threads: int | None, server: TimedServer) -> Graph:
-    """The ONNX file at `path` in ONNX Runtime's CPU provider."""
+    """The ONNX file at `path` in ONNX Runtime's CPU provider, or in OpenVINO where the configuration asks for it."""
+    for accelerator in config.optimization.execution_accelerators.cpu_execution_accelerator:
+        if accelerator.name == ACCELERATOR:
+            return _open_openvino(path, threads, dict(accelerator.parameters))
     try:
         import onnxruntime
     except ImportError:
@@ -112,6 +117,17 @@ def open_onnx(config: Any, path: Path, threads: int | None, server: TimedServer)
         options.add_session_config_entry(SPINNING, _spins(config, server))
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda inputs, outputs: session.run(list(outputs), dict(inputs))
+
+
+def _open_openvino(path: Path, threads: int | None, parameters: Mapping[str, str]) -> Graph:
+    if not installed():
+        raise _runtime_missing("openvino", "`pip install 'sie-triton[openvino]'`")
+    try:
+        graph = OpenVinoGraph(path, threads=threads or available_cores(), precision=wanted_precision(parameters))
+    except OpenVinoError as error:
+        hint = "build it without `--engine openvino`"
+        raise DiagnosticError([Diagnostic("SIE531", str(error), Where(path), hint)]) from None
+    return lambda inputs, outputs: graph.run(list(outputs), inputs)
 
 
 def open_torchscript(config: Any, path: Path, _: int | None, __: TimedServer) -> Graph:

@@ -36,7 +36,11 @@ TOLERANCES: Mapping[Precision, Tolerance] = {
     "float32": Tolerance(min_cosine=0.99999, max_abs=1e-4, batch_max_abs=1e-5),
     "float16": Tolerance(min_cosine=0.999, max_abs=2e-2, batch_max_abs=1e-2),
     "bfloat16": Tolerance(min_cosine=0.999, max_abs=1e-1, batch_max_abs=5e-2),
+    "int8": Tolerance(min_cosine=0.998, max_abs=1e-1, batch_max_abs=5e-2),
 }
+# In 8 bits a text alone must be this many times closer to itself in a batch than the precision is to float32: what
+# shares a batch decides nothing, then.
+CLOSER_TO_ITSELF = 10
 
 
 def measure(
@@ -104,14 +108,31 @@ def _run(runner: ModelRunner, model: PublicModel, rows: Sequence[Row], names: Se
     return [{name: array[index] for name, array in arrays.items()} for index in range(len(rows))]
 
 
+def tolerance_for(precision: Precision, distance: Distance, accepted: Mapping[str, float]) -> Tolerance:
+    """What is asked of a precision, and where a build `accepted` less, by name, that."""
+    asked = TOLERANCES[precision]
+    batch = asked.batch_max_abs
+    if precision == "int8":
+        batch = accepted.get("batch", distance.max_abs / distance.largest / CLOSER_TO_ITSELF)
+    return Tolerance(accepted.get("cosine", asked.min_cosine), asked.max_abs, batch)
+
+
 def check_parity(
-    repository: Path, model: PublicModel, measured: Mapping[str, Distance], precision: Precision = "float32"
+    repository: Path,
+    model: PublicModel,
+    measured: Mapping[str, Distance],
+    precision: Precision = "float32",
+    accepted: Mapping[str, float] | None = None,
 ) -> Iterator[Diagnostic]:
-    """What of the measured distances is too far. The comparisons are written so that NaN fails."""
+    """What of the measured distances is too far. The comparisons are written so that NaN fails.
+
+    `accepted`: what the build took less of, by name.
+    """
     name, shapes = model.name, {compared.name: compared.shape for compared in model.comparables}
-    where, tolerance = Where(repository / name), TOLERANCES[precision]
+    where = Where(repository / name)
     hint = "nothing was published; report the checkpoint, or try another version of torch or transformers"
     for tensor, distance in measured.items():
+        tolerance = tolerance_for(precision, distance, accepted or {})
         if distance.max_abs == float("inf"):
             yield Diagnostic(
                 "SIE501",

@@ -31,9 +31,9 @@ from sie_triton.repository.config import (
     TritonModelConfig,
     cpu_shape,
     max_batch_size,
-    multiplies_bfloat16,
     triton_configs,
 )
+from sie_triton.repository.processor import instructions, multiplies_bfloat16, multiplies_int8
 from sie_triton.repository.render import quote_pbtxt, render
 
 GRAPHS = (GraphOptions(), GraphOptions(layout="ensemble"), GraphOptions(format="torchscript"))
@@ -179,3 +179,13 @@ def test_the_shipped_numbers() -> None:
 )
 def test_bfloat16_is_found_among_the_flags(cpuinfo: str, expected: bool) -> None:
     assert multiplies_bfloat16(cpuinfo) is expected
+
+
+def test_what_a_processor_multiplies_is_found_among_the_flags() -> None:
+    """Flags as `/proc/cpuinfo` gives them of a Zen 4, a Sapphire Rapids, a Haswell and a Graviton 3, in part."""
+    assert instructions("flags : avx2 avx512f avx512_vnni avx512_bf16\n") == ("AVX2", "AVX-512", "VNNI", "BF16")
+    sapphire = "flags\t: avx2 avx_vnni avx512f avx512_vnni avx512_bf16 amx_bf16 amx_tile amx_int8\n"
+    assert instructions(sapphire) == ("AVX2", "AVX-512", "VNNI", "BF16", "AMX")
+    assert instructions("flags : fma avx avx2\n") == ("AVX2",) and not multiplies_int8("flags : fma avx avx2\n")
+    assert instructions("Features : asimd asimddp bf16 i8mm\n") == ("VNNI", "BF16")
+    assert instructions("processor : 0\n") is None and not multiplies_int8("processor : 0\n")

@@ -33,7 +33,7 @@ from sie_triton.serving.serve import RUNTIMES, check_runtimes, choose_machine, c
 from sie_triton.verify.checks import verify_repository
 
 
-def profile(precision: str | None) -> ResolvedProfile:
+def profile(precision: str | None, **runtime: Any) -> ResolvedProfile:
     fields: dict[str, Any] = {
         "sie_id": "acme/m",
         "profile": "default",
@@ -41,7 +41,7 @@ def profile(precision: str | None) -> ResolvedProfile:
         "max_batch_tokens": 1024,
         "compute_precision": precision,
         "loadtime": {},
-        "runtime": {},
+        "runtime": runtime,
         "adaptive_batching": {},
         "max_sequence_length": 64,
     }
@@ -59,6 +59,8 @@ def profile(precision: str | None) -> ResolvedProfile:
         ("bfloat16", GraphOptions(format="torchscript"), {"cpu": "float32", "cuda": "bfloat16"}),
         ("bfloat16", GraphOptions(precision="float32"), {"cpu": "float32", "cuda": "float32"}),
         (None, GraphOptions(precision="float16"), {"cpu": "float16", "cuda": "float16"}),
+        (None, GraphOptions(precision="int8"), {"cpu": "int8", "cuda": "float16"}),
+        ("float32", GraphOptions(precision="int8", devices=("cpu",)), {"cpu": "int8"}),
         (None, GraphOptions(devices=("cuda",)), {"cuda": "float16"}),
     ],
 )
@@ -68,16 +70,37 @@ def test_precision_is_the_builds_else_the_bundles_else_the_devices(
     assert precisions_for(profile(bundle), options) == expected
 
 
+def test_a_bundle_chooses_for_the_cpu_among_its_runtime_options() -> None:
+    asks = profile("float32", cpu_precision="int8")
+    assert precisions_for(asks, GraphOptions()) == {"cpu": "int8", "cuda": "float32"}
+    assert precisions_for(asks, GraphOptions(precision="float32")) == {"cpu": "float32", "cuda": "float32"}
+    assert precisions_for(asks, GraphOptions(format="torchscript"))["cpu"] == "float32"
+    with pytest.raises(DiagnosticError, match="SIE217"):
+        precisions_for(profile(None, cpu_precision="int4"), GraphOptions())
+
+
 def test_a_precision_that_the_format_cannot_carry_is_refused() -> None:
     with pytest.raises(DiagnosticError, match="SIE215"):
         precisions_for(profile(None), GraphOptions(precision="bfloat16"))
 
 
-def test_int8_is_refused_with_what_was_measured() -> None:
+def test_int8_is_planned_for_cpus_alone() -> None:
     done = sie_triton("plan", "-m", "sentence-transformers/all-MiniLM-L6-v2", "--precision", "int8")
-    assert (done.code, done.stdout) == (2, "")
-    assert "SIE216" in done.stderr
-    assert "0.982" in done.stderr
+    assert done.code == 0
+    assert "for cpu in int8, cuda in float16" in done.stdout
+
+
+@pytest.mark.parametrize("model", ["BAAI/bge-m3", "BAAI/bge-reranker-base", "openai/clip-vit-base-patch32"])
+def test_int8_is_refused_where_nothing_measures_it(model: str) -> None:
+    done = sie_triton("plan", "-m", model, "--precision", "int8")
+    assert (done.code, "SIE216" in done.stderr) == (2, True), done.stderr
+
+
+def test_what_is_accepted_has_a_name_and_a_number() -> None:
+    model = "sentence-transformers/all-MiniLM-L6-v2"
+    for wrong in ("cosines=0.9", "cosine", "nearest=two", "batch=-1"):
+        done = sie_triton("build", "-m", model, "--precision", "int8", "--accept", wrong)
+        assert (done.code, "SIE220" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.fixture(scope="module")

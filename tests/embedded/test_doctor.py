@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from sie_triton.cli import app
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.ports import free_port
-from sie_triton.repository.config import available_cores, multiplies_bfloat16
+from sie_triton.repository.config import available_cores
+from sie_triton.repository.processor import multiplies_bfloat16, multiplies_int8
 from sie_triton.serving import gpus
 from sie_triton.serving.doctor import examine
 from sie_triton.serving.serve import check_embedded_device
@@ -30,6 +31,7 @@ def test_a_machine_that_can_serve_has_no_problems() -> None:
     assert checks["cores"].message.startswith(f"{available_cores()} of ")
     assert "tritonserver" in checks["tritonserver"].message
     assert ("does not" in checks["bfloat16"].message) is not multiplies_bfloat16()
+    assert ("does not" in checks["int8"].message) is not multiplies_int8()
 
 
 def test_a_taken_port_is_a_problem_with_a_hint_and_a_status() -> None:

@@ -58,6 +58,19 @@ def certificate_info(built: Built) -> dict[str, Any]:
             }
             for precision, outputs in built.parity.items()
         },
+        **({"nearest": _nearest_info(built)} if built.nearest else {}),
+        "precisions": built.precisions,
+    }
+
+
+def _nearest_info(built: Built) -> dict[str, dict[str, dict[str, float]]]:
+    """What coarse precisions do to the answers of an index, by precision and output."""
+    return {
+        precision: {
+            output: {"texts": found.texts, "alike": found.alike, "mixed": found.mixed, "min_cosine": found.min_cosine}
+            for output, found in outputs.items()
+        }
+        for precision, outputs in built.nearest.items()
     }
 
 

@@ -78,3 +78,7 @@ def foreign(domain: str, operator: str, version: Version) -> str | None:
     if since > version:
         return f"`{operator}` of `{domain}`, which came with ONNX Runtime {since[0]}.{since[1]}"
     return None
+
+
+BLOCK_BITS_SINCE: Mapping[int, Version] = {4: (1, 19), 8: (1, 22)}
+"""With which ONNX Runtime `MatMulNBits` of so many bits came to CPUs: 1.19.2 to 1.21.1 refuse 8, 1.22.1 computes it."""

@@ -169,3 +169,20 @@ def _tf32(s: LintSubject) -> Iterator[Problem]:
         return
     if any(g.weights_type == "TYPE_FP32" for g in s.graphs):
         yield Problem("a float32 graph runs on a GPU without `use_tf32`", s.line("instance_group"))
+
+
+@rule(
+    "L736",
+    "info",
+    title="parameters of the OpenVINO accelerator",
+    explanation=(
+        "The backend opens ONNX Runtime's OpenVINO provider for the device `CPU` and reads no parameter. The embedded "
+        "server reads `inference_precision`, so that the two may compute in different precisions."
+    ),
+    hint="remove the parameters, or serve with the embedded server",
+    scope="repository",
+)
+def _openvino_parameters(s: LintSubject) -> Iterator[Problem]:
+    for accelerator in (a for a in accelerators(s, "cpu") if a.name == "openvino"):
+        for key in sorted(accelerator.parameters):
+            yield Problem(f"NVIDIA's backend does not read `{key}` of `openvino`", accelerator.line(s, key))

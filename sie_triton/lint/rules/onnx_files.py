@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sie_triton.backends.onnxruntime.operators import (
+    BLOCK_BITS_SINCE,
     LEGACY_OPERATORS,
     MAX_ML_OPSET,
     ML_DOMAIN,
@@ -151,6 +152,28 @@ def _ml_opset(s: LintSubject) -> Iterator[Problem]:
                 f"knows up to {MAX_ML_OPSET}"
             )
             yield Problem(text, path=graph.path)
+
+
+@rule(
+    "L223",
+    "error",
+    title="weights of so many bits that the release does not compute",
+    explanation=(
+        "`MatMulNBits` has weights of 4 bits in every release, and of 8 bits since ONNX Runtime 1.22, which is in "
+        "Triton 25.06. An older one knows the operator and refuses the graph all the same."
+    ),
+    hint="serve with a release that has it, or build in float32",
+    scope="repository",
+)
+def _block_bits(s: LintSubject) -> Iterator[Problem]:
+    runtime = onnx_runtime(s.release)
+    for graph in s.graphs:
+        for bits in sorted(graph.block_bits):
+            since = BLOCK_BITS_SINCE.get(bits)
+            if since is None or since > runtime.minor:
+                came = f", which came with ONNX Runtime {since[0]}.{since[1]}" if since else ""
+                text = f"`MatMulNBits` with weights of {bits} bits{came}; Triton {s.release} has {runtime.version}"
+                yield Problem(text, path=graph.path)
 
 
 @rule(

@@ -12,6 +12,10 @@ from sie_triton.lint import Machine
 from .case import GPU, Case, texts
 
 CASES: dict[str, Case] = {
+    "L736": texts(
+        accelerator("openvino", ("inference_precision", "bf16"), device="cpu", kind="KIND_CPU"),
+        accelerator("openvino", device="cpu", kind="KIND_CPU"),
+    ),
     "L705": texts(
         accelerator("cuda", ("arena_extend_strategy", "kSameAsRequested")),
         replaced(

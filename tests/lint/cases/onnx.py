@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 from onnx import TensorProto, helper
 
 from lint.builders import RepositoryBuilder, identity_config, identity_graph, model, replaced, tensor
@@ -49,6 +50,32 @@ def cut_weights(size: int) -> Build:
     graph.graph.initializer[0].external_data.add(key="length", value="16")
     files: dict[str, str | bytes] = {"1/model.onnx": graph.SerializeToString(), "1/weights.bin": bytes(size)}
     return lambda r: r.add("copy", identity_config(), files=files)
+
+
+def eight_bits() -> onnx.ModelProto:
+    """A product of 32 inputs with weights of 8 bits."""
+    node = helper.make_node(
+        "MatMulNBits",
+        ["x", "codes", "scales"],
+        ["y"],
+        domain="com.microsoft",
+        K=32,
+        N=4,
+        bits=8,
+        block_size=32,
+        accuracy_level=4,
+    )
+    made = model(
+        [tensor("x", ["b", 32])],
+        [tensor("y", ["b", 4])],
+        [node],
+        [
+            helper.make_tensor("codes", TensorProto.UINT8, [4, 1, 32], bytes(range(128)), raw=True),
+            helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0] * 4),
+        ],
+    )
+    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return made
 
 
 CASES: dict[str, Case] = {
@@ -116,6 +143,12 @@ CASES: dict[str, Case] = {
     "L222": Case(
         copies(with_w("optional: true", batching=False), added(initialized=False)),
         copies(with_w("optional: true", batching=False), added()),
+    ),
+    "L223": Case(
+        copies(identity_config(dims="[ 32 ]", output_dims="[ 4 ]"), eight_bits()),
+        copies(identity_config(dims="[ 32 ]", output_dims="[ 4 ]"), eight_bits()),
+        triton="25.03",
+        good_triton="25.06",
     ),
     "L609": Case(with_weights(present=False), with_weights(present=True)),
     "L610": Case(sparse_file(2**31), copies(identity_config())),

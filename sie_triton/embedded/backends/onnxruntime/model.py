@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from sie_triton.backends.onnxruntime.header import read_header
@@ -22,6 +23,7 @@ from sie_triton.backends.onnxruntime.types import BY_RUNTIME_NAME
 from sie_triton.embedded.backends.onnxruntime.refusals import header_refusals, signature_refusals
 from sie_triton.embedded.batching import Array, Arrays
 from sie_triton.embedded.cuda_options import cuda_options
+from sie_triton.embedded.openvino_engine import ACCELERATOR, OpenVinoError, OpenVinoGraph, installed, wanted_precision
 from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -46,6 +48,8 @@ class TritonPythonModel(BatchedModel):
 
     default_filename = "model.onnx"
     may_be_directory = True
+    _run: Any
+    _run_options: ort.RunOptions | None
 
     def load(self, path: Path) -> list[str]:
         """Open a session and compare its signature with the configuration by the C++ backend's rules."""
@@ -55,6 +59,8 @@ class TritonPythonModel(BatchedModel):
             return [str(error)]
         if reasons := header_refusals(self.config, header):
             return reasons
+        if ACCELERATOR in self.config.cpu_accelerators and not self.on_gpu and self._openvino_serves():
+            return self._open_openvino(path)
         gpu = _CUDA in ort.get_available_providers()
         if reasons := self._open(path, on_cuda=gpu and self.on_gpu):
             return reasons
@@ -65,6 +71,33 @@ class TritonPythonModel(BatchedModel):
             overridable=[node.name for node in self._session.get_overridable_initializers()],
             gpu=gpu,
         )
+
+    def _openvino_serves(self) -> bool:
+        """Whether OpenVINO is there; without it ONNX Runtime computes, and the log says so."""
+        if installed():
+            return True
+        pb_utils.Logger.log_warn(
+            f"model `{self.name}`: the configuration asks for OpenVINO, which is not installed: ONNX Runtime computes "
+            "it, in float32 or as the graph says (`pip install 'sie-triton[openvino]'`)"
+        )
+        return False
+
+    def _open_openvino(self, path: Path) -> list[str]:
+        """Compile the graph by OpenVINO; return why that is not possible, or what NVIDIA's backend would refuse."""
+        try:
+            precision = wanted_precision(self.config.cpu_accelerators[ACCELERATOR])
+            threads = self.config.integer("intra_op_thread_count", 0) or 1
+            graph = OpenVinoGraph(path, threads=threads, precision=precision)
+        except (OpenVinoError, ValueError) as error:
+            return [str(error)]
+        if graph.computes_in != precision:
+            pb_utils.Logger.log_warn(
+                f"model `{self.name}`: this processor does not multiply {precision}: OpenVINO computes in "
+                f"{graph.computes_in}"
+            )
+        self._run = lambda outputs, feed, _: graph.run(outputs, feed)
+        self._run_options = None
+        return signature_refusals(self.config, graph.inputs, graph.outputs, gpu=False)
 
     def _open(self, path: Path, *, on_cuda: bool) -> list[str]:
         """Make the session; return why that is not possible."""

@@ -1,0 +1,97 @@
+"""OpenVINO as the engine of an ONNX graph on a CPU: what `cpu_execution_accelerator { name: "openvino" }` asks for.
+
+NVIDIA's onnxruntime backend reads no parameter of this accelerator: it opens ONNX Runtime's provider with the device
+`CPU` and nothing else. The embedded server computes by the `openvino` package, and reads the precision that is asked
+for. The package is an extra and imported only where a configuration asks for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from sie_triton.backends.onnxruntime.signature import GraphTensor
+
+Array: TypeAlias = Any  # numpy's; this module is imported where numpy may come later
+
+ACCELERATOR: Final = "openvino"
+PRECISION_KEY: Final = "inference_precision"
+"""Parameter of the accelerator: `f32` (the default) or `bf16`."""
+PRECISIONS: Final = ("f32", "bf16")
+# OpenVINO's names of element types, as Triton calls them.
+_TYPES: Final[Mapping[str, str]] = {
+    "boolean": "TYPE_BOOL",
+    "u8": "TYPE_UINT8",
+    "i8": "TYPE_INT8",
+    "i32": "TYPE_INT32",
+    "i64": "TYPE_INT64",
+    "f16": "TYPE_FP16",
+    "f32": "TYPE_FP32",
+    "f64": "TYPE_FP64",
+}
+
+
+class OpenVinoError(Exception):
+    """OpenVINO cannot compute the graph, or is not there; the message says why."""
+
+
+def installed() -> bool:
+    """Whether the `openvino` package can be imported."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def wanted_precision(parameters: Mapping[str, str]) -> str:
+    """The precision that an accelerator's parameters ask for. Raises `OpenVinoError` for one that there is not."""
+    wanted = parameters.get(PRECISION_KEY, "f32")
+    if wanted not in PRECISIONS:
+        raise OpenVinoError(f"`{PRECISION_KEY}` of the accelerator `openvino` is `{wanted}`, not `f32` or `bf16`")
+    return wanted
+
+
+class OpenVinoGraph:
+    """One graph, compiled for this machine's CPU, with one stream of `threads` threads.
+
+    Raises `OpenVinoError`. `computes_in` is what it really computes in: a processor without bfloat16 gets float32.
+    """
+
+    def __init__(self, path: Path, *, threads: int, precision: str = "f32") -> None:
+        if not installed():
+            raise OpenVinoError("the package `openvino` is not installed")
+        openvino: Any = importlib.import_module("openvino")
+        core = openvino.Core()
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.computes_in = precision if precision != "bf16" or "BF16" in capabilities else "f32"
+        settings: dict[str, Any] = {
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            # It pins threads to the first cores: two processes of one thread would sit on the same one.
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": self.computes_in,
+        }
+        try:
+            compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
+        except RuntimeError as error:
+            raise OpenVinoError(f"OpenVINO does not load the graph: {_first_line(error)}") from error
+        self.inputs = [_tensor(port) for port in compiled.inputs]
+        self.outputs = [_tensor(port) for port in compiled.outputs]
+        self._places = {tensor.name: place for place, tensor in enumerate(self.outputs)}
+        self._request: Any = compiled.create_infer_request()
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        """Named inputs in, the named outputs in that order; the arrays are the caller's."""
+        found = self._request.infer(dict(feed), share_inputs=True)
+        return [found[self._places[name]] for name in outputs]
+
+
+def _tensor(port: Any) -> GraphTensor:
+    dims = tuple(int(dim.get_length()) if dim.is_static else None for dim in port.get_partial_shape())
+    kind = str(port.get_element_type().get_type_name())
+    return GraphTensor(str(port.get_any_name()), _TYPES.get(kind, kind), dims)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
