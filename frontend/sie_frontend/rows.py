@@ -28,10 +28,6 @@ class Queued(Protocol):
     def shape_key(self) -> Hashable:
         """Only rows whose keys are equal may share a run; padding makes all texts alike."""
 
-    @property
-    def nbytes(self) -> int:
-        """How many bytes of it are copied into a batch, small arrays left out."""
-
 
 class Row(Queued, Protocol):
     """One thing to compute, made of an item or of a pair. Rows never change."""
@@ -39,6 +35,10 @@ class Row(Queued, Protocol):
     @property
     def arrays(self) -> Mapping[str, Array]:
         """Its tensors by the names of the model's inputs, unpadded and without the batch axis."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of it are copied into a batch, small arrays left out."""
 
     @property
     def cut(self) -> bool:
