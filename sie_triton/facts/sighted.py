@@ -10,8 +10,8 @@ from typing import Any
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 from .checkpoint import CheckpointFacts
-from .files import read_object, unreadable
-from .images import PREPROCESSOR_NAME, Pixels, read_levels, refused_processor
+from .files import unreadable
+from .images import PREPROCESSOR_NAME, Pixels, read_levels, refused_processor, said_of_pictures
 from .known_keys import FILES, check_keys
 
 # Processors that cut a picture of any size into patches, by their names without what tells implementations apart.
@@ -88,12 +88,11 @@ def _placing(vision: Mapping[str, Any], model_type: str, path: Path) -> dict[str
 
 
 def read_sighted(facts: CheckpointFacts, sizes: SightedSizes, min_pixels: int, max_pixels: int) -> Sighted:
-    """What `preprocessor_config.json` does to a picture, within the adapter's own bounds.
+    """What `processor_config.json` or `preprocessor_config.json` does to a picture, within the adapter's own bounds.
 
-    Raises `DiagnosticError` for what is not understood.
+    Raises `DiagnosticError` for what is not understood, and where neither says it.
     """
-    path = facts.folder / PREPROCESSOR_NAME
-    document = read_object(path)
+    path, document = said_of_pictures(facts.folder)
     if problems := check_keys(document, FILES[KEYS_NAME], path, KEYS_NAME):
         raise DiagnosticError(problems)
     named = str(document.get("image_processor_type") or "Qwen2VLImageProcessor")
