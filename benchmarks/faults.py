@@ -40,6 +40,7 @@ AFTERMATH_S = 8.0
 LONGEST_S = 10.0
 GROWTH = 0.05
 STOP_S = 2.0
+SETTLE_S = 4.0
 _BACK_SECONDS = 60.0
 
 
@@ -170,7 +171,7 @@ class Exercise:
         """The memory once nothing is under way."""
         if not eventually(self._server.is_ready, _BACK_SECONDS):
             raise FaultsError(f"the server is not ready any more; it said:\n{self._server.said()}")
-        time.sleep(1.0)
+        time.sleep(SETTLE_S)
         return self._server.memory()
 
     def _happen(self, fault: Fault) -> None:
@@ -204,8 +205,8 @@ class Exercise:
         }
 
 
-def missed(result: dict[str, Any]) -> list[str]:
-    """The aims that were missed, in words."""
+def missed(result: dict[str, Any], *, short: bool) -> list[str]:
+    """The aims that were missed, in words. What a short exercise holds at its end says nothing of what grows."""
     before, after = result["memory_before"], result["memory_after"]
     aims = {
         "wrong vectors": result["wrong_vectors"] == 0,
@@ -214,7 +215,7 @@ def missed(result: dict[str, Any]) -> list[str]:
         f"a call of more than {LONGEST_S:g} s to a model that was not hit": all(
             one["not_hit"] <= LONGEST_S for one in result["longest_call_s"].values()
         ),
-        f"memory that grew by more than {GROWTH:.0%}": after <= before * (1 + GROWTH),
+        f"memory that grew by more than {GROWTH:.0%}": short or after <= before * (1 + GROWTH),
         "processes or shared memory left after SIGTERM": not any(result["left_after_sigterm"]),
         "processes or shared memory left after kill -9 of the parent": not any(result["left_after_sigkill"]),
     }
@@ -263,7 +264,7 @@ def main() -> int:
             second.kill()
             alarm.cancel()
         result["seconds"] = round(time.monotonic() - begun)
-        result["missed"] = missed(result)
+        result["missed"] = missed(result, short=arguments.short)
         if result["missed"]:
             sys.stderr.write(server.said())
     print(json.dumps(result, indent=2))

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from sie_frontend.triton.reasons import cause_of_load
+
 INDEX_TIMEOUT_S = 5.0
 UNLOAD_TIMEOUT_S = 30.0
 READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
@@ -39,11 +41,15 @@ class Control:
         entries = self._ask("POST", "/v2/repository/index", INDEX_TIMEOUT_S) or ()
         ready = {entry["name"] for entry in entries if entry.get("state") == READY}
         found = {entry["name"]: entry.get("reason", "") for entry in entries if entry.get("state") == UNAVAILABLE}
-        return {name: reason for name, reason in found.items() if name not in ready and reason != "unloaded"}
+        absent = {name: reason for name, reason in found.items() if name not in ready and reason != "unloaded"}
+        return {name: cause_of_load(reason) for name, reason in absent.items()}
 
     def load(self, model: str, timeout_s: float) -> None:
         """Load a model and return when it serves. Raises `ControlError` with Triton's reason."""
-        self._ask("POST", f"/v2/repository/models/{quote(model)}/load", timeout_s)
+        try:
+            self._ask("POST", f"/v2/repository/models/{quote(model)}/load", timeout_s)
+        except ControlError as error:
+            raise ControlError(cause_of_load(str(error))) from error
 
     def unload(self, model: str) -> None:
         """Begin to unload a model. Raises `ControlError`."""

@@ -30,7 +30,7 @@ class HealingRules:
 
     first_delay: float = 0.5
     max_delay: float = 30.0
-    healthy: float = 30.0
+    healthy: float = 10.0
     failing: int = 5
 
 

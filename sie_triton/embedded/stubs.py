@@ -16,6 +16,8 @@ from sie_triton.embedded import run_limit
 CRASHED_S = 0.15
 # tritonserver takes a stub that is silent for a second for dead, and aborts when it speaks again: it must not.
 STOPPED_S = 0.6
+# So long those of other instances may finish their runs. tritonserver never ends them once it has forgotten a run.
+DISMISSED_S = 2.0
 # How often all processes are looked through for new stubs; the known ones are looked at each time.
 _SEARCH_S = 0.5
 
@@ -36,6 +38,7 @@ class _Stub:
     zombie: float | None = None
     told: bool = False
     killed: str | None = None
+    overdue: float = float("inf")
 
 
 class StubWatch:
@@ -60,9 +63,10 @@ class StubWatch:
         return pid in self._stubs and self._stubs[pid].zombie is not None
 
     def dismiss(self, model: str) -> None:
-        """The present stubs of a model are being ended: nobody is to hear of their end."""
+        """The present stubs of a model are being ended: nobody is to hear of it, and soon none may be left."""
         for stub in self._stubs.values():
-            stub.told |= stub.model == model
+            if stub.model == model and not stub.told:
+                stub.told, stub.overdue = True, time.monotonic() + DISMISSED_S
 
     def look(self, server: int, now: float | None = None) -> list[Death]:
         """Look at the stubs of the process `server`; returns those that have ended, each once."""
@@ -87,11 +91,13 @@ class StubWatch:
                 return None
             stub.told = True
             return Death(pid, stub.model, stub.killed or _ending(fields))
+        if now >= stub.overdue:
+            stub.overdue = float("inf")
+            _kill(pid)
         stub.stopped = (now if stub.stopped is None else stub.stopped) if fields[0] == "T" else None
         if stub.stopped is not None and now - stub.stopped >= STOPPED_S and stub.killed is None:
             stub.killed = f"was stopped for {now - stub.stopped:.1f} s and had to be ended"
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+            _kill(pid)
         return None
 
     def memory(self, server: int) -> dict[str, int]:
@@ -112,6 +118,11 @@ class StubWatch:
             arguments = (Path("/proc") / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
             return Path(arguments[1]).relative_to(self._repository).parts[0]
         return None
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _stat(pid: int) -> list[str] | None:

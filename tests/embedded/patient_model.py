@@ -1,7 +1,7 @@
 """A model of Triton's Python backend that computes `y = x + x`, and what else a test wants of it.
 
 x = -1 computes until somebody ends the process, under the limit that our own backends have; x = -2 takes half a
-second. A file `broken` beside the model lets its load fail with what the file says.
+second. A file `broken` beside the model lets its load fail with what the file says; a file `slow` lets it end slowly.
 """
 
 import time
@@ -21,6 +21,7 @@ class TritonPythonModel:
         broken = Path(args["model_repository"]) / "broken"
         if broken.exists():
             raise RuntimeError(broken.read_text())
+        self.slow = broken.with_name("slow").exists()
         self.limit = RunLimit(args["model_name"], limit_from_environment())
 
     def execute(self, requests):  # type: ignore[no-untyped-def]
@@ -35,3 +36,7 @@ class TritonPythonModel:
                 y = pb_utils.Tensor.from_dlpack("y", np.ascontiguousarray(x * 2))
                 answers.append(pb_utils.InferenceResponse([y]))
         return answers
+
+    def finalize(self):  # type: ignore[no-untyped-def]
+        """Take longer than anybody waits, where a file says so."""
+        time.sleep(30 if self.slow else 0)

@@ -45,6 +45,8 @@ class Clinic:
         for name in ("patient", "part"):
             add_model(self.repository, name, DOUBLING_CONFIG.replace('"onnxruntime"', '"python"'))
             (self.repository / name / "1" / "model.py").write_bytes(MODEL.read_bytes())
+        config = self.repository / "part" / "config.pbtxt"
+        config.write_text(config.read_text().replace("count: 1", "count: 2"))
         add_model(self.repository, "head", DOUBLING_CONFIG, doubling())
         add_model(self.repository, "well", DOUBLING_CONFIG, doubling())
         add_model(self.repository, "whole", ENSEMBLE)
@@ -85,6 +87,12 @@ class Clinic:
         pid = stub_of(self.pid, name)
         os.kill(pid, number)
         return pid
+
+    def stubs(self, name: str) -> list[int]:
+        """The living processes of a model."""
+        of = f"/{name}/".encode()
+        members = [pid for pid in group_members(self.pid) if pid != self.pid]
+        return [pid for pid in members if of in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     @contextlib.contextmanager
     def others_answer(self, *names: str) -> Iterator[list[float]]:
@@ -152,9 +160,17 @@ def test_one_process_dies_and_one_model_is_loaded_again(clinic: Clinic) -> None:
 
 def test_what_is_composed_of_a_part_is_back_with_it(clinic: Clinic) -> None:
     with clinic.others_answer("well", "patient"):
+        late = [threading.Thread(target=clinic.ask, args=("part", -2.0)) for _ in range(2)]
+        for one in late:
+            one.start()
+        time.sleep(0.1)
         clinic.kill("part")
-        assert clinic.ask("whole").status_code != 200
+        for one in late:
+            one.join()
         assert eventually(lambda: clinic.answers("whole") and clinic.answers("part"), 5)
+        # tritonserver forgets a run of the dead process, and then never ends the other one.
+        assert eventually(lambda: len(clinic.stubs("part")) == 2, 5)
+        assert clinic.answers("whole")
 
 
 def test_a_stop_in_the_middle_of_a_run_hurts_that_model_alone(clinic: Clinic) -> None:

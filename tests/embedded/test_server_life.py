@@ -167,6 +167,34 @@ def test_a_killed_parent_takes_everything_with_it(spec: ServerSpec, tmp_path: Pa
 
 
 @pytest.mark.e2e
+def test_forced_stops_of_a_model_that_ends_slowly_leave_nothing_and_touch_nobody_else(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    add_model(repository, "patient", DOUBLING_CONFIG.replace('"onnxruntime"', '"python"'))
+    (repository / "patient" / "1" / "model.py").write_bytes((Path(__file__).parent / "patient_model.py").read_bytes())
+    (repository / "patient" / "slow").touch()
+    other = TritonServer(ServerSpec(repository, tmp_path / "other.log"))
+    other.start()
+    other.wait_ready(60)
+    theirs = regions(other.shm_prefix)
+    try:
+        for force in (False, True):
+            server = TritonServer(ServerSpec(repository, tmp_path / "triton.log"))
+            server.start()
+            server.wait_ready(60)
+            assert server.pid
+            assert infer(server.url, "patient", {"x": ("FP32", [1, 1], [1])}).status_code == 200
+            if force:
+                os.kill(server.pid, signal.SIGKILL)
+            server.stop(0.3)
+            assert group_members(server.pid) == [] and regions(server.shm_prefix) == []
+            assert regions(other.shm_prefix) == theirs
+        assert infer(other.url, "patient", {"x": ("FP32", [1, 1], [1])}).status_code == 200
+    finally:
+        other.stop(0)
+    assert regions(other.shm_prefix) == []
+
+
+@pytest.mark.e2e
 def test_a_killed_warden_takes_the_server_with_it(
     spec: ServerSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

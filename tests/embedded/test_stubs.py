@@ -54,7 +54,7 @@ def test_a_zombie_that_stays_one_has_crashed_and_is_told_once(tmp_path: Path, st
     assert eventually(lambda: state(stub.pid) == "Z")
     now = time.monotonic()
     assert watch.look(os.getpid(), now) == []  # tritonserver may be about to collect it
-    [death] = watch.look(os.getpid(), now + CRASHED_S)
+    [death] = watch.look(os.getpid(), now + CRASHED_S + 0.01)
     assert (death.pid, death.model) == (stub.pid, "double")
     assert death.cause == "was killed by SIGKILL, as the kernel does where memory runs out"
     assert watch.living("double") == 0
@@ -90,12 +90,12 @@ def test_a_stopped_stub_is_ended_and_named(tmp_path: Path, stub: subprocess.Pope
     assert watch.look(os.getpid(), now) == []
     os.kill(stub.pid, signal.SIGCONT)  # a short stop is nobody's matter
     assert eventually(lambda: state(stub.pid) != "T")
-    assert watch.look(os.getpid(), now + STOPPED_S) == []
+    assert watch.look(os.getpid(), now + STOPPED_S + 0.01) == []
     os.kill(stub.pid, signal.SIGSTOP)
     assert eventually(lambda: state(stub.pid) == "T")
     now = time.monotonic()
     assert watch.look(os.getpid(), now) == []
     assert state(stub.pid) == "T"
-    assert watch.look(os.getpid(), now + STOPPED_S) == []
+    assert watch.look(os.getpid(), now + STOPPED_S + 0.01) == []
     [death] = deaths(watch)
     assert death.cause.startswith("was stopped for 0.") and death.cause.endswith("and had to be ended")

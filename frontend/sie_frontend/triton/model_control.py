@@ -9,6 +9,7 @@ import msgspec
 
 from sie_frontend.triton.client import FailureKind, TritonClient, TritonFailure, refusal
 from sie_frontend.triton.connections import ExchangeError
+from sie_frontend.triton.reasons import cause_of_load
 
 INDEX_TIMEOUT_S = 10.0
 
@@ -36,7 +37,10 @@ async def load(client: TritonClient, model: str, timeout_s: float) -> None:
 
     Loading what is loaded and unchanged does nothing.
     """
-    await _post(client, f"/v2/repository/models/{quote(model)}/load", timeout_s, apart=True)
+    try:
+        await _post(client, f"/v2/repository/models/{quote(model)}/load", timeout_s, apart=True)
+    except TritonFailure as failure:
+        raise TritonFailure(failure.kind, cause_of_load(str(failure))) from failure
 
 
 async def unload(client: TritonClient, model: str, timeout_s: float) -> None:
