@@ -208,7 +208,7 @@ def _cells(model_id: str, model: Mapping[str, Any]) -> list[str]:
         "-" if cosine is None else f"{cosine:.6f}",
         f"{model['memory_bytes'] / 1e6:,.0f} MB" if model.get("memory_bytes") else "-",
         str(model.get("requests", "-")),
-        error or "-",
+        " ".join(error.split()) if error else "-",
     ]
 
 

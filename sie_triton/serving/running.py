@@ -64,10 +64,10 @@ class RunningServer:
         threading.Thread(target=reload, name="reload", daemon=True).start()
         while not outcome:
             time.sleep(_LOOK_S)
-            for model_id in self.status()["working"] if not outcome else ():
-                if model_id not in told:
-                    announce(f"{model_id}: the server loads and tries it")
-                told.add(model_id)
+            working = [] if outcome else [i for i in self.status()["working"] if i not in told]
+            if working:
+                announce(f"{', '.join(working)}: the server loads and tries it")
+            told.update(working)
         [found] = outcome
         if isinstance(found, Exception):
             raise found
@@ -78,10 +78,12 @@ class RunningServer:
     ) -> None:
         if status["unreadable"]:
             raise DiagnosticError([_refused(self.url, status["unreadable"])])
+        changes: dict[tuple[str, str], list[str]] = {}
         for event in status["events"]:
             if event["at"] >= begun and event["model"] in ids and event["what"] != "refused":
-                detail = f": {event['detail']}" if event["detail"] else ""
-                announce(f"{event['model']}: {event['what']} at {self.url}{detail}")
+                changes.setdefault((event["what"], event["detail"]), []).append(event["model"])
+        for (what, detail), models in changes.items():
+            announce(f"{', '.join(models)}: {what} at {self.url}{f': {detail}' if detail else ''}")
         refusals = {i: m["refused"] for i, m in status["models"].items() if i in ids and m["refused"]}
         if refusals:
             raise DiagnosticError([_refused(self.url, f"`{i}`: {r['reason']}") for i, r in refusals.items()])

@@ -35,7 +35,7 @@ class Watch:
     http: httpx.AsyncClient
     vectors: dict[str, NDArray[np.float32]]
     seen: dict[str, int] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
 
     async def ask(self, model_id: str = MODEL_ID) -> str:
         """One request of three texts; which version answered all of them."""
@@ -43,14 +43,21 @@ class Watch:
             f"/v1/encode/{model_id}", json={"items": [{"text": text} for text in TEXTS]}, headers=JSON
         )
         assert answer.status_code == 200, answer.text
-        return self._version([item["dense"]["values"] for item in answer.json()["items"]])
+        return self._named(answer, [item["dense"]["values"] for item in answer.json()["items"]])
 
     async def ask_in_parts(self) -> str:
         """One request in the shape of OpenAI's, computed in six parts."""
         answer = await self.http.post("/v1/embeddings", json={"model": MODEL_ID, "input": list(TEXTS) * 6})
         assert answer.status_code == 200, answer.text
         rows = [row["embedding"] for row in answer.json()["data"]]
-        return self._version([rows[i] for i in range(len(rows))], times=6)
+        return self._named(answer, rows, times=6)
+
+    def _named(self, answer: httpx.Response, rows: list[Any], times: int = 1) -> str:
+        """The version of the vectors, which is the one that the answer names, if it names one."""
+        version, named = self._version(rows, times), answer.headers.get("x-sie-model-version")
+        if named is not None and answer.status_code == 200:
+            assert self.names.setdefault(named, version) == version, f"{named} was {self.names[named]} before"
+        return version
 
     def _version(self, rows: list[Any], times: int = 1) -> str:
         got = np.asarray(rows, np.float32)
@@ -202,6 +209,7 @@ async def test_two_tritons_add_replace_take_back_and_remove_under_load(
             status = await watch.until_settled()
             assert [held(server) for server in servers] == [{"acme__tiny"}] * 2
             assert set(watch.seen) == {"a", "b"}
+            assert watch.names == {"acme__tiny": "a", new_name(replaced): "b"}
             assert status["models"][MODEL_ID]["previous"]["triton_models"] == [new_name(replaced)]
             assert status["removed"] == [OTHER, f"{OTHER}:raw"]
             text = (await watch.http.get("/metrics")).text

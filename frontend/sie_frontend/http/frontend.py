@@ -130,6 +130,12 @@ class Frontend:
             raise errors.model_not_found(model_id, self.model_ids(grant))
         return model
 
+    def version_headers(self, model_id: str, model: Model) -> Mapping[str, str]:
+        """The header that names the version which answers; nothing for an id that never had another one."""
+        if model_id not in self.manifest.previous:
+            return {}
+        return {"x-sie-model-version": ",".join(model.triton_models)}
+
     def check_weights(self, model_id: str, options: Mapping[str, Any], grant: Grant | None) -> None:
         """Whether a key is for the weights that options choose instead of the model's own. Raises `WireError` (403)."""
         if grant is not None:

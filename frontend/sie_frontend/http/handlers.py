@@ -74,6 +74,7 @@ async def encode(frontend: Frontend, request: Request, exchange: Exchange) -> Re
         parsed.params, profiles=model.profiles, declared_outputs=_encode_outputs(model), model_id=model_id
     )
     frontend.check_weights(model_id, call.options, exchange.grant)
+    exchange.headers.update(frontend.version_headers(model_id, model))
     encoded = await frontend.engine.encode(model_id, model, parsed.items, call, spend=exchange.spend)
     exchange.computed(len(parsed.items), encoded.tokens, encoded.timing)
     wire_format = response_format(request.headers.get("accept"))
@@ -100,6 +101,7 @@ async def score(frontend: Frontend, request: Request, exchange: Exchange) -> Res
         raise errors.scoring_unsupported(model_id)
     call = resolve_score(parsed, profiles=model.profiles)
     frontend.check_weights(model_id, call.options, exchange.grant)
+    exchange.headers.update(frontend.version_headers(model_id, model))
     scored = await frontend.engine.score(model_id, model, parsed.query, parsed.items, call, spend=exchange.spend)
     exchange.computed(len(parsed.items), scored.usage.input_tokens, scored.timing)
     ranking = rank_scores(scored.scores, [item.id for item in parsed.items], model_id)
@@ -119,6 +121,7 @@ async def embeddings(frontend: Frontend, request: Request, exchange: Exchange) -
     cuts = head.cuts if isinstance(head, DenseHead) else ()
     call = resolve_embeddings(parsed, profiles=model.profiles, declared_dims=_declared_dims(model), cuts=cuts)
     frontend.check_weights(parsed.model, call.options, exchange.grant)
+    exchange.headers.update(frontend.version_headers(parsed.model, model))
     items = embeddings_items(parsed, reads_images=not IMAGES.isdisjoint(model.inputs))
 
     spend = exchange.spend
@@ -167,6 +170,7 @@ async def _ranked(
     asked = parsed.as_score()
     call = resolve_score(asked, profiles=model.profiles)
     frontend.check_weights(model_id, call.options, exchange.grant)
+    exchange.headers.update(frontend.version_headers(model_id, model))
     texts = parsed.texts
     spend = exchange.spend
 

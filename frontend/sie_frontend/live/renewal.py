@@ -235,8 +235,8 @@ class Renewal:
         """How close the new models are to their reference, and how far from those before, in words."""
         said = []
         for name, verdict in verdicts.items():
-            close = ", ".join(f"{output} {cosine:.6f}" for output, cosine in verdict.closeness.items())
-            said.append(f"`{name}` answers its {verdict.cases} reference items" + (f" ({close})" if close else ""))
+            close = f" (worst cosine {min(verdict.closeness.values()):.6f})" if verdict.closeness else ""
+            said.append(f"`{name}` answers its {verdict.cases} reference items{close}")
             target = after.inputs[name]
             was = before.models.get(target.label)
             modality = next(m for m, e in after.models[target.label].model.inputs.items() if e.triton_model == name)
@@ -247,7 +247,8 @@ class Renewal:
             if not self._engine.model_ready(was.model):
                 continue
             far = await moved(was, old, after.models[target.label], target, path)
-            said += [f"{output} moved to a cosine of {cosine:.6f} at worst" for output, cosine in far.items()]
+            if far:
+                said.append(f"from the one before they moved to a cosine of {min(far.values()):.6f} at worst")
         return ": " + "; ".join(said) if said else ""
 
     def _let_go(self, before: Catalogue, present: Catalogue) -> None:

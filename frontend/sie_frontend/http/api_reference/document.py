@@ -54,6 +54,7 @@ RESPONSE_HEADERS: Final[Mapping[str, str]] = {
     "x-sie-served-by": "`local`",
     "x-sie-runtime-instance": "64 hexadecimal digits, the same for the life of the process",
     "x-sie-request-id": "the request's `X-Request-ID`",
+    "x-sie-model-version": "the Triton models that answered, for an id that had others before",
     "x-trace-id": "the trace, where the request is traced",
 }
 """What a header of an answer says, by its name."""
