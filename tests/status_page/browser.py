@@ -76,9 +76,8 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def _arguments(self) -> list[str]:
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         return [
-            *sandbox,
+            "--no-sandbox",  # root has none, nor have many containers; only pages of ours are opened
             "--headless",
             "--remote-debugging-pipe",
             f"--user-data-dir={self._folder}",

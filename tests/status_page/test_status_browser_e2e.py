@@ -174,8 +174,8 @@ def test_what_is_wrong_is_said_in_the_servers_words(serving: Serving, browser: B
     show(browser, serving.url)
     browser.choose("#model", RERANKER)
     browser.run("document.getElementById('go').click()")
-    browser.until("document.querySelector('#result .bad')")
-    assert browser.text("#result") == "There is no text yet"
+    browser.until("document.querySelector('#said.bad')")
+    assert browser.text("#said") == "There is no text yet"
     refused = browser.run(
         "import('/page/api.js').then(m => m.call('v1/encode/no/such', {items: 1})).catch(e => e.code)"
     )
@@ -204,6 +204,9 @@ def test_it_fits_on_a_phone_by_day_and_by_night(dark: bool, serving: Serving, br
     browser.look(width=320, height=640, dark=dark)
     show(browser, serving.url)
     assert browser.run("document.documentElement.scrollWidth") == 320
+    roles = [node["role"]["value"] for node in browser.call("Accessibility.getFullAXTree")["nodes"]]
+    for role, selector in (("row", "tr"), ("columnheader", "thead th"), ("rowheader", "tbody th"), ("cell", "td")):
+        assert roles.count(role) == browser.run(f"document.querySelectorAll('{selector}').length") > 1
     ground = browser.run("getComputedStyle(document.body).backgroundColor")
     assert (max(map(int, ground[4:-1].split(","))) < 64) == dark
 
@@ -352,9 +355,9 @@ def test_nothing_that_the_server_says_becomes_markup(serving: Serving, browser: 
         show(browser, forger.url)
         compute_nothing = "document.getElementById('texts').value = 'a'; document.getElementById('go').click()"
         browser.run(compute_nothing)
-        browser.until("document.querySelector('#result .bad')")
+        browser.until("document.querySelector('#said.bad')")
         text = browser.text("body")
-        assert browser.text("#result") == "refused " + HOSTILE
+        assert browser.text("#said") == "refused " + HOSTILE
         assert text.count(HOSTILE) >= 3 * len(forged["models"]) + 4
         assert "it cannot be loaded " + HOSTILE in text and "out of memory " + HOSTILE in text
         assert browser.run("window.owned") is None

@@ -57,7 +57,10 @@ async function patiently(route, model, body) {
   }
 }
 
-const say = (...children) => show($("result"), el("p", {}, ...children));
+function say(text, kind = "") {
+  $("said").className = kind;
+  $("said").textContent = text;
+}
 
 function digits(values, count = 8) {
   const shown = Array.from(values.slice(0, count), (value) => value.toFixed(4)).join("  ");
@@ -95,14 +98,15 @@ function ranked(caption, labels, scores, measure) {
   return table(caption, [["Rank", ""], ["Text or image", ""], [measure, "number"]], rows);
 }
 
-const took = (ms) => el("p", { class: "hint" }, ms == null ? "" : `The server took ${number(ms)} ms.`);
+const took = (ms) => say(ms == null ? "Done." : `Done: the server took ${number(ms)} ms.`);
 
 async function score(model, query, labels, all) {
   if (!query) throw new Error("A model that scores needs a query");
   const { said, ms } = await patiently("score", model, { query: { text: query }, items: all });
   const scores = new Array(labels.length);
   for (const one of said.scores) scores[Number(one.item_id.slice("item-".length))] = one.score;
-  show($("result"), took(ms), ranked(`Scores for “${query}”`, labels, scores, "Score"));
+  took(ms);
+  show($("result"), ranked(`Scores for “${query}”`, labels, scores, "Score"));
 }
 
 async function encode(model, output, query, labels, all) {
@@ -110,7 +114,7 @@ async function encode(model, output, query, labels, all) {
   const asked = query ? await ask([{ text: query }], { options: { is_query: true } }) : null;
   const { said, ms } = all.length ? await ask(all) : { said: { items: [] }, ms: asked.ms };
   const values = said.items;
-  const parts = [took(ms)];
+  const parts = [];
   const [measure, alike] = MEASURES[output];
   if (values.length > 1 || (asked && values.length)) {
     const first = asked ? asked.said.items[0][output] : values[0][output];
@@ -119,6 +123,7 @@ async function encode(model, output, query, labels, all) {
     parts.push(ranked(title, labels, scores, measure));
   }
   const [names, found] = asked ? [[query, ...labels], [asked.said.items[0], ...values]] : [labels, values];
+  took(ms);
   show($("result"), ...parts, described(names, found, output));
 }
 
@@ -129,12 +134,13 @@ async function run(event) {
   running = true;
   adapt();
   say("Computing …");
+  show($("result"));
   try {
     const { labels, items: all } = await items();
     if (!all.length && (output === "score" || !query)) throw new Error("There is no text yet");
     await (output === "score" ? score(model, query, labels, all) : encode(model, output, query, labels, all));
   } catch (error) {
-    show($("result"), el("p", { class: "bad" }, error.message));
+    say(error.message, "bad");
   } finally {
     running = false;
     adapt();

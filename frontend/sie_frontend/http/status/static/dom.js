@@ -10,13 +10,17 @@ export function el(tag, attributes = {}, ...children) {
   return found;
 }
 
-/** A table whose cells know their column, so that a narrow screen can show each row as a card. */
+/**
+ * A table whose cells know their column, so that a narrow screen can show each row as a card. The roles are said, since
+ * some browsers take them away with the display.
+ */
 export function table(caption, columns, rows) {
-  const head = columns.map(([label, kind]) => el("th", { scope: "col", class: kind }, label));
-  const body = rows.map((cells) => el("tr", {}, ...cells.map((cell, at) => at === 0
-    ? el("th", { scope: "row" }, ...[cell].flat())
-    : el("td", { class: columns[at][1], "data-label": columns[at][0] }, ...[cell].flat()))));
-  return el("table", {}, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body));
+  const head = columns.map(([label, kind]) => el("th", { scope: "col", role: "columnheader", class: kind }, label));
+  const body = rows.map((cells) => el("tr", { role: "row" }, ...cells.map((cell, at) => at === 0
+    ? el("th", { scope: "row", role: "rowheader" }, ...[cell].flat())
+    : el("td", { role: "cell", class: columns[at][1], "data-label": columns[at][0] }, ...[cell].flat()))));
+  return el("table", { role: "table" }, el("caption", {}, caption),
+    el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...head)), el("tbody", { role: "rowgroup" }, ...body));
 }
 
 /** Show new children where something changed, so that a reader is not told the same again. */

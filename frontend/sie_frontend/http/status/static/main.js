@@ -2,7 +2,7 @@
 
 import { call, key } from "./api.js";
 import * as box from "./box.js";
-import { $, duration } from "./dom.js";
+import { $ } from "./dom.js";
 import { overview } from "./overview.js";
 
 const everyMs = () => Number(document.documentElement.dataset.everyMs);
@@ -38,7 +38,7 @@ async function ask() {
   let wait = everyMs();
   try {
     const { said } = await call("v1/status", null, { timeout: 10000 });
-    answeredAt = Date.now();
+    answeredAt = new Date().toLocaleTimeString();
     $("keyform").hidden = true;
     $("forget").hidden = key.get() === null;
     document.body.classList.remove("stale");
@@ -60,7 +60,7 @@ function refused(error) {
     return 0;
   }
   if (error.status === undefined) throw error;
-  const since = answeredAt === null ? "" : `; what is below is from ${duration((Date.now() - answeredAt) / 1000)} ago`;
+  const since = answeredAt === null ? "" : `; what is below is from ${answeredAt}`;
   health("bad", `✕ ${error.message}${since}`);
   document.body.classList.add("stale");
   return Math.max(everyMs(), 1000 * error.retryAfter);
