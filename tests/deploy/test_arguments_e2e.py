@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
 from e2e.processes import eventually, free_port
@@ -27,8 +30,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_tritonserver_takes_them(case: str, repository: Path, tmp_path: Path) -> None:
     options, expected = CASES[case]
-    arguments = next(
-        container["args"]
+    container = next(
+        container
         for _, pod in workloads(render("kubernetes", options, repository))
         for container in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"])
         if container["name"] == "triton"
@@ -37,7 +40,7 @@ def test_tritonserver_takes_them(case: str, repository: Path, tmp_path: Path) ->
     served.mkdir()
     ports = {name: free_port() for name in expected}
     command = [str(find_installation().binary)]
-    for argument in arguments[1:]:
+    for argument in container["args"][1:]:
         option, _, value = argument.partition("=")
         if option == "--model-repository":
             value = str(served)
@@ -53,9 +56,29 @@ def test_tritonserver_takes_them(case: str, repository: Path, tmp_path: Path) ->
         assert eventually(lambda: len(listening(process.pid)) >= len(expected) or process.poll() is not None, 30)
         assert process.poll() is None, log.read_text()[-3000:]
         assert listening(process.pid) == {(expected[name], port) for name, port in ports.items()}
+        assert eventually(lambda: probes_succeed(container, ports["http"]), 30)
     finally:
         process.terminate()
         assert process.wait(30) == 0
+    assert not probes_succeed(container, ports["http"])
+
+
+def probes_succeed(container: dict[str, Any], port: int) -> bool:
+    """The container's probes, as kubelet asks: by HTTP, or by a command where only the pod itself can ask."""
+    probes = [container[name] for name in ("startupProbe", "readinessProbe", "livenessProbe") if name in container]
+    assert len(probes) >= 2
+    return all(_succeeds(probe, port) for probe in probes)
+
+
+def _succeeds(probe: dict[str, Any], port: int) -> bool:
+    if "exec" in probe:
+        command = [word.replace(":8000/", f":{port}/") for word in probe["exec"]["command"]]
+        assert (command[0], command != probe["exec"]["command"]) == ("python3", True)
+        return subprocess.run([sys.executable, *command[1:]], capture_output=True, check=False).returncode == 0
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}{probe['httpGet']['path']}", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def listening(pid: int) -> set[tuple[str, int]]:

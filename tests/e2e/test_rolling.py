@@ -44,7 +44,6 @@ class Callers:
         self.answered = 0
         self.waits: list[float] = []
         self.failed: list[BaseException] = []
-        self.longest_s = 0.0
         self._threads = [
             threading.Thread(target=self._ask, args=(number, number % 2 == 0), name=f"caller-{number}")
             for number in range(4)
@@ -78,14 +77,12 @@ class Callers:
             while not self._over.is_set():
                 turn += 1
                 text = TEXTS[turn % len(TEXTS)]
-                begun = time.monotonic()
                 try:
                     found = client.encode(tiny.MODEL_ID, Item(text=text), wait_for_capacity=retries)["dense"]
                     np.testing.assert_allclose(found, self._right[text], atol=1e-5)
                 except BaseException as error:  # whatever it is, it is counted
                     self.failed.append(error)
                     return
-                self.longest_s = max(self.longest_s, time.monotonic() - begun)
                 self.answered += 1
                 time.sleep(0.02)
 
@@ -145,7 +142,6 @@ def test_a_rolling_update_loses_no_call(manifest: dict[str, Any], pod: Any) -> N
         assert callers.waits == [], "a call was answered only because the SDK tried it again"
     assert balancer.refused == 0
     assert callers.answered >= 100
-    assert callers.longest_s < 10
     queued = [line for line in httpx_metrics(old.url) if line.startswith("sie_frontend_queued_tokens{")]
     assert {float(line.rpartition(" ")[2]) for line in queued} == {0.0}
     assert len(queued) == 2
@@ -215,9 +211,7 @@ def roll(
     backend = balancer.add(new.port)
     assert eventually(lambda: backend.is_endpoint, 20)
     balancer.delete(leaving)
-    begun = time.monotonic()
-    code = old.stop(seconds=grace)
-    assert (code, time.monotonic() - begun < grace) == (0, True)
+    assert old.stop(seconds=grace) == 0
     before = leaving.connections
     callers.wait_for(40)
     assert leaving.connections == before
