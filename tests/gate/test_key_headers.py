@@ -68,6 +68,29 @@ async def test_what_is_no_key_opens_nothing_and_no_log_has_it(tmp_path: Path, ca
         assert not [answer for answer in found if secret.encode() in answer]
 
 
+@pytest.mark.asyncio
+async def test_connections_that_break_hold_no_place_of_a_key(tmp_path: Path) -> None:
+    """At any byte of a request, or behind it: what its key may do at once is free again."""
+    body = b'{"items": [{"text": "the cell"}]}'
+    head = b"POST /v1/encode/acme/tiny HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: " + GOOD
+    whole = head + b"\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    with FakeTriton() as triton:
+        repository = write_repository(tmp_path / "repository")
+        async with listening(Settings(repository, triton_url=triton.url, api_keys=key(at_once="1").line)) as port:
+            while not (await answered(port, whole)).startswith(b"HTTP/1.1 200"):
+                await asyncio.sleep(0.02)
+            for end in (*range(len(whole) - len(body) - 4, len(whole) + 1, 5), *[len(whole)] * 10):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(whole[:end])
+                await writer.drain()
+                writer.transport.abort()
+            until = asyncio.get_running_loop().time() + 5
+            while not (found := await answered(port, whole)).startswith(b"HTTP/1.1 200"):
+                assert found.startswith(b"HTTP/1.1 429"), found
+                assert asyncio.get_running_loop().time() < until
+                await asyncio.sleep(0.02)
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.one_of(st.none(), st.text(), st.text().map(lambda text: f"Bearer {text}"), st.text().map(lambda t: SECRET + t))
