@@ -26,7 +26,7 @@ from sie_frontend.rows import Array, Row, padded_width
 
 from sie_triton.eight_bits.corpus import documentation
 from sie_triton.eight_bits.index_measure import Corpus, measure_nearest, runs_of
-from sie_triton.eight_bits.products import products_of
+from sie_triton.eight_bits.products import products_of, values_of
 from sie_triton.eight_bits.ranges_seen import largest_seen
 from sie_triton.eight_bits.rewrite import EightBits, eight_bit_graph
 from sie_triton.embedded.openvino_engine import installed
@@ -103,8 +103,7 @@ def climb(repository: Path, model: PublicModel, folder: Path, options: argparse.
     source = repository / model.name / "1" / "model.onnx"
     rows = model.rows([Case(text) for text in documentation(CALIBRATION_TEXTS)])
     seen = largest_seen(source, (model.reader.batch(*_run(model, rows, run)) for run in runs_of(rows)))
-    weights = [product.weight for product in products_of(onnx.load(str(source), load_external_data=False))]
-    values = frozenset(name for name in weights if ".value." in name or ".v_proj." in name)
+    values = values_of(products_of(onnx.load(str(source), load_external_data=False)))
     corpus: Corpus | None = None
     found: list[Seen] = []
     for number, rung in enumerate(r for r in rungs(values) if r == FLOAT32 or options.only in r.name):

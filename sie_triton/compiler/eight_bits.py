@@ -12,27 +12,27 @@ import onnx
 from sie_frontend.manifest import Distance, Nearest
 from sie_frontend.rows import Array, Row
 
-from sie_triton.compiler.measured import TOO_COARSE, Measured, Site, WriteGraphs, write_configs
+from sie_triton.compiler.measured import TOO_COARSE, MeasuredFiles, Site, WriteGraphs, write_configs
 from sie_triton.diagnostics import Diagnostic, Where
 from sie_triton.eight_bits.corpus import documentation
 from sie_triton.eight_bits.index_measure import Corpus, measure_nearest, runs_of, texts_for
+from sie_triton.eight_bits.products import products_of, values_of
 from sie_triton.eight_bits.ranges_seen import largest_seen
 from sie_triton.eight_bits.rewrite import EightBits, Ranges8, eight_bit_graph, tried
 from sie_triton.onnx_graphs.finish import save_whole
 from sie_triton.planning.plan import GraphPlan, TritonPlan
 from sie_triton.repository.config import machines
+from sie_triton.repository.processor import instructions
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.parity import check_parity, measure
 from sie_triton.verify.public_model import PublicModel
 from sie_triton.verify.reference import REFERENCE_NAME, Case
 
-# Blocks of 128 are not tried: on AVX-512 a text alone came out 4.9e-3 from itself in a batch, with 32 it does not.
-BLOCKS = (64, 32)
 KEPT_NEAREST = 0.98
 CALIBRATION_TEXTS = 128
 
 
-def write_eight_bits(plan: TritonPlan, model: PublicModel, write: WriteGraphs, site: Site) -> Measured:
+def write_eight_bits(plan: TritonPlan, model: PublicModel, write: WriteGraphs, site: Site) -> MeasuredFiles:
     """The graphs of a plan in int8, and how close they are to the reference and to float32 in an index.
 
     What speaks against the float32 graphs comes first, since nothing can be made of them then.
@@ -45,7 +45,7 @@ def write_eight_bits(plan: TritonPlan, model: PublicModel, write: WriteGraphs, s
         return _first_close(plan, whole, model, replace(site, staging=Path(folder)), site, first)
 
 
-def _float32(plan: TritonPlan, model: PublicModel, write: WriteGraphs, apart: Site, staging: Path) -> Measured:
+def _float32(plan: TritonPlan, model: PublicModel, write: WriteGraphs, apart: Site, staging: Path) -> MeasuredFiles:
     """The float32 graphs in a repository of their own, beside the reference."""
     for name in dict.fromkeys((*(graph.triton_model for graph in plan.graphs), plan.name)):
         (apart.staging / name / "1").mkdir(parents=True)
@@ -54,18 +54,18 @@ def _float32(plan: TritonPlan, model: PublicModel, write: WriteGraphs, apart: Si
     padding_cost = write(plan, apart.staging, "float32")
     write_configs(plan, apart)
     distances = measure(apart.staging, model)
-    return Measured(distances, tuple(check_parity(apart.staging, model, distances)), padding_cost)
+    return MeasuredFiles(distances, tuple(check_parity(apart.staging, model, distances)), padding_cost)
 
 
 def _first_close(
-    plan: TritonPlan, whole: TritonPlan, model: PublicModel, apart: Site, site: Site, float32: Measured
-) -> Measured:
+    plan: TritonPlan, whole: TritonPlan, model: PublicModel, apart: Site, site: Site, float32: MeasuredFiles
+) -> MeasuredFiles:
     seen = _seen(whole, model, apart)
     machine = next(device for device, chosen in plan.precisions.items() if chosen == "int8")
     config_name = machines(plan)[machine]
     corpus: Corpus | None = None
     figures: list[str] = []
-    for how in tried(BLOCKS):
+    for how in tried(_values(whole, apart)):
         for graph in plan.graphs:
             _rewrite(whole, plan, graph, apart.staging, site.staging, how, seen)
         distances = measure(site.staging, model, config_name)
@@ -83,8 +83,9 @@ def _first_close(
         site.announce(f"{plan.name}: {figures[-1]}")
         least = site.accepted.get("nearest", KEPT_NEAREST)
         if not missed and all(min(found.alike, found.mixed) >= least for found in nearest.values()):
-            return Measured(distances, (), float32.padding_cost, nearest, how.told())
-    return Measured(problems=[_too_coarse(plan, site, figures)], padding_cost=float32.padding_cost)
+            written = f"{how.told()}; measured on a processor with {', '.join(instructions() or ()) or 'nothing known'}"
+            return MeasuredFiles(distances, (), float32.padding_cost, nearest, written)
+    return MeasuredFiles(problems=[_too_coarse(plan, site, figures)], padding_cost=float32.padding_cost)
 
 
 def _seen(plan: TritonPlan, model: PublicModel, apart: Site) -> dict[str, Ranges8]:
@@ -94,6 +95,13 @@ def _seen(plan: TritonPlan, model: PublicModel, apart: Site) -> dict[str, Ranges
     first = plan.graphs[0]
     path = apart.staging / first.triton_model / "1" / plan.graph_format.filename("float32")
     return {first.triton_model: largest_seen(path, _inputs(model, rows))}
+
+
+def _values(plan: TritonPlan, apart: Site) -> frozenset[str]:
+    """The weights of attention's values in the float32 graphs."""
+    paths = (apart.staging / g.triton_model / "1" / plan.graph_format.filename("float32") for g in plan.graphs)
+    graphs = (onnx.load(str(path), load_external_data=False) for path in paths)
+    return frozenset(name for graph in graphs for name in values_of(products_of(graph)))
 
 
 def _inputs(model: PublicModel, rows: Sequence[Row]) -> Iterator[Mapping[str, Array]]:

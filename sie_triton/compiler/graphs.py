@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sie_frontend.manifest import Distance, Nearest
 
-from sie_triton.compiler.measured import Measured, Site, WriteGraphs, write_configs
+from sie_triton.compiler.measured import MeasuredFiles, Site, WriteGraphs, write_configs
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.formats import Device, Precision
 from sie_triton.half_precision.measure import measure_half
@@ -68,7 +68,7 @@ def write_measured_graphs(
     No graphs are written and measured twice, and a candidate with some that are known to miss is passed over. Raises
     `DiagnosticError` with what speaks against the last one if none holds.
     """
-    known: dict[_GraphFiles, Measured] = {}
+    known: dict[_GraphFiles, MeasuredFiles] = {}
     problems: Sequence[Diagnostic] = ()
     for candidate in candidates(plan, insisted=insisted):
         wanted = _files_of(candidate)
@@ -99,13 +99,13 @@ def _files_of(plan: TritonPlan) -> list[_GraphFiles]:
     return [_GraphFiles(precision, plan.packs(precision), plan.traced) for precision in precisions]
 
 
-def _misses(files: _GraphFiles, known: Mapping[_GraphFiles, Measured]) -> bool:
+def _misses(files: _GraphFiles, known: Mapping[_GraphFiles, MeasuredFiles]) -> bool:
     if files in known and known[files].problems:
         return True
     return any(other.precision == files.precision and measured.hopeless for other, measured in known.items())
 
 
-def _given_way(plan: TritonPlan, wanted: Sequence[_GraphFiles], known: dict[_GraphFiles, Measured]) -> str:
+def _given_way(plan: TritonPlan, wanted: Sequence[_GraphFiles], known: dict[_GraphFiles, MeasuredFiles]) -> str:
     """What takes the place of what missed last, in words."""
     missed = next(f for f, measured in reversed(known.items()) if measured.problems and f not in wanted)
     if plan.traced and not missed.traced:
@@ -121,7 +121,7 @@ def _on_cpu(plan: TritonPlan, files: _GraphFiles) -> bool:
 
 def _write_and_measure(
     plan: TritonPlan, files: _GraphFiles, model: PublicModel, write: WriteGraphs, site: Site
-) -> Measured:
+) -> MeasuredFiles:
     if files.precision == "int8":
         from sie_triton.compiler.eight_bits import write_eight_bits
 
@@ -138,10 +138,10 @@ def _write_and_measure(
     else:
         distances = measure(site.staging, model, config_name)
         problems = list(check_parity(site.staging, model, distances, files.precision))
-    return Measured(distances, problems, padding_cost)
+    return MeasuredFiles(distances, problems, padding_cost)
 
 
-def _by_openvino(plan: TritonPlan, model: PublicModel, write: WriteGraphs, site: Site) -> Measured:
+def _by_openvino(plan: TritonPlan, model: PublicModel, write: WriteGraphs, site: Site) -> MeasuredFiles:
     """A float32 graph under the name of bfloat16, which OpenVINO computes in it, measured with that."""
     fmt = plan.graph_format
     padding_cost = write(replace(plan, precisions={"cpu": "float32"}), site.staging, "float32")
@@ -151,7 +151,7 @@ def _by_openvino(plan: TritonPlan, model: PublicModel, write: WriteGraphs, site:
         (folder / fmt.filename("float32")).rename(folder / fmt.filename("bfloat16"))
     distances = measure(site.staging, model, machines(plan)["cpu"])
     problems = check_parity(site.staging, model, distances, "bfloat16")
-    return Measured(distances, tuple(problems), padding_cost, written="a float32 graph, computed in bfloat16")
+    return MeasuredFiles(distances, tuple(problems), padding_cost, written="a float32 graph, computed in bfloat16")
 
 
 def _remove_other_graphs(plan: TritonPlan, staging: Path) -> None:

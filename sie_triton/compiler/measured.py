@@ -39,7 +39,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredFiles:
     """What came of writing some graph files once. `written`: how, where that is worth telling."""
 
     distances: Mapping[str, Distance] = field(default_factory=dict)

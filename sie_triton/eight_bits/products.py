@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -13,6 +14,7 @@ Message: TypeAlias = Any  # protobuf's classes carry no types
 SMALLEST_SIDE = 32
 # What hands states on as they are.
 _CARRIES: Final = frozenset({"Gather", "Reshape", "Identity"})
+VALUE_NAMES: Final = frozenset({"value", "v_proj", "v_lin"})
 _NORMS: Final = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
 
 
@@ -52,3 +54,8 @@ def _is_normed(name: str, made_by: dict[str, Message], constants: set[str]) -> b
     if node is None:
         return False
     return node.op_type in _NORMS or (node.op_type == "Mul" and any(factor in constants for factor in node.input))
+
+
+def values_of(products: Sequence[Product]) -> frozenset[str]:
+    """The weights that make attention's values, by what checkpoints call them; none where they are called otherwise."""
+    return frozenset(p.weight for p in products if any(part in VALUE_NAMES for part in p.weight.split(".")))

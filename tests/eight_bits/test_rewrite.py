@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from sie_triton.eight_bits.blocks import in_blocks, in_rows
-from sie_triton.eight_bits.products import products_of
-from sie_triton.eight_bits.rewrite import EightBits, eight_bit_graph
+from sie_triton.eight_bits.products import Product, products_of, values_of
+from sie_triton.eight_bits.rewrite import EightBits, eight_bit_graph, tried
 
 Array: TypeAlias = NDArray[Any]
 RANDOM = np.random.default_rng(3)
@@ -113,6 +113,19 @@ def test_small_products_and_those_that_are_kept_stay_float32() -> None:
         LAYER.replace("64]", "1]"), gain=np.ones(WIDTH), shift=np.zeros(WIDTH), weight=RANDOM.random((WIDTH, 1))
     )
     assert products_of(small) == []
+
+
+def test_values_are_found_by_their_names_and_what_is_tried_gets_slower() -> None:
+    names = ("encoder.layer.0.attention.self.value.weight", "layers.1.self_attn.v_proj.weight", "embed.values.weight")
+    products = [Product("n", "s", name, 64, 64, normed=True) for name in names]
+    assert values_of(products) == set(names[:2])
+    assert [(how.block, bool(how.kept), how.table) for how in tried(frozenset(names))] == [
+        (64, False, True),
+        (64, True, True),
+        (32, False, True),
+        (32, False, False),
+    ]
+    assert not any(how.kept for how in tried(frozenset()))
 
 
 def test_a_table_is_looked_up_in_standard_operators() -> None:
