@@ -365,8 +365,17 @@ async def test_urls_of_images_in_openais_route(sees: Service, two_way: Path) -> 
         "data:image/png;charset=utf-8;base64,",
         "data:;base64,",
         "DATA:IMAGE/PNG;BASE64,",
+        "data:image/png; base64 , ",
+        '\n data:image/png;name="a;b.png";base64,',
     )
     urls = [url_of(data, head) for head in heads]
+    # Wrapped lines, no padding, and the letters of base64 for URLs.
+    urls.append(heads[0] + base64.encodebytes(data).decode())
+    uneven = data + b"\0" * (1 if (len(data) + 1) % 3 else 2)  # what stands behind a PNG is not read
+    assert url_of(uneven).endswith("=")
+    urls.append(url_of(uneven).rstrip("="))
+    urls.append(heads[0] + base64.urlsafe_b64encode(data).decode())
+    assert urls[-1] != urls[0]
     urls.append(urls[0].replace("+", "%2B").replace("/", "%2F").replace("data:image%2F", "data:image/"))
     large = url_of(encoded(Image.fromarray(noise(1000, 800)), "BMP"))
     assert len(large) > 2 << 20
@@ -389,7 +398,8 @@ async def test_urls_of_images_in_openais_route(sees: Service, two_way: Path) -> 
     [
         ("data:image/png;base64" + "A" * 40, "has the form `data:image/png;base64,DATA` - at `input[1]`"),
         ("data:image/png,AAAA", "has the form `data:image/png;base64,DATA` - at `input[1]`"),
-        ("data:image/png;base64,AAA", "holds no base64: "),
+        ("data:image/png;base64,AAAAA", "holds no base64: "),
+        ("data:image/png;base64;charset=utf-8,AAAA", "has the form `data:image/png;base64,DATA` - at `input[1]`"),
         ("data:image/png;base64,é", "holds no base64: "),
         ("data:image/png;base64,AAAA", "image data is not a decodable image - at `$.items[1].images[0].data`"),
     ],

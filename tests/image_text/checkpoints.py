@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from random_weights import draw
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
@@ -73,11 +73,7 @@ def write_clip(
 
 def _saved(made: Any, folder: Path, preprocessor: Mapping[str, Any], spread: float) -> Any:
     """Every weight drawn anew, the checkpoint written, and read again."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            scale = 0.5 if parameter.dim() < 2 else spread / parameter[0].numel() ** 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    draw(made, spread)
     made.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(dict(preprocessor)), encoding="utf-8")
     return type(made).from_pretrained(folder, attn_implementation="eager").eval()

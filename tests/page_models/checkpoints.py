@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from random_weights import draw
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import ColPaliConfig, ColPaliForRetrieval
@@ -73,11 +73,7 @@ def write_colpali(
     text = {**config["text_config"], "vocab_size": len(vocabulary), "pad_token_id": 0}
     vlm = {**config, "model_type": "paligemma", "text_config": text, "image_token_index": vocabulary[IMAGE]}
     made = ColPaliForRetrieval(ColPaliConfig(vlm_config=vlm, embedding_dim=width))
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            scale = 0.5 if parameter.dim() < 2 else spread / parameter[0].numel() ** 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    draw(made, spread)
     made.save_pretrained(folder)
     if older:
         rename(folder / "model.safetensors")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from random_weights import draw
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import Idefics3Config, Idefics3Model
@@ -85,11 +86,7 @@ def write_colsmol(
     told = Idefics3Config(**{**config, "text_config": text, "image_token_id": vocabulary[IMAGE]})
     model = Idefics3Model(told)
     made = Made(model, torch.nn.Linear(model.config.text_config.hidden_size, width)).eval()
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            scale = 0.5 if parameter.dim() < 2 else spread / parameter[0].numel() ** 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    draw(made, spread)
     told.architectures = ["ColIdefics3"]
     told.save_pretrained(folder)
     save_file(

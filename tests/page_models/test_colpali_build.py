@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from compiler.command import sie_triton
+from frontend.pictures import encoded
+from image_text.builds import Asked
 from PIL import Image
 from sie_frontend.manifest import Manifest, read_manifest
 from sie_frontend.outputs.multivector import MultiVectorHead
@@ -30,14 +30,6 @@ from .test_colpali_graphs import bundle_text
 
 NAME = "acme__pages"
 QUERIES = ("total revenue", "", " blanks  at both ends ", "What is <eos>?\nA table", "ﬁne naïve 漢字")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A call's options, as a request gives them."""
-
-    options: Mapping[str, Any] = field(default_factory=dict)
-    instruction: str | None = None
 
 
 def build(root: Path, *more: str | Path) -> tuple[int, str]:
@@ -67,10 +59,8 @@ def processor(built: Path) -> ColPaliProcessor:
     return ColPaliProcessor(SiglipImageProcessorPil.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
 
 
-def encoded(levels: Array) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+def in_base64(levels: Array) -> str:
+    return base64.b64encode(encoded(Image.fromarray(levels), "PNG")).decode()
 
 
 pytestmark = pytest.mark.export
@@ -125,7 +115,7 @@ def test_a_long_query_keeps_what_stands_behind_it(built: Path, manifest: Manifes
 def test_pages_of_any_size_alone_and_beside_others(built: Path, manifest: Manifest, size: tuple[int, int]) -> None:
     """A page's rows depend on nothing but the page."""
     random = np.random.default_rng(size)
-    pages = [encoded(random.integers(0, 256, (height, width, 3), np.uint8)) for width, height in (size, (90, 30))]
+    pages = [in_base64(random.integers(0, 256, (height, width, 3), np.uint8)) for width, height in (size, (90, 30))]
     model = public_model(built, manifest, f"{NAME}.image")
     rows = model.rows([Case(page) for page in pages])
     runner = ModelRunner(built, model.name)

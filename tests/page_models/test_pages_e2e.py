@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import os
 import re
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 import torch
 from compiler.command import sie_triton
 from e2e.processes import Serving
+from frontend.pictures import encoded
 from PIL import Image
 from sie_frontend.outputs.muvera import MuveraConfig, encode_tokens
 from sie_frontend.rows import Array
@@ -120,9 +120,7 @@ def told(request: pytest.FixtureRequest, served: dict[str, tuple[Path, Told]]) -
 
 
 def png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(picture, "PNG")
 
 
 def assert_close(ours: Array, wanted: Array) -> None:

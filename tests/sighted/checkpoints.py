@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from random_weights import draw
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel, Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -113,11 +114,7 @@ def write_qwen3_vl(
     text = {**TEXT, "vocab_size": len(vocabulary)}
     config = Qwen3VLConfig(vision_config={**VISION, **vision}, text_config=text, tie_word_embeddings=True, **ids)
     made: Any = Qwen3VLForConditionalGeneration(config)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            scale = 0.5 if parameter.dim() < 2 else 1.5 / parameter[0].numel() ** 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    draw(made)
     made.save_pretrained(folder, safe_serialization=True)
     return Qwen3VLForConditionalGeneration.from_pretrained(folder).eval()
 

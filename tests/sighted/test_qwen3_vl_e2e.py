@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from e2e.processes import Serving
+from frontend.pictures import encoded
 from PIL import Image
 from sie_frontend.rows import Array
 from sie_sdk import SIEClient
@@ -95,9 +95,7 @@ def pictures() -> list[Image.Image]:
 
 
 def png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(picture, "PNG")
 
 
 def test_texts_and_pictures_of_one_request(client: SIEClient, told: Transformers, pictures: list[Image.Image]) -> None:

@@ -185,3 +185,20 @@ def test_windows_of_any_picture_are_groups_of_their_own() -> None:
         there = group[group >= 0]
         assert set(there) == set(np.flatnonzero(numbers == numbers[there[0]]))
     assert np.array_equal(made.members.reshape(-1)[made.places], np.arange(76))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "limit", "squares"), [(140, 280, 768, 50), (2000, 1000, 768, 741), (600, 29, 18, 19)]
+)
+def test_limits_of_pixels_are_kept_as_transformers_keeps_them(
+    width: int, height: int, limit: int, squares: int
+) -> None:
+    """Elsewhere they were accepted and ignored: 2556 squares of a page. A strip keeps one square of height."""
+    pytest.importorskip("transformers")
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    patching = Patching(14, 2, 4 * 784, limit * 784, "bicubic")
+    high, wide = smart_resize(height, width, 28, 4 * 784, limit * 784)
+    made = cut_into_patches(picture(width, height), patching)
+    assert made.grid == (high // 14, wide // 14)
+    assert len(made.levels) == 4 * squares

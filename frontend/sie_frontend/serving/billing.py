@@ -15,7 +15,7 @@ from sie_frontend.text.reader import TextReader
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadTexts:
     """The texts of the items whose pictures are read in their place, None for an item without one.
 
     `reader` counts their tokens, `work` says how much that is, in characters. `all_or_none`: texts that are read do not
@@ -56,10 +56,12 @@ class Unread:
         return unread if self.counted else (0 if any(self.texts) else None)
 
 
-def unread_texts(readers: Mapping[str, Reader], groups: Mapping[str, Sequence[int]], items: Sequence[Item]) -> Unread:
+def unread_texts(
+    readers: Mapping[str, Reader], groups: Mapping[str, Sequence[int]], items: Sequence[Item]
+) -> UnreadTexts:
     """What is billed of the items whose pictures are read; `groups` has the numbers of those that each input reads."""
     reader = readers.get("text")
     if "image" not in readers or not isinstance(reader, TextReader):
-        return Unread()
+        return UnreadTexts()
     texts = [items[number].text for number in groups.get("image", ())]
-    return Unread(reader, texts, reader.entry.usage == "bare", others="text" in groups)
+    return UnreadTexts(reader, texts, reader.entry.usage == "bare", others="text" in groups)
