@@ -96,9 +96,14 @@ class Server:
         found = self.processes().items()
         return [pid for pid, said in found if "triton_python_backend_stub" in said and f"/{triton_model}/" in said]
 
-    def memory(self) -> int:
-        """Bytes that all its processes hold; what several share is divided among them."""
-        return sum(_proportional_bytes(pid) for pid in self.processes())
+    def memory(self) -> dict[str, int]:
+        """Bytes that its processes hold, by kind; what several share is divided among them."""
+        found = dict.fromkeys(("frontend", "tritonserver", "models"), 0)
+        for pid, command in self.processes().items():
+            stub = "triton_python_backend_stub" in command
+            kind = "models" if stub else "tritonserver" if "/bin/tritonserver " in command else "frontend"
+            found[kind] += _proportional_bytes(pid)
+        return found
 
     def end(self, number: signal.Signals) -> tuple[int, int]:
         """Signal the parent, wait for everything to go; returns the processes and shared-memory regions left."""

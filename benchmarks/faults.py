@@ -41,6 +41,8 @@ LONGEST_S = 10.0
 GROWTH = 0.05
 STOP_S = 2.0
 SETTLE_S = 4.0
+# By then the frontend has seen that something is wrong, so that its readiness tells when that is over.
+NOTICED_S = 1.5
 _BACK_SECONDS = 60.0
 
 
@@ -153,7 +155,7 @@ class Exercise:
         self._server.start()
         self._callers.prepare()
         with self._callers.running(threads, seed=1):
-            time.sleep(min(10.0, seconds / 6))
+            time.sleep(min(30.0, seconds / 4))
         before = self._settled()
         with self._callers.running(threads, seed=2):
             pause = seconds / (len(faults) + 1)
@@ -167,7 +169,7 @@ class Exercise:
         left = self._server.end(signal.SIGTERM)
         return {**self._report(), "memory_before": before, "memory_after": after, "left_after_sigterm": left}
 
-    def _settled(self) -> int:
+    def _settled(self) -> dict[str, int]:
         """The memory once nothing is under way."""
         if not eventually(self._server.is_ready, _BACK_SECONDS):
             raise FaultsError(f"the server is not ready any more; it said:\n{self._server.said()}")
@@ -179,6 +181,7 @@ class Exercise:
         print(f"{fault.name}: {', '.join(fault.hits) or 'nobody'}", file=sys.stderr, flush=True)
         fault.strike(self._server)
         self._counts[fault.name] = self._counts.get(fault.name, 0) + 1
+        time.sleep(NOTICED_S)
         if fault.hits and not eventually(self._server.is_ready, _BACK_SECONDS):
             raise FaultsError(f"not ready again after {fault.name}; the server said:\n{self._server.said()}")
         self._struck += [(model, begun, time.monotonic() + AFTERMATH_S) for model in fault.hits]
@@ -207,7 +210,7 @@ class Exercise:
 
 def missed(result: dict[str, Any], *, short: bool) -> list[str]:
     """The aims that were missed, in words. What a short exercise holds at its end says nothing of what grows."""
-    before, after = result["memory_before"], result["memory_after"]
+    before, after = (sum(result[when].values()) for when in ("memory_before", "memory_after"))
     aims = {
         "wrong vectors": result["wrong_vectors"] == 0,
         "failed calls": result["failed_calls"] == 0,

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from sie_frontend.triton.reasons import cause_of_load
 
-INDEX_TIMEOUT_S = 5.0
+INDEX_TIMEOUT_S = 2.0
 UNLOAD_TIMEOUT_S = 30.0
 READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
 

@@ -6,6 +6,7 @@ model that is mended. `Patients` decides when.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -43,6 +44,7 @@ class Healer:
         self._movers: dict[str, threading.Lock] = {}
         self._relapses: dict[str, str] = {}  # what died again while it was being mended
         self._unborn: dict[int, tuple[str | None, float]] = {}  # what died while it was being loaded
+        self._deaths: list[Death] = []  # not yet examined
         self._looked = 0.0
 
     def troubles(self) -> Mapping[str, Trouble]:
@@ -56,6 +58,7 @@ class Healer:
             self._server += 1
             self._down.clear()
             self._unborn.clear()
+            self._deaths.clear()
 
     def restarted(self, control: Control) -> None:
         """Another server is ready with what it could load; the rest is tried again, each model by itself."""
@@ -78,9 +81,9 @@ class Healer:
 
         Returns why the whole server must be started again, for the one case in which nothing else helps.
         """
-        deaths = stubs.look(pid)
-        if deaths:
-            self._examine(deaths, stubs, control)
+        self._deaths += stubs.look(pid)
+        if self._deaths and self._examine(self._deaths, stubs, control):
+            self._deaths.clear()
         with self._lock:
             due = self._patients.due(time.monotonic())
             server = self._server
@@ -108,12 +111,12 @@ class Healer:
     def _in_thread(self, work: Callable[[int, str, Control], None], server: int, model: str, control: Control) -> None:
         threading.Thread(target=work, args=(server, model, control), name=f"heal-{model}", daemon=True).start()
 
-    def _examine(self, deaths: list[Death], stubs: StubWatch, control: Control) -> None:
-        """Note the models of these deaths, as far as Triton takes them for loaded."""
+    def _examine(self, deaths: list[Death], stubs: StubWatch, control: Control) -> bool:
+        """Note the models of these deaths, as far as Triton takes them for loaded. Whether Triton could be asked."""
         try:
             states = control.index()
         except ControlError:
-            return  # the server itself has ended, or is about to
+            return False  # the server itself has ended, or has no thread to spare
         for death in deaths:
             if LOADING in ([states.get(death.model)] if death.model else states.values()):
                 self._unborn[death.pid] = (death.model, time.monotonic())
@@ -121,6 +124,7 @@ class Healer:
                 if states.get(model) == READY:
                     stubs.dismiss(model)  # those of its other instances end with it
                     self._note(model, death.cause, control)
+        return True
 
     def _note(self, model: str, cause: str, control: Control) -> None:
         with self._lock:
@@ -130,7 +134,7 @@ class Healer:
             delay = self._patients.died(model, f"its process {cause}", time.monotonic())
             times, server = self._patients.times(model), self._server
         if delay and self._reloads:  # nobody is to wait for what is dead
-            self._in_thread(self._take_down, server, model, control)
+            self._in_thread(self._try_to_take_down, server, model, control)
         often = "" if times == 1 else f", {times} times in a row"
         after = "it alone is loaded again" + (f" in {delay:.1f} s" if delay else "")
         self._tell(Diagnostic("SIE711", f"the process of model `{model}` {cause}{often}; {after}", hint=_MEMORY_HINT))
@@ -144,6 +148,10 @@ class Healer:
             control.unload(model)
             if self._reloads:
                 self._down[model] = composed
+
+    def _try_to_take_down(self, server: int, model: str, control: Control) -> None:
+        with contextlib.suppress(ControlError):  # it is tried again before the model is loaded
+            self._take_down(server, model, control)
 
     def _mend(self, server: int, model: str, control: Control) -> None:
         try:

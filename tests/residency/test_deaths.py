@@ -106,4 +106,4 @@ async def test_what_somebody_loads_behind_our_back_goes(world: World) -> None:
             await asyncio.to_thread(httpx.post, f"{world.server.url}/v2/repository/models/acme__q/load")
         ).status_code == 200
         assert await asyncio.to_thread(eventually, lambda: world.held() == {"p"}, 10)
-        assert (await client.info("q"))["state"] == "available"
+        await client.until("q", "available")
