@@ -33,6 +33,7 @@ from sie_triton.cli.options import (
 )
 from sie_triton.cli.printing import out, say
 from sie_triton.cli.repositories import built_manifest
+from sie_triton.diagnostics import DiagnosticError
 
 if TYPE_CHECKING:
     from sie_frontend.manifest import Manifest, Model
@@ -41,7 +42,10 @@ _HEADER = ("model", "state", "version", "precision", "cosine", "memory", "reques
 _NUMBERS = frozenset({"memory", "requests"})
 DEFAULT_URL = "http://127.0.0.1:8080"
 
-Url = Annotated[str, typer.Option("--url", envvar="SIE_BASE_URL", help="The server that is told of it.")]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="SIE_BASE_URL", help=f"The server that is told of it. Default: {DEFAULT_URL}."),
+]
 AskedUrl = Annotated[
     str | None,
     typer.Option("--url", help=f"Ask this server. Default: {DEFAULT_URL}, or the folder where none is there."),
@@ -62,7 +66,7 @@ def add(
     bundles: Bundles = None,
     weights: Weights = [],  # noqa: B006 - typer copies the default
     repository: BuiltRepository = DEFAULT_REPOSITORY,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     graph_format: Format = DEFAULT_FORMAT_NAME,
     layout: Layout = LayoutName.auto,
@@ -85,7 +89,7 @@ def add(
 def remove(
     model_id: ModelId,
     repository: BuiltRepository = DEFAULT_REPOSITORY,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     purge: Annotated[
         bool, typer.Option("--purge", help="Delete its files too, so that `rollback` cannot bring it back.")
@@ -108,7 +112,7 @@ def remove(
 
 
 def rollback(
-    model_id: ModelId, repository: BuiltRepository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL, api_key: Key = None
+    model_id: ModelId, repository: BuiltRepository = DEFAULT_REPOSITORY, url: Url = None, api_key: Key = None
 ) -> None:
     """Take a model back to what it was before it was replaced or removed. A second time undoes the first."""
     from sie_triton.repository.changes import roll_back
@@ -237,15 +241,24 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _follow(url: str, key: str | None, repository: Path, ids: Collection[str]) -> None:
-    """Wait until a server that runs on the repository serves the change; say so where there is none."""
+def _follow(url: str | None, key: str | None, repository: Path, ids: Collection[str]) -> None:
+    """Wait until a server that runs on the repository serves the change; say so where there is none.
+
+    At the usual address may be anybody; at one that was named a server must answer.
+    """
     from sie_triton.serving.running import NobodyThere, RunningServer
 
-    server = RunningServer(url, key)
+    server = RunningServer(url or DEFAULT_URL, key)
     try:
         if not server.serves(repository):
-            say(f"{url} serves another repository than {repository}: it is left alone")
+            say(f"{server.url} serves another repository than {repository}: it is left alone")
             return
-        server.follow(ids, say)
     except NobodyThere:
-        say(f"nothing listens at {url}: it is served from the next start on")
+        say(f"nothing listens at {server.url}: it is served from the next start on")
+        return
+    except DiagnosticError as error:
+        if url is not None:
+            raise
+        say(f"{error.diagnostics[0].message}: no server of ours, which is left alone")
+        return
+    server.follow(ids, say)
