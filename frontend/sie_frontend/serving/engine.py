@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sie_frontend.contract import errors
 from sie_frontend.contract.requests import Item
 from sie_frontend.contract.responses import Usage
 from sie_frontend.manifest import Manifest, Model
@@ -19,8 +17,7 @@ from sie_frontend.outputs.response import ItemOutputs
 from sie_frontend.residency.carrier import Memory
 from sie_frontend.residency.residency import Residency
 from sie_frontend.residency.state import Stage
-from sie_frontend.rows import Row
-from sie_frontend.serving.admission import Permits, as_wire_error
+from sie_frontend.serving.admission import Permits
 from sie_frontend.serving.ailments import Ailments, ailment_of, as_failure, is_down, refusal
 from sie_frontend.serving.billing import unread_texts
 from sie_frontend.serving.catalogue import Catalogue, held, make_catalogue
@@ -30,16 +27,14 @@ from sie_frontend.serving.on_demand import make_residency
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.results import Encoded, EncodedPart, ModelStatus, Scored
-from sie_frontend.serving.runs import Outcome, RowFailure
-from sie_frontend.serving.served import NotFinite, ServedInput, ServedModel, tell_queues
+from sie_frontend.serving.served import ServedInput, ServedModel, tell_queues
+from sie_frontend.serving.submitting import Submitter
 from sie_frontend.serving.together import together
 from sie_frontend.settings import Settings
-from sie_frontend.triton.client import FailureKind, TritonFailure
 from sie_frontend.triton.replicas import ReplicaSet
 from sie_frontend.watch.metrics import Metrics
 from sie_frontend.watch.tracing import Tracing
 
-log = logging.getLogger("sie_frontend")
 
 # Told of the tokens of a request before they are computed; raises `WireError` if they may not be.
 Spend: TypeAlias = Callable[[int], None]
@@ -93,6 +88,7 @@ class Engine:
             self.catalogue.unit_of = self._residency.unit_of
             self._residency.start()
         self._permits = Permits(settings, metrics)
+        self._submitter = Submitter(self._inputs, self._readiness, metrics)
 
     async def close(self) -> None:
         """Finish the runs under way and let go of Triton."""
@@ -271,7 +267,7 @@ class Engine:
         clock.read()
         names = served.outputs.tensors(call)
         of_rows = list(chain.from_iterable(map(repeat, places, counts)))
-        outcome = await self._submit(served, modality, rows, names, "encoding", of_rows)
+        outcome = await self._submitter.submit(served, modality, rows, names, "encoding", of_rows)
         clock.computed(outcome)
         tensors = [dict(zip(names, arrays, strict=True)) for arrays in outcome.results]
         read = partial(served.outputs.read, tensors, rows, counts, call)
@@ -321,7 +317,7 @@ class Engine:
                 spend(tokens)
             clock.read()
             self.metrics.truncated.labels(model_id).inc(sum(row.cut for row in rows[-len(items) :]))
-            outcome = await self._submit(served, modality, rows, names, "scoring", places)
+            outcome = await self._submitter.submit(served, modality, rows, names, "scoring", places)
             clock.computed(outcome)
             tensors = [dict(zip(names, arrays, strict=True)) for arrays in outcome.results]
             scores = await self._threads.run(
@@ -361,47 +357,3 @@ class Engine:
                 raise refusal(served.model_id, ailment_of(served.model, catalogue.manifest, self._ailments()))
             with self._permits.taken(served.model_id, items, count, served.images(items) + more_images):
                 yield
-
-    async def _submit(
-        self,
-        served: ServedModel,
-        modality: str,
-        rows: Sequence[Row],
-        names: tuple[str, ...],
-        activity: str,
-        places: Sequence[str],
-    ) -> Outcome:
-        """The named outputs of each row; `places` says where in the request its item stands."""
-        if not names:
-            return Outcome([()] * len(rows), 0.0, 0.0)
-        served.readers[modality].check(rows, places)
-        target = self._inputs[served.model.inputs[modality].triton_model]
-        try:
-            outcome = await target.queue.submit(rows, names)
-        except RowFailure as failure:
-            place = places[failure.row]
-            if isinstance(failure.cause, NotFinite):
-                log.warning("model %s: `%s` of %s is not finite", served.model_id, failure.cause.tensor, place)
-                raise errors.not_finite(served.model_id, activity, place) from failure
-            assert isinstance(failure.cause, TritonFailure)
-            where = place if len(rows) > 1 else None
-            raise self._as_wire_error(failure.cause, served.model_id, target, names, activity, where) from failure
-        except TritonFailure as failure:
-            raise self._as_wire_error(failure, served.model_id, target, names, activity) from failure
-        self.metrics.queue_seconds.labels(target.label).observe(outcome.queue_s)
-        return outcome
-
-    def _as_wire_error(
-        self,
-        failure: TritonFailure,
-        model_id: str,
-        target: ServedInput,
-        names: tuple[str, ...],
-        activity: str,
-        place: str | None = None,
-    ) -> errors.WireError:
-        where = f" ({place})" if place else ""
-        log.warning("Triton failed on %s%s: %s: %s", target.triton_model, where, failure.kind.value, failure)
-        if failure.kind in (FailureKind.UNREACHABLE, FailureKind.NOT_READY, FailureKind.BROKEN):
-            self._readiness.lost(target.triton_model, names if failure.kind is FailureKind.BROKEN else ())
-        return as_wire_error(failure.kind, model_id, activity, where)
