@@ -35,7 +35,6 @@ from sie_frontend.triton.replicas import ReplicaSet
 from sie_frontend.watch.metrics import Metrics
 from sie_frontend.watch.tracing import Tracing
 
-
 # Told of the tokens of a request before they are computed; raises `WireError` if they may not be.
 Spend: TypeAlias = Callable[[int], None]
 
