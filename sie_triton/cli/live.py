@@ -36,7 +36,7 @@ from sie_triton.cli.repositories import built_manifest
 from sie_triton.diagnostics import DiagnosticError
 
 if TYPE_CHECKING:
-    from sie_frontend.manifest import Manifest, Model
+    from sie_frontend.manifest import Manifest
 
 _HEADER = ("model", "state", "version", "precision", "cosine", "memory", "requests", "last error")
 _NUMBERS = frozenset({"memory", "requests"})
@@ -161,40 +161,18 @@ def _status(repository: Path | None, url: str | None, key: str | None) -> dict[s
 
 def _of_folder(repository: Path, manifest: Manifest) -> dict[str, Any]:
     """What can be said of models that nobody serves."""
+    from sie_frontend.live.report import built_facts
+
     return {
         "repository": str(repository.absolute()),
         "phase": "not served",
         "unreadable": None,
-        "models": {model_id: _entry(manifest, model_id, model) for model_id, model in manifest.models.items()},
+        "models": {
+            model_id: {"state": "built", **built_facts(manifest, model_id, model)}
+            for model_id, model in manifest.models.items()
+        },
         "removed": sorted(model_id for model_id in manifest.previous if model_id not in manifest.models),
         "events": [],
-    }
-
-
-def _entry(manifest: Manifest, model_id: str, model: Model) -> dict[str, Any]:
-    built = manifest.built.get(model.triton_models[0])
-    before = manifest.previous.get(model_id)
-    cosines = [
-        distance.min_cosine
-        for outputs in (built.parity.values() if built else ())
-        for distance in outputs.values()
-        if distance.min_cosine is not None
-    ]
-    return {
-        "state": "built",
-        "triton_models": list(model.triton_models),
-        "revision": model.revision,
-        "precisions": dict(built.precisions) if built else {},
-        "certificate": {
-            "implementation": built.certificate.implementation,
-            "cases": built.certificate.cases,
-            "min_cosine": min(cosines, default=None),
-        }
-        if built
-        else None,
-        "previous": None
-        if before is None
-        else {"triton_models": list(before.triton_models), "revision": before.revision},
     }
 
 

@@ -14,8 +14,8 @@ from starlette.routing import BaseRoute, Route
 from sie_frontend.access.keyring import Grant
 from sie_frontend.http.answers import json_answer, keyed
 from sie_frontend.http.frontend import Frontend
-from sie_frontend.live.report import RenewalReport
-from sie_frontend.manifest import Built, Manifest, Model
+from sie_frontend.live.report import RenewalReport, built_facts
+from sie_frontend.manifest import Model
 from sie_frontend.residency.units import expected_bytes
 from sie_frontend.storage import is_url
 
@@ -49,11 +49,10 @@ async def status_document(frontend: Frontend) -> dict[str, Any]:
     models = {
         model_id: {
             **_state(frontend, model_id, model),
-            **_entry(manifest, model),
+            **built_facts(manifest, model_id, model),
             "memory_bytes": sum(memory.get(part, 0) for part in manifest.parts(model)),
             "requests": requests.get(model_id, 0),
             **_change(report, model_id),
-            "previous": _previous(manifest, model_id),
         }
         for model_id, model in manifest.models.items()
     }
@@ -85,37 +84,12 @@ def _state(frontend: Frontend, model_id: str, model: Model) -> dict[str, Any]:
     return {"state": status.state, "loaded": status.loaded, "last_error": failure}
 
 
-def _entry(manifest: Manifest, model: Model) -> dict[str, Any]:
-    """The version of a model, what it computes in, and how close it was to its reference when it was built."""
-    built = manifest.built.get(model.triton_models[0])
-    return {
-        "triton_models": list(model.triton_models),
-        "revision": model.revision,
-        "precisions": {} if built is None else dict(built.precisions),
-        "certificate": None if built is None else _certificate(built),
-    }
-
-
-def _certificate(built: Built) -> dict[str, Any]:
-    cosines = [d.min_cosine for outputs in built.parity.values() for d in outputs.values() if d.min_cosine is not None]
-    return {
-        "implementation": built.certificate.implementation,
-        "cases": built.certificate.cases,
-        "min_cosine": min(cosines, default=None),
-    }
-
-
 def _change(report: RenewalReport, model_id: str) -> dict[str, Any]:
     refusal = report.refusals.get(model_id)
     return {
         "changing": model_id in report.working,
         "refused": None if refusal is None else {"change": refusal.change, "reason": refusal.reason, "at": refusal.at},
     }
-
-
-def _previous(manifest: Manifest, model_id: str) -> dict[str, Any] | None:
-    model = manifest.previous.get(model_id)
-    return None if model is None else {"triton_models": list(model.triton_models), "revision": model.revision}
 
 
 async def _memory(frontend: Frontend) -> Mapping[str, int]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
+
+from sie_frontend.manifest import Built, Manifest, Model
 
 
 class Standing(Enum):
@@ -48,3 +51,26 @@ class RenewalReport:
     refusals: Mapping[str, RefusedStep]
     leaving: tuple[str, ...]
     events: tuple[ChangeEvent, ...]
+
+
+def built_facts(manifest: Manifest, model_id: str, model: Model) -> dict[str, Any]:
+    """What a manifest says of an id: its version, its precisions, how close it was when built, what it was before."""
+    built, before = manifest.built.get(model.triton_models[0]), manifest.previous.get(model_id)
+    return {
+        "triton_models": list(model.triton_models),
+        "revision": model.revision,
+        "precisions": {} if built is None else dict(built.precisions),
+        "certificate": None if built is None else _certificate(built),
+        "previous": None
+        if before is None
+        else {"triton_models": list(before.triton_models), "revision": before.revision},
+    }
+
+
+def _certificate(built: Built) -> dict[str, Any]:
+    cosines = [d.min_cosine for outputs in built.parity.values() for d in outputs.values() if d.min_cosine is not None]
+    return {
+        "implementation": built.certificate.implementation,
+        "cases": built.certificate.cases,
+        "min_cosine": min(cosines, default=None),
+    }

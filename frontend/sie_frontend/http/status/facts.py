@@ -15,7 +15,7 @@ from prometheus_client import Gauge
 from sie_frontend.contract.errors import ERROR_TABLE, ErrorKind
 from sie_frontend.contract.responses import CONTRACT_VERSION
 from sie_frontend.http.status.traffic import Traffic, TrafficWindow
-from sie_frontend.manifest import Built, Manifest, Model
+from sie_frontend.manifest import Built, Manifest
 from sie_frontend.serving.engine import Engine
 from sie_frontend.watch.last_errors import LastErrors
 from sie_frontend.watch.metrics import Metrics
@@ -208,17 +208,9 @@ def _first_ids(manifest: Manifest) -> dict[str, str]:
     """The Triton models, and the first id that each belongs to: what is counted by Triton model bears its name."""
     first: dict[str, str] = {}
     for model_id, model in manifest.models.items():
-        for part in _parts(manifest, model):
+        for part in manifest.parts(model):
             first.setdefault(part, model_id)
     return first
-
-
-def _parts(manifest: Manifest, model: Model) -> set[str]:
-    found = set(model.triton_models)
-    for name in model.triton_models:
-        entry = manifest.triton_models.get(name)
-        found.update(entry.depends_on if entry else ())
-    return found
 
 
 def _memory(engine: Engine, metrics: Metrics, process: ProcessFacts, first: Mapping[str, str]) -> dict[str, int]:
