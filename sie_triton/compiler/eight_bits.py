@@ -12,8 +12,9 @@ import onnx
 from sie_frontend.manifest import Distance, Nearest
 from sie_frontend.rows import Array, Row
 
+from sie_triton.backends.onnxruntime.operators import BLOCK_BITS_SINCE
 from sie_triton.compiler.measured import TOO_COARSE, MeasuredFiles, Site, WriteGraphs, write_configs
-from sie_triton.diagnostics import Diagnostic, Where
+from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.eight_bits.corpus import documentation
 from sie_triton.eight_bits.index_measure import Corpus, measure_nearest, runs_of, texts_for
 from sie_triton.eight_bits.products import products_of, values_of
@@ -37,12 +38,26 @@ def write_eight_bits(plan: TritonPlan, model: PublicModel, write: WriteGraphs, s
 
     What speaks against the float32 graphs comes first, since nothing can be made of them then.
     """
+    _check_runtime()
     whole = replace(plan, precisions={"cpu": "float32"}, engine="onnxruntime")
     with tempfile.TemporaryDirectory(prefix="sie-triton-") as folder:
         first = _float32(whole, model, write, replace(site, staging=Path(folder)), site.staging)
         if first.problems:
             return first
         return _first_close(plan, whole, model, replace(site, staging=Path(folder)), site, first)
+
+
+def _check_runtime() -> None:
+    """Raises `DiagnosticError` (`SIE530`) where ONNX Runtime is older than weights of 8 bits."""
+    import onnxruntime
+
+    found = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    if found < BLOCK_BITS_SINCE[8]:
+        needed = ".".join(map(str, BLOCK_BITS_SINCE[8]))
+        message = (
+            f"int8 needs ONNX Runtime {needed}, the first with weights of 8 bits; here is {onnxruntime.__version__}"
+        )
+        raise DiagnosticError([Diagnostic("SIE530", message, hint=f"`pip install 'onnxruntime>={needed}'`")])
 
 
 def _float32(plan: TritonPlan, model: PublicModel, write: WriteGraphs, apart: Site, staging: Path) -> MeasuredFiles:

@@ -101,3 +101,12 @@ def test_a_float32_build_is_what_it_was(tiny_model: Tiny, tmp_path: Path) -> Non
     plain = tiny_model.options(tmp_path, graphs=GraphOptions())
     named = tiny_model.options(tmp_path, graphs=GraphOptions(accepted=(("cosine", 0.9),)))
     assert build_key(tiny_model.target(), plain, "x") != build_key(tiny_model.target(), named, "x")
+
+
+def test_an_onnx_runtime_without_weights_of_8_bits_is_named(
+    tiny_model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.__version__", "1.21.1")
+    with pytest.raises(DiagnosticError, match="int8 needs ONNX Runtime") as caught:
+        compile_models([tiny_model.target("default")], tiny_model.options(tmp_path / "r", graphs=options()))
+    assert [problem.code for problem in caught.value.diagnostics] == ["SIE530"]

@@ -18,6 +18,8 @@ NOT_HERE: Mapping[str, str] = {
 """Beginnings of commands that are not run. They must still be commands that a shell can read."""
 
 ELSEWHERE: Mapping[str, str] = {
+    "docs/cpu-precisions.md": "its builds measure for minutes; tests/compiler/test_compiler_int8.py and "
+    "tests/embedded/test_openvino.py build and serve the same on small graphs",
     "docs/images.md": "tests/image_text/test_image_text_e2e.py follows it, on a checkpoint of random weights",
     "docs/pages.md": "tests/page_models/test_pages_e2e.py follows it, on a checkpoint of random weights",
     "docs/integrations.md": "tests/docs/test_integrations.py follows it, with each Python that it is about",
