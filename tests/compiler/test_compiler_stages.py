@@ -188,4 +188,8 @@ def test_models_that_no_profile_needs_any_more_are_dropped(tiny_model: Tiny, rep
     manifest = read_manifest(repository)
     assert set(manifest.models) == {"acme/tiny"}
     assert {path.name for path in repository.iterdir() if path.is_dir()} == set(manifest.triton_models)
-    assert set(manifest.triton_models) == {"acme__tiny", "acme__tiny.encoder", "acme__tiny.dense"}
+    kept = {part for model in manifest.previous.values() for part in manifest.parts(model)}
+    assert kept == {"acme__tiny", "acme__tiny.encoder", "acme__tiny.dense"}  # to go back to
+    suffix = manifest.built[manifest.models["acme/tiny"].triton_models[0]].suffix
+    assert set(manifest.served().triton_models) == {f"{name}{suffix}" for name in kept}
+    assert set(manifest.triton_models) == kept | set(manifest.served().triton_models)
