@@ -98,10 +98,12 @@ class Server:
         self.open = 0
         self.targets: list[str] = []
         self.port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open += 1
+        self._writers.add(writer)
         peer = Peer(reader, writer)
         try:
             while not writer.is_closing() and await peer.read_request():
@@ -111,7 +113,13 @@ class Server:
             pass
         finally:
             self.open -= 1
+            self._writers.discard(writer)
             writer.close()
+
+    def abort(self) -> None:
+        """End what still waits for an answer."""
+        for writer in self._writers:
+            writer.transport.abort()
 
 
 @contextlib.asynccontextmanager
@@ -123,6 +131,8 @@ async def serving(answer: Answer = regular, host: str = "127.0.0.1") -> AsyncIte
         yield server
     finally:
         listener.close()
+        server.abort()
+        await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager
