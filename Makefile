@@ -11,10 +11,10 @@ WEIGHTS ?=
 # `auto`: PyTorch for the CPU where there is no GPU; `cpu`, or `usual` for what the usual package index has.
 TORCH ?= auto
 
-# For two cores. Quick tests go by files; slow ones by groups that share what takes minutes to make, in one process more
-# than there are cores, since half of the time they wait for a server.
-QUICK_PARALLEL ?= -n 2 --dist loadfile
-SLOW_PARALLEL ?= -n 3 --dist loadscope --no-loadscope-reorder
+# For two cores. Quick tests go by files; slow ones by groups that share what takes minutes to make. There are more
+# processes than cores, since they wait for servers, and now and then for the clock.
+QUICK_PARALLEL ?= -n 3 --dist loadfile
+SLOW_PARALLEL ?= -n 4 --dist loadscope --no-loadscope-reorder
 
 # The lowest Python that the pyproject files allow: `make oldest` tests it with the lowest versions that they allow.
 OLDEST_PYTHON ?= $(shell cd tests && $(PYTHON) -c 'from environments import interpreter; print(interpreter("3.10") or "")')

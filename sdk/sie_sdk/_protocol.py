@@ -247,7 +247,7 @@ class Protocol:
             # A caller who waits for minutes wants to know why; one warning per call is enough.
             logger.log(
                 level,
-                "%s from %s; trying again in %.1f s, for %.0f s at most",
+                "%s from %s; trying again in %.1f s, for %.0f s at most (`provision_timeout_s`)",
                 what,
                 terms.server,
                 delay,

@@ -71,10 +71,23 @@ def find_installation() -> Installation:
 
 
 def install_hint() -> str:
-    """What to type for the wheel; by uv where the environment has no pip, as those of `uv tool install` have none."""
-    if importlib.util.find_spec("pip") is None:
-        return f"uv {INSTALL_HINT} --python {sys.executable}"
-    return INSTALL_HINT
+    """What to type for the wheel; by uv where it made the environment, or where that has no pip.
+
+    Where the extras leave the wheel out, another Python is the shorter way for `uvx` and `uv tool`.
+    """
+    if not _made_by_uv() and importlib.util.find_spec("pip") is not None:
+        return INSTALL_HINT
+    hint = f"uv {INSTALL_HINT} --python {sys.executable}"
+    if sys.version_info < NO_NUMPY_1:
+        return hint
+    return f"{hint}; for `uvx` and `uv tool install`, add `--python 3.12`, whose extras have it"
+
+
+def _made_by_uv() -> bool:
+    try:
+        return "\nuv = " in (Path(sys.prefix) / "pyvenv.cfg").read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def _left_out() -> str:

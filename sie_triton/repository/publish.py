@@ -155,7 +155,11 @@ def _link(source: str, destination: str) -> None:
 @contextlib.contextmanager
 def _lock(target: Path) -> Iterator[None]:
     path = _sibling(target, "lock")
-    with path.open("w") as file:
+    try:
+        opened = path.open("w")
+    except OSError as error:  # whatever it is: nothing can be written there, as below `/proc`
+        raise DiagnosticError([_disk_mistake(target, error)]) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
