@@ -41,7 +41,7 @@ install: $(INSTALLED)
 
 # A line for each step; PyTorch is the build for the CPU where there is no GPU.
 $(INSTALLED): $(PROJECTS) constraints.txt requirements-dev.txt requirements-test.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: name one, as in make PYTHON=python3.12")'
 	@$(PYTHON) tools/install.py .venv --torch $(TORCH)
 	@touch $@
 

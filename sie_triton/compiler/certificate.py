@@ -37,7 +37,9 @@ def take_reference(
             announce(f"{model.name}: comparing with what is carried beside the bundle, `{carried.name}`")
             return stored, retold(stored, cases)
         announce(f"{model.name}: `{carried.name}` beside the bundle does not answer: {reason}")
-    announce(f"{model.name}: asking an implementation that reads the checkpoint itself")
+    announce(
+        f"{model.name}: computing reference outputs with another implementation, which reads the checkpoint itself"
+    )
     testimony = written.testify(model, cases, rows)
     return stored_reference(testimony, question, cases, rows), testimony
 

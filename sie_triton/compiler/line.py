@@ -70,7 +70,7 @@ def compile_bundle(target: Target, options: BuildOptions, staging: Path) -> list
         announce("this CPU does not multiply bfloat16: float32 would be faster here")
     if any(plan.precisions.get("cpu") == "int8" for plan in plans) and not multiplies_int8():
         announce("this CPU has no VNNI: int8 takes less memory here, and float32 is faster")
-    announce(f"{bundle.sie_id}: loading what reads checkpoints")
+    announce(f"{bundle.sie_id}: importing the libraries that read checkpoints")
     benches = {
         modality: WORKBENCHES[modality](checkpoint.folder, announce, options.trust_remote_code)
         for modality in dict.fromkeys(plan.modality for plan in plans)

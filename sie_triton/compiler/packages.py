@@ -10,7 +10,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.planning.modules import WitnessName
 from sie_triton.verify.carried import carried_files
 
-NOTHING_TO_COMPARE = "nothing is built that nothing was compared with"
+NOTHING_TO_COMPARE = "there is nothing to compare the build with"
 _WITNESS: tuple[str, ...] = ("sentence_transformers", "torch")
 # What other witnesses than those of sentence-transformers are made of.
 _WITNESSES: Mapping[WitnessName, tuple[str, ...]] = {

@@ -47,7 +47,7 @@ def cache_folder() -> Path:
 def leavings() -> list[Leftover]:
     """All that is there. What a process of ours that runs now may use is `kept`."""
     process = running()
-    busy = f"process {process} may use it: stop it first" if process else ""
+    busy = f"process {process} ({_command(process)}) may use it: stop it first" if process else ""
     cache = cache_folder()
     found = [(path, "weights out of a package") for path in _entries(cache / "weights")]
     found += [
@@ -102,6 +102,17 @@ def running() -> int | None:
         if ours and int(folder.name) not in above:
             return int(folder.name)
     return None
+
+
+def _command(process: int) -> str:
+    """The beginning of its command line."""
+    try:
+        words = " ".join(
+            (PROC / str(process) / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ").split()
+        )
+    except OSError:
+        return "it has ended"
+    return words if len(words) <= 80 else f"{words[:80]}…"
 
 
 def _ancestors() -> set[int]:
