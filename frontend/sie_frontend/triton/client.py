@@ -6,7 +6,7 @@ Its failures become `TritonFailure`s at this boundary, of five kinds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from math import prod
 from typing import Any, Final
@@ -185,8 +185,7 @@ class TritonClient:
                     probe = self._get("/v2/health/live")
                     tries.add(loop.create_task(self._pool.exchange_proven(probe, SIFT_S, request, timeout_s)))
         finally:
-            for one in tries:
-                one.cancel()
+            _let_go(tries)
 
     async def _loads(self) -> bool:
         """Whether Triton loads a model now, for us or for anybody else."""
@@ -217,7 +216,7 @@ class TritonClient:
             return await answer
         finally:
             self._loading -= 1
-            answer.cancel()
+            _let_go([answer])
 
     async def server_live(self) -> bool:
         """Whether the server answers, whatever becomes of its models."""
@@ -245,8 +244,7 @@ class TritonClient:
         except ExchangeError:
             return False
         finally:
-            for one in tries:
-                one.cancel()
+            _let_go(tries)
 
     def _get(self, path: str) -> bytes:
         return f"GET {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode("ascii")
@@ -257,6 +255,15 @@ class TritonClient:
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return lines.encode("ascii") + body
+
+
+def _let_go(tries: Iterable[asyncio.Future[Answer]]) -> None:
+    """End what nobody waits for any more; what has failed meanwhile is nobody's matter either."""
+    for one in tries:
+        one.cancel()
+        one.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if one.done() and not one.cancelled():
+            one.exception()
 
 
 def parse_url(url: str) -> tuple[str, int, str]:
