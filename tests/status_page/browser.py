@@ -164,9 +164,17 @@ class Browser:
     def until(self, condition: str, seconds: float = 30.0) -> None:
         """Return when an expression is true in the page."""
         deadline = time.monotonic() + seconds
-        while not self.run(f"Boolean({condition})"):
+        while not self._holds(condition):
             assert time.monotonic() < deadline, (condition, self.run("document.body.innerText"), self.complaints)
             time.sleep(0.05)
+
+    def _holds(self, condition: str) -> bool:
+        try:
+            return bool(self.run(f"Boolean({condition})"))
+        except AssertionError as error:
+            if "navigated or closed" in str(error):  # it goes from one page to the next just now
+                return False
+            raise
 
     def text(self, selector: str) -> str:
         """What a person reads in an element."""
