@@ -19,7 +19,7 @@ def test_every_answer_is_as_the_document_says(tmp_path: Path) -> None:
         report = fuzz(frontend.url, tmp_path, seed=7, examples=4)
         assert report["complete"], report["printed"]
         assert not report["failures"] and not report["errors"], report["printed"]
-        assert report["operations"]["tested"] == report["operations"]["total"] == 15
+        assert report["operations"]["tested"] == report["operations"]["total"] >= 18
         assert report["test_cases"]["generated"] > 40
         metrics = httpx.get(f"{frontend.url}/metrics", headers=bearer()).text
         assert 'kind="inference_error"' not in metrics
