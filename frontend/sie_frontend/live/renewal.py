@@ -263,10 +263,11 @@ class Renewal:
     async def _leave(self, before: Catalogue, parts: Sequence[str], present: Catalogue) -> None:
         try:
             await self._loading.leave(before, parts, present)
-        except Exception:
+        except Exception:  # whatever it is, nobody waits for this task, and requests have left these models already
             log.exception("%s may not be unloaded", ", ".join(parts))
+        else:
+            log.info("%s answered the last request and is unloaded", ", ".join(parts))
         self._engine.forget(parts)
-        log.info("%s answered the last request and is unloaded", ", ".join(parts))
 
     async def _gone_before(self, parts: Sequence[str]) -> None:
         """Wait until what is being let go of, and is wanted again, is gone."""
