@@ -13,6 +13,7 @@ import ctypes
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -35,15 +36,37 @@ _IMPORTED = (
     "sie_triton.witness.testify",
 )
 _PR_SET_PDEATHSIG = 1
+_LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.argv[:] = ["sie-triton", *sys.argv[2:]]
+from sie_triton.cli import main
+main()
+"""
 
 
-def run(arguments: Sequence[str | Path], env: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
-    """Run `sie-triton` to its end with the environment `env`: in a fork where that is the same, else on its own."""
+def run(
+    arguments: Sequence[str | Path], env: Mapping[str, str], timeout: float, *, file_bytes: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `sie-triton` to its end with the environment `env`: in a fork where that is the same, else on its own.
+
+    No file may grow beyond `file_bytes`: the write fails then, as on a full disk.
+    """
     words = [*map(str, arguments)]
     if address := os.environ.get(_ADDRESS):
         with contextlib.suppress(ConnectionError, FileNotFoundError):
-            return _forked(address, words, env, timeout)
-    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=timeout, check=False, env=env)
+            return _forked(address, words, env, timeout, file_bytes)
+    return _alone(words, env, timeout, file_bytes)
+
+
+def _alone(
+    words: list[str], env: Mapping[str, str], timeout: float, file_bytes: int | None
+) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *words]
+    if file_bytes is not None:
+        command = [sys.executable, "-c", _LIMITED, str(file_bytes), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=env)
 
 
 def start(folder: Path) -> None:
@@ -62,11 +85,15 @@ def start(folder: Path) -> None:
     atexit.register(_end, forked)
 
 
-def _forked(address: str, words: list[str], env: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+def _forked(
+    address: str, words: list[str], env: Mapping[str, str], timeout: float, file_bytes: int | None
+) -> subprocess.CompletedProcess[str]:
     with socket.socket(socket.AF_UNIX) as asking, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         asking.settimeout(timeout)
         asking.connect(address)
-        asked = json.dumps({"words": words, "env": dict(env), "cwd": str(Path.cwd())}).encode()
+        asked = json.dumps(
+            {"words": words, "env": dict(env), "cwd": str(Path.cwd()), "file_bytes": file_bytes}
+        ).encode()
         socket.send_fds(asking, [len(asked).to_bytes(4, "big")], [out.fileno(), err.fileno()])
         asking.sendall(asked)
         try:
@@ -74,9 +101,7 @@ def _forked(address: str, words: list[str], env: Mapping[str, str], timeout: flo
         except TimeoutError:
             raise subprocess.TimeoutExpired([*COMMAND, *words], timeout) from None
         if answer == "other":
-            return subprocess.run(
-                [*COMMAND, *words], capture_output=True, text=True, timeout=timeout, check=False, env=env
-            )
+            return _alone(words, env, timeout, file_bytes)
         said = [(stream.seek(0), stream.read().decode())[1] for stream in (out, err)]
         return subprocess.CompletedProcess([*COMMAND, *words], int(answer), *said)
 
@@ -89,12 +114,17 @@ def _end(forked: subprocess.Popen[bytes]) -> None:
 # The process that is forked
 
 
+# Whether there is a hub is asked of a constant, which a fork can set.
+_OFFLINE = "HF_HUB_OFFLINE"
+_NO_SETTINGS = ("TMPDIR", "PYTHONHASHSEED", "_", "PWD", _OFFLINE)
+
+
 def _settings(env: Mapping[str, str]) -> dict[str, str]:
     """What of an environment may decide what is imported, and how."""
     return {
         name: value
         for name, value in env.items()
-        if not name.startswith(("PYTEST_", "SIE_TRITON_")) and name not in ("TMPDIR", "PYTHONHASHSEED", "_", "PWD")
+        if not name.startswith(("PYTEST_", "SIE_TRITON_")) and name not in _NO_SETTINGS
     }
 
 
@@ -102,8 +132,11 @@ def _serve(parent: int, listener: socket.socket) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
+    settings = _settings(os.environ)
     for name in _IMPORTED:
         __import__(name)
+    # torch and scikit-learn set variables as they are imported: whoever asks may have imported them, or not.
+    own = {name: value for name, value in os.environ.items() if name not in settings}
     gc.collect()
     gc.freeze()  # or the first collection of each fork would copy everything
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks for their status: each answers for itself
@@ -111,17 +144,21 @@ def _serve(parent: int, listener: socket.socket) -> None:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            _answer(connection)
+            _answer(connection, settings, own)
         connection.close()
 
 
-def _answer(connection: socket.socket) -> NoReturn:
-    """Run what is asked for, and say its status; end it if nobody waits for it any more."""
+def _answer(connection: socket.socket, settings: Mapping[str, str], own: Mapping[str, str]) -> NoReturn:
+    """Run what is asked for, and say its status; end it if nobody waits for it any more.
+
+    `settings` are those of this process before it imported anything, `own` the variables that imports have set since.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     size, streams, _, _ = socket.recv_fds(connection, 4, 2)
     asked = json.loads(_read(connection, int.from_bytes(size, "big")))
     seed = asked["env"].get("PYTHONHASHSEED", HASH_SEED)
-    if _settings(asked["env"]) != _settings(os.environ) or seed != HASH_SEED:
+    wanted = {name: value for name, value in _settings(asked["env"]).items() if own.get(name) != value}
+    if wanted != settings or seed != HASH_SEED:
         connection.sendall(b"other")
         os._exit(0)
     child = os.fork()
@@ -149,6 +186,13 @@ def _become(asked: dict[str, object], streams: list[int]) -> NoReturn:
         os.environ.clear()
         os.environ.update(asked["env"])  # type: ignore[call-overload] # JSON gives what was sent
         tempfile.tempdir = None  # as the environment says now
+        if size := asked["file_bytes"]:
+            assert isinstance(size, int)
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = os.environ.get(_OFFLINE) == "1"
         words = asked["words"]
         assert isinstance(words, list)
         sys.argv = ["sie-triton", *words]

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,8 +156,16 @@ def _proportional_bytes(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
-def _children(parent: int) -> Iterator[int]:
-    for process in Path("/proc").glob("[0-9]*"):
-        fields = _stat(int(process.name))
-        if fields is not None and int(fields[1]) == parent:
-            yield int(process.name)
+def _children(parent: int) -> set[int]:
+    """The children of a process, zombies too. One that is being made may be missing until the next look."""
+    found: set[int] = set()
+    try:
+        # Each thread lists what it forked: a few dozen files, where a machine may have thousands of processes.
+        for thread in Path(f"/proc/{parent}/task").iterdir():
+            found.update(map(int, (thread / "children").read_text().split()))
+    except OSError:  # a thread has ended meanwhile, or the kernel keeps no such lists
+        for process in Path("/proc").glob("[0-9]*"):
+            fields = _stat(int(process.name))
+            if fields is not None and int(fields[1]) == parent:
+                found.add(int(process.name))
+    return found

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import prepared
 import pytest
 
 from sie_triton.diagnostics import DiagnosticError
@@ -17,20 +18,10 @@ from sie_triton.repository.publish import current_manifest, disk_mistakes, stage
 
 from .tiny import MODEL_ID, write_bundle, write_checkpoint
 
-_LIMITED = """
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
-sys.argv[:] = ["sie-triton", *sys.argv[2:]]
-from sie_triton.cli import main
-main()
-"""
-
 
 def limited(size: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The command line in a process whose files may not be larger than `size` bytes."""
-    command = [sys.executable, "-c", _LIMITED, str(size), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=dict(os.environ))
+    return prepared.run(arguments, os.environ, 600, file_bytes=size)
 
 
 @pytest.mark.parametrize("kind", ["OSError", "RuntimeError"])

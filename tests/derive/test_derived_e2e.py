@@ -5,8 +5,8 @@ The build compares by itself; here the numbers come over HTTP and from the packa
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import prepared
 import pytest
 from recipes.corpus import LONG_TEXT, QUERY, TEXTS
 from recipes.serving import Served, serve
@@ -26,13 +27,7 @@ GIVEN = [*TEXTS[:6], LONG_TEXT]
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "sie_triton.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    done = prepared.run(arguments, os.environ, 600)
     assert done.returncode == 0, done.stderr
     return done
 

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from shared import made_once, session_folder
 from sie_sdk import SIEAsyncClient, SIEClient
 from sie_sdk.types import Item
 
@@ -19,7 +15,6 @@ from e2e.corpus import UNICODE, mixed_texts, transformers_vectors, worst
 
 pytestmark = pytest.mark.e2e
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "fastembed_migration.py"
 LENGTHS = [" ".join(["word"] * n) for n in (1, 2, 3, 7, 13, 14, 15, 29, 30, 31, 126, 127, 253, 254, 255, 256, 300, 600)]
 
 
@@ -77,30 +72,3 @@ def test_singly_in_a_list_and_concurrently_are_the_same(url: str) -> None:
         assert difference <= 1e-5
     # The texts all differ, so a mix-up could not hide.
     assert len({vector.tobytes() for vector in singly}) == 200
-
-
-def test_fastembed_gives_the_same_vectors(url: str, minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """fastembed's whole pipeline on a graph that our exporter never saw."""
-    pytest.importorskip("fastembed")
-    example = runpy.run_path(str(EXAMPLE))
-    folder = session_folder(tmp_path_factory) / "minilm_in_process"
-    made_once(folder, lambda folder: example["export_for_fastembed"](minilm, folder))
-    texts = [*UNICODE, *mixed_texts(60, seed=3, longest=120)]  # beyond 256 tokens fastembed reads on
-    embedded = list(example["local_fastembed"](folder).embed(texts))
-    with SIEClient(url) as client:
-        cosine, difference = worst(vectors(client, MINILM, texts), embedded)
-    assert cosine >= 0.99999
-    assert difference <= 1e-5
-
-
-def test_the_migration_example_keeps_its_promise(url: str, minilm: Path) -> None:
-    pytest.importorskip("fastembed")
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE), "--url", url, "--checkpoint", str(minilm)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("8 texts, 384 dims") == 2
-    assert "minimum cosine: 1.0000" in done.stdout or "minimum cosine: 0.99999" in done.stdout

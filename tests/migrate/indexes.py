@@ -37,14 +37,18 @@ _WORDS = (
 )
 
 
-def texts(count: int = 20, seed: int = 5) -> list[str]:
+_LONG = (9, 45, 25, 17)
+"""The sentences of every fourth text."""
+
+
+def texts(count: int = 12, seed: int = 5) -> list[str]:
     """Different sentences: three quarters short, the others up to some 450 tokens."""
     generator = random.Random(seed)
     return [_text(generator, place) for place in range(count)]
 
 
 def _text(generator: random.Random, place: int) -> str:
-    sentences = generator.randint(1, 4) if place % 4 else generator.choice((9, 17, 25, 45))
+    sentences = generator.randint(1, 4) if place % 4 else _LONG[place // 4 % len(_LONG)]
     parts = [" ".join(generator.choice(words) for words in _WORDS) + "." for _ in range(sentences)]
     return f"Note {place}: {' '.join(parts)}"
 
