@@ -22,7 +22,7 @@ from sie_frontend.live.report import ChangeEvent, RefusedStep, RenewalReport, St
 from sie_frontend.live.trial import TrialFailed, Verdict, moved, tried
 from sie_frontend.manifest import Manifest, ManifestError
 from sie_frontend.reference import REFERENCE_NAME
-from sie_frontend.residency.carrier import Carrier, CarrierLimits, Memory
+from sie_frontend.residency.carrier import Carrier, CarrierLimits, Discharge, Memory
 from sie_frontend.serving.catalogue import Catalogue, make_catalogue
 from sie_frontend.serving.engine import Engine
 from sie_frontend.storage import OpenRepository
@@ -45,9 +45,10 @@ class Renewal:
         opened: OpenRepository,
         mark: bytes | None,
         memory: Memory | None = None,
+        discharge: Discharge | None = None,
     ) -> None:
         limits = CarrierLimits(engine.settings.load_timeout_s, min(60.0, engine.settings.load_timeout_s))
-        self._carrier = Carrier(engine.triton, limits, memory)
+        self._carrier = Carrier(engine.triton, limits, memory, discharge)
         self._engine = engine
         self._origin = origin
         self.opened = opened
@@ -108,7 +109,8 @@ class Renewal:
                 await self.look()
                 if self._changed and time.monotonic() - kept >= KEEP_S:
                     kept = time.monotonic()
-                    await self._loading.keep(self._engine.catalogue)
+                    async with self._lock:
+                        await self._loading.keep(self._engine.catalogue)
             except Exception:  # whatever it is, nobody else follows
                 log.exception("following the repository failed; it goes on")
 
