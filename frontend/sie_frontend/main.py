@@ -64,7 +64,7 @@ def make_server(
     frontend = app.state.frontend
     admin = None
     if settings.admin_port is not None:
-        admin = AdminServer(frontend, settings.admin_host, settings.admin_port, memory)
+        admin = AdminServer(frontend, settings.admin_host, settings.admin_port)
     return DrainingServer(config, frontend.drain, delay_s=settings.drain_delay_s, admin=admin, tls=tls)
 
 

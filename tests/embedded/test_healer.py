@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from embedded.client import eventually, group_members, infer, regions, results, stub_of
+from benchmarks.waiting import eventually
+from embedded.client import group_members, infer, regions, results, stub_of
 from embedded.graphs import DOUBLING_CONFIG, add_model, doubling
 from sie_triton.diagnostics import Diagnostic
 from sie_triton.embedded.healing import HealingRules

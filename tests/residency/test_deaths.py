@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
-from embedded.client import eventually, stub_of
+from embedded.client import stub_of
 from sie_frontend.serving.ailments import Ailments
 
+from benchmarks.waiting import eventually
 from residency.world import World, behave, write_world
 from sie_triton.diagnostics import Diagnostic
 from sie_triton.embedded.healing import HealingRules
