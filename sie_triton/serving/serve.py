@@ -72,8 +72,8 @@ def check_places(log_dir: Path) -> None:
             f"the log cannot be written to `{log_dir}`", error, "name another folder with `--log-dir`"
         ) from None
     try:
-        with tempfile.TemporaryFile():
-            pass
+        with tempfile.TemporaryFile(buffering=0) as file:
+            file.write(b"\0")  # on a full disk an empty one can be made
     except OSError as error:
         raise _unusable("no temporary file can be written", error, "free some space, or set `TMPDIR`") from None
 
