@@ -178,7 +178,8 @@ class Renewal:
         if step.in_place:
             names = ", ".join(f"`{name}`" for name in step.in_place)
             raise LoadRefused(
-                f"the files of {names} became others under the same name: restart the server to serve them"
+                f"the files of {names} became others under the same name, so that they cannot be loaded and tried "
+                "beside those that answer: restart the server to serve them"
             )
         await self._gone_before(step.load)
         engine = self._engine
@@ -220,11 +221,18 @@ class Renewal:
         for name in step.public:
             built = catalogue.manifest.built.get(name)
             target = catalogue.inputs[name]
-            if built is None or not (opened.folder / name / "1" / REFERENCE_NAME).is_file():
-                continue  # a copy from an object store has no references
+            if built is None or not await self._has_reference(name, opened):
+                continue
             served = catalogue.models[target.label]
             verdicts[name] = await tried(served, target, built, opened.folder, self._engine.settings.device)
         return verdicts
+
+    async def _has_reference(self, name: str, opened: OpenRepository) -> bool:
+        """Whether there is one to try a Triton model by; that of an object store is fetched. Raises `LoadRefused`."""
+        try:
+            return await asyncio.to_thread(opened.bring, f"{name}/1/{REFERENCE_NAME}")
+        except ManifestError as error:
+            raise LoadRefused(str(error), again=True) from None
 
     async def _compare(
         self,
