@@ -1,4 +1,7 @@
-"""Side-by-side measurements of the served system, of what it is made of, and of its peers; never part of the tests."""
+"""Side-by-side measurements of the served system, of what it is made of, and of its peers; and what exercises it.
+
+Never part of the tests, which run the short form of an exercise.
+"""
 
 import os
 

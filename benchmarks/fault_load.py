@@ -17,16 +17,11 @@ from sie_sdk import SIEClient
 from sie_sdk.errors import SIEError
 from sie_sdk.types import Item
 
+from benchmarks.fault_world import TEXTS, Vectors
+
 TOLERANCE = 1e-4
 BAD_SHARE = 0.05
 HANG_S = 60.0
-TEXTS = [
-    " ".join([f"{subject} {verb} {thing}"] * length)
-    for subject in ("The cell", "A mitochondrion", "Nobody")
-    for verb in ("builds", "finds")
-    for thing in ("the power house", "an answer to every search")
-    for length in (1, 4, 12)
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +35,31 @@ class Call:
 
 @dataclass
 class Callers:
-    """Threads that encode until they are told to stop, and everything that must be counted."""
+    """Threads that encode until they are told to stop, and everything that must be counted.
+
+    `vectors` is what another implementation says, `answering` the versions of which an answer may be, by model. Each
+    answer must be one version's, whole. A caller waits for `pause` seconds between its requests.
+    """
 
     url: str
-    models: Sequence[str]
+    vectors: Vectors
+    answering: dict[str, frozenset[str]]
+    models: list[str]
+    pause: float = 0.0
     calls: list[Call] = field(default_factory=list)
     bad: int = 0
-    wrong: int = 0
+    wrong: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     accepted: Counter[str] = field(default_factory=Counter)
-    _expected: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
+    versions: Counter[str] = field(default_factory=Counter)
+    _under_way: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: threading.Event = field(default_factory=threading.Event)
 
-    def prepare(self) -> None:
-        """The reference answers: every text alone, before anything happens."""
-        with SIEClient(self.url) as client:
-            for model in self.models:
-                for text in TEXTS:
-                    [self._expected[model, text]] = _vectors(client.encode(model, [Item(text=text)]))
+    @property
+    def requests(self) -> int:
+        """How many were answered, or failed; good ones and bad ones."""
+        return len(self.calls) + self.bad
 
     @contextlib.contextmanager
     def running(self, threads: int, seed: int = 0) -> Iterator[None]:
@@ -78,35 +79,86 @@ class Callers:
         finally:
             self._over.set()
 
+    @contextlib.contextmanager
+    def changing(self, model: str, version: str) -> Iterator[None]:
+        """Within, answers may be of the model's versions so far or of this one; afterwards of this one alone."""
+        self.answering[model] |= {version}
+        yield
+        self.answering[model] = frozenset({version})
+
+    def leave_alone(self, model: str) -> None:
+        """Ask for the model no more, and return when nothing of it is under way."""
+        with self._lock:
+            self.models.remove(model)
+        while self._under_way[model]:
+            time.sleep(0.02)
+
+    def ask_again(self, model: str) -> None:
+        """The model is asked for like the others."""
+        with self._lock:
+            self.models.append(model)
+
+    def refused(self, model: str) -> bool:
+        """Whether a call for the model is told that there is none."""
+        with SIEClient(self.url) as client:
+            try:
+                client.encode(model, [Item(text=TEXTS[0])])
+            except SIEError as error:
+                return getattr(error, "status_code", None) == 404
+        return False
+
     def _work(self, seed: int) -> None:
         chance = random.Random(seed)
         with SIEClient(self.url) as client:
-            while not self._over.is_set():
+            while not self._over.wait(self.pause):
                 if chance.random() < BAD_SHARE:
                     self._ask_badly(client, chance)
                 else:
                     self._ask(client, chance)
 
     def _ask(self, client: SIEClient, chance: random.Random) -> None:
-        model = chance.choice(list(self.models))
-        texts = chance.sample(TEXTS, chance.choice((1, 1, 1, 2, 5)))
-        begun, problem, wrong = time.monotonic(), "", False
+        with self._lock:
+            model = chance.choice(self.models)
+            self._under_way[model] += 1
+            allowed = self.answering[model]
+        places = chance.sample(range(len(TEXTS)), chance.choice((1, 1, 1, 2, 5)))
+        begun, problem, found = time.monotonic(), "", list[NDArray[np.float32]]()
         try:
-            found = _vectors(client.encode(model, [Item(text=text) for text in texts]))
-            pairs = zip(found, texts, strict=True)
-            wrong = any(_distance(vector, self._expected[model, text]) > TOLERANCE for vector, text in pairs)
+            results = client.encode(model, [Item(text=TEXTS[place]) for place in places])
+            found = [np.asarray(result["dense"], np.float32) for result in results]
         except Exception as error:  # whatever a caller would have seen is what is counted here
             problem = f"{type(error).__name__}: {error}"[:300]
         call = Call(model, begun, time.monotonic())
+        versions = self._versions(model, allowed | self.answering[model], places, found)
         with self._lock:
+            self._under_way[model] -= 1
             self.calls.append(call)
-            self.wrong += wrong
             if problem:
                 self.failures[problem] += 1
+            elif len(versions) != 1:
+                self.wrong[f"{model}: of {versions or 'no version'}"] += 1
+            else:
+                self.versions[f"{model}@{versions[0]}"] += 1
+
+    def _versions(
+        self, model: str, allowed: frozenset[str], places: Sequence[int], found: Sequence[NDArray[np.float32]]
+    ) -> list[str]:
+        """Those versions of which every vector of one answer is."""
+        if len(found) != len(places):
+            return []
+        return [
+            version
+            for version in sorted(allowed)
+            if all(
+                _distance(vector, self.vectors[model][version][place]) <= TOLERANCE
+                for vector, place in zip(found, places, strict=True)
+            )
+        ]
 
     def _ask_badly(self, client: SIEClient, chance: random.Random) -> None:
         """A request that must be refused, and hurt nobody."""
-        model = chance.choice(list(self.models))
+        with self._lock:
+            model = chance.choice(self.models)
         name, keywords = chance.choice(_BAD)
         arguments: dict[str, Any] = {"model": model, "items": [Item(text="the cell")], **keywords}
         try:
@@ -131,10 +183,6 @@ _BAD: list[tuple[str, Mapping[str, Any]]] = [
     ("an output type that the model has not", {"output_types": ["multivector"]}),
     ("a profile that is none", {"options": {"profile": "nobody"}}),
 ]
-
-
-def _vectors(results: Sequence[Mapping[str, Any]]) -> list[NDArray[np.float32]]:
-    return [np.asarray(result["dense"], np.float32) for result in results]
 
 
 def _distance(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -12,8 +13,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from benchmarks.waiting import eventually
 
 SHARED_MEMORY = Path("/dev/shm")
 _PREFIX_OPTION = "shm-region-prefix-name="
@@ -59,6 +63,12 @@ class Server:
                 return int(answer.status) == 200
         except (urllib.error.URLError, OSError):
             return False
+
+    def status(self) -> dict[str, Any]:
+        """What `/admin/status` says. Raises `OSError` where nobody answers."""
+        with urllib.request.urlopen(f"{self.url}/admin/status", timeout=10) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
 
     def said(self) -> str:
         """The end of what it printed."""
@@ -147,16 +157,6 @@ def starve(pid: int, seconds: float) -> None:
         resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(), before[1]))
         time.sleep(seconds)
         resource.prlimit(pid, resource.RLIMIT_AS, before)
-
-
-def eventually(condition: Callable[[], object], seconds: float) -> bool:
-    """Whether a condition comes true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def _stat(pid: int) -> list[str]:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import onnx
 from sie_frontend.manifest import Distance, Nearest, read_manifest
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array, Row, padded_width
 
 from sie_triton.eight_bits.corpus import documentation
@@ -35,7 +36,6 @@ from sie_triton.repository.processor import multiplies_bfloat16
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.parity import measure
 from sie_triton.verify.public_model import PublicModel, public_model
-from sie_triton.verify.reference import Case
 
 ACCELERATOR = (
     'optimization {{ execution_accelerators {{ cpu_execution_accelerator {{ name: "openvino" '

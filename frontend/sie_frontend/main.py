@@ -16,7 +16,7 @@ from sie_frontend.http.drain import DrainingServer
 from sie_frontend.http.limits import limited_protocol
 from sie_frontend.http.tls import tls_files
 from sie_frontend.manifest import ManifestError
-from sie_frontend.residency.carrier import Memory
+from sie_frontend.residency.carrier import Discharge, Memory
 from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings, SettingsError, add_arguments
 from sie_frontend.watch import logs
@@ -24,15 +24,20 @@ from sie_frontend.watch import logs
 log = logging.getLogger("sie_frontend")
 
 
-def make_server(settings: Settings, memory: Memory | None = None, ailments: Ailments | None = None) -> uvicorn.Server:
+def make_server(
+    settings: Settings,
+    memory: Memory | None = None,
+    ailments: Ailments | None = None,
+    discharge: Discharge | None = None,
+) -> uvicorn.Server:
     """The HTTP server of one repository; `run` serves until SIGINT or SIGTERM and answers what is in flight first.
 
     `memory` tells what loaded Triton models take and `ailments` which of them went down, where they run on this
-    machine.
+    machine; `discharge` is told of what is unloaded.
     Raises `ManifestError` if the repository cannot be served, `SettingsError` if the settings do not fit it.
     """
     tls = tls_files(settings)
-    app = create_app(settings, memory=memory, ailments=ailments)
+    app = create_app(settings, memory=memory, ailments=ailments, discharge=discharge)
     if settings.beyond_loopback and not settings.keyed:
         log.warning(
             "%s is no loopback address and no key is asked for: whoever reaches port %d may use every model; "
@@ -59,7 +64,7 @@ def make_server(settings: Settings, memory: Memory | None = None, ailments: Ailm
     frontend = app.state.frontend
     admin = None
     if settings.admin_port is not None:
-        admin = AdminServer(frontend, settings.admin_host, settings.admin_port, memory)
+        admin = AdminServer(frontend, settings.admin_host, settings.admin_port)
     return DrainingServer(config, frontend.drain, delay_s=settings.drain_delay_s, admin=admin, tls=tls)
 
 

@@ -36,17 +36,33 @@ _CURE = "install the extra: `pip install 'sie-triton-frontend[storage]'`"
 class OpenRepository:
     """A repository that can be served: its manifest, and a folder with every file that the manifest's models name.
 
-    `published` is when, in seconds since 1970; of a copy, when it was fetched.
+    `published` is when, in seconds since 1970; of a copy, when it was fetched. `store` is where a copy is of.
 
     `close` removes the folder if it is a copy; so does the end of the process, unless it is killed.
     """
 
-    def __init__(self, manifest: Manifest, folder: Path, copy: tempfile.TemporaryDirectory[str] | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        folder: Path,
+        copy: tempfile.TemporaryDirectory[str] | None = None,
+        store: Store | None = None,
+    ) -> None:
         self.manifest = manifest
         self.folder = folder
         self._copy = copy
+        self._store = store
         document = folder / MANIFEST_NAME
         self.published = int((document if document.exists() else folder).stat().st_mtime)
+
+    def bring(self, path: str) -> bool:
+        """Whether the repository has a file that serving does not need; a copy fetches it. Raises `ManifestError`."""
+        if (self.folder / path).is_file():
+            return True
+        if self._store is None or not is_inside(path) or _digest(self.manifest, path) is None:
+            return False
+        self._store.copy(self.manifest, path, self.folder)
+        return True
 
     def close(self) -> None:
         """Remove what was copied. May be called twice."""
@@ -75,21 +91,12 @@ def open_repository(location: str | os.PathLike[str]) -> OpenRepository:
     try:
         size = 0
         for path in served_files(manifest):
-            data = store.read(path)
-            if hashlib.sha256(data).hexdigest() != _digest(manifest, path, url):
-                raise ManifestError(
-                    f"`{url}/{path}` is not what `{MANIFEST_NAME}` says: its digest differs; it is damaged, or the "
-                    "repository was being replaced: start again when the upload is complete, or upload it again"
-                )
-            target = Path(copy.name, path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-            size += len(data)
+            size += store.copy(manifest, path, Path(copy.name))
     except BaseException:
         copy.cleanup()
         raise
     log.info("read the repository %s: %d bytes in %.1f s", url, size, time.perf_counter() - begun)
-    return OpenRepository(manifest, Path(copy.name), copy)
+    return OpenRepository(manifest, Path(copy.name), copy, store)
 
 
 def _open_folder(folder: Path) -> OpenRepository:
@@ -133,14 +140,10 @@ def served_files(manifest: Manifest) -> list[str]:
     return list(found)
 
 
-def _digest(manifest: Manifest, path: str, url: str) -> str:
+def _digest(manifest: Manifest, path: str) -> str | None:
     name, _, file = path.partition("/")
     model = manifest.triton_models.get(name)
-    if model is None or file not in model.files:
-        raise ManifestError(
-            f"`{url}/{MANIFEST_NAME}` has no digest for `{path}`; rebuild with `sie-triton build --force -m ID`"
-        )
-    return model.files[file]
+    return None if model is None else model.files.get(file)
 
 
 class Store:
@@ -174,6 +177,25 @@ class Store:
         except ValueError as error:
             raise ManifestError(f"cannot read `{where}`: {error}") from None
         return data
+
+    def copy(self, manifest: Manifest, path: str, folder: Path) -> int:
+        """Copy a file that is what the manifest says to its place in a folder; its size. Raises `ManifestError`."""
+        digest = _digest(manifest, path)
+        if digest is None:
+            raise ManifestError(
+                f"`{self._url}/{MANIFEST_NAME}` has no digest for `{path}`; rebuild with "
+                "`sie-triton build --force -m ID`"
+            )
+        data = self.read(path)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ManifestError(
+                f"`{self._url}/{path}` is not what `{MANIFEST_NAME}` says: its digest differs; it is damaged, or the "
+                "repository was being replaced: start again when the upload is complete, or upload it again"
+            )
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        return len(data)
 
     def fetch(self, path: str, target: Path) -> None:
         """Copy a file of the folder, however large, to `target`. Raises `ManifestError`; `OSError` for `target`."""

@@ -159,8 +159,9 @@ def run_build(
 
 def _save_references(built: Iterable[BuiltModel], repository: Path, folder: Path) -> None:
     """Copy what models were compared with to `folder`. Raises `DiagnosticError` (`SIE115`)."""
+    from sie_frontend.reference import REFERENCE_NAME
+
     from sie_triton.verify.carried import carried_name
-    from sie_triton.verify.reference import REFERENCE_NAME
 
     for name, plain in {result.triton_model: result.plain_name for result in built}.items():
         path = folder / carried_name(plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -64,21 +65,26 @@ def serve(
     log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Serve a built repository: tritonserver as a child process, the frontend in front of it."""
+    from sie_frontend.storage import is_url
+
+    from sie_triton.serving.following import followed
     from sie_triton.serving.serve import serve_repository
 
     location, manifest = served_repository(repository, embedded=triton_url is None)
-    serve_repository(
-        location,
-        manifest,
-        host=host,
-        port=port,
-        device=device.value,
-        triton_url=triton_url,
-        api_keys_file=api_keys_file,
-        log_dir=log_dir,
-        announce=say,
-        **loading_settings(load, memory_budget, preload, pin, idle_evict_s),
-    )
+    fetched = is_url(repository) and isinstance(location, Path)
+    with followed(repository, Path(location), say) if fetched else contextlib.nullcontext():
+        serve_repository(
+            location,
+            manifest,
+            host=host,
+            port=port,
+            device=device.value,
+            triton_url=triton_url,
+            api_keys_file=api_keys_file,
+            log_dir=log_dir,
+            announce=say,
+            **loading_settings(load, memory_budget, preload, pin, idle_evict_s),
+        )
 
 
 def triton(

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sie_frontend.manifest import Certificate
+from sie_frontend.reference import Case, Question, StoredReference, UnreadableReference, read_reference
 
 from sie_triton.compiler.options import Announce
 from sie_triton.compiler.workbench import WrittenInput
 from sie_triton.verify.carried import misfit, retold, stored_reference
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import Case, Question, StoredReference, UnreadableReference, read_reference
 from sie_triton.verify.testimony import Testimony
 
 

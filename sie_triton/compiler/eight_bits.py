@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 from sie_frontend.manifest import Distance, Nearest
+from sie_frontend.reference import REFERENCE_NAME, Case
 from sie_frontend.rows import Array, Row
 
 from sie_triton.backends.onnxruntime.operators import BLOCK_BITS_SINCE
@@ -27,7 +28,6 @@ from sie_triton.repository.processor import instructions
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.parity import check_parity, measure
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import REFERENCE_NAME, Case
 
 KEPT_NEAREST = 0.98
 CALIBRATION_TEXTS = 128

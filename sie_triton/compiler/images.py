@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sie_frontend.images.entry import AnyImageInput, ImageInput, TiledInput
 from sie_frontend.images.options import IMAGE_OPTIONS
+from sie_frontend.reference import Case
 from sie_frontend.rows import Row
 
 from sie_triton.checkpoint.open_clip import published_folder
@@ -20,7 +21,6 @@ from sie_triton.planning.plan import ServedPlan, TritonPlan
 from sie_triton.planning.tensors import INPUT_IDS, PIXELS
 from sie_triton.verify.image_cases import image_cases
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
 
 if TYPE_CHECKING:

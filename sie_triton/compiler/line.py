@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sie_frontend.reference import REFERENCE_NAME, Question
+
 from sie_triton import __version__
 from sie_triton.checkpoint.files import file_digest
 from sie_triton.compiler.certificate import certify, take_reference
@@ -27,7 +29,7 @@ from sie_triton.repository.processor import multiplies_bfloat16, multiplies_int8
 from sie_triton.repository.record import Record, built_entry, model_entries, triton_entries
 from sie_triton.verify.carried import carried_name
 from sie_triton.verify.public_model import PublicModel, comparables_of, open_reader
-from sie_triton.verify.reference import REFERENCE_NAME, Question, write_reference
+from sie_triton.verify.reference import write_reference
 
 NO_BFLOAT16 = (
     "this processor does not multiply bfloat16 (AVX512-BF16 or AMX), and OpenVINO would compute float32 instead: "

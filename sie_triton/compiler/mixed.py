@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sie_frontend.mixed.entry import MixedInput, Patching
+from sie_frontend.reference import Case
 from sie_frontend.rows import Row
 from sie_frontend.text.entry import Tokenization
 
@@ -21,7 +22,6 @@ from sie_triton.planning.plan import ServedPlan, TritonPlan
 from sie_triton.planning.tensors import ATTENTION_MASK, INPUT_IDS
 from sie_triton.verify.mixed_cases import mixed_cases, mixed_pairs
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
 
 if TYPE_CHECKING:

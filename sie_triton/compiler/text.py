@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sie_frontend.outputs.sparse import weigh_query
 from sie_frontend.outputs.table import score_kind
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array, Row
 from sie_frontend.text.entry import TextInput, Tokenization
 from sie_frontend.text.prompting import prepare_texts
@@ -25,7 +26,6 @@ from sie_triton.planning.families import QUERY_WEIGHTS_NAME
 from sie_triton.planning.plan import ServedPlan, TritonPlan
 from sie_triton.verify.cases import text_cases
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from sie_frontend.reference import Case
 from sie_frontend.rows import Row
 
 from sie_triton.compiler.options import Announce
 from sie_triton.formats import Precision
 from sie_triton.planning.plan import ServedPlan, TritonPlan
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
 
 

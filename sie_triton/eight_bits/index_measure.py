@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from sie_frontend.manifest import Nearest
 from sie_frontend.outputs.kind import Shape
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array, Row, padded_width
 
 from sie_triton.eight_bits.corpus import digest
 from sie_triton.eight_bits.neighbours import kept, nearest, unit
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import Case
 
 TEXTS, FEWEST_TEXTS = 5000, 500
 # Every so many texts one is asked for, as a query.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sie_triton.diagnostics import Diagnostic
@@ -51,6 +51,20 @@ class Healer:
         """What is wrong with which Triton model. Any thread may ask."""
         with self._lock:
             return self._patients.troubles(time.monotonic())
+
+    def discharge(self, models: Collection[str]) -> None:
+        """Somebody unloads these models on purpose: none of them is brought back.
+
+        Returns when nothing is being done to them any more, so that whoever unloads a model, or loads it again later,
+        meets nobody. That may take as long as a load does.
+        """
+        for model in models:
+            with self._moving(model), self._lock:
+                self._patients.discharged(model)
+                self._down.pop(model, None)
+                self._relapses.pop(model, None)
+                for composed in self._down.values():  # nor along with a part of it
+                    composed[:] = [name for name in composed if name != model]
 
     def leave(self) -> None:
         """The server has ended, or is about to: what is under way is nobody's matter any more."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -114,6 +114,10 @@ class Supervisor:
     def troubles(self) -> Mapping[str, Trouble]:
         """What is wrong with which Triton model. Any thread may ask."""
         return self._healer.troubles()
+
+    def discharge(self, models: Collection[str]) -> None:
+        """Models are unloaded on purpose: they are not brought back. Any thread but the supervisor's may tell."""
+        self._healer.discharge(models)
 
     def start(self) -> None:
         """Start the first server, in the background."""

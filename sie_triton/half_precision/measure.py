@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sie_frontend.manifest import Distance
+from sie_frontend.reference import REFERENCE_NAME, Case, read_reference
 from sie_frontend.rows import Array
 
 from sie_triton.diagnostics import Diagnostic, Where
@@ -18,7 +19,6 @@ from sie_triton.half_precision.ranges import LARGEST, Peak, Ranges
 from sie_triton.verify.model_runner import Graph, ModelRunner, Runtime, TimedServer
 from sie_triton.verify.parity import check_parity, measure
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import REFERENCE_NAME, Case, read_reference
 
 OVERFLOW = "SIE506"
 # A text in a message: enough to recognise it.

@@ -72,8 +72,8 @@ def check_places(log_dir: Path) -> None:
             f"the log cannot be written to `{log_dir}`", error, "name another folder with `--log-dir`"
         ) from None
     try:
-        with tempfile.TemporaryFile():
-            pass
+        with tempfile.TemporaryFile(buffering=0) as file:
+            file.write(b"\0")  # on a full disk an empty one can be made
     except OSError as error:
         raise _unusable("no temporary file can be written", error, "free some space, or set `TMPDIR`") from None
 
@@ -213,7 +213,9 @@ def _make_server(settings: Settings, supervisor: Supervisor | None) -> uvicorn.S
             logs.configure(settings.log_format)
         # On a GPU, what a process holds of this machine's memory says nothing of its model.
         measured = supervisor.model_memory if supervisor and settings.device == "cpu" else None
-        return make_server(settings, measured, partial(ailments, supervisor) if supervisor else None)
+        if supervisor is None:
+            return make_server(settings)
+        return make_server(settings, measured, partial(ailments, supervisor), supervisor.discharge)
     except SettingsError as error:
         raise _wrong_setting(error) from None
     except ManifestError as error:

@@ -13,18 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from sie_frontend.reference import REFERENCE_NAME, Account, Case, Question, StoredReference, fingerprint
 from sie_frontend.rows import Row
 
 from sie_triton.bundle import Bundle
 from sie_triton.planning.tensors import triton_model_name
-from sie_triton.verify.reference import (
-    REFERENCE_NAME,
-    Account,
-    Case,
-    Question,
-    StoredReference,
-    fingerprint,
-)
 from sie_triton.verify.testimony import Testimony
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sie_frontend.contract.errors import WireError
+from sie_frontend.reference import Case
 from sie_frontend.text.reader import TextReader
 
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import Case
 from sie_triton.verify.reference_texts import QUERIES, added_token_texts, reference_pairs, reference_texts
 
 

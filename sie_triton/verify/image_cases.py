@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array
 
 from sie_triton.verify.png import bilevel_png, palette_png, png
-from sie_triton.verify.reference import Case
 
 # Width and height: below and above what graphs take, square, and so narrow that much is cut off. Pictures of one or
 # three lines are left to other tests: transformers' processors take their lines for channels.

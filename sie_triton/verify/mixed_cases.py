@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sie_frontend.contract.errors import WireError
+from sie_frontend.reference import Case
 
 from sie_triton.verify.image_cases import encoded_picture
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import Case
 from sie_triton.verify.reference_texts import QUERIES, UNICODE_TEXTS, reference_texts
 
 # Width and height: scaled up, a strip, as they are, and scaled down in one direction or both.

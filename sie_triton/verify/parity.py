@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from sie_frontend.closeness import SCALARS, VECTORS, canonical, equally_wide
 from sie_frontend.manifest import Distance
+from sie_frontend.reference import REFERENCE_NAME, fingerprint, read_reference
 from sie_frontend.rows import Array, Row, padded_width
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
@@ -16,7 +17,6 @@ from sie_triton.formats import Precision
 from sie_triton.verify.compare import max_abs, min_cosine
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import REFERENCE_NAME, fingerprint, read_reference
 
 BATCH_ROWS = 8
 

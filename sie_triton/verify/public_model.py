@@ -13,11 +13,11 @@ from sie_frontend.manifest import Manifest, Model, ModelInput
 from sie_frontend.modalities import MODALITIES
 from sie_frontend.outputs.kind import Comparable
 from sie_frontend.outputs.table import Head
+from sie_frontend.reference import Case
 from sie_frontend.rows import Reader, Row
 from sie_frontend.settings import SettingsError
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
-from sie_triton.verify.reference import Case
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,29 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sie_frontend.reference import (
-    REFERENCE_NAME,
-    Account,
-    Case,
-    Question,
-    StoredReference,
-    UnreadableReference,
-    fingerprint,
-    read_reference,
-)
+from sie_frontend.reference import Case, StoredReference
 from sie_frontend.rows import Array
-
-__all__ = [
-    "REFERENCE_NAME",
-    "Account",
-    "Case",
-    "Question",
-    "StoredReference",
-    "UnreadableReference",
-    "fingerprint",
-    "read_reference",
-    "write_reference",
-]
 
 
 def write_reference(path: Path, reference: StoredReference) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from sie_frontend.reference import Case
 from sie_frontend.text.tokenization import TextRow
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.verify.reference import Case
 
 from .subject import Outputs
 

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array, Row
 from sie_frontend.text.tokenization import TextRow
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.planning.modules import WitnessName
-from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
 
 from .base import Witness, asking

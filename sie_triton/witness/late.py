@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array
 from sie_frontend.text.tokenization import TextRow
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from sie_triton.planning.families import DensePooling, TokenVectors, TokenWeights
-from sie_triton.verify.reference import Case
 
 from .base import Witness, implementation, loading, transformer
 from .dense import unit

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array, Row
 from transformers import AutoTokenizer, Qwen2_5_VLModel, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
 
 from .base import asking

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array
 from sie_frontend.text.tokenization import TextRow
-
-from sie_triton.verify.reference import Case
 
 from .base import Witness
 from .subject import Outputs, Subject

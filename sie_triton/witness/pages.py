@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array, Row
 from sie_frontend.text.tokenization import TextRow
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
 
 from .base import Witness, asking

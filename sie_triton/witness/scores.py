@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from sie_frontend.reference import Case
 from sie_frontend.text.tokenization import TextRow
 from torch import Tensor
 
 from sie_triton.planning.families import CrossEncoderRecipe, LastTokenLogits
-from sie_triton.verify.reference import Case
 
 from .base import Text, Witness, implementation, loading
 from .subject import Outputs, Subject

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array
 from sie_frontend.text.tokenization import TextRow
 
 from sie_triton.planning.families import SparseMax
-from sie_triton.verify.reference import Case
 
 from .base import Witness, implementation, loading, transformer
 from .subject import Outputs, Subject

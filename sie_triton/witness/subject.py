@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array
 from sie_frontend.text.tokenization import TextRow
 
 from sie_triton.planning.plan import ServedPlan, TritonPlan
-from sie_triton.verify.reference import Case
 
 # Arrays by output tensor; one row's, without the batch axis and without padding.
 Outputs: TypeAlias = dict[str, Array]

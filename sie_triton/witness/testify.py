@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.verify.reference import Case
 from sie_triton.verify.reference_texts import ADDED_TOKENS, ADDED_TOKENS_A_TEXT, QUERIES
 from sie_triton.verify.testimony import Testimony
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sie_frontend.manifest import read_manifest
+from sie_frontend.reference import REFERENCE_NAME, read_reference
 
 from compiler import tiny
 from compiler.golden_files import Golden
@@ -19,7 +20,6 @@ from sie_triton.compiler.options import BuildOptions, Target, select
 from sie_triton.formats import Precision
 from sie_triton.planning.plan import GraphOptions, TritonPlan
 from sie_triton.repository.config import available_cores
-from sie_triton.verify.reference import REFERENCE_NAME, read_reference
 
 # The most files and the least time: what other choices give is tested in test_compiler_machines.py.
 ENSEMBLE = GraphOptions(layout="ensemble", devices=("cpu",))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sie_frontend.manifest import read_manifest
+from sie_frontend.reference import REFERENCE_NAME, StoredReference, read_reference
 
 import sie_triton.witness
 from compiler import tiny
@@ -21,7 +22,7 @@ from sie_triton.compiler.options import BuildOptions, Target
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.repository.publish import tree_digests
 from sie_triton.verify.carried import carried_name
-from sie_triton.verify.reference import REFERENCE_NAME, StoredReference, read_reference, write_reference
+from sie_triton.verify.reference import write_reference
 
 NAME = carried_name(tiny.TRITON_NAME)
 

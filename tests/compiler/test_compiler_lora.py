@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from sie_frontend.manifest import read_manifest
+from sie_frontend.reference import Case
 from transformers import AutoTokenizer, BertModel
 
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import public_model
-from sie_triton.verify.reference import Case
 
 from . import tiny
 from .command import sie_triton

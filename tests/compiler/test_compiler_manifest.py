@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sie_frontend.http.listing import certificate_info
 from sie_frontend.manifest import MANIFEST_NAME, Manifest, ManifestError, dump_manifest, read_manifest
+from sie_frontend.reference import REFERENCE_NAME, read_reference
 
 from compiler import tiny
 from sie_triton.compiler.certificate import texts_digest
 from sie_triton.repository import record as manifests
 from sie_triton.repository.publish import current_manifest, empty_manifest
 from sie_triton.repository.record import Record
-from sie_triton.verify.reference import REFERENCE_NAME, read_reference
 
 
 def write(folder: Path, content: bytes) -> Path:

@@ -25,6 +25,7 @@ from sie_frontend.manifest import (
     read_manifest,
 )
 from sie_frontend.outputs.kind import Comparable, Shape
+from sie_frontend.reference import REFERENCE_NAME, Case, StoredReference, read_reference
 
 from compiler import tiny
 from compiler.command import sie_triton
@@ -33,7 +34,7 @@ from sie_triton.verify.checks import check_files, verify_repository
 from sie_triton.verify.compare import cosine, max_abs, min_cosine
 from sie_triton.verify.parity import _mixed_order, check_parity
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import REFERENCE_NAME, Case, StoredReference, read_reference, write_reference
+from sie_triton.verify.reference import write_reference
 
 FILES = (
     "acme__tiny/1/reference.npz",

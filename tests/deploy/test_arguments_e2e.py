@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from e2e.processes import eventually, free_port
+from e2e.processes import free_port
 
+from benchmarks.waiting import eventually
 from deploy.test_manifests import render, workloads
 from sie_triton.deploy import DeployOptions
 from sie_triton.embedded.installation import find_installation

@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e.processes import eventually, free_port
+from e2e.processes import free_port
 from frontend.process import until
 from frontend.repository import write_repository as write_served
 
+from benchmarks.waiting import eventually
 from deploy.test_manifests import frontend_of, frontend_settings, of_kind, render, workloads
 from sie_triton.deploy import DeployOptions
 from sie_triton.deploy.options import Autoscaler

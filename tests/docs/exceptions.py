@@ -55,6 +55,7 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
     "--all": "python -m benchmarks.run",
     "--no-deps": "pip",
     "--linearity": "python -m benchmarks.run",
+    "--requests": "python -m benchmarks.faults",
     "--rounds": "python -m benchmarks.run",
     "--keep": "python -m checkpoint_fuzz",
     "--onnx-every": "python -m checkpoint_fuzz",

@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
-from e2e.processes import alive, descendants, eventually, free_port
+from e2e.processes import alive, descendants, free_port
 
+from benchmarks.waiting import eventually
 from sie_triton.pages.command_line import command_of, commands, parameters
 
 from .exceptions import NOT_HERE, PENDING

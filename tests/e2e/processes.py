@@ -6,12 +6,13 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
 import prepared
+
+from benchmarks.waiting import eventually
 
 COMMAND = [*prepared.COMMAND]
 SHARED_MEMORY = Path("/dev/shm")
@@ -28,16 +29,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def eventually(condition: Callable[[], object], seconds: float = 60.0) -> bool:
-    """Whether `condition` comes true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def _field(pid: int, place: int) -> str:

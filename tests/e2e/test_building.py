@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sie_frontend.manifest import MANIFEST_NAME, read_manifest
+from sie_frontend.reference import read_reference
 
+from benchmarks.waiting import eventually
 from e2e.conftest import BGE, MINILM, TinyBuild
-from e2e.processes import COMMAND, eventually, sie_triton
+from e2e.processes import COMMAND, sie_triton
 from sie_triton.cli.targets import shipped_bundles
 from sie_triton.repository.publish import tree_digests
 from sie_triton.verify.carried import carried_name
 from sie_triton.verify.checks import verify_repository
-from sie_triton.verify.reference import read_reference
 
 pytestmark = pytest.mark.e2e
 

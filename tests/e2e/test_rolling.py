@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from sie_sdk import SIEClient
 from sie_sdk.types import Item
 
+from benchmarks.waiting import eventually
 from e2e.balancer import Backend, ServiceBalancer
 from e2e.conftest import TinyBuild
-from e2e.processes import COMMAND, Serving, eventually, free_port
+from e2e.processes import COMMAND, Serving, free_port
 from sie_triton.deploy import DeployOptions
 
 pytestmark = pytest.mark.e2e

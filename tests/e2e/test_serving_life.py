@@ -17,9 +17,10 @@ from compiler import tiny
 from contract.recorded import promised_call
 from numpy.typing import NDArray
 
+from benchmarks.waiting import eventually
 from e2e.conftest import MINILM, TinyBuild
 from e2e.corpus import mixed_texts
-from e2e.processes import Serving, alive, descendants, eventually, free_port
+from e2e.processes import Serving, alive, descendants, free_port
 from sie_triton.embedded.server import ServerSpec, TritonServer
 
 pytestmark = pytest.mark.e2e

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,16 +39,6 @@ def statistics(url: str, model: str) -> dict[str, Any]:
     """Triton's statistics of one model."""
     stats: dict[str, Any] = httpx.get(f"{url}/v2/models/{model}/stats").json()["model_stats"][0]
     return stats
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> bool:
-    """Whether `condition` becomes true within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def group_members(leader: int) -> list[int]:

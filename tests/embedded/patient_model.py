@@ -1,7 +1,8 @@
 """A model of Triton's Python backend that computes `y = x + x`, and what else a test wants of it.
 
 x = -1 computes until somebody ends the process, under the limit that our own backends have; x = -2 takes half a
-second. A file `broken` beside the model lets its load fail with what the file says; a file `slow` lets it end slowly.
+second. A file `broken` beside the model lets its load fail with what the file says; a file `slow` lets it end slowly,
+`slow_load` lets it load slowly.
 """
 
 import time
@@ -22,6 +23,7 @@ class TritonPythonModel:
         if broken.exists():
             raise RuntimeError(broken.read_text())
         self.slow = broken.with_name("slow").exists()
+        time.sleep(1.5 if broken.with_name("slow_load").exists() else 0)
         self.limit = RunLimit(args["model_name"], limit_from_environment())
 
     def execute(self, requests):  # type: ignore[no-untyped-def]

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from embedded.client import eventually, group_members, infer, regions, results, stub_of
+from benchmarks.waiting import eventually
+from embedded.client import group_members, infer, regions, results, stub_of
 from embedded.graphs import DOUBLING_CONFIG, add_model, doubling
 from sie_triton.diagnostics import Diagnostic
 from sie_triton.embedded.healing import HealingRules
@@ -272,3 +273,40 @@ def test_a_process_that_nobody_saw_alive_is_found_by_what_lacks_one(clinic: Clin
         assert eventually(lambda: bool(clinic.told))
         assert "the process of model `patient` was killed by SIGKILL" in clinic.told[0].message
         assert eventually(lambda: clinic.answers("patient"), 5)
+
+
+def test_what_is_unloaded_on_purpose_while_it_is_down_is_not_brought_back(clinic: Clinic) -> None:
+    """And once somebody loads it again, it is looked after as before."""
+    broken, control = clinic.repository / "patient" / "broken", clinic.supervisor.server.control
+    try:
+        broken.write_text("the weights are cut short")
+        clinic.kill("patient")
+        assert eventually(lambda: any(one.times > 1 for one in clinic.supervisor.troubles().values()))
+        clinic.supervisor.discharge(["patient"])
+        told = len(clinic.told)
+        broken.unlink()
+        time.sleep(2 * RULES.max_delay)
+        assert control.index()["patient"] != "READY" and not clinic.supervisor.troubles()
+        assert len(clinic.told) - told <= 1, "it is still tried"
+    finally:
+        broken.unlink(missing_ok=True)
+        control.load("patient", 10)
+    clinic.kill("patient")
+    assert eventually(lambda: clinic.told[-1].code == "SIE711" and clinic.answers("patient"), 5)
+
+
+def test_whoever_unloads_a_model_that_is_just_brought_back_meets_nobody(clinic: Clinic) -> None:
+    slow, control = clinic.repository / "patient" / "slow_load", clinic.supervisor.server.control
+    try:
+        slow.touch()
+        clinic.kill("patient")
+        assert eventually(lambda: control.index()["patient"] == "LOADING")
+        clinic.supervisor.discharge(["patient"])
+        assert control.index()["patient"] == "READY", "it was still being loaded"
+        control.unload("patient")
+        assert eventually(lambda: control.index()["patient"] == "UNAVAILABLE")
+        time.sleep(RULES.max_delay)
+        assert control.index()["patient"] == "UNAVAILABLE" and not clinic.supervisor.troubles()
+    finally:
+        slow.unlink()
+        control.load("patient", 10)

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from embedded.client import eventually, infer, results, statistics
+from benchmarks.waiting import eventually
+from embedded.client import infer, results, statistics
 from sie_triton.embedded.server import TritonServer
 
 pytestmark = pytest.mark.e2e

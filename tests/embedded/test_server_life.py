@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded.client import diagnostics, eventually, group_members, infer, regions, results
+from benchmarks.waiting import eventually
+from embedded.client import diagnostics, group_members, infer, regions, results
 from embedded.graphs import DOUBLING_CONFIG, FLOAT, add_model, doubling, graph, onnx_config
 from sie_triton.embedded.ports import listener, port_problem
 from sie_triton.embedded.server import ServerSpec, TritonServer

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.client import eventually
+from benchmarks.waiting import eventually
 from sie_triton.embedded.stubs import CRASHED_S, STOPPED_S, Death, StubWatch
 
 

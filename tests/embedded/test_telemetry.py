@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded.client import eventually, infer
+from benchmarks.waiting import eventually
+from embedded.client import infer
 from embedded.graphs import DOUBLING_CONFIG, add_model, doubling
 from sie_triton.embedded.server import ServerSpec, TritonServer
 

@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper, parser
+from sie_frontend.reference import REFERENCE_NAME, Case, StoredReference
 
 from sie_triton.half_precision.measure import HalfRunner, out_of_range
-from sie_triton.verify.reference import REFERENCE_NAME, Case, StoredReference, write_reference
+from sie_triton.verify.reference import write_reference
 
 pytestmark = pytest.mark.export
 

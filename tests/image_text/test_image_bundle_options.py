@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sie_frontend.images.entry import ImageInput
+from sie_frontend.reference import Case
 
 from sie_triton.bundle import parse_bundle
 from sie_triton.compiler.images import WrittenImages
@@ -21,7 +22,6 @@ from sie_triton.planning.planner import make_plans
 from sie_triton.verify import testimony
 from sie_triton.verify.image_cases import image_cases
 from sie_triton.verify.public_model import PublicModel, open_reader
-from sie_triton.verify.reference import Case
 
 from .test_image_text_graphs import bundle_text
 

@@ -17,12 +17,12 @@ from compiler.command import sie_triton
 from PIL import Image
 from sie_frontend.images.entry import ImageInput
 from sie_frontend.manifest import Manifest, read_manifest
+from sie_frontend.reference import REFERENCE_NAME, Case, read_reference
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from sie_triton.verify.image_cases import image_cases
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import PublicModel, public_model
-from sie_triton.verify.reference import REFERENCE_NAME, Case, read_reference
 
 from .builds import NAME, build
 from .checkpoints import PREPROCESSOR, SIZE, write_clip

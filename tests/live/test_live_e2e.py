@@ -153,7 +153,7 @@ def tritons(repository: Path, count: int, **spec: Any) -> Iterator[list[TritonSe
 
 @contextlib.asynccontextmanager
 async def watching(
-    versions: Versions, repository: Path, servers: list[TritonServer], **given: Any
+    versions: Versions, repository: Path | str, servers: list[TritonServer], **given: Any
 ) -> AsyncIterator[Watch]:
     urls = ",".join(server.url.removeprefix("http://") for server in servers)
     app = create_app(Settings(repository=repository, triton_url=urls, max_items=3, **given))

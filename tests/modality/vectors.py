@@ -18,6 +18,7 @@ from sie_frontend.contract.errors import invalid_input
 from sie_frontend.contract.requests import Item
 from sie_frontend.modalities import MODALITIES, Modality
 from sie_frontend.outputs.dense import DenseHead, Pooled
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array, Call, Row, stack
 from sie_frontend.text.entry import Prompting
 
@@ -34,7 +35,6 @@ from sie_triton.planning.planner import PLANNERS
 from sie_triton.planning.precisions import precisions_for
 from sie_triton.planning.tensors import Tensor, triton_model_name
 from sie_triton.verify.public_model import PublicModel
-from sie_triton.verify.reference import Case
 from sie_triton.verify.testimony import Testimony
 
 NAME = "document"

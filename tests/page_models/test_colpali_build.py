@@ -17,13 +17,13 @@ from image_text.builds import Asked
 from PIL import Image
 from sie_frontend.manifest import Manifest, read_manifest
 from sie_frontend.outputs.multivector import MultiVectorHead
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array
 from sie_frontend.text.reader import TextReader
 from transformers import AutoTokenizer, ColPaliProcessor, SiglipImageProcessorPil
 
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import public_model
-from sie_triton.verify.reference import Case
 
 from .checkpoints import PREPROCESSOR, SIZE, WIDTH, write_colpali
 from .test_colpali_graphs import bundle_text

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
-from embedded.client import eventually, stub_of
+from embedded.client import stub_of
 from sie_frontend.serving.ailments import Ailments
 
+from benchmarks.waiting import eventually
 from residency.world import World, behave, write_world
 from sie_triton.diagnostics import Diagnostic
+from sie_triton.embedded.healing import HealingRules
 from sie_triton.embedded.server import ServerSpec
 from sie_triton.embedded.supervisor import Supervisor
 from sie_triton.serving.restarts import ailments
@@ -23,6 +25,7 @@ from sie_triton.serving.restarts import ailments
 pytestmark = pytest.mark.e2e
 MB = 1_000_000
 ONE = 160 * MB
+DELAY_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Supervised(World):
     def ailments(self) -> Ailments:
         return lambda: ailments(self.supervisor)
 
+    def deaths(self, name: str) -> int:
+        """How often in a row it has died."""
+        trouble = self.supervisor.troubles().get(f"acme__{name}")
+        return trouble.times if trouble else 0
+
     def kill(self, name: str) -> None:
         assert self.server.pid
         os.kill(stub_of(self.server.pid, f"acme__{name}"), signal.SIGKILL)
@@ -45,7 +53,7 @@ class Supervised(World):
 def supervised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
     folder, told = tmp_path_factory.mktemp("supervised"), list[Diagnostic]()
     spec = ServerSpec(write_world(folder), folder / "triton.log", on_demand=True)
-    supervisor = Supervisor(spec, on_trouble=told.append)
+    supervisor = Supervisor(spec, on_trouble=told.append, healing=HealingRules(first_delay=DELAY_S))
     supervisor.start()
     try:
         supervisor.wait_ready(60)
@@ -85,6 +93,29 @@ async def test_a_model_on_demand_that_dies_is_loaded_again_once_and_its_memory_i
     world.reset()
     assert world.supervisor.server.pid == pid, "the whole server was started again"
     assert {one.code for one in world.told} == {"SIE711"}
+
+
+@pytest.mark.asyncio
+async def test_a_model_that_is_evicted_while_it_is_down_is_left_alone_when_it_is_back(supervised: Supervised) -> None:
+    """The process that died is not the one that answers by then."""
+    world = supervised
+    for name in ("p", "q"):
+        behave(world.repository, name, megabytes=100)
+    discharge = world.supervisor.discharge
+    async with world.open(memory_budget=ONE, ailments=world.ailments, discharge=discharge) as client:
+        for _ in range(2):  # the first one is unloaded at once, and the second after a while
+            await client.until_served("p")
+            before = world.deaths("p")
+            world.kill("p")
+            due = time.monotonic() + DELAY_S
+            assert await asyncio.to_thread(eventually, lambda: world.deaths("p") > before, 10)  # noqa: B023
+        await client.until_served("q")
+        await client.until_served("p")
+        while time.monotonic() < due + 1:
+            assert (await client.ask("p")).status_code == 200
+            await asyncio.sleep(0.05)
+        assert not world.supervisor.troubles()
+    world.reset()
 
 
 @pytest.mark.asyncio

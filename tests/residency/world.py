@@ -23,6 +23,7 @@ from frontend.wire import dense, encode, texts
 from numpy.typing import NDArray
 from sie_frontend.http.app import create_app
 from sie_frontend.manifest import Manifest, dump_manifest, read_manifest
+from sie_frontend.residency.carrier import Discharge
 from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings
 from tokenizers import Tokenizer
@@ -189,12 +190,18 @@ class World:
 
     @contextlib.asynccontextmanager
     async def open(
-        self, *, urls: Sequence[str] = (), ailments: Ailments | None = None, **settings: Any
+        self,
+        *,
+        urls: Sequence[str] = (),
+        ailments: Ailments | None = None,
+        discharge: Discharge | None = None,
+        **settings: Any,
     ) -> AsyncIterator[Client]:
         """A client of an application over this Triton, or over these, once it is ready."""
         given = {"load": "on-demand", "triton_url": ",".join(urls) or self.server.url, **settings}
         memory: Callable[[], dict[str, int]] | None = None if urls else self.server.model_memory
-        app = create_app(Settings(repository=self.repository, **given), memory=memory, ailments=ailments)
+        watched: dict[str, Any] = {"memory": memory, "ailments": ailments, "discharge": discharge}
+        app = create_app(Settings(repository=self.repository, **given), **watched)
         transport = httpx.ASGITransport(app=app)
         async with (
             app.router.lifespan_context(app),

@@ -85,6 +85,21 @@ async def test_a_model_is_told_as_the_list_tells_it(service: Service) -> None:
 
 
 @pytest.mark.asyncio
+async def test_whoever_operates_is_told_of_the_same_states_and_requests(service: Service) -> None:
+    async with service.open() as client:
+        for text in ("the cell", "search"):
+            assert (await encode(client, texts(text))).status_code == 200
+        found, operated = await report(client), (await client.get("/admin/status")).json()
+    assert (operated["ready"], list(operated["models"])) == (found["ready"], [one["id"] for one in found["models"]])
+    for one in found["models"]:
+        told = operated["models"][one["id"]]
+        assert (told["state"], told["loaded"]) == (one["state"], one["loaded"])
+        requests = one["traffic"]["requests_per_s"] * found["numbers"]["window_s"]
+        assert told["requests"] == pytest.approx(requests)
+    assert operated["models"][tiny.MODEL_ID]["requests"] == 2
+
+
+@pytest.mark.asyncio
 async def test_a_failure_is_told_and_what_a_client_sent_is_not(service: Service, triton: FakeTriton) -> None:
     hostile = "<img src=x onerror=alert(1)>"
 

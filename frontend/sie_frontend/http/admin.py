@@ -16,8 +16,8 @@ from sie_frontend.http.answers import keyed
 from sie_frontend.http.frontend import Frontend
 from sie_frontend.http.limits import limited_protocol
 from sie_frontend.http.operating import operating_routes
+from sie_frontend.http.status.gathered import GatheringRoom
 from sie_frontend.http.status.routes import status_routes
-from sie_frontend.residency.carrier import Memory
 from sie_frontend.settings import SettingsError
 from sie_frontend.watch.metrics import CONTENT_TYPE
 
@@ -53,13 +53,14 @@ class AdminServer(uvicorn.Server):
     It speaks plain HTTP, and asks for no key: what may reach it is the network's to decide.
     """
 
-    def __init__(self, frontend: Frontend, host: str, port: int, memory: Memory | None = None) -> None:
+    def __init__(self, frontend: Frontend, host: str, port: int) -> None:
+        room = GatheringRoom(frontend)
         app = Starlette(
             routes=[
                 *health_routes(frontend),
                 metrics_route(frontend, open_to_all=True),
-                *operating_routes(frontend, open_to_all=True),
-                *status_routes(frontend, memory, open_to_all=True),
+                *operating_routes(frontend, room, open_to_all=True),
+                *status_routes(frontend, room, open_to_all=True),
             ]
         )
         super().__init__(

@@ -33,8 +33,9 @@ from sie_frontend.http.handlers import (
 )
 from sie_frontend.http.listing import list_models, one_model
 from sie_frontend.http.operating import operating_routes
+from sie_frontend.http.status.gathered import GatheringRoom
 from sie_frontend.http.status.routes import status_routes
-from sie_frontend.residency.carrier import Memory
+from sie_frontend.residency.carrier import Discharge, Memory
 from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings
 from sie_frontend.watch.tracing import Tracing
@@ -60,15 +61,17 @@ def create_app(
     tracing: Tracing | None = None,
     memory: Memory | None = None,
     ailments: Ailments | None = None,
+    discharge: Discharge | None = None,
 ) -> Starlette:
     """The application of one repository; `tracing` is by default what the environment says.
 
     `memory` tells what loaded Triton models take and `ailments` which of them went down, where they run on this
-    machine.
+    machine; `discharge` is told of what is unloaded.
 
     Raises `ManifestError` if the repository cannot be served, `SettingsError` if the settings do not fit it.
     """
-    frontend = Frontend(settings, tracing, memory, ailments)
+    frontend = Frontend(settings, tracing, memory, ailments, discharge)
+    room = GatheringRoom(frontend)
 
     async def models(_: Request, grant: Grant | None) -> Response:
         ids = frontend.model_ids(grant)
@@ -102,10 +105,10 @@ def create_app(
         Route("/v1/models/{model:id}", keyed(frontend, "models", model_detail)),
         *health_routes(frontend),
         *([metrics_route(frontend, open_to_all=False)] if settings.admin_port is None else []),
-        *(operating_routes(frontend, open_to_all=False) if settings.admin_port is None else []),
+        *(operating_routes(frontend, room, open_to_all=False) if settings.admin_port is None else []),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        *status_routes(frontend, memory, open_to_all=False),
+        *status_routes(frontend, room, open_to_all=False),
     ]
     frontend.served = _sentence_of(routes)
     for route in TASKS_NOT_SERVED:

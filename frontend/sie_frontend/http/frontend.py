@@ -19,7 +19,7 @@ from sie_frontend.http.status.traffic import TrafficWatch
 from sie_frontend.live.origin import RepositoryOrigin
 from sie_frontend.live.renewal import Renewal
 from sie_frontend.manifest import Manifest, Model
-from sie_frontend.residency.carrier import Memory
+from sie_frontend.residency.carrier import Discharge, Memory
 from sie_frontend.serving.ailments import Ailments
 from sie_frontend.serving.engine import Engine
 from sie_frontend.serving.lora import weights_of
@@ -41,6 +41,7 @@ class Frontend:
         tracing: Tracing | None = None,
         memory: Memory | None = None,
         ailments: Ailments | None = None,
+        discharge: Discharge | None = None,
     ) -> None:
         self.settings = settings
         self.gate = make_gate(settings)
@@ -60,6 +61,7 @@ class Frontend:
         check_on_demand(self.manifest, self.repository.folder, settings)
         self._memory = memory
         self._ailments = ailments
+        self._discharge = discharge
         self.tracing = tracing or make_tracing()
         self.observer = Observer(self.metrics, self.tracing, self, access_log=settings.access_log)
         self.runtime_instance = secrets.token_hex(32)
@@ -100,9 +102,9 @@ class Frontend:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Open the engine inside the event loop and close it when the last request is answered."""
         folder = self.repository.folder
-        watched = (self._memory, self._ailments)
+        watched = (self._memory, self._ailments, self._discharge)
         self._engine = Engine(self.manifest, folder, self.settings, self.metrics, self.tracing, *watched)
-        self._renewal = Renewal(self._engine, self._origin, self.repository, self._mark, self._memory)
+        self._renewal = Renewal(self._engine, self._origin, self.repository, self._mark, self._memory, self._discharge)
         self._renewal.start()
         watching = asyncio.create_task(self.traffic.keep(), name="watch-traffic")
         try:

@@ -14,8 +14,8 @@ from starlette.routing import BaseRoute, Route
 from sie_frontend.access.keyring import Grant
 from sie_frontend.http.answers import json_answer, keyed
 from sie_frontend.http.frontend import Frontend
+from sie_frontend.http.status.gathered import GatheringRoom, ModelStanding
 from sie_frontend.live.report import RenewalReport, built_facts
-from sie_frontend.manifest import Model
 from sie_frontend.residency.units import expected_bytes
 from sie_frontend.storage import is_url
 
@@ -23,16 +23,16 @@ STATUS_PATH: Final = "/admin/status"
 RELOAD_PATH: Final = "/admin/reload"
 
 
-def operating_routes(frontend: Frontend, *, open_to_all: bool) -> list[BaseRoute]:
+def operating_routes(frontend: Frontend, room: GatheringRoom, *, open_to_all: bool) -> list[BaseRoute]:
     """`GET /admin/status` and `POST /admin/reload`: for a key of the verb `admin`, or for whoever reaches the port."""
 
     async def status(_: Request, grant: Grant | None = None) -> Response:
-        return json_answer(await status_document(frontend))
+        return json_answer(await status_document(frontend, room))
 
     async def reload(_: Request, grant: Grant | None = None) -> Response:
         # A client that leaves does not end what others are answered by.
         await asyncio.shield(asyncio.create_task(frontend.renewal.look(again=True)))
-        return json_answer(await status_document(frontend))
+        return json_answer(await status_document(frontend, room))
 
     return [
         Route(STATUS_PATH, status if open_to_all else keyed(frontend, "admin", status)),
@@ -40,21 +40,22 @@ def operating_routes(frontend: Frontend, *, open_to_all: bool) -> list[BaseRoute
     ]
 
 
-async def status_document(frontend: Frontend) -> dict[str, Any]:
+async def status_document(frontend: Frontend, room: GatheringRoom) -> dict[str, Any]:
     """What `sie-triton status` shows: the repository, each id, what was refused, and what happened lately."""
+    gathered = await room.gather(counted=True)
+    assert gathered.counted is not None
     report, location = frontend.renewal.report(), frontend.settings.repository
-    manifest = frontend.manifest
-    memory = await _memory(frontend)
-    requests = _requests(frontend)
+    manifest, requests = gathered.manifest, gathered.counted.window.now.requests
+    memory = await _memory(frontend, gathered.counted.memory)
     models = {
         model_id: {
-            **_state(frontend, model_id, model),
-            **built_facts(manifest, model_id, model),
-            "memory_bytes": sum(memory.get(part, 0) for part in manifest.parts(model)),
-            "requests": requests.get(model_id, 0),
+            **_state(standing),
+            **built_facts(manifest, model_id, standing.model),
+            "memory_bytes": sum(memory.get(part, 0) for part in standing.parts),
+            "requests": round(requests.get(model_id, 0.0)),
             **_change(report, model_id),
         }
-        for model_id, model in manifest.models.items()
+        for model_id, standing in gathered.models.items()
     }
     missing = {
         model_id: {"state": "refused", "loaded": False, "triton_models": [], **_change(report, model_id)}
@@ -66,7 +67,7 @@ async def status_document(frontend: Frontend) -> dict[str, Any]:
         "published": frontend.built,
         "phase": report.phase.value,
         "unreadable": report.unreadable,
-        "ready": frontend.ready,
+        "ready": gathered.ready,
         "working": list(report.working),
         "leaving": list(report.leaving),
         "models": {**models, **missing},
@@ -78,8 +79,8 @@ async def status_document(frontend: Frontend) -> dict[str, Any]:
     }
 
 
-def _state(frontend: Frontend, model_id: str, model: Model) -> dict[str, Any]:
-    status = frontend.engine.state(model_id, model)
+def _state(standing: ModelStanding) -> dict[str, Any]:
+    status = standing.status
     failure = None if status.failure is None else status.failure.message
     return {"state": status.state, "loaded": status.loaded, "last_error": failure}
 
@@ -92,30 +93,12 @@ def _change(report: RenewalReport, model_id: str) -> dict[str, Any]:
     }
 
 
-async def _memory(frontend: Frontend) -> Mapping[str, int]:
-    """Bytes by Triton model: seen where that is possible, else reckoned; nothing for what is not loaded."""
+async def _memory(frontend: Frontend, known: Mapping[str, int]) -> Mapping[str, int]:
+    """Bytes by Triton model: what is known, and where everything is loaded what the rest is reckoned to take."""
     engine = frontend.engine
     if engine.residency is not None:
-        policy = engine.residency.policy
-        return {
-            part: policy.costs.get(part, 0)
-            for name, residence in policy.residences.items()
-            if policy.held_by(name)
-            for part in residence.unit.parts
-        }
-    seen = await asyncio.to_thread(engine.memory) if engine.memory else {}
+        return known
     reckoned = await asyncio.to_thread(
         expected_bytes, engine.manifest.served(), frontend.renewal.opened.folder, engine.settings.device
     )
-    return {**reckoned, **seen}
-
-
-def _requests(frontend: Frontend) -> Mapping[str, int]:
-    """Answered requests by id since the start."""
-    found: dict[str, int] = {}
-    for metric in frontend.metrics.requests.collect():
-        for sample in metric.samples:
-            if sample.name.endswith("_total"):
-                model_id = sample.labels["model"]
-                found[model_id] = found.get(model_id, 0) + int(sample.value)
-    return found
+    return {**reckoned, **known}

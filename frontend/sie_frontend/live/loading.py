@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sie_frontend.live.changes import ChangeKind, ChangeStep
 from sie_frontend.manifest import Manifest
-from sie_frontend.residency.carrier import Carrier
+from sie_frontend.residency.carrier import Carrier, Survey
 from sie_frontend.residency.residency import LoadFailed, Residency
 from sie_frontend.residency.units import expected_bytes, units_of
 from sie_frontend.serving.catalogue import Catalogue
@@ -48,7 +48,7 @@ class Loading(Protocol):
         """Unload parts that only catalogues up to `before` need, when their last request is answered."""
 
     async def keep(self, present: Catalogue) -> None:
-        """Load again what a Triton lacks that came back without it."""
+        """Load again what a Triton lacks that came back without it, and unload what it has that was let go of."""
 
 
 class LoadAtOnce:
@@ -59,6 +59,7 @@ class LoadAtOnce:
         self._carrier = carrier
         self._older: list[Catalogue] = []
         self._lacking: dict[str, int] = {}
+        self._left: dict[str, int] = {}  # what was let go of, and how often it was seen since
 
     def enter(self, manifest: Manifest, repository: Path) -> Mapping[str, str]:
         """Nothing has units."""
@@ -67,6 +68,8 @@ class LoadAtOnce:
     @contextlib.asynccontextmanager
     async def loaded(self, step: ChangeStep, catalogue: Catalogue) -> AsyncIterator[bool]:
         """Load the new parts on every Triton."""
+        for part in step.load:
+            self._left.pop(part, None)
         try:
             if step.load:
                 await self._carrier.load(step.load)
@@ -81,7 +84,7 @@ class LoadAtOnce:
     async def withdraw(self, catalogue: Catalogue, parts: Sequence[str], present: Catalogue) -> None:
         """Unload at once: no request was ever sent to it."""
         needed = _parts(present)
-        await self._carrier.unload([part for part in reversed(parts) if part not in needed])
+        await self._unload([part for part in reversed(parts) if part not in needed])
 
     def superseded(self, before: Catalogue) -> None:
         """Remember it as long as it has requests."""
@@ -92,18 +95,37 @@ class LoadAtOnce:
         for older in tuple(self._older):
             await older.unused()
         self._engine.readiness.left([name for name in parts if name in before.inputs])
+        await self._unload(parts)
+
+    async def _unload(self, parts: Sequence[str]) -> None:
         await self._carrier.unload(parts)
+        self._left.update(dict.fromkeys(parts, 0))
 
     async def keep(self, present: Catalogue) -> None:
-        """What a Triton was seen to lack twice is loaded there, ever more seldom as long as that fails."""
+        """What a Triton was seen to lack twice is loaded there, ever more seldom as long as that fails.
+
+        What was let go of is unloaded where it is seen: a Triton that was just starting then had not heard of it.
+        """
         needed = _parts(present)
-        for url, states in (await self._carrier.survey()).items():
+        survey = await self._carrier.survey()
+        await self._unload_again(survey, needed)
+        for url, states in survey.items():
             lacking = [part for part in needed if states.get(part) not in (ModelState.READY, ModelState.LOADING)]
             seen = self._lacking[url] = self._lacking.get(url, 0) + 1 if lacking else 0
             client = self._carrier.client(url)
             if client is not None and seen > 1 and seen & (seen - 1) == 0:
                 with contextlib.suppress(TritonFailure):
                     await self._carrier.load_on(client, lacking)
+
+    async def _unload_again(self, survey: Survey, needed: Collection[str]) -> None:
+        """Ever more seldom: another frontend may want it."""
+        seen = {part for states in survey.values() for part, state in states.items() if state is ModelState.READY}
+        stray = [part for part in self._left if part in seen and part not in needed]
+        for part in stray:
+            self._left[part] += 1
+        due = [part for part in stray if self._left[part] & (self._left[part] - 1) == 0]
+        if due:
+            await self._carrier.unload(due)
 
 
 class LoadOnDemand:

@@ -22,7 +22,7 @@ from sie_frontend.live.report import ChangeEvent, RefusedStep, RenewalReport, St
 from sie_frontend.live.trial import TrialFailed, Verdict, moved, tried
 from sie_frontend.manifest import Manifest, ManifestError
 from sie_frontend.reference import REFERENCE_NAME
-from sie_frontend.residency.carrier import Carrier, CarrierLimits, Memory
+from sie_frontend.residency.carrier import Carrier, CarrierLimits, Discharge, Memory
 from sie_frontend.serving.catalogue import Catalogue, make_catalogue
 from sie_frontend.serving.engine import Engine
 from sie_frontend.storage import OpenRepository
@@ -45,9 +45,10 @@ class Renewal:
         opened: OpenRepository,
         mark: bytes | None,
         memory: Memory | None = None,
+        discharge: Discharge | None = None,
     ) -> None:
         limits = CarrierLimits(engine.settings.load_timeout_s, min(60.0, engine.settings.load_timeout_s))
-        self._carrier = Carrier(engine.triton, limits, memory)
+        self._carrier = Carrier(engine.triton, limits, memory, discharge)
         self._engine = engine
         self._origin = origin
         self.opened = opened
@@ -108,7 +109,8 @@ class Renewal:
                 await self.look()
                 if self._changed and time.monotonic() - kept >= KEEP_S:
                     kept = time.monotonic()
-                    await self._loading.keep(self._engine.catalogue)
+                    async with self._lock:
+                        await self._loading.keep(self._engine.catalogue)
             except Exception:  # whatever it is, nobody else follows
                 log.exception("following the repository failed; it goes on")
 
@@ -176,7 +178,8 @@ class Renewal:
         if step.in_place:
             names = ", ".join(f"`{name}`" for name in step.in_place)
             raise LoadRefused(
-                f"the files of {names} became others under the same name: restart the server to serve them"
+                f"the files of {names} became others under the same name, so that they cannot be loaded and tried "
+                "beside those that answer: restart the server to serve them"
             )
         await self._gone_before(step.load)
         engine = self._engine
@@ -218,11 +221,18 @@ class Renewal:
         for name in step.public:
             built = catalogue.manifest.built.get(name)
             target = catalogue.inputs[name]
-            if built is None or not (opened.folder / name / "1" / REFERENCE_NAME).is_file():
-                continue  # a copy from an object store has no references
+            if built is None or not await self._has_reference(name, opened):
+                continue
             served = catalogue.models[target.label]
             verdicts[name] = await tried(served, target, built, opened.folder, self._engine.settings.device)
         return verdicts
+
+    async def _has_reference(self, name: str, opened: OpenRepository) -> bool:
+        """Whether there is one to try a Triton model by; that of an object store is fetched. Raises `LoadRefused`."""
+        try:
+            return await asyncio.to_thread(opened.bring, f"{name}/1/{REFERENCE_NAME}")
+        except ManifestError as error:
+            raise LoadRefused(str(error), again=True) from None
 
     async def _compare(
         self,

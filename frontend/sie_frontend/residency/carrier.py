@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,9 @@ log = logging.getLogger("sie_frontend")
 
 # Bytes that the processes of each Triton model take; only where Triton runs on this machine.
 Memory = Callable[[], Mapping[str, int]]
+# Tells whoever brings dead models back that Triton models are being unloaded on purpose; returns when none of them is
+# being brought back any more.
+Discharge = Callable[[Collection[str]], None]
 Survey = dict[str, dict[str, ModelState]]
 
 UNLOAD_S: Final = 30.0
@@ -34,12 +37,23 @@ class CarrierLimits:
 
 
 class Carrier:
-    """Loads and unloads on all replicas of `replicas`. `memory` tells what Triton models take, where that is known."""
+    """Loads and unloads on all replicas of `replicas`. `memory` tells what Triton models take, where that is known.
 
-    def __init__(self, replicas: ReplicaSet, limits: CarrierLimits, memory: Memory | None = None) -> None:
+    `discharge` is told of what is unloaded, before it is: whoever brings back models that have died must not bring
+    back these.
+    """
+
+    def __init__(
+        self,
+        replicas: ReplicaSet,
+        limits: CarrierLimits,
+        memory: Memory | None = None,
+        discharge: Discharge | None = None,
+    ) -> None:
         self._replicas = replicas
         self._limits = limits
         self._memory = memory
+        self._discharge = discharge
 
     async def load(self, parts: Sequence[str]) -> None:
         """Load the parts in order, on every replica. Enough if one replica can; raises `TritonFailure` if none can.
@@ -87,6 +101,8 @@ class Carrier:
         """
         for part in parts:
             self._replicas.forget(part)
+        if self._discharge and parts:
+            await asyncio.to_thread(self._discharge, parts)
         until, again = time.monotonic() + self._limits.release_s, 0.0
         while parts:
             if time.monotonic() >= again:

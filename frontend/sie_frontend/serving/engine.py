@@ -14,7 +14,7 @@ from sie_frontend.contract.responses import Usage
 from sie_frontend.manifest import Manifest, Model
 from sie_frontend.outputs.options import ResolvedCall, ResolvedScore
 from sie_frontend.outputs.response import ItemOutputs
-from sie_frontend.residency.carrier import Memory
+from sie_frontend.residency.carrier import Discharge, Memory
 from sie_frontend.residency.residency import Residency
 from sie_frontend.residency.state import Stage
 from sie_frontend.serving.admission import Permits
@@ -46,7 +46,8 @@ class Engine:
     """Everything behind the routes. Made inside a running event loop, closed by `close`.
 
     `repository` is a folder with the files that the manifest's models name. `memory` tells what loaded Triton models
-    take, and `ailments` which of them went down, where they run on this machine.
+    take and `ailments` which of them went down, where they run on this machine, and `discharge` is told of what is
+    unloaded there.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Engine:
         tracing: Tracing,
         memory: Memory | None = None,
         ailments: Ailments | None = None,
+        discharge: Discharge | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
@@ -82,7 +84,7 @@ class Engine:
         )
         if settings.on_demand:
             self._residency = make_residency(
-                manifest, repository, settings, self._triton, self._readiness, metrics, memory
+                manifest, repository, settings, self._triton, self._readiness, metrics, memory, discharge
             )
             self.catalogue.unit_of = self._residency.unit_of
             self._residency.start()

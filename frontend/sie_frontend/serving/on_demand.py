@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sie_frontend.contract.errors import ERROR_TABLE, ErrorKind
 from sie_frontend.manifest import Manifest
-from sie_frontend.residency.carrier import Carrier, CarrierLimits, Memory
+from sie_frontend.residency.carrier import Carrier, CarrierLimits, Discharge, Memory
 from sie_frontend.residency.policy import Policy
 from sie_frontend.residency.residency import Residency
 from sie_frontend.residency.state import Rules
@@ -51,13 +51,15 @@ def make_residency(
     readiness: Readiness,
     metrics: Metrics,
     memory: Memory | None,
+    discharge: Discharge | None,
 ) -> Residency:
     """What loads and unloads by these settings."""
     _, unit_of = units_of(manifest, frozenset(settings.pinned_ids))
+    limits = CarrierLimits(settings.load_timeout_s, min(60.0, settings.load_timeout_s))
     return Residency(
         _policy(manifest, repository, settings),
         unit_of,
-        Carrier(triton, CarrierLimits(settings.load_timeout_s, min(60.0, settings.load_timeout_s)), memory),
+        Carrier(triton, limits, memory, discharge),
         metrics,
         arrived=readiness.look,
         left=readiness.left,

@@ -34,7 +34,8 @@ _QUEUE_MARKS = ("Exceeds maximum queue size", "Request timeout expired", "exceed
 _ABSENT_MARKS = ("is not found", "is not ready", "has no available versions", "unknown model")
 # A Python-based backend whose process died.
 _BROKEN_MARKS = ("is not healthy",)
-_MEMORY_MARKS = ("out of memory", "Failed to allocate memory", "bad_alloc", "CUDA error")
+# The pool is what goes between tritonserver and the processes of its Python-based models.
+_MEMORY_MARKS = ("out of memory", "Failed to allocate memory", "bad_alloc", "CUDA error", "shared memory pool")
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "BOOL": np.dtype("?"),

@@ -21,8 +21,8 @@ _NULL: Final = {"type": "null"}
 _COUNT: Final = {"type": "integer", "minimum": 1}
 # What Python's `int` makes a number from 1 up; adapters that are stricter take the whole numbers alone.
 _LENGTH: Final = {"anyOf": [_COUNT, {"type": "string", "pattern": "^[1-9][0-9]{0,8}$"}, _NULL]}
-# Not empty, and not of spaces alone.
-_WORDS: Final = {"type": "string", "pattern": r"\S"}
+# Not empty, and not of spaces alone: Python counts five controls as spaces, and the mark of byte order not.
+_WORDS: Final = {"type": "string", "pattern": "[^\\s\\u001c-\\u001f\\u0085]|\\ufeff"}
 
 
 def narrow(schemas: Mapping[str, Schema], settings: Settings) -> None:
@@ -33,7 +33,7 @@ def narrow(schemas: Mapping[str, Schema], settings: Settings) -> None:
     _options(schemas)
     _embeddings(schemas["EmbeddingsBody"]["properties"])
     for body in ("RerankBody", "RerankV2Body"):
-        _rerank(schemas[body]["properties"])
+        _rerank(schemas[body])
     schemas["Detail"]["properties"]["code"]["enum"] = sorted({row.code for row in ERROR_TABLE.values() if row.code})
 
 
@@ -47,6 +47,7 @@ def _options(schemas: Mapping[str, Schema]) -> None:
     for name in ("EncodeOptions", "ScoreOptions"):
         for option in ("max_seq_length", "query_max_length"):
             schemas[name]["properties"][option] |= _LENGTH
+        schemas[name]["properties"]["profile"]["anyOf"] = [_WORDS, _NULL]
 
 
 def _embeddings(body: Schema) -> None:
@@ -55,7 +56,14 @@ def _embeddings(body: Schema) -> None:
     body["dimensions"]["anyOf"] = [{"type": "integer"}, {"type": "number", "multipleOf": 1}, written, _NULL]
 
 
-def _rerank(body: Schema) -> None:
+def _rerank(schema: Schema) -> None:
+    body = schema["properties"]
+    # An object's text is its `text`, unless other fields of it are asked for.
+    text = {"type": "object", "properties": {"text": _WORDS}, "required": ["text"]}
+    schema["anyOf"] = [
+        {"properties": {"documents": {"items": {"anyOf": [_WORDS, text]}}}},
+        {"properties": {"rank_fields": {"type": "array"}}, "required": ["rank_fields"]},
+    ]
     body["model"] |= _WORDS
     body["query"] |= _WORDS
     body["documents"] |= {"minItems": 1, "maxItems": MAX_CANDIDATES}

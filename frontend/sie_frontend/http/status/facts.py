@@ -1,12 +1,8 @@
-"""The facts of a running process, gathered from what its engine and its metrics say. Nothing here waits or asks.
-
-`GET /v1/status` answers with a `StatusReport`; the status page and the command line show it.
-"""
+"""What `GET /v1/status` tells: a `StatusReport`, which the status page shows. Nothing here waits or asks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,11 +10,11 @@ from prometheus_client import Gauge
 
 from sie_frontend.contract.errors import ERROR_TABLE, ErrorKind
 from sie_frontend.contract.responses import CONTRACT_VERSION
+from sie_frontend.http.frontend import Frontend
+from sie_frontend.http.status.gathered import Counted, Gathered, ModelStanding
 from sie_frontend.http.status.traffic import Traffic, TrafficWindow
-from sie_frontend.manifest import Built, Manifest
-from sie_frontend.serving.engine import Engine
+from sie_frontend.manifest import Built
 from sie_frontend.watch.last_errors import LastErrors
-from sie_frontend.watch.metrics import Metrics
 
 
 def _means(text: str) -> msgspec.Meta:
@@ -114,58 +110,36 @@ class StatusReport(msgspec.Struct, frozen=True):
     numbers: Annotated[Numbers | None, _means("null without the verb `metrics`, and where metrics have another port")]
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessFacts:
-    """What neither the engine nor the metrics know.
-
-    `api` says that the port asked has the API's routes, `memory` is bytes by Triton model, where they can be seen, and
-    `now` is the time by the clock of the last errors.
-    """
-
-    version: str
-    phase: Literal["serving", "leaving", "closing"]
-    ready: bool
-    uptime_s: float
-    api: bool
-    memory: Mapping[str, int]
-    now: float
-
-
-def gather(
-    engine: Engine,
-    metrics: Metrics,
-    process: ProcessFacts,
-    ids: Sequence[str],
-    window: TrafficWindow | None,
-    errors: LastErrors,
-) -> StatusReport:
-    """The report about the models `ids`; numbers only with a `window`, since not everybody may see them."""
-    first = _first_ids(engine.manifest)
-    memory = {} if window is None else _memory(engine, metrics, process, first)
+def status_report(frontend: Frontend, gathered: Gathered, ids: Sequence[str], *, api: bool) -> StatusReport:
+    """What is told of the models `ids`; `api` says that the port asked has the API's routes."""
+    settings = frontend.settings
+    first = _first_ids(gathered.models)
+    memory = _by_id(gathered.counted, first)
     counted = set(first.values())
-    models = tuple(_model(engine, model_id, memory, window, tokens=model_id in counted) for model_id in ids)
+    models = tuple(
+        _model(gathered, model_id, settings.device, memory, tokens=model_id in counted)
+        for model_id in ids
+        if model_id in gathered.models
+    )
     return StatusReport(
-        version=process.version,
+        version=gathered.version,
         contract=CONTRACT_VERSION,
-        phase=process.phase,
-        ready=process.ready,
-        uptime_s=process.uptime_s,
-        device=engine.settings.device,
-        load="on-demand" if engine.settings.on_demand else "start",
-        api=process.api,
+        phase=gathered.phase,
+        ready=gathered.ready,
+        uptime_s=gathered.uptime_s,
+        device=settings.device,
+        load="on-demand" if settings.on_demand else "start",
+        api=api,
         models=models,
-        numbers=None if window is None else _numbers(engine, metrics, process, memory, window, errors),
+        numbers=None if gathered.counted is None else _numbers(frontend, gathered.now, memory, gathered.counted.window),
     )
 
 
-def _model(
-    engine: Engine, model_id: str, memory: Mapping[str, int], window: TrafficWindow | None, *, tokens: bool
-) -> ModelReport:
-    model = engine.manifest.models[model_id]
-    status = engine.state(model_id, model)
+def _model(gathered: Gathered, model_id: str, device: str, memory: Mapping[str, int], *, tokens: bool) -> ModelReport:
+    standing = gathered.models[model_id]
+    model, status, built = standing.model, standing.status, standing.built
     failure = status.failure
-    device = engine.settings.device.partition("-")[0]
-    built = [found for name in model.triton_models if (found := engine.manifest.built.get(name))]
+    kind = device.partition("-")[0]
     return ModelReport(
         id=model_id,
         state=status.state,
@@ -174,14 +148,14 @@ def _model(
         outputs=model.outputs,
         dims={output: dim for output, dim in model.dims.items() if dim is not None},
         max_sequence_length=model.max_sequence_length,
-        precision=_joined(one.precisions.get(device) for one in built),
+        precision=_joined(one.precisions.get(kind) for one in built),
         format=_joined(one.format for one in built),
-        closeness=_closeness(built, device),
+        closeness=_closeness(built, kind),
         last_error=None
         if failure is None
         else FailureReport(failure.message, max(1, failure.attempts), failure.permanent),
         memory_bytes=memory.get(model_id),
-        traffic=None if window is None else window.of(model_id, tokens=tokens),
+        traffic=None if gathered.counted is None else gathered.counted.window.of(model_id, tokens=tokens),
     )
 
 
@@ -204,37 +178,26 @@ def _closeness(built: Sequence[Built], device: str) -> Closeness | None:
     )
 
 
-def _first_ids(manifest: Manifest) -> dict[str, str]:
+def _first_ids(models: Mapping[str, ModelStanding]) -> dict[str, str]:
     """The Triton models, and the first id that each belongs to: what is counted by Triton model bears its name."""
     first: dict[str, str] = {}
-    for model_id, model in manifest.models.items():
-        for part in manifest.parts(model):
+    for model_id, standing in models.items():
+        for part in standing.parts:
             first.setdefault(part, model_id)
     return first
 
 
-def _memory(engine: Engine, metrics: Metrics, process: ProcessFacts, first: Mapping[str, str]) -> dict[str, int]:
-    """Bytes by id, each Triton model's for the first id that has it: as seen, else as the residency reckons."""
-    if not process.memory:
-        if not engine.settings.on_demand:
-            return {}
-        return {labels["model"]: int(value) for labels, value in _gauge(metrics.model_memory)}
+def _by_id(counted: Counted | None, first: Mapping[str, str]) -> dict[str, int]:
+    """Bytes by id, each Triton model's for the first id that has it."""
     found: dict[str, int] = {}
-    for part, size in process.memory.items():
+    for part, size in counted.memory.items() if counted else ():
         if part in first:
             found[first[part]] = found.get(first[part], 0) + size
     return found
 
 
-def _numbers(
-    engine: Engine,
-    metrics: Metrics,
-    process: ProcessFacts,
-    memory: Mapping[str, int],
-    window: TrafficWindow,
-    errors: LastErrors,
-) -> Numbers:
-    settings = engine.settings
+def _numbers(frontend: Frontend, now: float, memory: Mapping[str, int], window: TrafficWindow) -> Numbers:
+    settings, metrics = frontend.settings, frontend.metrics
     [(_, inflight)], [(_, items)], [(_, images)] = (
         _gauge(metrics.inflight_requests),
         _gauge(metrics.pending_items),
@@ -255,7 +218,7 @@ def _numbers(
             ReplicaReport(labels["replica"], bool(value), runs.get(labels["replica"], 0))
             for labels, value in _gauge(metrics.replica_ready)
         ),
-        errors=tuple(_kinds(window, errors, process.now)),
+        errors=tuple(_kinds(window, frontend.last_errors, now)),
     )
 
 
