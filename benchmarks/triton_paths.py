@@ -123,6 +123,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=2.0)
     given = parser.parse_args()
+    # Else a timeout would leave the servers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     from benchmarks.contestant import free_port
 
     texts, triton, metrics = texts_for(256), free_port(), free_port()
