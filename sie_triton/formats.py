@@ -35,9 +35,8 @@ class GraphFormat:
     their name ends with, `NAME__INDEX`, so that only an ensemble can give them their public names. `packs`: whether
     graphs for CPUs can compute padding only where tokens meet. `accelerated`: whether the backend reads accelerators
     from the configuration, so that TensorRT can take graphs. `own_threads`: whether each instance can have a number of
-    threads of its own. `embedded_cuda`: whether the embedded server computes it on a GPU. `half_as_served`: whether
-    what is watched in half precision is the graph as it is served, and not one with more rounding. `written`: whether
-    graphs can be written from a checkpoint's tensors, without torch.
+    threads of its own. `half_as_served`: whether what is watched in half precision is the graph as it is served, not
+    one with more rounding. `written`: whether graphs can be written from a checkpoint's tensors, without torch.
     """
 
     name: Format
@@ -49,7 +48,6 @@ class GraphFormat:
     packs: bool = False
     accelerated: bool = False
     own_threads: bool = False
-    embedded_cuda: bool = False
     half_as_served: bool = False
     written: bool = False
 
@@ -73,7 +71,6 @@ _ROWS = (
         packs=True,
         accelerated=True,
         own_threads=True,
-        embedded_cuda=True,
         written=True,
     ),
     GraphFormat(

@@ -58,7 +58,7 @@ class ImageWorkbench:
             raise not_written(graph.triton_model, str(declined)) from None
 
 
-def _tiled(pixels: Pixels, tiling: Tiling, requires: str) -> TiledInput:
+def _tiled(pixels: Pixels, tiling: Tiling, requires: str, *, shifted: bool) -> TiledInput:
     assert pixels.longest is not None
     return TiledInput(
         pixels=PIXELS,
@@ -70,6 +70,7 @@ def _tiled(pixels: Pixels, tiling: Tiling, requires: str) -> TiledInput:
         image_id=tiling.image_id,
         tile_positions=tiling.positions,
         layouts=dict(tiling.layouts),
+        patch_positions="shifted" if shifted else "trained",
     )
 
 
@@ -85,7 +86,8 @@ class WrittenImages:
         pixels, page = self._plan.encoder.pixels, self._plan.encoder.page
         assert pixels is not None, "a build has the checkpoint's facts"
         if isinstance(page, Tiling):
-            return _tiled(pixels, page, served.recipe.requires_text_message)
+            requires = served.recipe.requires_text_message
+            return _tiled(pixels, page, requires, shifted=self._plan.encoder.shifted)
         assert pixels.fit != "tiles"
         return ImageInput(
             tensor=PIXELS,
@@ -111,7 +113,7 @@ class WrittenImages:
         except ModuleNotFoundError as error:
             raise missing_package(error, NOTHING_TO_COMPARE) from None
         if witness == "page_model":
-            return testify_pages(self._folder, names, cases, rows)
+            return testify_pages(self._folder, names, cases, rows, shifted=self._plan.encoder.shifted)
         return testify_images(published_folder(self._folder), witness, names, cases, rows)
 
     def warnings(self, testimony: Testimony) -> tuple[str, ...]:

@@ -70,6 +70,8 @@ RUNTIME: Mapping[str, str] = {
     "query_template, doc_template": "How text is wrapped: `{text}`, `{instruction}`.",
     "image_orientation": "`stored` (as SIE has it) or `exif`: pictures are turned the way that their EXIF says.",
     "image_alpha": "`drop` (as SIE has it) or `white`: pictures with alpha are put on white.",
+    "patch_positions": "`trained` or `shifted`: where ColSmol places the patches of a tile, of which SIE on a GPU and "
+    "SIE on a CPU have one each ([pages.md](pages.md#sie-on-a-gpu-and-sie-on-a-cpu)). No option of a request.",
     "default_instruction": "The instruction of queries that bring none.",
     "instruction": "The instruction of every item that brings none.",
     "output_types, output_dtype": "What the profile answers with unless the request says otherwise.",

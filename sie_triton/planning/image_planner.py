@@ -26,14 +26,15 @@ def image_plans(
     facts: CheckpointFacts | None,
     options: GraphOptions,
 ) -> tuple[TritonPlan, ...]:
-    """Profiles that compute in the same precisions, in runs of the same size, share one Triton model.
+    """Profiles that compute the same in the same precisions, in runs of the same size, share one Triton model.
 
     Raises `DiagnosticError` for what cannot be planned.
     """
     groups: dict[object, list[tuple[ResolvedProfile, Seeing]]] = {}
     for profile, recipe in profiles:
         assert isinstance(recipe, Seeing), "no other recipe has this modality"
-        key = (profile.max_batch_tokens, tuple(precisions_for(profile, options).items()))
+        seen = recipe.graph_key(bundle, profile)
+        key = (profile.max_batch_tokens, tuple(precisions_for(profile, options).items()), seen)
         groups.setdefault(key, []).append((profile, recipe))
     return tuple(_plan(bundle, members, facts, options) for members in groups.values())
 

@@ -43,6 +43,9 @@ class SeesPictures(Protocol[HeadT_co]):
         Raises `DiagnosticError` for what cannot be planned.
         """
 
+    def graph_key(self, bundle: Bundle, profile: ResolvedProfile) -> object:
+        """What must be equal for two profiles of one checkpoint to share the graph. Raises `DiagnosticError`."""
+
 
 def check_view(bundle: Bundle, profile: ResolvedProfile) -> None:
     """Raises `DiagnosticError` for an option of the bundle that no request could give either."""

@@ -20,7 +20,7 @@ from sie_triton.planning.modules import Encoder
 from sie_triton.planning.tensors import Tensor
 
 # Raise when the exported bytes change for equal inputs, so that `build` does not skip what it should renew.
-EXPORTER_REVISION = 7
+EXPORTER_REVISION = 8
 
 Layout = Literal["ensemble", "fused"]
 

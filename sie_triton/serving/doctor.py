@@ -148,18 +148,22 @@ def _tritonserver() -> Iterator[Check]:
     yield Check("ok", "tritonserver", str(installation.binary))
 
 
+_SPELLED = {"onnx": "ONNX", "torchscript": "TorchScript"}
+
+
 def _gpus() -> Iterator[Check]:
     names = gpu_names()
-    obstacle = gpu_obstacle("cuda", {name for name, row in FORMATS.items() if row.embedded_cuda})
-    if not names and obstacle:
+    obstacles = {name: gpu_obstacle("cuda", [name]) for name in FORMATS}
+    able = " and ".join(_SPELLED[name] for name, obstacle in obstacles.items() if obstacle is None)
+    if not names and not able:
         yield Check("ok", "gpu", "none; the embedded server computes on the CPU")
         return
     models = ", ".join(names) or "a driver, and no GPU that it names"
-    if obstacle:
+    if not able:
         yield Check(
             "note",
             "gpu",
-            f"{models}; the embedded server computes on the CPU all the same: {obstacle}",
+            f"{models}; the embedded server computes on the CPU all the same: {obstacles['onnx']}",
             "put `sie-triton[gpu]` in place of `[cpu]` and serve with `--device cuda`, or serve with NVIDIA's Triton "
             "image and `--triton-url`",
         )
@@ -167,7 +171,7 @@ def _gpus() -> Iterator[Check]:
         yield Check(
             "ok",
             "gpu",
-            f"{models}; `serve --device cuda` computes ONNX graphs there, `--device auto` computes on the CPU",
+            f"{models}; `serve --device cuda` computes {able} graphs there, `--device auto` computes on the CPU",
         )
 
 

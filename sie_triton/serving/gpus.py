@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-from sie_triton.formats import FORMATS
 
 DRIVER = Path("/proc/driver/nvidia/gpus")
 
@@ -30,10 +29,22 @@ def gpu_obstacle(device: str, formats: Collection[str]) -> str | None:
     """
     if device != "cuda":
         return "it has no TensorRT"
-    if not all(FORMATS[name].embedded_cuda for name in formats):
-        return "its TorchScript backend computes on the CPU"
     if not DRIVER.is_dir():
         return "this machine has no NVIDIA driver"
+    obstacles = {"onnx": _without_onnxruntime, "torchscript": _without_torch}
+    return next((reason for name in sorted(formats) if (reason := obstacles[name]())), None)
+
+
+def _without_torch() -> str | None:
+    """By the version that pip knows: importing torch takes seconds, and the backend looks again."""
+    try:
+        release = version("torch")
+    except PackageNotFoundError:
+        return "torch is not installed"
+    return "the installed `torch` is for CPUs; install a build with CUDA" if release.endswith("+cpu") else None
+
+
+def _without_onnxruntime() -> str | None:
     try:
         import onnxruntime
     except ImportError:

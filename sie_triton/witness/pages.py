@@ -76,14 +76,18 @@ class PageTextWitness(Witness):
         return {name: self._told.text_vectors(self.token_ids(case))}
 
 
-def testify_pages(folder: Path, names: Sequence[str], cases: Sequence[Case], rows: Sequence[Row]) -> Testimony:
+def testify_pages(
+    folder: Path, names: Sequence[str], cases: Sequence[Case], rows: Sequence[Row], *, shifted: bool = False
+) -> Testimony:
     """What transformers makes of pages, prepared by its processor on Pillow.
+
+    `shifted`: patches have the positions that release 4.57 gives them in float32.
 
     Raises `DiagnosticError` where it prepares one otherwise than we do.
     """
     (name,) = names
     with asking(folder, "load the checkpoint", "transformers"):
-        told = open_retrieval(folder)
+        told = open_retrieval(folder, shifted=shifted)
     vectors: list[Array] = []
     with asking(folder, "run the checkpoint", "transformers"):
         for case, row in zip(cases, rows, strict=True):

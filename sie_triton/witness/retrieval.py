@@ -55,10 +55,16 @@ class Retrieval(Protocol):
         """Raises `DiagnosticError` where our row of a picture is another than the processor's."""
 
 
-def open_retrieval(folder: Path) -> Retrieval:
-    """The implementation for a checkpoint, by the type in its `config.json`."""
+def open_retrieval(folder: Path, *, shifted: bool = False) -> Retrieval:
+    """The implementation for a checkpoint, by the type in its `config.json`.
+
+    `shifted`: patches have the positions that release 4.57 of transformers gives them in float32.
+    """
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     found: Retrieval = KINDS[kind](folder)
+    if shifted:
+        assert isinstance(found, ColIdefics3), "no other model has such positions"
+        found.place_as_before()
     return found
 
 
@@ -162,6 +168,22 @@ class ColIdefics3:
         off = "other tokens" if np.array_equal(pixels, theirs) else "other tiles"
         raise prepared_otherwise(folder, self.implementation, picture, off)
 
+    def place_as_before(self) -> None:
+        """Find the positions of patches as release 4.57 does in float32, which this release finds otherwise."""
+        embeddings = self.model.vision_model.embeddings
+        side = embeddings.num_patches_per_side
+        places = _places_of_before(side)
+
+        def forward(pixel_values: torch.Tensor, patch_attention_mask: torch.Tensor) -> torch.Tensor:
+            assert patch_attention_mask.shape[1:] == (side, side) and bool(patch_attention_mask.all())
+            seen = embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+            found: torch.Tensor = seen + embeddings.position_embedding(places)
+            return found
+
+        embeddings.forward = forward
+        self.implementation += ", with the positions of patches that transformers 4.57 computes in float32"
+        self.not_compared += ("which positions patches have: the bundle names them",)
+
     def _page(self, picture: Any, **how: Any) -> dict[str, Any]:
         # A picture of three lines would be taken for one whose channels come first.
         prompt = f"{self._before}{self.image_token}{self._behind}"
@@ -171,6 +193,17 @@ class ColIdefics3:
         states = self.model(use_cache=False, **given).last_hidden_state[0].double()
         made: Array = torch.nn.functional.normalize(self._linear(states), dim=-1).float().numpy()
         return made
+
+
+def _places_of_before(side: int) -> torch.Tensor:
+    """Where the patches of a whole tile are looked up: by fractions of an edge that are a millionth too small.
+
+    Source: Idefics3VisionEmbeddings of transformers 4.57.6.
+    """
+    edges = torch.arange(1 / side, 1.0, 1 / side)
+    fractions = torch.arange(side, dtype=torch.float32) / side * (1 - 1e-6)
+    line = torch.bucketize(fractions, edges, right=True)
+    return (line[:, None] * side + line).flatten()
 
 
 KINDS: Mapping[str, Callable[[Path], Retrieval]] = {"colpali": ColPali, "idefics3": ColIdefics3}

@@ -111,6 +111,20 @@ def test_the_gpu_that_serve_offers_is_not_denied(
         assert "sie-triton[gpu]" in str(check.hint)
 
 
+@pytest.mark.parametrize(("release", "able"), [("2.13.0+cpu", False), ("2.13.0", True), ("2.13.0+cu130", True)])
+def test_torchscript_needs_a_torch_with_cuda(
+    release: str, able: bool, driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its version alone: the backend looks again, and NVIDIA's own index names the build."""
+    assert driver.is_dir()
+    monkeypatch.setattr(gpus, "version", lambda name: release)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert (gpus.gpu_obstacle("cuda", {"torchscript"}) is None) is able
+    assert "no CUDA" in str(gpus.gpu_obstacle("cuda", {"onnx", "torchscript"}))
+    check = {check.subject: check for check in examine(free_port())}["gpu"]
+    assert ("computes TorchScript graphs there" in check.message) is able
+
+
 def test_without_a_driver_neither_offers_one(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "DRIVER", driver / "none")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 Fit = Literal["crop", "squash"]
+Places = Literal["trained", "shifted"]
 Resample = Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"]
 
 
@@ -34,7 +35,9 @@ class TiledInput(msgspec.Struct, frozen=True, tag="tiles", tag_field="kind"):
     A picture's longer edge becomes `longest`, then both edges the next multiples of `size`; tiles follow row by row,
     and the whole picture as one more tile. A picture that is one tile then stands alone. `layouts` has the ids for
     every grid, `ROWSxCOLUMNS`, or `0x0` for one tile alone; -1 stands for all positions of a tile, which are
-    `tile_positions` times `image_id`.
+    `tile_positions` times `image_id`. `patch_positions` tells what the graph does, and changes nothing here: whether
+    the patches of a tile have the positions that they were trained with, or those of the row and the column in front,
+    which SIE computes on a CPU.
     """
 
     pixels: str
@@ -46,6 +49,7 @@ class TiledInput(msgspec.Struct, frozen=True, tag="tiles", tag_field="kind"):
     image_id: int
     tile_positions: int
     layouts: dict[str, tuple[int, ...]]
+    patch_positions: Places = "trained"
 
 
 AnyImageInput: TypeAlias = ImageInput | TiledInput

@@ -41,11 +41,12 @@ class Towers:
 @dataclass(frozen=True, slots=True)
 class PageSight:
     """What a language model that sees pictures is told of them: what levels stand for, and the ids behind each one,
-    unless ids come with it.
+    unless ids come with it. `shifted`: patches have the positions of the row and the column in front of theirs.
     """
 
     pixels: Pixels
     prompt: tuple[int, ...] = ()
+    shifted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

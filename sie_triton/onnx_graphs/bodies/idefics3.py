@@ -6,6 +6,7 @@ The tower is SigLIP's. Neighbouring patches become one position, and those stand
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from onnx import TensorProto
 
 from sie_triton.onnx_graphs.attention import Inputs, hidden_future
@@ -44,7 +45,8 @@ def _text(b: GraphBuilder, config: Config, frame: Frame) -> Value:
 
 def _page(b: GraphBuilder, config: Config, sight: PageSight) -> Value:
     text, size = _language(config), sight.pixels.size
-    seen = _tiles(b, config, channels_first(b, b.op("Reshape", PIXELS, b.ints(-1, size, size, 3)), sight.pixels))
+    tiles = channels_first(b, b.op("Reshape", PIXELS, b.ints(-1, size, size, 3)), sight.pixels)
+    seen = _tiles(b, config, tiles, shifted=sight.shifted)
     rows = b.op("Slice", b.op("Shape", INPUT_IDS), b.ints(0), b.ints(1))
     seen = b.op("Reshape", seen, b.op("Concat", rows, b.ints(-1, text.hidden_size), axis=0))
     words = b.op("Gather", b.weight(WORDS), INPUT_IDS, axis=0)
@@ -59,7 +61,7 @@ def _page(b: GraphBuilder, config: Config, sight: PageSight) -> Value:
     return _Llama(b, text, frame, states).states()
 
 
-def _tiles(b: GraphBuilder, config: Config, pixels: Value) -> Value:
+def _tiles(b: GraphBuilder, config: Config, pixels: Value, *, shifted: bool) -> Value:
     """What a tower sees of tiles `[tiles, 3, size, size]`, `[tiles, positions, hidden]` of the language model."""
     vision = config.vision_config
     patches = patch_embeddings(b, vision, pixels, "embeddings", bias=True)
@@ -68,10 +70,18 @@ def _tiles(b: GraphBuilder, config: Config, pixels: Value) -> Value:
         # transformers finds a patch's place by fractions of an edge; others it rounds, not always to the patch's own.
         raise Declined(f"a tile is {edge} by {edge} patches, no power of two, and transformers rounds their places")
     positions = b.weight("embeddings.position_embedding.weight", (edge**2, vision.hidden_size))
+    if shifted:
+        positions = b.op("Gather", positions, b.constant(_in_front(edge)), axis=0)
     states = encoder(b, vision, b.op("Add", patches, positions), "encoder")
     states = b.layer_norm(states, "post_layernorm", vision.layer_norm_eps)
     joined = _joined(b, states, edge, vision.hidden_size, config.scale_factor)
     return b.linear(joined, "connector.modality_projection.proj", bias=False)
+
+
+def _in_front(edge: int) -> npt.NDArray[np.int64]:
+    """For each patch of a square, the one in the row and the column in front of it; the first ones are their own."""
+    line = np.maximum(np.arange(edge) - 1, 0)
+    return (line[:, None] * edge + line).ravel()
 
 
 def _joined(b: GraphBuilder, states: Value, edge: int, width: int, scale: int) -> Value:

@@ -129,6 +129,10 @@ class ImageTextRecipe(RecipeBase):
             row_tokens=towers.patches + self.states if towers else 1,
         )
 
+    def graph_key(self, bundle: Bundle, profile: ResolvedProfile) -> object:
+        """No option changes the graph."""
+        return None
+
     def _checkpoint_limits(self, declared: int | None, facts: CheckpointFacts) -> tuple[int | None, ...]:
         return facts.tokenizer_max_length, read_towers(facts, *self.model_types).positions
 

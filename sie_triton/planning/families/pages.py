@@ -4,8 +4,9 @@ al., 2024)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, cast, get_args
 
+from sie_frontend.images.entry import Places
 from sie_frontend.images.options import IMAGE_OPTIONS
 from sie_frontend.images.tiling import grids
 from sie_frontend.outputs.multivector import MultiVectorHead
@@ -39,6 +40,8 @@ from sie_triton.planning.tensors import INPUT_IDS, PIXELS, Axis, Tensor
 VECTORS: Literal["multivector"] = "multivector"
 # As many pad tokens stand behind a query: room to think, which the models were trained with.
 BUFFERS = 10
+# An option of ours, among the runtime options since SIE ignores those that it does not know.
+PATCH_POSITIONS = "patch_positions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,10 @@ class PageRecipe(RecipeBase):
             costs=(positions,),
         )
 
+    def graph_key(self, bundle: Bundle, profile: ResolvedProfile) -> object:
+        """No option changes the graph."""
+        return None
+
     def _around_texts(self, facts: CheckpointFacts | None) -> tuple[str, Framing | None]:
         """The text in front of a text, and the tokens around both."""
         if facts is None:
@@ -150,6 +157,11 @@ class TiledRecipe(PageRecipe):
 
     prompt: tuple[str, str]
     buffer: str
+    runtime_options: frozenset[str] = IMAGE_OPTIONS | {PATCH_POSITIONS}
+
+    def graph_key(self, bundle: Bundle, profile: ResolvedProfile) -> object:
+        """The positions of patches."""
+        return patch_positions(bundle, profile)
 
     def pictures(
         self, bundle: Bundle, profile: ResolvedProfile, facts: CheckpointFacts | None
@@ -171,7 +183,7 @@ class TiledRecipe(PageRecipe):
             costs = page.costs
         edge: Axis = pixels.size if pixels else "edge"
         return Pictures(
-            encoder=Encoder(pixels=pixels, page=page),
+            encoder=Encoder(pixels=pixels, page=page, shifted=patch_positions(bundle, profile) == "shifted"),
             head=PageVectors(self.projection),
             inputs=(
                 Tensor(PIXELS, "UINT8", ("batch", "tiles", edge, edge, 3)),
@@ -186,6 +198,28 @@ class TiledRecipe(PageRecipe):
         if facts:
             check_bare(facts)
         return "", Framing(after=self.buffer * BUFFERS)
+
+
+def patch_positions(bundle: Bundle, profile: ResolvedProfile) -> Places:
+    """The positions that the patches of a tile have: what the bundle says, else what SIE computes on a GPU.
+
+    transformers 4.57 makes fractions of an edge, a millionth too small, in the type that pictures have in the model.
+    In half precision they round to the right ones; in float32 each is one row and one column early, except the first.
+    SIE computes in float32 where `compute_precision` says so, and on a CPU. What the profile `default` says holds for
+    those that say nothing, since one index is asked through all of them. Raises `DiagnosticError` (`SIE217`).
+    """
+    said = profile.runtime.get(PATCH_POSITIONS)
+    if said is None and profile.profile != "default" and "default" in bundle.profiles:
+        said = bundle.resolve("default").runtime.get(PATCH_POSITIONS)
+    if said is None:
+        return "shifted" if profile.compute_precision == "float32" else "trained"
+    for places in get_args(Places):
+        if said == places:
+            return cast("Places", places)
+    message = f"`{profile.model_id}` has the `runtime.{PATCH_POSITIONS}` {said!r}, which is neither of the two"
+    where = bundle.positions.get(f"profiles.{profile.profile}.adapter_options.runtime")
+    hint = "write `trained`, or `shifted` for an index that SIE made on a CPU; docs/pages.md has the difference"
+    raise DiagnosticError([Diagnostic("SIE217", message, where, hint)])
 
 
 def served_vectors() -> dict[OutputType, Head]:

@@ -1,4 +1,8 @@
-"""The `pytorch` backend of the embedded server: the model repository's `model.pt` (TorchScript) on pip's torch, CPU."""
+"""The `pytorch` backend of the embedded server: the model repository's `model.pt` (TorchScript) on pip's torch.
+
+On the CPU; on CUDA where the configuration asks for `KIND_GPU` and torch has one. Tensors pass through the memory of
+the host either way.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +42,13 @@ class TritonPythonModel(BatchedModel):
 
     def load(self, path: Path) -> list[str]:
         """Open the module and compare `forward` with the configuration by the rules of NVIDIA's backend."""
+        gpu = torch.cuda.is_available()
+        self._device = torch.device("cuda", self.device_id) if gpu and self.on_gpu else torch.device("cpu")
         if reasons := self._open(path):
             return reasons
         schema = self._module.forward.schema
         arguments = [Argument(argument.name, argument.type.kind()) for argument in schema.arguments[1:]]
-        if reasons := refusals(self.config, arguments, gpu=False) or self._aborts():
+        if reasons := refusals(self.config, arguments, gpu=gpu) or self._aborts():
             return reasons
         # What is not above 0 leaves NVIDIA's backend at all cores it sees, and us at 1: instances share the machine.
         torch.set_num_threads(max(1, self.config.integer("INTRA_OP_THREAD_COUNT", 1)))
@@ -68,7 +74,7 @@ class TritonPythonModel(BatchedModel):
         try:
             with self._guard():
                 # A module that was saved in training mode stays in it, as there.
-                self._module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+                self._module = torch.jit.load(str(path), map_location=self._device)  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             return [f"torch does not load the file: {error}"]
         if not hasattr(self._module, "forward"):
@@ -105,13 +111,13 @@ class TritonPythonModel(BatchedModel):
 
         Raises `ValueError` where one is not.
         """
-        arguments = {name: torch.as_tensor(feed[name]) for name, _ in self._inputs}
+        arguments = {name: torch.as_tensor(feed[name], device=self._device) for name, _ in self._inputs}
         with self._guard():
             result = self._module(arguments) if self._dictionary else self._module(*arguments.values())
         results = result if isinstance(result, tuple) else (result,)
         for name, position in self._outputs.items():
             self._check(name, position, results)
-        return {name: results[self._outputs[name]].contiguous() for name in outputs}
+        return {name: results[self._outputs[name]].contiguous().cpu() for name in outputs}
 
     def _check(self, name: str, position: int, results: tuple[Any, ...]) -> None:
         if position >= len(results):
