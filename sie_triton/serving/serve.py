@@ -27,6 +27,7 @@ from sie_frontend.main import make_server
 from sie_frontend.manifest import Manifest, ManifestError
 from sie_frontend.settings import Settings, SettingsError
 from sie_frontend.storage import is_url
+from sie_frontend.triton.reach import DIRECT, first_address
 from sie_frontend.watch import logs
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
@@ -40,7 +41,7 @@ from sie_triton.repository.publish import check_whole
 from sie_triton.serving.ending import Ending
 from sie_triton.serving.gpus import gpu_obstacle
 from sie_triton.serving.restarts import Announce, Restarts, ailments
-from sie_triton.serving.waiting import DIRECT, announce_ready, first_address
+from sie_triton.serving.waiting import announce_ready
 
 log = logging.getLogger("sie_triton")
 

@@ -1,5 +1,7 @@
-"""What `serve --triton-url` says of an address where no Triton answers, or another one. The others are the standard
-library's servers and plain sockets."""
+"""What `serve --triton-url`, and a frontend alone, say of an address where no Triton answers, or another program.
+
+The others are the standard library's servers and plain sockets.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sie_frontend.triton import reach
+from sie_frontend.triton.reach import obstacle
 
-from sie_triton.serving import waiting
-from sie_triton.serving.waiting import obstacle
+from frontend.process import FrontendProcess
 
 
 @contextmanager
@@ -82,7 +86,7 @@ def test_another_program() -> None:
 
 
 def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_ASK_S", 0.2)
+    monkeypatch.setattr(reach, "_ASK_S", 0.2)
     over = threading.Event()
     with listener(lambda _: over.wait(10)) as address:
         assert "what firewalls let through" in obstacle(address, ["m"])
@@ -106,3 +110,11 @@ def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_triton_with_other_models(index: object, said: str) -> None:
     with http_server(triton(index)) as address:
         assert said in obstacle(f"{address},elsewhere:8000", [*"abcd"])
+
+
+def test_a_frontend_alone_says_why_it_is_not_ready(repository: Path, tmp_path: Path) -> None:
+    with http_server(Files) as address:
+        arguments = ("--repository", repository, "--triton-url", address)
+        with FrontendProcess(tmp_path / "log", *arguments) as frontend:
+            said = frontend.wait_for(r"waiting for Triton at .*")[0]
+    assert f"what answers at {address} is no Triton (HTTP 404 for /v2)" in said
