@@ -159,7 +159,7 @@ def _nowhere(model_id: str, unknown: Diagnostic, reason: Diagnostic, *, allow_hu
     if Path(model_id).is_dir():
         ways = [f"for the folder write `-m ./{model_id}`", *ways]
     if reason.hint and reason.code != "SIE301":
-        ways.append(reason.hint)
+        ways.append(reason.hint.removesuffix("; or pass `--weights FOLDER`"))
     if not allow_hub:
         ways.append("`build` asks the hub for it")
     return Diagnostic(unknown.code, message, None, "; ".join(way for way in ways if way))
