@@ -15,8 +15,9 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -40,20 +41,32 @@ class _Interrupts:
 _watch = _Interrupts()
 
 
-def watch() -> None:
-    """Answer interrupts from now on, for the rest of the process. Nothing happens where SIGINT is not Python's own:
-    whoever started us with it ignored wants it so.
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Answer interrupts within. Nothing happens where SIGINT is not Python's own: whoever started us with it ignored
+    wants it so.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or _watch.on:
+        yield
         return
-    if _watch.on or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    sys.unraisablehook = _raise_lost
-    _watch.on = True
-    threading.Thread(target=_answer, args=(reader,), name="interrupts", daemon=True).start()
+    woken, hook = signal.set_wakeup_fd(writer, warn_on_full_buffer=False), sys.unraisablehook
+    sys.unraisablehook = partial(_raise_lost, hook)
+    _watch.on, _watch.repeated = True, 0
+    thread = threading.Thread(target=_answer, args=(reader,), name="interrupts", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        _watch.on = False
+        sys.unraisablehook = hook
+        signal.set_wakeup_fd(woken)
+        os.close(writer)  # which ends the thread, once it has said what there is to say
+        thread.join(1.0)
 
 
 @contextlib.contextmanager
@@ -95,8 +108,8 @@ def tell(text: str) -> None:
 
 def _answer(reader: int) -> None:
     seen = 0
-    while True:
-        for _ in filter(signal.SIGINT.__eq__, os.read(reader, 64)):
+    while came := os.read(reader, 64):
+        for _ in filter(signal.SIGINT.__eq__, came):
             if _watch.repeated:
                 _watch.repeated -= 1
                 continue
@@ -108,12 +121,13 @@ def _answer(reader: int) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
             tell("ended\n")
             os._exit(EXIT_CODE)
+    os.close(reader)
 
 
-def _raise_lost(unraisable: sys.UnraisableHookArgs) -> None:
-    """What Python does with an exception that nobody can catch; an interrupt comes again when somebody can."""
+def _raise_lost(hook: Callable[[sys.UnraisableHookArgs], object], unraisable: sys.UnraisableHookArgs) -> None:
+    """What `hook` does with an exception that nobody can catch; an interrupt comes again when somebody can."""
     if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(unraisable)
+        hook(unraisable)
         return
     _watch.repeated += _watch.on
     again = threading.Timer(_AGAIN_S, _thread.interrupt_main)

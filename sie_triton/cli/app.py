@@ -39,9 +39,9 @@ class ExitCode(int, Enum):
 
 def main() -> None:
     """Run the command line: print diagnostics and interrupts on stderr, and exit with an `ExitCode`."""
-    interrupts.watch()
     try:
-        app()
+        with interrupts.watched():
+            app()
     except DiagnosticError as error:
         print_diagnostics(error.diagnostics)
         usage = all(is_usage(diagnostic.code) for diagnostic in error.diagnostics)

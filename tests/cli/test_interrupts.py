@@ -12,20 +12,23 @@ from pathlib import Path
 
 import pytest
 
+from sie_triton.cli import main
+
 _COMPUTES = """
-import hashlib, sys, tempfile
+import hashlib, sys, tempfile, threading
 from pathlib import Path
 from sie_triton import interrupts
-interrupts.watch()
-with tempfile.TemporaryDirectory(dir=sys.argv[1]) as folder, interrupts.fleeting(Path(folder)):
-    print("begun", flush=True)
+with interrupts.watched(), tempfile.TemporaryDirectory(dir=sys.argv[1]) as folder, interrupts.fleeting(Path(folder)):
+    # By another thread, when this one is in C already.
+    threading.Timer(0.3, print, ("begun",), {"flush": True}).start()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # an hour in C, without the interpreter's lock
 """
 _DROPPED = """
 import os, signal, sys, time, weakref
 from sie_triton import interrupts
 if len(sys.argv) > 1:
-    interrupts.watch()
+    watching = interrupts.watched()
+    watching.__enter__()
 
 class Something: pass
 
@@ -78,8 +81,22 @@ def test_one_that_python_drops_comes_again(watched: bool) -> None:
     assert ("went on" in done.stdout, dropped, done.returncode == 0) == (not watched, not watched, not watched)
 
 
+def test_nothing_stays_behind_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What tests, and programs that call us, have set is there again."""
+    hook, woken = sys.unraisablehook, signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(woken)
+    monkeypatch.setattr("sys.argv", ["sie-triton", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().out
+    assert sys.unraisablehook is hook
+    assert signal.set_wakeup_fd(woken) == woken
+
+
 def test_whoever_ignores_interrupts_is_left_alone() -> None:
-    program = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + _COMPUTES.replace("2**31 - 1", "300000")
+    program = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + _COMPUTES.replace(
+        "2**31 - 1", "2000000"
+    )
     with running(program, ".") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
