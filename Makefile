@@ -32,12 +32,25 @@ LIGHT_TESTS := tests/bundle tests/checkpoint tests/deploy tests/frontend tests/f
 	tests/sdk $(addprefix tests/compiler/test_compiler_,effects.py explain.py facts.py known_keys.py plan.py) \
 	--ignore tests/lint/test_judged_torchscript.py
 
-.PHONY: up install check format lint types contracts pages unit e2e test coverage oldest lock version release clean
+.PHONY: help wheels up install check format lint types contracts pages unit e2e test coverage oldest lock version release clean
 
+# First what a user needs; `make` alone is `make up`.
 up: $(INSTALLED)
 	@$(BIN)/sie-triton up $(MODEL:%=-m %) --repository $(REPOSITORY) --port $(PORT) $(WEIGHTS:%=--weights %)
 
 install: $(INSTALLED)
+
+help:
+	@echo "make up          install, build and serve; MODEL=\"ID ./FOLDER @LIST\" WEIGHTS=FOLDER PORT=8080 REPOSITORY=FOLDER"
+	@echo "make wheels      dist/*.whl, for machines without a checkout (docs/install.md); needs no environment"
+	@echo "make install     .venv alone; TORCH=cpu or usual chooses PyTorch's build, PYTHON=python3.12 the interpreter"
+	@echo "make check       format, lint, types and quick tests; make test adds those that build and serve"
+	@echo "make release     a dry run of a release: builds and compares everything in dist/, uploads nothing (RELEASING.md)"
+	@echo "make clean       removes .venv, dist, caches and model_repository"
+
+# In seconds, and without an environment.
+wheels:
+	$(PYTHON) -m pip wheel --no-deps -w dist ./sdk ./frontend .
 
 # A line for each step; PyTorch is the build for the CPU where there is no GPU.
 $(INSTALLED): $(PROJECTS) constraints.txt requirements-dev.txt requirements-test.txt

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ TRITONSERVER = "nvidia-pytriton==0.7.0"
 _GPU_PLACES = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"), Path("/dev/dxg"))
 _CONNECT_SECONDS = "10"
 _SHOWN_LINES = 20
+_MEGABYTES = {"cpu": 2300, "usual": 5800}
+"""What an environment takes, by its PyTorch."""
 
 
 class StepFailed(Exception):
@@ -45,6 +48,11 @@ class Step:
 def has_gpu(places: Sequence[Path] = _GPU_PLACES) -> bool:
     """Whether an NVIDIA driver shows a GPU: its folder in `/proc`, the device of a container, or that of WSL."""
     return any(any(place.iterdir()) if place.is_dir() else place.exists() for place in places)
+
+
+def wished(torch: str) -> str:
+    """The build of PyTorch that `--torch` asks for: `cpu` or `usual`."""
+    return ("usual" if has_gpu() else "cpu") if torch == "auto" else torch
 
 
 def pip_install(python: Path, *arguments: str | Path) -> str:
@@ -93,9 +101,8 @@ def _torch_version(python: Path) -> str:
 
 
 def steps(folder: Path, torch: str) -> list[Step]:
-    """All that an environment of the checkout needs, in the order in which it is installed."""
-    python = folder / "bin" / "python"
-    wish = ("usual" if has_gpu() else "cpu") if torch == "auto" else torch
+    """All that an environment of the checkout needs, in the order in which it is installed. `torch`: as `--torch`."""
+    python, wish = folder / "bin" / "python", wished(torch)
     rest = ("-e", ROOT / "sdk", "-e", ROOT / "frontend", "-e", f"{ROOT}[export]", "onnxruntime")
 
     def pip(*arguments: str | Path) -> Callable[[], str]:
@@ -114,6 +121,18 @@ def steps(folder: Path, torch: str) -> list[Step]:
 def measured(folder: Path) -> int:
     """The bytes of all files below a folder; 0 where there is none."""
     return sum((Path(place) / name).lstat().st_size for place, _, names in os.walk(folder) for name in names)
+
+
+def shortage(folder: Path, torch: str) -> str | None:
+    """What is said where the disk has no room for the environment; None where it has."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    needed, free = _MEGABYTES[torch] * 1e6 - measured(folder), shutil.disk_usage(place).free
+    if needed <= free:
+        return None
+    hint = "free some space" + (", or take `--torch cpu` (`make TORCH=cpu`)" if torch == "usual" else "")
+    return f"`{place}` needs about {needed / 1e6:,.0f} MB and has {free / 1e6:,.0f} MB left: {hint}"
 
 
 def carry_out(todo: Sequence[Step], folder: Path) -> None:
@@ -155,6 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="which build of PyTorch; `auto`: for the CPU where there is no GPU",
     )
     options = parser.parse_args(arguments)
+    if short := shortage(options.folder, wished(options.torch)):
+        print(f"error: {short}", file=sys.stderr)
+        return 1
     try:
         carry_out(steps(options.folder, options.torch), options.folder)
     except StepFailed as error:

@@ -6,6 +6,8 @@ import argparse
 import logging
 import signal
 import sys
+import threading
+import time
 
 import uvicorn
 
@@ -19,6 +21,7 @@ from sie_frontend.manifest import ManifestError
 from sie_frontend.residency.carrier import Discharge, Memory
 from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings, SettingsError, add_arguments
+from sie_frontend.triton.reach import obstacle
 from sie_frontend.watch import logs
 
 log = logging.getLogger("sie_frontend")
@@ -68,6 +71,19 @@ def make_server(
     return DrainingServer(config, frontend.drain, delay_s=settings.drain_delay_s, admin=admin, tls=tls)
 
 
+def tell_waiting(server: uvicorn.Server, *, after_s: float = 3.0, again_s: float = 30.0) -> None:
+    """Until the models answer for the first time, log what keeps them, and what to look at."""
+    frontend = server.config.app.state.frontend  # type: ignore[union-attr]
+    begun, told_at = time.monotonic(), time.monotonic() + after_s
+    while not (server.should_exit or (server.started and frontend.ready)):
+        if server.started and time.monotonic() >= told_at:
+            found = obstacle(frontend.settings.triton_url, frontend.engine.manifest.triton_models)
+            waited = time.monotonic() - begun
+            log.warning("waiting for Triton at %s for %.0f s now: %s", frontend.settings.triton_url, waited, found)
+            told_at = time.monotonic() + again_s
+        time.sleep(0.1)
+
+
 def main() -> None:
     """Entry point of the container image; settings come from the environment, options override them."""
     parser = argparse.ArgumentParser(prog="sie-triton-frontend", description=__doc__)
@@ -79,7 +95,9 @@ def main() -> None:
     try:
         settings = Settings.from_environment(**given)
         logs.configure(settings.log_format)
-        make_server(settings).run()
+        server = make_server(settings)
+        threading.Thread(target=tell_waiting, args=(server,), name="tell-waiting", daemon=True).start()
+        server.run()
     except (SettingsError, ManifestError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -10,10 +10,11 @@ and weights last, every fetched file is checked against the hub's own digest, an
 model's meaning is remembered, not guessed. And nothing hangs: see `hub.supervise`.
 
 `files` knows names and places, `problems` what is missing, `published` architectures under other names, `open_clip` its
-own layout, `view` the folder that loaders see, `hub` and `hub_failures` the network, `resolve` the order in which
-sources are tried.
+own layout, `view` the folder that loaders see, `asking`, `hub` and `hub_failures` the network, `resolve` the order in
+which sources are tried.
 """
 
+from sie_triton.checkpoint.asking import asked_once
 from sie_triton.checkpoint.files import wanted_files, weight_paths
 from sie_triton.checkpoint.found import Checkpoint, Source
 from sie_triton.checkpoint.progress import Progress, rich_progress
@@ -28,6 +29,7 @@ __all__ = [
     "Checkpoint",
     "Progress",
     "Source",
+    "asked_once",
     "load_tensors",
     "resolve_checkpoint",
     "rich_progress",

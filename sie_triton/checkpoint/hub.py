@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sie_triton.checkpoint.asking import describe
 from sie_triton.checkpoint.files import (
     ADAPTER,
     INDEX,
@@ -35,13 +35,17 @@ from sie_triton.checkpoint.hub_failures import (
     not_a_hub,
 )
 from sie_triton.checkpoint.lora_settings import read_lora_settings
+from sie_triton.checkpoint.packaged import Announce
 from sie_triton.checkpoint.problems import damage, find_problems, gaps, uncompiled
 from sie_triton.checkpoint.progress import Progress
 from sie_triton.checkpoint.request import Request
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.room import shortage
 
 STALLED_SECONDS = 120.0
 """A download that moves no byte for so long is given up."""
+SILENT_SECONDS = 10.0
+"""After so long it is said, and again each time that it has become twice as long."""
 
 _ATTEMPTS = 3
 
@@ -80,8 +84,11 @@ def find_cached(request: Request) -> Cached | None:
     return Cached(folder, find_problems(folder, request), all(map(known, (*TELLING, *request.optional_files))))
 
 
-def from_hub(request: Request, progress: Progress) -> Checkpoint:
-    """The checkpoint, with whatever the cache lacks fetched. Raises `HubFailure` if that fails."""
+def from_hub(request: Request, progress: Progress, announce: Announce) -> Checkpoint:
+    """The checkpoint, with whatever the cache lacks fetched. Raises `HubFailure` if that fails.
+
+    `announce` is told when the hub keeps us waiting.
+    """
     beat = _Heartbeat()
 
     def report(file: str, done: int, total: int | None) -> None:
@@ -89,7 +96,9 @@ def from_hub(request: Request, progress: Progress) -> Checkpoint:
         progress(file, done, total)
 
     try:
-        folder, fetched = supervise(lambda: _download(request, report, beat), beat)
+        commit, entries = _described(request, announce)
+        beat.mark()
+        folder, fetched = supervise(lambda: _download(request, commit, entries, report), beat, announce)
     except (HubFailure, DiagnosticError):
         raise
     except Exception as error:
@@ -114,8 +123,17 @@ class _Heartbeat:
         return time.monotonic() - self.last
 
 
-def supervise(work: Callable[[], tuple[Path, bool]], beat: _Heartbeat) -> tuple[Path, bool]:
-    """Run `work` in another thread; give up when nothing moves, at once when the user interrupts.
+def _described(request: Request, announce: Announce) -> tuple[str, dict[str, Any]]:
+    """The commit, and what the hub says of each of its files."""
+    try:
+        info = describe(request.hf_id, request.revision, announce)
+        return str(info.sha), {entry.rfilename: entry for entry in info.siblings or ()}
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise HubFailure([not_a_hub("its answer is no description of a model")]) from error
+
+
+def supervise(work: Callable[[], tuple[Path, bool]], beat: _Heartbeat, announce: Announce) -> tuple[Path, bool]:
+    """Run `work` in another thread; say when nothing moves, and at last give up; at once when the user interrupts.
 
     The client library retries with pauses that add up to many minutes, and it cannot be interrupted; the thread is a
     daemon, so that it cannot keep the process alive.
@@ -131,8 +149,14 @@ def supervise(work: Callable[[], tuple[Path, bool]], beat: _Heartbeat) -> tuple[
 
     thread = threading.Thread(target=run, name="hub-download", daemon=True)
     thread.start()
+    said = SILENT_SECONDS
     while thread.is_alive():
         thread.join(0.2)
+        if beat.silent_seconds < SILENT_SECONDS:
+            said = SILENT_SECONDS
+        elif thread.is_alive() and beat.silent_seconds > said:
+            announce(f"the hub at {endpoint_url()} sends nothing for {said:.0f} s; given up at {STALLED_SECONDS:.0f} s")
+            said *= 2
         if thread.is_alive() and beat.silent_seconds > STALLED_SECONDS:
             message = f"the hub at {endpoint_url()} has sent nothing for {STALLED_SECONDS:.0f} seconds"
             hint = (
@@ -144,17 +168,11 @@ def supervise(work: Callable[[], tuple[Path, bool]], beat: _Heartbeat) -> tuple[
     return done[0]
 
 
-def _download(request: Request, report: Progress, beat: _Heartbeat) -> tuple[Path, bool]:
+def _download(request: Request, commit: str, entries: dict[str, Any], report: Progress) -> tuple[Path, bool]:
     """Complete the cache's snapshot of the commit. Returns the folder, and whether anything was fetched."""
-    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
     timeout = constants.HF_HUB_ETAG_TIMEOUT
-    try:
-        info = HfApi().model_info(request.hf_id, revision=request.revision, files_metadata=True, timeout=timeout)
-        commit, entries = str(info.sha), {entry.rfilename: entry for entry in info.siblings or ()}
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise HubFailure([not_a_hub("its answer is no description of a model")]) from error
-    beat.mark()
     guessed = read_parts(entries, lambda _: None)
     if (found := gaps(entries, request.extra_files, request.shown, None, guessed)) and _names_decide(entries, guessed):
         raise HubFailure(found)
@@ -331,14 +349,9 @@ def _check_room(request: Request, commit: str, entries: Mapping[str, Any], wante
     from huggingface_hub import constants
 
     missing = [name for name in wanted if _cached_path(request, name, commit, entries[name].size) is None]
-    needed, cache = sum(entries[name].size or 0 for name in missing), Path(constants.HF_HUB_CACHE)
-    place = cache.expanduser().absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if missing and needed > free:
-        message = f"{request.shown} needs {needed / 1e6:,.0f} MB more, and `{cache}` has {free / 1e6:,.0f} MB left"
-        raise HubFailure([Diagnostic("SIE316", message, hint=ROOM_HINT)])
+    needed = sum(entries[name].size or 0 for name in missing)
+    if missing and (short := shortage(Path(constants.HF_HUB_CACHE), needed)):
+        raise HubFailure([Diagnostic("SIE316", f"there is no room for {request.shown}: {short}", hint=ROOM_HINT)])
     return missing
 
 

@@ -19,6 +19,7 @@ class HubFailure(Exception):
         self.unreachable = unreachable
 
 
+OFFLINE_HINT = "check the network, the proxy variables and HF_ENDPOINT; HF_HUB_OFFLINE=1 uses the cache and asks nobody"
 ROOM_HINT = "free some space, or set HF_HOME to a larger disk"
 
 
@@ -46,18 +47,27 @@ def _explain_silence(error: Exception, request: Request) -> HubFailure | None:
         diagnostic = Diagnostic("SIE311", message, hint="unset HF_HUB_OFFLINE once, or pass `--weights FOLDER`")
     elif "TimeoutException" in kinds and "ConnectTimeout" not in kinds:
         message = f"the hub at {endpoint} did not answer in time"
-        hint = "run again: finished files are kept; HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT set the seconds"
+        hint = (
+            "run again: finished files are kept; HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT set the seconds; "
+            "HF_HUB_OFFLINE=1 uses the cache and asks nobody"
+        )
         diagnostic = Diagnostic("SIE317", message, hint=hint)
     elif kinds & {"TransportError", "ConnectionError"}:
         message = f"the hub at {endpoint} cannot be reached" + (f": {error}" if str(error) else "")
-        hint = "check the network, the proxy variables and HF_ENDPOINT, or pass `--weights FOLDER`"
-        diagnostic = Diagnostic("SIE310", message, hint=hint)
+        diagnostic = Diagnostic("SIE310", message, hint=f"{OFFLINE_HINT}; or pass `--weights FOLDER`")
         unreachable = "UnsupportedProtocol" not in kinds
     elif "FileMetadataError" in kinds:
         diagnostic, unreachable = not_a_hub("its answers lack the hub's headers"), False
     else:
         return None
     return HubFailure([diagnostic], unreachable=unreachable)
+
+
+def is_silence(error: Exception) -> bool:
+    """Whether an error says that nothing answers at all, whatever is asked."""
+    if isinstance(error, HubFailure):
+        return error.unreachable
+    return bool(kinds_of(error) & {"TransportError", "ConnectionError", "Timeout"})
 
 
 def _explain_status(error: Any, request: Request) -> HubFailure:

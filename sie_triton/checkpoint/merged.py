@@ -43,7 +43,9 @@ def merged_folder(base: Path, files: Sequence[str], adapter: Path, adapter_files
             else:
                 target.symlink_to(source.resolve())
 
-    return make_view(base, key, fill)
+    # Only files with a changed tensor are written; those tensors in float32.
+    touched = [path for path in weight_paths(base) if not found.keys().isdisjoint(read_header(path).tensors)]
+    return make_view(base, key, fill, sum(path.stat().st_size for path in touched))
 
 
 def _changes(base: Path, adapter: Path) -> dict[str, Change]:

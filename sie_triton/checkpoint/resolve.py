@@ -18,6 +18,7 @@ from sie_triton.checkpoint.packaged import Announce, find_or_install
 from sie_triton.checkpoint.problems import find_problems
 from sie_triton.checkpoint.progress import Progress, no_progress
 from sie_triton.checkpoint.request import Request
+from sie_triton.checkpoint.single_file import file_for_folder
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 
@@ -86,7 +87,7 @@ def _find(
         return checkpoint_at(cached.folder, "cache", request, cached.folder.name)
     if allow_hub:
         try:
-            return from_hub(request, progress or no_progress)
+            return from_hub(request, progress or no_progress, announce)
         except HubFailure as failure:
             if not failure.unreachable:
                 raise DiagnosticError(failure.diagnostics) from failure
@@ -104,10 +105,13 @@ def _find(
 
 def _from_folder(folder: Path, origin: str, hf_id: str | None, revision: str | None, request: Request) -> Checkpoint:
     folder = folder.expanduser()
+    if folder.is_file():
+        raise DiagnosticError([file_for_folder(folder, origin)])
     if not folder.is_dir():
-        reason = "is a file, not a folder" if folder.exists() else "does not exist"
         hint = f"`{origin}` wants the folder that holds `config.json`, `{SINGLE}` and the tokenizer"
-        raise DiagnosticError([Diagnostic("SIE302", f"the weights folder {reason}", where=Where(folder), hint=hint)])
+        raise DiagnosticError(
+            [Diagnostic("SIE302", "the weights folder does not exist", where=Where(folder), hint=hint)]
+        )
     if problems := find_problems(folder, request):
         raise DiagnosticError(problems)
     files = request.wanted(names_in(folder), parts_of(folder))

@@ -8,7 +8,6 @@ written to. Views last as long as this process.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
 import shutil
@@ -23,6 +22,8 @@ from sie_triton.checkpoint.open_clip import fill_view, is_open_clip
 from sie_triton.checkpoint.published import Beyond, Native, read_published
 from sie_triton.checkpoint.tensors import read_header
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.interrupts import until_the_end
+from sie_triton.room import shortage
 
 Rename = Callable[[str], Sequence[str]]
 """A published tensor name to its native names: one, or several that share the tensor's first axis in equal parts."""
@@ -39,13 +40,21 @@ def plain_folder(origin: Path, files: Sequence[str]) -> Path:
     native = layout if isinstance(layout, Native) else None
     if not parts.home and native is None:
         return origin
-    return make_view(origin, view_key(origin, files), lambda view: _fill(view, origin, files, parts, native))
+    written = weight_files(files, parts) if native is not None and native.rename is not None else ()
+    needed = sum((origin / name).stat().st_size for name in written)
+    return make_view(origin, view_key(origin, files), lambda view: _fill(view, origin, files, parts, native), needed)
 
 
-def make_view(origin: Path, key: str, fill: Callable[[Path], None]) -> Path:
-    """The folder that `fill` makes, once for each key. Raises `DiagnosticError` SIE325 without room."""
+def make_view(origin: Path, key: str, fill: Callable[[Path], None], needed: int = 0) -> Path:
+    """The folder that `fill` makes, once for each key, of `needed` bytes beside links. Raises `DiagnosticError` SIE325
+    without room.
+    """
     view = _root() / key / (origin.name or "checkpoint")
+    hint = "free some space, or set TMPDIR to a larger disk"
     if not view.exists():
+        if short := shortage(view, needed):
+            message = f"there is no room to lay the checkpoint out for transformers: {short}"
+            raise DiagnosticError([Diagnostic("SIE325", message, Where(origin), hint)])
         # Made under another name: a view that was cut short must not be taken for a whole one.
         unfinished = view.parent / ".unfinished"
         try:
@@ -58,7 +67,6 @@ def make_view(origin: Path, key: str, fill: Callable[[Path], None]) -> Path:
             message = (
                 f"the checkpoint cannot be laid out for transformers in `{view.parent}`: {error.strerror or error}"
             )
-            hint = "free some space, or set TMPDIR to a larger disk"
             raise DiagnosticError([Diagnostic("SIE325", message, Where(origin), hint)]) from error
     return view
 
@@ -81,8 +89,7 @@ def published_layout(origin: Path, files: Iterable[str]) -> Native | Beyond | No
 @lru_cache
 def _root() -> Path:
     root = Path(tempfile.mkdtemp(prefix="sie-triton-view-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
-    return root
+    return until_the_end(root)
 
 
 def view_key(origin: Path, files: Iterable[str]) -> str:

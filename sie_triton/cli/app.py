@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sie_triton import __version__
+from sie_triton import __version__, interrupts
 from sie_triton.cli.printing import err, out, print_diagnostics
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.diagnostics.codes import is_usage
@@ -34,20 +34,23 @@ class ExitCode(int, Enum):
 
     FAILED = 1
     USAGE = 2
-    INTERRUPTED = 130
+    INTERRUPTED = interrupts.EXIT_CODE
 
 
 def main() -> None:
     """Run the command line: print diagnostics and interrupts on stderr, and exit with an `ExitCode`."""
     try:
-        app()
+        with interrupts.watched():
+            app()
     except DiagnosticError as error:
         print_diagnostics(error.diagnostics)
         usage = all(is_usage(diagnostic.code) for diagnostic in error.diagnostics)
         sys.exit(ExitCode.USAGE if usage else ExitCode.FAILED)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        sys.exit(ExitCode.INTERRUPTED)
+    except SystemExit as ended:
+        # typer's own answer to an interrupt.
+        if ended.code == ExitCode.INTERRUPTED:
+            err.print("interrupted")
+        raise
 
 
 def _print_version(wanted: bool) -> None:

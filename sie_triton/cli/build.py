@@ -143,10 +143,10 @@ def run_build(
     wanted: Wanted, bundles: Path | None, options: BuildOptions, *, save_bundle: Path | None = None
 ) -> list[BuiltModel]:
     """Build the models, and print on stderr what was built, what was unchanged and what cannot be built."""
-    from sie_triton.checkpoint import rich_progress
+    from sie_triton.checkpoint import asked_once, rich_progress
     from sie_triton.compiler.build import compile_models
 
-    with rich_progress() if err.is_terminal else nullcontext() as progress:
+    with asked_once(), rich_progress() if err.is_terminal else nullcontext() as progress:
         options = replace(options, progress=progress)
         targets = find_targets(wanted, bundles, options, allow_hub=True, save=save_bundle)
         for target in targets:

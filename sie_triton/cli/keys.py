@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -61,8 +65,11 @@ def new(
     if file is not None:
         _add(made, file)
         say(f"its line is in `{file}`; the key is shown this once:")
+        _warn(file)
     else:
         say("the key, shown this once, and its line for the file of keys:")
+    if _may_be_read(sys.stdout):
+        say("warning: the file that the key is written to may be read by others: `chmod 600` it")
     out.print(secret, markup=False)
     if file is None:
         out.print(made.line, markup=False)
@@ -72,6 +79,7 @@ def check(file: Annotated[Path, typer.Argument(help="A file of keys.")]) -> None
     """Say what a file of keys allows, key by key, or in which line it is wrong."""
     for key in _keys_of(file):
         out.print(f"{key.name}: {', '.join(_allowed(key))}", markup=False)
+    _warn(file)
 
 
 def _allowed(key: ApiKey) -> list[str]:
@@ -107,10 +115,27 @@ def _add(key: ApiKey, file: Path) -> None:
         raise _unusable(f"`{file}` has a key with the name `{key.name}` already")
     try:
         glued = file.exists() and (content := file.read_bytes()) and not content.endswith(b"\n")
-        with file.open("a", encoding="utf-8") as appended:
+        # What is made here is its owner's alone; what is there keeps its mode.
+        with open(file, "a", encoding="utf-8", opener=partial(os.open, mode=0o600)) as appended:
             appended.write(("\n" if glued else "") + key.line + "\n")
     except OSError as error:
         raise _unusable(f"`{file}` cannot be written: {(error.strerror or str(error)).lower()}") from None
+
+
+def _warn(file: Path) -> None:
+    from sie_frontend.access.following import KeyFile
+
+    if found := KeyFile(file).exposed():
+        say(f"warning: `{file}`: {found}")
+
+
+def _may_be_read(stream: TextIO) -> bool:
+    """Whether what is written goes to a file that other users may read."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and bool(found.st_mode & 0o044)
 
 
 def _unusable(message: str) -> DiagnosticError:

@@ -73,7 +73,9 @@ def check(
     ] = None,
     qdrant_path: Annotated[
         Path | None,
-        typer.Option(help="A folder of qdrant-client's local mode; refused, and says why.", show_default=False),
+        typer.Option(
+            help="A folder of qdrant-client's local mode: prints the program that exports it.", show_default=False
+        ),
     ] = None,
     pgvector: Annotated[
         str | None, typer.Option(help="PostgreSQL with pgvector, as `postgresql://…`.", show_default=False)
@@ -121,7 +123,7 @@ def check(
     """
     from sie_triton.migrate.check.run import check as run_check
     from sie_triton.migrate.check.server import EncodingServer
-    from sie_triton.migrate.stores.qdrant import refuse_local_mode
+    from sie_triton.migrate.stores.qdrant_local import refuse_local_mode
 
     sources = {
         "--qdrant": qdrant,
@@ -136,7 +138,7 @@ def check(
         raise typer.BadParameter(f"name one store, by one of {', '.join(sources)}", param_hint="STORE")
     ((source, place),) = given.items()
     if qdrant_path is not None:
-        raise refuse_local_mode(qdrant_path)
+        raise refuse_local_mode(qdrant_path, collection, model=model, url=url, vector=vector)
     name, asked = _needed(source, collection, table), _options(options)
     chosen = {"vector": vector, "text_field": text_field}
     server = EncodingServer(url, model, asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import sie_triton
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+
+_PAGE = re.compile(r"(?:https?://[^/]+/|hf\.co/)([\w.-]+/[\w.-]+?)(?:/(?:tree|blob|resolve)/.*)?/?$")
 
 if TYPE_CHECKING:
     from sie_triton.bundle import Bundle, ResolvedProfile
@@ -82,6 +85,8 @@ def _derived(
 
     folder = wanted.weights.get(model_id, wanted.default_weights)
     unknown = find_model(bundles, model_id)
+    if folder is None and (meant := _no_id(model_id)) is not None:
+        raise DiagnosticError([meant])
     if isinstance(unknown, Diagnostic) and folder is None and not _may_be_elsewhere(model_id, unknown, bundles):
         raise DiagnosticError([unknown])
     try:
@@ -99,6 +104,17 @@ def _derived(
         trust_remote_code=options.trust_remote_code,
         open_clip=is_open_clip(checkpoint.files),
     )
+
+
+def _no_id(model_id: str) -> Diagnostic | None:
+    """What is said of a file on this disk, or of a page's address, that was given for an id; None for an id."""
+    from sie_triton.checkpoint.single_file import file_for_folder
+
+    if Path(model_id).is_file():
+        return file_for_folder(Path(model_id), "--model")
+    if (page := _PAGE.match(model_id)) is None:
+        return None
+    return Diagnostic("SIE111", f"`{model_id}` is an address, no id", None, f"write `-m {page[1]}`")
 
 
 def _may_be_elsewhere(model_id: str, unknown: Diagnostic, bundles: Mapping[str, Bundle]) -> bool:
@@ -119,7 +135,7 @@ def _checkpoint(model_id: str, folder: Path | None, options: BuildOptions, *, al
     from sie_triton.derive import OPTIONAL_FILES
 
     if folder is None:
-        its_own = is_published_in_open_clip(model_id, allow_hub=allow_hub)
+        its_own = is_published_in_open_clip(model_id, allow_hub=allow_hub, announce=options.announce)
     else:
         its_own = needs_open_clip(folder.expanduser())
     return resolve_checkpoint(
@@ -142,6 +158,8 @@ def _nowhere(model_id: str, unknown: Diagnostic, reason: Diagnostic, *, allow_hu
     ways = [unknown.hint or "", f"for a model of your own pass its folder, `--weights {model_id}=FOLDER`"]
     if Path(model_id).is_dir():
         ways = [f"for the folder write `-m ./{model_id}`", *ways]
+    if reason.hint and reason.code != "SIE301":
+        ways.append(reason.hint.removesuffix("; or pass `--weights FOLDER`"))
     if not allow_hub:
         ways.append("`build` asks the hub for it")
     return Diagnostic(unknown.code, message, None, "; ".join(way for way in ways if way))

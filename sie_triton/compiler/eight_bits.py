@@ -21,6 +21,7 @@ from sie_triton.eight_bits.index_measure import Corpus, measure_nearest, runs_of
 from sie_triton.eight_bits.products import products_of, values_of
 from sie_triton.eight_bits.ranges_seen import largest_seen
 from sie_triton.eight_bits.rewrite import EightBits, Ranges8, eight_bit_graph, tried
+from sie_triton.interrupts import fleeting
 from sie_triton.onnx_graphs.finish import save_whole
 from sie_triton.planning.plan import GraphPlan, TritonPlan
 from sie_triton.repository.config import machines
@@ -40,7 +41,7 @@ def write_eight_bits(plan: TritonPlan, model: PublicModel, write: WriteGraphs, s
     """
     _check_runtime()
     whole = replace(plan, precisions={"cpu": "float32"}, engine="onnxruntime")
-    with tempfile.TemporaryDirectory(prefix="sie-triton-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sie-triton-") as folder, fleeting(Path(folder)):
         first = _float32(whole, model, write, replace(site, staging=Path(folder)), site.staging)
         if first.problems:
             return first

@@ -18,6 +18,7 @@ from sie_triton.compiler.graphs import write_measured_graphs
 from sie_triton.compiler.measured import Site
 from sie_triton.compiler.options import BuildOptions, Target
 from sie_triton.compiler.packages import check_comparable
+from sie_triton.compiler.space import check_room
 from sie_triton.compiler.weights import Weights, check_remote_code, find_checkpoint, read_weights
 from sie_triton.compiler.workbench import WORKBENCHES, Workbench
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
@@ -72,6 +73,7 @@ def compile_bundle(target: Target, options: BuildOptions, staging: Path) -> list
         announce("this CPU does not multiply bfloat16: float32 would be faster here")
     if any(plan.precisions.get("cpu") == "int8" for plan in plans) and not multiplies_int8():
         announce("this CPU has no VNNI: int8 takes less memory here, and float32 is faster")
+    check_room(weights.numbers, {p for plan in plans for p in plan.precisions.values()}, options.repository)
     announce(f"{bundle.sie_id}: importing the libraries that read checkpoints")
     benches = {
         modality: WORKBENCHES[modality](checkpoint.folder, announce, options.trust_remote_code)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from sie_triton.bundle import Bundle
 from sie_triton.checkpoint import Checkpoint, resolve_checkpoint, weight_paths
+from sie_triton.checkpoint.tensors import read_header
 from sie_triton.compiler.options import BuildOptions, Target
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.facts import CheckpointFacts, read_facts
@@ -18,6 +20,12 @@ class Weights:
 
     checkpoint: Checkpoint
     facts: CheckpointFacts
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers its tensors have."""
+        headers = (read_header(path) for path in weight_paths(self.checkpoint.folder))
+        return sum(prod(entry["shape"]) for header in headers for entry in header.tensors.values())
 
     @property
     def bytes(self) -> int:

@@ -235,6 +235,12 @@ class TritonServer:
         self._warden.wait()
         return self.poll()
 
+    def kill(self) -> None:
+        """Kill what runs of it; `stop` then finds it ended, and its warden removes what it had."""
+        if self._pid is not None and self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+
     def _check_repository(self) -> None:
         repository = self.spec.repository
         if not repository.is_dir():

@@ -95,6 +95,7 @@ class Supervisor:
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._grace = 10.0
+        self._killed = False
         self._thread = threading.Thread(target=self._run, name="triton-supervisor", daemon=True)
 
     @property
@@ -138,10 +139,17 @@ class Supervisor:
 
     def stop(self, grace: float = 10.0) -> None:
         """End the server and the supervision. Idempotent; returns when nothing is left."""
-        self._grace = grace
+        self._grace = 0.0 if self._killed else grace
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
+
+    def kill(self) -> None:
+        """Kill the server: a `stop` that waits for it, or comes later, waits no more. Signal handlers may call it."""
+        self._killed = True
+        self._grace = 0.0
+        self._stopping.set()
+        self.server.kill()
 
     def _run(self) -> None:
         try:

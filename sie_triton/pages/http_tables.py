@@ -41,7 +41,8 @@ _MEANINGS: Final[Mapping[ErrorKind, str]] = {
     ErrorKind.BODY_TOO_SLOW: "the body did not arrive in time",
     ErrorKind.REQUEST_TOO_SLOW: "the answer was not there in time; sent again as it is, it would be late again",
     ErrorKind.MODEL_NOT_FOUND: "no such id; the message names up to three that look alike",
-    ErrorKind.ROUTE_NOT_FOUND: "no such route; `detail` says which there are",
+    ErrorKind.ROUTE_NOT_FOUND: "no such route; `detail` says which there are, and near to one, as `/embeddings` is, "
+    "`error` says in OpenAI's shape what to change",
     ErrorKind.METHOD_NOT_ALLOWED: "the route has another method; `Allow` names it",
     ErrorKind.UNPROCESSABLE: "a body that does not fit OpenAI's schema; `detail` lists every mistake",
     ErrorKind.INFERENCE_ERROR: "the model failed, or its numbers are not finite",

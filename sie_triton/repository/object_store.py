@@ -25,6 +25,7 @@ from sie_triton.repository.publish import (
     publish,
     staged_repository,
 )
+from sie_triton.room import shortage
 
 Announce = Callable[[str], None]
 
@@ -65,7 +66,9 @@ def copy_repository(url: str, target: Path, announce: Announce) -> None:
     try:
         store = Store(url)
         content = store.read(MANIFEST_NAME)
-        wanted = _digests(parse_manifest(content, f"{url}/{MANIFEST_NAME}"))
+        manifest = parse_manifest(content, f"{url}/{MANIFEST_NAME}")
+        wanted = _digests(manifest)
+        _check_room(url, target, manifest)
         waited = False
         while not _holds(target, content, wanted):
             try:
@@ -116,6 +119,13 @@ def _fetch(
         (staging / MANIFEST_DIGEST_NAME).write_bytes(manifest_digest_line(manifest))
         publish(staging, target)
     announce(f"fetched {size / 1e6:,.1f} MB in {time.monotonic() - begun:.1f} s")
+
+
+def _check_room(url: str, target: Path, manifest: Manifest) -> None:
+    """Raise `DiagnosticError` (`SIE613`) where the files that are not there yet do not fit."""
+    sizes = {f"{name}/{file}": n for name, model in manifest.triton_models.items() for file, n in model.sizes.items()}
+    if short := shortage(target, sum(size for name, size in sizes.items() if not (target / name).is_file())):
+        raise _not_kept(url, target, f"there is no room: {short}")
 
 
 def _digests(manifest: Manifest) -> dict[str, str]:

@@ -21,6 +21,7 @@ from sie_frontend.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Manif
 from sie_frontend.storage import served_files
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.interrupts import fleeting
 
 MANIFEST_DIGEST_NAME = "manifest.sha256"
 
@@ -73,7 +74,7 @@ def staged_repository(target: Path) -> Iterator[Path]:
     staging = _sibling(target, "staging")
     with disk_mistakes(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(target):
+        with _lock(target), fleeting(staging):
             recover(target)
             _remove(staging)
             try:

@@ -27,6 +27,7 @@ from sie_frontend.main import make_server
 from sie_frontend.manifest import Manifest, ManifestError
 from sie_frontend.settings import Settings, SettingsError
 from sie_frontend.storage import is_url
+from sie_frontend.triton.reach import DIRECT, first_address
 from sie_frontend.watch import logs
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
@@ -35,14 +36,15 @@ from sie_triton.embedded.installation import find_installation
 from sie_triton.embedded.ports import listener
 from sie_triton.embedded.server import ServerSpec
 from sie_triton.embedded.supervisor import State, Supervisor, Transition
+from sie_triton.interrupts import left_to_others
 from sie_triton.repository.publish import check_whole
+from sie_triton.serving.ending import Ending
 from sie_triton.serving.gpus import gpu_obstacle
 from sie_triton.serving.restarts import Announce, Restarts, ailments
+from sie_triton.serving.waiting import announce_ready
 
 log = logging.getLogger("sie_triton")
 
-# The embedded server starts within a few seconds; a user who waits longer wants to know why.
-PATIENCE_S = 10.0
 # A process that computes one run for longer has no caller left: so long a frontend waits, unless it was told otherwise.
 RUN_LIMIT_S = 120.0
 LOG_NAME = "tritonserver.log"
@@ -52,13 +54,6 @@ _PORT_HINTS = {
     errno.EADDRINUSE: "stop the process that holds it, or choose another with `--port`",
     errno.EACCES: "ports below 1024 need rights that this user has not: choose another with `--port`",
 }
-SNIPPET = """\
-from sie_sdk import SIEClient
-from sie_sdk.types import Item
-
-client = SIEClient("{url}"{key})
-result = client.encode("{model}", Item(text="The mitochondrion is the powerhouse of the cell."))
-print(result["dense"].shape)"""
 
 
 def check_places(log_dir: Path) -> None:
@@ -129,7 +124,8 @@ def serve_repository(
 
     `repository` is a folder; with `triton_url`, it may be an object store's URL. `loading` are the settings of the
     frontend that say when models are loaded and unloaded.
-    Raises `DiagnosticError` if tritonserver cannot be started, or has failed too often to be restarted.
+    Raises `DiagnosticError` if tritonserver cannot be started, or has failed too often to be restarted, and
+    `KeyboardInterrupt` where Ctrl-C was what ended it.
     """
     manifest = manifest.served()
     if not manifest.models:
@@ -152,6 +148,7 @@ def serve_repository(
     signal.signal(signal.SIGTERM, _exit_on_signal)
     supervisor = None
     server: uvicorn.Server | None = None
+    ending, interrupted = Ending(), False
 
     def end_serving() -> None:
         if server is not None:
@@ -172,22 +169,29 @@ def serve_repository(
                 served=lambda: _served_by(server),
             )
             supervisor = Supervisor(spec, on_change=restarts, on_trouble=restarts.trouble)
+            ending = Ending(supervisor)
             settings = replace(settings, triton_url=supervisor.url)
         server = _make_server(settings, supervisor)
         if supervisor is not None:
             supervisor.start()
         announcing = (server, manifest, begun, announce)
-        threading.Thread(target=_announce_ready, args=announcing, name="announce-ready", daemon=True).start()
-        server.run()
+        remote = {"remote": triton_url is not None}
+        threading.Thread(
+            target=announce_ready, args=announcing, kwargs=remote, name="announce-ready", daemon=True
+        ).start()
+        ending.follow(server)
+        with left_to_others():
+            server.run()
     except SettingsError as error:
         raise _wrong_setting(error) from None
     except KeyboardInterrupt:
-        pass
+        interrupted = True
     finally:
-        if supervisor is not None:
-            # A second Ctrl-C must not leave a server behind.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            supervisor.stop()
+        with left_to_others():
+            ending.await_end()
+    if interrupted:
+        raise KeyboardInterrupt
+    ending.raise_interrupt()
     restarts.raise_failure()
 
 
@@ -283,12 +287,10 @@ def remote_machine(manifest: Manifest, triton_url: str) -> str:
 
     An unreachable Triton is not asked again: the frontend may start before its Triton does.
     """
-    first = triton_url.split(",", maxsplit=1)[0].strip().removeprefix("http://").removeprefix("dns://").rstrip("/")
-    # As the frontend's own connections to it, this one goes through no proxy.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    first = first_address(triton_url)
     for name in manifest.triton_models:
         try:
-            with direct.open(f"http://{first}/v2/models/{name}/config", timeout=5) as answer:
+            with DIRECT.open(f"http://{first}/v2/models/{name}/config", timeout=5) as answer:
                 config = json.load(answer)
         except urllib.error.HTTPError:
             continue  # it answers, and does not have this model
@@ -321,7 +323,7 @@ def serve_triton(
     log_dir: Path,
     announce: Announce,
 ) -> None:
-    """Run the embedded tritonserver alone until SIGINT or SIGTERM. Raises `DiagnosticError` as `serve_repository`."""
+    """Run the embedded tritonserver alone until SIGINT or SIGTERM. Raises as `serve_repository`."""
     manifest = manifest.served()
     if not manifest.models:
         raise DiagnosticError([_empty(repository)])
@@ -335,8 +337,6 @@ def serve_triton(
             announce(f"tritonserver is ready: http://{host}:{http_port}")
         restarts(transition)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     check_places(log_dir)
     spec = ServerSpec(
         repository,
@@ -349,33 +349,23 @@ def serve_triton(
         run_limit_s=RUN_LIMIT_S,
     )
     supervisor = Supervisor(spec, on_change=changed, on_trouble=restarts.trouble)
-    supervisor.start()
-    try:
-        ended.wait()
-    finally:
-        supervisor.stop()
+    ending = Ending(supervisor)
+
+    def end(number: int, _: FrameType | None) -> None:
+        ending.note(number)
+        ended.set()
+
+    with left_to_others():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+        supervisor.start()
+        try:
+            ended.wait()
+        finally:
+            supervisor.stop()
+    ending.raise_interrupt()
     restarts.raise_failure()
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
-
-
-def _announce_ready(server: uvicorn.Server, manifest: Manifest, begun: float, announce: Announce) -> None:
-    """Wait until the models answer, then announce the address, the time it took, and an example to paste."""
-    frontend = server.config.app.state.frontend  # type: ignore[union-attr]
-    patient_until = time.monotonic() + PATIENCE_S
-    while not (server.started and frontend.ready):
-        if server.should_exit:
-            return
-        if time.monotonic() >= patient_until:
-            announce(
-                f"waiting for Triton at {frontend.settings.triton_url} to serve {', '.join(manifest.triton_models)}"
-            )
-            patient_until = float("inf")
-        time.sleep(0.05)
-    url = f"{'https' if server.config.is_ssl else 'http'}://{server.config.host}:{server.config.port}"
-    announce(f"ready after {time.monotonic() - begun:.1f} s: {url} serves {', '.join(manifest.models)}")
-    key = ', api_key="KEY"' if frontend.settings.keyed else ""
-    snippet = SNIPPET.format(url=url, key=key, model=next(iter(manifest.models)))
-    announce("try it in another terminal:\n\n" + "\n".join(f"    {line}" for line in snippet.splitlines()) + "\n")

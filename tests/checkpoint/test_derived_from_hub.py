@@ -64,3 +64,41 @@ def test_what_lies_there_in_open_clips_layout_is_derived_as_from_a_folder(tmp_pa
         command = [sys.executable, "-c", FIND, f"me/{name}"]
         again = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
         assert again == first
+
+
+ASK = """
+import sys
+from pathlib import Path
+from sie_triton.cli.build import run_build
+from sie_triton.cli.models import wanted_models
+from sie_triton.compiler.options import BuildOptions
+from sie_triton.diagnostics import DiagnosticError
+try:
+    run_build(wanted_models(sys.argv[1:], []), None, BuildOptions(Path("repository"), announce=print))
+except DiagnosticError as error:
+    print(error)
+"""
+
+
+def test_a_hub_that_is_silent_is_asked_once_for_all_models_and_it_is_said(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ASK, "me/first", "me/second", "me/third"]
+    with FakeHub() as hub:
+        environment = hub.environment(tmp_path / "home")
+        hub.add("me/first", {}, hangs=("/api/",))
+        hub.add("me/second", {}, hangs=("/api/",))
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60)
+        assert [request.path for request in hub.requests] == ["/api/models/me/first"]
+        assert f"asking the hub at {hub.url} for `me/first`, for up to 3 s" in done.stdout
+    assert done.stdout.count("SIE111") == 3
+    assert done.stdout.count("HF_HUB_OFFLINE=1") == 3
+    assert "asking the hub" not in done.stdout.partition("me/first`, for")[2]
+
+
+def test_a_hub_that_knows_no_such_model_is_asked_once_for_each(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ASK, "me/first", "me/second"]
+    with FakeHub() as hub:
+        environment = hub.environment(tmp_path / "home")
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60)
+        assert [request.path for request in hub.requests] == ["/api/models/me/first", "/api/models/me/second"]
+    assert done.stdout.count("check the spelling") == 2
+    assert "asking the hub" not in done.stdout

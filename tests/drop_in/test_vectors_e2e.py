@@ -60,6 +60,23 @@ def test_fastembeds_published_values(minilm_url: str) -> None:
     np.testing.assert_allclose(vector[:5], [-0.034478, 0.03102, 0.00673, 0.02611, -0.039362], atol=1e-3)
 
 
+def test_what_fastembeds_own_tests_ask_of_its_models(minilm_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of its tests that look at answers and not at its insides; the weights of its other models are not here."""
+    monkeypatch.setenv("SIE_BASE_URL", minilm_url)
+    for name in (MINILM, MINILM.lower()):
+        assert TextEmbedding.get_embedding_size(name) == 384
+        assert TextEmbedding(name, lazy_load=True).embedding_size == 384
+    model = TextEmbedding(MINILM)
+    texts = ["hello world", "flag embedding"] * 100
+    first, *others = (np.stack([*model.embed(texts, batch_size=10, parallel=count)]) for count in (2, None, 0))
+    assert first.shape == (200, 384)
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=1e-3)
+    questions = ["Which river flows through Vienna?", "The Danube flows through Vienna, and through Budapest after it."]
+    counts = [model.token_count(text) for text in questions]
+    assert sum(counts) == model.token_count(questions) == model.token_count(questions, batch_size=1)
+
+
 def test_dense_vectors_method_by_method(minilm_url: str, theirs: Any) -> None:
     ours = TextEmbedding(MINILM, base_url=minilm_url)
     texts = [*UNICODE, *mixed_texts(40, seed=11, longest=120)]

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -109,8 +110,8 @@ def test_a_kill_during_load_gives_no_wrong_answer_and_heals(victim: str, serving
     assert ("starting it again" if victim == "tritonserver" else "it alone is loaded again") in serving.said()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_everything(number: int, tiny_build: TinyBuild, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_ends_everything(number: int, code: int, tiny_build: TinyBuild, tmp_path: Path) -> None:
     serving = Serving(tiny_build.repository, tmp_path / "serving")
     serving.wait_ready()
     assert values(encode(serving.url, "the cell")).shape == (32,)
@@ -119,7 +120,7 @@ def test_a_signal_ends_everything(number: int, tiny_build: TinyBuild, tmp_path: 
     assert len(everything) >= 4  # warden, tritonserver, two graphs' stubs
     assert regions()
     run_the_printed_snippet(serving)
-    assert serving.stop(number) == 0
+    assert serving.stop(number) == code
     assert [pid for pid in everything if alive(pid)] == []
     assert regions() == []
     # ONNX Runtime keeps a session id of its own in the temporary folder.
@@ -127,6 +128,22 @@ def test_a_signal_ends_everything(number: int, tiny_build: TinyBuild, tmp_path: 
     said = serving.said()
     assert re.search(rf"ready after \d+\.\d s: {serving.url} serves acme/tiny, acme/tiny:raw", said)
     assert "Traceback" not in said
+
+
+def test_a_second_interrupt_waits_for_nobody_and_leaves_nothing(tiny_build: TinyBuild, tmp_path: Path) -> None:
+    serving = Serving(tiny_build.repository, tmp_path / "serving")
+    serving.wait_ready()
+    everything, regions = descendants(serving.process.pid), serving.regions()
+    # Its connection stays open, which a server that may take its time waits for.
+    with socket.create_connection(("127.0.0.1", serving.port)) as connection:
+        connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: here\r\ncontent-length: 9\r\n\r\n")
+        serving.process.send_signal(signal.SIGINT)
+        assert eventually(lambda: "stopping" in serving.said(), 10)
+        assert serving.process.poll() is None
+        assert serving.stop(signal.SIGINT) == 130
+    assert eventually(lambda: not any(alive(pid) for pid in everything), 5)
+    assert regions() == []
+    assert "Traceback" not in serving.said()
 
 
 def test_a_signal_before_it_is_ready_ends_everything(tiny_build: TinyBuild, tmp_path: Path) -> None:

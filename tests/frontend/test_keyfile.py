@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -176,6 +177,59 @@ def test_a_file_grows_by_a_line_in_its_place(sie_triton: Run, tmp_path: Path) ->
     code, _, said = sie_triton("keys", "check", file)
     assert code == 2
     assert "line 1: " in said
+
+
+@pytest.mark.parametrize(
+    ("file_mode", "folder_mode", "said"),
+    [
+        (0o600, 0o700, None),
+        (0o640, 0o755, None),
+        (0o644, 0o755, "every user here may read it"),
+        (0o660, 0o755, "others may write it"),
+        (0o606, 0o755, "others may write it"),
+        (0o600, 0o777, "others may put another file in its place"),
+        (0o600, 0o1777, None),
+    ],
+)
+def test_who_else_may_change_or_read_it_is_said(
+    file_mode: int, folder_mode: int, said: str | None, sie_triton: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    file = folder / "keys.txt"
+    file.write_text(f"search {HASH}\n")
+    file.chmod(file_mode)
+    folder.chmod(folder_mode)
+    found = KeyFile(file).exposed()
+    code, _, told = sie_triton("keys", "check", file)
+    assert code == 0
+    if said is None:
+        assert (found, told) == (None, "")
+        return
+    assert found is not None and said in found and "`chmod " in found
+    assert found in told
+    # What is said mends it.
+    subprocess.run(found.rpartition("`chmod ")[2].join(("chmod ", "")).strip("`"), shell=True, check=True)
+    assert KeyFile(file).exposed() is None
+
+
+def test_what_is_made_is_its_owners_alone(sie_triton: Run, tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    for name in ("search", "bulk"):
+        _, _, said = sie_triton("keys", "new", name, "--file", file)
+        assert "warning" not in said
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o600, False)])
+def test_a_key_that_goes_to_a_file_for_everybody_is_warned_of(mode: int, warned: bool, tmp_path: Path) -> None:
+    target = tmp_path / "search.key"
+    target.touch(mode)
+    target.chmod(mode)
+    with target.open("w") as stdout:
+        command = [sys.executable, "-m", "sie_triton", "keys", "new", "search"]
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=True)
+    assert ("`chmod 600` it" in done.stderr) == warned
 
 
 def test_a_wrong_option_is_named(sie_triton: Run) -> None:

@@ -155,3 +155,14 @@ def _sha256(data: bytes) -> str:
     import hashlib
 
     return hashlib.sha256(data).hexdigest()
+
+
+def test_a_repository_that_does_not_fit_is_not_begun(memory: str, tmp_path: Path) -> None:
+    path = "/bucket/models/manifest.json"
+    manifest = parse_manifest(fsspec.filesystem("memory").cat_file(path), memory)
+    model = manifest.triton_models[tiny.TRITON_NAME]
+    changed = msgspec.structs.replace(model, sizes={"1/model.onnx": 10**17})
+    put("manifest.json", dump_manifest(msgspec.structs.replace(manifest, triton_models={tiny.TRITON_NAME: changed})))
+    said = refused(memory, tmp_path, "SIE613")
+    assert "there is no room" in said and "needs 100,000,000,000 MB and has" in said
+    assert [*tmp_path.iterdir()] == []

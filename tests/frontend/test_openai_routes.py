@@ -248,3 +248,38 @@ async def test_models_are_listed_in_both_shapes(service: Service) -> None:
         assert list(entry) == ["id", "object", "created", "owned_by"]
         assert (entry["object"], entry["owned_by"]) == ("model", "acme")
         assert isinstance(entry["created"], int) and entry["created"] > 1_700_000_000
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route", "cure"),
+    [
+        ("POST", "/embeddings", "POST /v1/embeddings", "ends in /v1"),
+        ("POST", "/v1/v1/embeddings", "POST /v1/embeddings", "ends in /v1, once"),
+        ("POST", "/openai/deployments/x/embeddings/", "POST /v1/embeddings", "ends in /v1"),
+        ("GET", "/models", "GET /v1/models", "ends in /v1"),
+        ("POST", "/rerank", "POST /v1/rerank", "Cohere take the address alone"),
+        ("POST", "/v1/v1/rerank", "POST /v1/rerank", "ends in /v1"),
+        ("POST", "/v1/v1/encode/BAAI/bge-m3", "POST /v1/encode/{model}", "the address alone"),
+        ("POST", "/embed", "POST /v1/embeddings", "TEI's path"),
+        ("POST", "/api/embed", "POST /v1/embeddings", "Ollama's path"),
+        ("POST", "/v1/chat/completions", "POST /v1/embeddings", "no model here writes text"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_path_of_a_wrong_base_url_is_refused_with_the_right_one(
+    method: str, path: str, route: str, cure: str, service: Service
+) -> None:
+    async with service.open() as client:
+        response = await client.request(method, path, json={"model": tiny.MODEL_ID, "input": "t"})
+    status, code, param, message = error(response)
+    assert (status, code, param) == (404, "not_found", None)
+    assert f"Near to it is {route}:" in message and cure in message
+    assert message in response.json()["detail"]
+
+
+@pytest.mark.asyncio
+async def test_a_path_that_is_near_to_nothing_has_no_such_answer(service: Service) -> None:
+    async with service.open() as client:
+        for path in ("/nowhere", "/v1/audio/speech", "/embeddings" * 100):
+            response = await client.post(path, json={})
+            assert (response.status_code, [*response.json()]) == (404, ["detail"])

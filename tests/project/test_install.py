@@ -171,3 +171,16 @@ def test_the_tritonserver_is_that_of_the_extras() -> None:
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert extras.count(f'"{tool().TRITONSERVER}; ') == 2
     assert tool().TRITONSERVER in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("torch", ["cpu", "usual"])
+def test_a_disk_without_room_is_told_before_the_first_step(
+    torch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(tool()._MEGABYTES, torch, 10**11)
+    folder = tmp_path / "environment"
+    assert tool().main([str(folder), "--torch", torch]) == 1
+    said = capsys.readouterr().err
+    assert f"`{tmp_path}` needs about 100,000,000,000 MB and has" in said and "free some space" in said
+    assert ("--torch cpu" in said) == (torch == "usual")
+    assert not folder.exists()

@@ -50,6 +50,22 @@ class KeyFile:
             raise KeysError(content[1:].decode())
         return _parsed(content)
 
+    def exposed(self) -> str | None:
+        """Who else may change it, or look at it, and what mends that; None where nobody may."""
+        try:
+            file, folder = self.path.stat(), self.path.resolve().parent.stat()
+        except OSError:
+            return None
+        if file.st_mode & 0o022:
+            return f"others may write it, and whoever does makes keys: `chmod 600 {self.path}`"
+        if folder.st_mode & 0o002 and not folder.st_mode & stat.S_ISVTX:
+            place = self.path.resolve().parent
+            return f"others may put another file in its place, and whoever does makes keys: `chmod o-w {place}`"
+        # A file that another user put here, as for a container, has the mode that it needs to be read at all.
+        if file.st_mode & 0o004 and file.st_uid == os.geteuid():
+            return f"every user here may read it, names and limits though no key: `chmod 600 {self.path}`"
+        return None
+
     def _content(self) -> bytes:
         try:
             # A pipe would be waited for without an end, and is empty the second time: a server without keys.

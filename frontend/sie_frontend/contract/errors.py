@@ -154,6 +154,10 @@ class WireError(Exception):
         """The JSON body on the OpenAI route; framework bodies (404, 405, 422, shutdown) are the same there."""
         return self.body() if self.code is None else _dump({"error": self._openai_error()})
 
+    def anybodys_body(self, message: str) -> bytes:
+        """The JSON body where nobody knows whose client asks: the framework's `detail`, and `message` as OpenAI's."""
+        return _dump({"detail": self.message, "error": {**self._openai_error(), "message": message}})
+
     def cohere_body(self) -> bytes:
         """The JSON body on Cohere's own route."""
         return self.body() if self.code is None else _dump({"message": self.message, "error": self._openai_error()})

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from sie_frontend.access.keyring import Denial, Grant
 from sie_frontend.contract import errors
 from sie_frontend.contract.errors import WireError
+from sie_frontend.contract.near_routes import near_route
 from sie_frontend.http.deadlines import within
 from sie_frontend.http.frontend import Frontend
 from sie_frontend.http.gate import NO_GATE, tell_of
@@ -102,17 +103,20 @@ def refusal(frontend: Frontend, error: WireError, envelope: Envelope = Envelope.
 def unknown_route(frontend: Frontend, request: Request, error: HTTPException) -> Response:
     """The answer to a path or a method that is not served; it is counted, under a label that nobody can make up."""
     with frontend.observer.exchange(UNKNOWN_ROUTE, "", request.headers) as exchange:
+        near = None if error.status_code == 405 else near_route(request.url.path)
         if error.status_code == 405:
             refused = errors.method_not_allowed()
         else:
-            refused = errors.route_not_found(request.method, request.url.path, frontend.served)
+            said = " ".join(filter(None, (near, frontend.served)))
+            refused = errors.route_not_found(request.method, request.url.path, said)
         frontend.metrics.errors.labels(refused.kind.value).inc()
         frontend.last_errors.note(refused)
         headers = refused.headers()
         if allowed := (error.headers or {}).get("Allow"):
             headers["allow"] = ", ".join(sorted(allowed.split(", ")))
         exchange.status = refused.status
-        return Response(refused.body(), refused.status, {**headers, **exchange.headers})
+        body = refused.anybodys_body(near) if near else refused.body()
+        return Response(body, refused.status, {**headers, **exchange.headers})
 
 
 def json_answer(content: Any) -> Response:

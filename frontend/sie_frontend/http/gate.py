@@ -19,6 +19,7 @@ from sie_frontend.access.keyring import Denial, Grant, KeyRing
 from sie_frontend.settings import Settings, SettingsError
 from sie_frontend.watch.observation import Exchange
 
+log = logging.getLogger("sie_frontend")
 audit = logging.getLogger("sie_frontend.audit")
 
 NO_GATE: Final[contextlib.nullcontext[None]] = contextlib.nullcontext()
@@ -67,6 +68,8 @@ def make_gate(settings: Settings) -> Gate | None:
         if settings.api_keys_file is not None:
             file = KeyFile(settings.api_keys_file)
             keys = file.read()
+            if found := file.exposed():
+                log.warning("the keys in %s: %s", file.path, found)
         elif settings.api_keys is not None:
             keys = parse_keys(settings.api_keys)
         else:

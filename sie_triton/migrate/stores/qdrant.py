@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -24,7 +23,7 @@ from sie_triton.migrate.stores import (
     text_fields,
 )
 
-_METRICS: Mapping[str, Metric] = {"cosine": "cosine", "dot": "dot", "euclid": "euclid", "manhattan": "euclid"}
+METRICS: Mapping[str, Metric] = {"cosine": "cosine", "dot": "dot", "euclid": "euclid", "manhattan": "euclid"}
 _IDS = 5000
 _POINTS = 64
 _MOST_FOR_NAMES = 20
@@ -44,10 +43,10 @@ class QdrantStore:
         self._path = f"/collections/{quote(collection, safe='')}"
         self.notes: list[str] = []
         spaces = self._spaces(collection)
-        self._vector = _which(vector, spaces, model, dims)
+        self._vector = choose_vector(vector, spaces, model, dims)
         space = spaces[self._vector]
         self._others = [name for name in spaces if name != self._vector and spaces[name]["size"] == space["size"]]
-        self.metric: Metric = _METRICS.get(str(space.get("distance")).casefold(), "unknown")
+        self.metric: Metric = METRICS.get(str(space.get("distance")).casefold(), "unknown")
         self.normalizes = self.metric == "cosine"
         self.name = f"Qdrant collection `{collection}`" + (f", vector `{self._vector}`" if self._vector else "")
         if len(spaces) > 1 and vector is None:
@@ -78,13 +77,7 @@ class QdrantStore:
 
     def _spaces(self, collection: str) -> dict[str, dict[str, Any]]:
         """The dense vectors of the collection by their names; the unnamed one is ""."""
-        config = self._ask(self._path)["config"]["params"]
-        vectors = config.get("vectors") or {}
-        spaces = {"": vectors} if isinstance(vectors.get("size"), int) else dict(vectors)
-        dense = {name: space for name, space in spaces.items() if not space.get("multivector_config")}
-        if not dense:
-            raise fail("SIE904", f"`{collection}` has no dense vector", "sparse and multi-vectors are not checked")
-        return dense
+        return spaces_of(collection, self._ask(self._path)["config"]["params"])
 
     def _keys(self) -> Iterator[int | str]:
         offset = None
@@ -130,16 +123,20 @@ class QdrantStore:
         return Stored(str(point["id"]), text, vector, beside, others)
 
 
-def refuse_local_mode(folder: Path) -> DiagnosticError:
-    """`SIE906`: why a folder of Qdrant's local mode is not read, and what to do instead."""
-    return fail(
-        "SIE906",
-        f"`{folder}` is of qdrant-client's local mode, which keeps points as pickles: reading them can run any code",
-        "read it with your own program and check the texts and vectors as JSONL with `--file` (docs/migrate-check.md)",
-    )
+def spaces_of(collection: str, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The dense vectors of a collection by their names, out of its settings; the unnamed one is "".
+
+    Raises `DiagnosticError` (`SIE904`) where there is none.
+    """
+    vectors = config.get("vectors") or {}
+    spaces = {"": vectors} if isinstance(vectors.get("size"), int) else dict(vectors)
+    dense = {name: space for name, space in spaces.items() if not space.get("multivector_config")}
+    if not dense:
+        raise fail("SIE904", f"`{collection}` has no dense vector", "sparse and multi-vectors are not checked")
+    return dense
 
 
-def _which(wanted: str | None, spaces: Mapping[str, Mapping[str, Any]], model: str, dims: int | None) -> str:
+def choose_vector(wanted: str | None, spaces: Mapping[str, Mapping[str, Any]], model: str, dims: int | None) -> str:
     """The vector that was named; else the only one, the one called after the model, or the only one of its size."""
     if wanted is not None or len(spaces) == 1:
         return pick("vector", wanted, list(spaces), (), "--vector")
