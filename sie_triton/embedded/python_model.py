@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from sie_triton.backends.embedded import STREAMS
 from sie_triton.backends.received import ReceivedConfig
 from sie_triton.embedded.batching import Array, Arrays, BatchPlan, RowsError
 from sie_triton.embedded.run_limit import RunLimit, limit_from_environment
+from sie_triton.embedded.streams import Streams
 
 
 class DlpackInput:
@@ -59,11 +62,13 @@ class BatchedModel(ABC):
             path /= self.default_filename
         if not path.is_file():
             raise pb_utils.TritonModelException(f"unable to find `{path}` for model `{self.name}`")
+        self.stream_count = self._stream_count()
         if reasons := [*self._unsupported(), *self.load(path)]:
             raise pb_utils.TritonModelException(f"model `{self.name}` is refused: " + "; ".join(reasons))
         self.plan = BatchPlan.of(self.config)
         self._warned: set[str] = set()
         self._limit = RunLimit(self.name, limit_from_environment())
+        self._streams = Streams(self.stream_count, self.name) if self.stream_count > 1 else None
 
     @abstractmethod
     def load(self, path: Path) -> list[str]:
@@ -85,17 +90,42 @@ class BatchedModel(ABC):
     def run(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
         """Compute `outputs`, contiguous, from the graph's inputs."""
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Triton's entry point: one response per request, in order."""
+    def execute(self, requests: Sequence[Any]) -> list[Any] | None:
+        """Triton's entry point: one response per request, in order, or None where a stream answers later."""
+        if self._streams is None:
+            answers: list[Any] = [None] * len(requests)
+            self._compute(requests, answers.__setitem__)
+            return answers
+        self._streams.submit(partial(self._answer, list(requests)))
+        return None
+
+    def finalize(self) -> None:
+        """Triton's entry point at the end: what is under way is answered first."""
+        if self._streams is not None:
+            self._streams.close()
+
+    def _answer(self, requests: list[Any]) -> None:
+        """Compute in a stream and answer each request, whatever happens."""
+        senders = dict(enumerate(request.get_response_sender() for request in requests))
+
+        def send(index: int, response: Any) -> None:
+            senders.pop(index).send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+        try:
+            self._compute(requests, send)
+        except Exception as error:  # nobody else would answer
+            for index in list(senders):
+                send(index, _failure(f"model `{self.name}` failed: {error}"))
+
+    def _compute(self, requests: Sequence[Any], respond: Callable[[int, Any], None]) -> None:
+        """One run per group of equal shapes; `respond` gets each request's index and its response."""
         inputs = [
             {tensor.name(): self.decode(DlpackInput(tensor)) for tensor in request.inputs()} for request in requests
         ]
         wanted = [request.requested_output_names() for request in requests]
-        responses: list[Any] = [None] * len(requests)
         for group in self.plan.groups(inputs):
             for index, response in zip(group, self._serve(group, inputs, wanted), strict=True):
-                responses[index] = response
-        return responses
+                respond(index, response)
 
     def _serve(self, group: list[int], inputs: list[Arrays], wanted: list[list[str]]) -> list[Any]:
         members = [inputs[index] for index in group]
@@ -121,6 +151,12 @@ class BatchedModel(ABC):
                 return _failure(message, pb_utils.TritonError.UNSUPPORTED)
             tensors.append(pb_utils.Tensor.from_dlpack(name, self.encode(part)))
         return pb_utils.InferenceResponse(tensors)
+
+    def _stream_count(self) -> int:
+        try:
+            return max(1, self.config.integer(STREAMS, 1))
+        except ValueError as error:
+            raise pb_utils.TritonModelException(f"model `{self.name}` is refused: {error}") from error
 
     def _unsupported(self) -> list[str]:
         """What NVIDIA's backends serve and this one does not."""

@@ -95,6 +95,7 @@ class TritonClient:
         self._timeout_s = timeout_s
         self._loading = 0
         self._patience = RunPatience()
+        self._given_up: dict[str, set[asyncio.Future[str]]] = {}  # of each run under way, by model
         self._pool = ConnectionPool(host, port, kept=connections)
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -169,23 +170,36 @@ class TritonClient:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         tries = {loop.create_task(self._pool.exchange(request, timeout_s))}
+        given_up: asyncio.Future[str] = loop.create_future()
+        self._given_up.setdefault(model, set()).add(given_up)
         sent = 1
         try:
             while True:
                 waiting = self._patience.of(model) if sent < TRIES else None
-                done, pending = await asyncio.wait(tries, timeout=waiting, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {given_up, *tries}
+                await asyncio.wait(either, timeout=waiting, return_when=asyncio.FIRST_COMPLETED)
+                if given_up.done():
+                    raise TritonFailure(FailureKind.BROKEN, given_up.result())
+                done = {one for one in tries if one.done()}
                 answered = [one for one in done if one.exception() is None]
                 if answered and sent == 1:
                     self._patience.took(model, loop.time() - begun)
-                if answered or (done and not pending):
+                if answered or done == tries:
                     return (answered or list(done))[0].result()
-                tries = pending
+                tries -= done
                 if not done and await self._loads():
                     sent += 1
                     probe = self._get("/v2/health/live")
                     tries.add(loop.create_task(self._pool.exchange_proven(probe, SIFT_S, request, timeout_s)))
         finally:
             _let_go(tries)
+            self._given_up[model].discard(given_up)
+
+    def give_up(self, model: str, cause: str) -> None:
+        """The runs of a model that are under way will not be answered: fail them as those of a broken one."""
+        for given_up in self._given_up.get(model, ()):
+            if not given_up.done():
+                given_up.set_result(cause)
 
     async def _loads(self) -> bool:
         """Whether Triton loads a model now, for us or for anybody else."""

@@ -44,7 +44,7 @@ _ORT_ERRORS = (
 
 
 class TritonPythonModel(BatchedModel):
-    """One session over `model.onnx`."""
+    """One session over `model.onnx`, which all streams run."""
 
     default_filename = "model.onnx"
     may_be_directory = True
@@ -87,7 +87,7 @@ class TritonPythonModel(BatchedModel):
         try:
             precision = wanted_precision(self.config.cpu_accelerators[ACCELERATOR])
             threads = self.config.integer("intra_op_thread_count", 0) or 1
-            graph = OpenVinoGraph(path, threads=threads, precision=precision)
+            graph = OpenVinoGraph(path, threads=threads, precision=precision, streams=self.stream_count)
         except (OpenVinoError, ValueError) as error:
             return [str(error)]
         if graph.computes_in != precision:
