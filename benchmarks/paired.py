@@ -13,7 +13,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from benchmarks.run import MODEL, ROOT, make_corpora, prepare, say
 
 Measure = Callable[[Contestant], "dict[str, float]"]
 _MEGA = 1e6
+_NAMES = ("alone", "many", "bulk", "beside", "memory")
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
             contestants += started
         found: dict[str, dict[str, list[float]]] = {one.name: {} for one in contestants}
         for number in range(options.rounds):
-            for measure in _measures(corpora, options.seconds):
+            for measure in _measures(corpora, options.seconds, options.measure):
                 for one in contestants:
                     for key, value in measure(one).items():
                         found[one.name].setdefault(key, []).append(value)
@@ -60,6 +61,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="folder with the model's tokenizer.json; without peers only")
     parser.add_argument("--peer", action="append", default=[], choices=["fastembed", "limit"])
     parser.add_argument("--peer-cache", type=Path, default=ROOT / ".cache" / "benchmarks")
+    parser.add_argument("--measure", action="append", default=[], choices=_NAMES, help="these alone; repeatable")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement with single texts")
     return parser.parse_args()
@@ -82,7 +84,7 @@ def _serve(side: str, files: Files, repository: Path | None, cache: Path, stack:
     return one
 
 
-def _measures(corpora: dict[str, Corpus], seconds: float) -> list[Measure]:
+def _measures(corpora: dict[str, Corpus], seconds: float, names: Sequence[str]) -> list[Measure]:
     short, mixed = corpora["short"], corpora["mixed"]
 
     def alone(one: Contestant) -> dict[str, float]:
@@ -114,7 +116,8 @@ def _measures(corpora: dict[str, Corpus], seconds: float) -> list[Measure]:
     def memory(one: Contestant) -> dict[str, float]:
         return {"PSS MB": pss_bytes(one.pid) / _MEGA, "processes": float(len(descendants(one.pid)))}
 
-    return [alone, many, bulk, beside, memory]
+    every = (alone, many, bulk, beside, memory)
+    return [measure for measure in every if measure.__name__ in (names or _NAMES)]
 
 
 def _print(found: dict[str, dict[str, list[float]]]) -> None:

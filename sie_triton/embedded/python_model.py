@@ -7,6 +7,7 @@ Tensors pass by DLPack in both directions: the stub reads numpy 2 arrays wrongly
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from sie_triton.backends.embedded import STREAMS
+from sie_triton.backends.embedded import ALONE_THREADS, STREAMS
 from sie_triton.backends.received import ReceivedConfig
 from sie_triton.embedded.batching import Array, Arrays, BatchPlan, RowsError
 from sie_triton.embedded.run_limit import RunLimit, limit_from_environment
@@ -62,7 +63,8 @@ class BatchedModel(ABC):
             path /= self.default_filename
         if not path.is_file():
             raise pb_utils.TritonModelException(f"unable to find `{path}` for model `{self.name}`")
-        self.stream_count = self._stream_count()
+        self.stream_count = self._at_least_one(STREAMS)
+        self.alone_threads = min(self._at_least_one(ALONE_THREADS), len(os.sched_getaffinity(0)))
         if reasons := [*self._unsupported(), *self.load(path)]:
             raise pb_utils.TritonModelException(f"model `{self.name}` is refused: " + "; ".join(reasons))
         self.plan = BatchPlan.of(self.config)
@@ -89,6 +91,10 @@ class BatchedModel(ABC):
     @abstractmethod
     def run(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
         """Compute `outputs`, contiguous, from the graph's inputs."""
+
+    def run_alone(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
+        """As `run`, of one row while nothing else is computed."""
+        return self.run(feed, outputs)
 
     def execute(self, requests: Sequence[Any]) -> list[Any] | None:
         """Triton's entry point: one response per request, in order, or None where a stream answers later."""
@@ -132,7 +138,7 @@ class BatchedModel(ABC):
         names = wanted[group[0]] if len(group) == 1 else sorted({name for index in group for name in wanted[index]})
         try:
             with self._limit.run():
-                computed = self.run(self.plan.gather(members, self.concatenate), names)
+                computed = self._run_of(members)(self.plan.gather(members, self.concatenate), names)
         except Exception as error:  # whatever a graph can raise is the answer to its requests
             if len(group) > 1:  # one request's bad values must not fail its neighbors
                 return [self._serve([index], inputs, wanted)[0] for index in group]
@@ -141,6 +147,11 @@ class BatchedModel(ABC):
         for name, output in computed.items():
             self._warn_of_surplus(name, self.plan.surplus(name, output, members))
         return [self._respond(place, wanted[index], parts) for place, index in enumerate(group)]
+
+    def _run_of(self, members: list[Arrays]) -> Callable[[Arrays, Sequence[str]], Arrays]:
+        """How to compute them: one row that has the machine for itself may be computed in another way."""
+        alone = self._streams is not None and self._streams.busy == 1 and len(members) == 1
+        return self.run_alone if alone and members[0][self.plan.first_input].shape[0] == 1 else self.run
 
     def _respond(self, place: int, wanted: list[str], parts: dict[str, list[Array | RowsError]]) -> Any:
         tensors = []
@@ -152,9 +163,9 @@ class BatchedModel(ABC):
             tensors.append(pb_utils.Tensor.from_dlpack(name, self.encode(part)))
         return pb_utils.InferenceResponse(tensors)
 
-    def _stream_count(self) -> int:
+    def _at_least_one(self, key: str) -> int:
         try:
-            return max(1, self.config.integer(STREAMS, 1))
+            return max(1, self.config.integer(key, 1))
         except ValueError as error:
             raise pb_utils.TritonModelException(f"model `{self.name}` is refused: {error}") from error
 

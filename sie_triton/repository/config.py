@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from sie_triton.backends.embedded import STREAMS
+from sie_triton.backends.embedded import ALONE_THREADS, STREAMS
 from sie_triton.embedded.openvino_engine import ACCELERATOR as OPENVINO
 from sie_triton.embedded.openvino_engine import PRECISION_KEY
 from sie_triton.formats import Device, Format
@@ -20,6 +20,8 @@ from sie_triton.planning.tensors import Tensor
 # A batch should fit a CPU's cache; a GPU is filled up to the bundle's own ceiling.
 CPU_RUN_TOKENS = 512
 MAX_INSTANCES = 4
+# A run that is alone may have so many threads; more were not measured.
+MAX_ALONE_THREADS = 2
 # A CPU instance is a session with its own copy of the weights: past this size, threads are cheaper than copies.
 INSTANCE_WEIGHT_BYTES = 256 * 1024 * 1024
 
@@ -185,6 +187,8 @@ def _embedded(config: TritonModelConfig, graph_format: Format, cpu: CpuShape) ->
     """
     threads = 1 if cpu.threads == 1 else cpu.threads * cpu.instances
     parameters = (*CPU_PARAMETERS[graph_format](threads), (STREAMS, str(cpu.instances + cpu.express)))
+    if threads == 1 and cpu.instances > 1 and graph_format == "onnx":
+        parameters = (*parameters, (ALONE_THREADS, str(min(cpu.instances, MAX_ALONE_THREADS))))
     return replace(config, instance_group=InstanceGroup(1), parameters=parameters)
 
 

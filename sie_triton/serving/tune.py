@@ -31,8 +31,8 @@ from sie_frontend.serving.scheduler import RunQueue
 from sie_frontend.text.reader import TextReader
 from sie_frontend.text.tokenization import TOKEN_TYPE_IDS, TextRow
 
+from sie_triton.backends.embedded import ALONE_THREADS, STREAMS
 from sie_triton.backends.embedded import CONFIG_NAME as EMBEDDED
-from sie_triton.backends.embedded import STREAMS
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.formats import FORMATS
 from sie_triton.repository.config import INSTANCE_WEIGHT_BYTES, MAX_INSTANCES
@@ -294,6 +294,8 @@ def _rewrite(path: Path, setting: RunSetting, batching: Batching, *, computes: b
         if STREAMS in config.parameters:
             config.parameters[STREAMS].string_value = str(streams)
             threads = 1 if threads == 1 else threads * setting.streams
+            if threads > 1:
+                config.parameters.pop(ALONE_THREADS, None)
         else:
             (group,) = config.instance_group
             group.count = streams
