@@ -55,7 +55,7 @@ def make_residency(
     """What loads and unloads by these settings."""
     _, unit_of = units_of(manifest, frozenset(settings.pinned_ids))
     return Residency(
-        _policy(manifest, repository, settings),
+        _policy(manifest, repository, settings, embedded=memory is not None),
         unit_of,
         Carrier(triton, CarrierLimits(settings.load_timeout_s, min(60.0, settings.load_timeout_s)), memory),
         metrics,
@@ -65,7 +65,7 @@ def make_residency(
     )
 
 
-def _policy(manifest: Manifest, repository: Path, settings: Settings) -> Policy:
+def _policy(manifest: Manifest, repository: Path, settings: Settings, *, embedded: bool = False) -> Policy:
     units, _ = units_of(manifest, frozenset(settings.pinned_ids))
     hint = ERROR_TABLE[ErrorKind.MODEL_LOADING].retry_after
     assert hint is not None
@@ -76,4 +76,4 @@ def _policy(manifest: Manifest, repository: Path, settings: Settings) -> Policy:
         slack_s=hint / 2,
         cooldown_s=settings.load_cooldown_s,
     )
-    return Policy(units.values(), expected_bytes(manifest, repository, settings.device), rules)
+    return Policy(units.values(), expected_bytes(manifest, repository, settings.device, embedded=embedded), rules)
