@@ -70,7 +70,7 @@ class BatchedModel(ABC):
         self.plan = BatchPlan.of(self.config)
         self._warned: set[str] = set()
         self._limit = RunLimit(self.name, limit_from_environment())
-        self._streams = Streams(self.stream_count, self.name) if self.stream_count > 1 else None
+        self._streams = Streams(self.stream_count, self.name, self.begin_stream) if self.stream_count > 1 else None
 
     @abstractmethod
     def load(self, path: Path) -> list[str]:
@@ -91,6 +91,9 @@ class BatchedModel(ABC):
     @abstractmethod
     def run(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
         """Compute `outputs`, contiguous, from the graph's inputs."""
+
+    def begin_stream(self) -> None:  # noqa: B027 - most backends have nothing to do
+        """Called once in the thread of each stream, before its first run."""
 
     def run_alone(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
         """As `run`, of one row while nothing else is computed."""

@@ -19,8 +19,10 @@ class Streams:
     one was taken, keeps its queue and forms that batch when it can be computed, as it does for instances.
     """
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(self, count: int, name: str, begin: Work = lambda: None) -> None:
+        """`begin` is called once in each thread, before its first run."""
         self.count = count
+        self._begin = begin
         self._busy = 0
         self._changed = threading.Condition()
         self._work: SimpleQueue[Work | None] = SimpleQueue()
@@ -51,6 +53,7 @@ class Streams:
         self._threads.clear()
 
     def _compute(self) -> None:
+        self._begin()
         while (work := self._work.get()) is not None:
             try:
                 work()
