@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from queue import LifoQueue
 from typing import Any, Final, TypeAlias
 
 from sie_triton.backends.onnxruntime.signature import GraphTensor
@@ -52,12 +53,12 @@ def wanted_precision(parameters: Mapping[str, str]) -> str:
 
 
 class OpenVinoGraph:
-    """One graph, compiled for this machine's CPU, with one stream of `threads` threads.
+    """One graph, compiled for this machine's CPU, with `streams` that share `threads`; as many threads may run it.
 
     Raises `OpenVinoError`. `computes_in` is what it really computes in: a processor without bfloat16 gets float32.
     """
 
-    def __init__(self, path: Path, *, threads: int, precision: str = "f32") -> None:
+    def __init__(self, path: Path, *, threads: int, precision: str = "f32", streams: int = 1) -> None:
         if not installed():
             raise OpenVinoError("the package `openvino` is not installed")
         openvino: Any = importlib.import_module("openvino")
@@ -65,8 +66,8 @@ class OpenVinoGraph:
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.computes_in = precision if precision != "bf16" or "BF16" in capabilities else "f32"
         settings: dict[str, Any] = {
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": max(threads, streams),
             # It pins threads to the first cores: two processes of one thread would sit on the same one.
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": self.computes_in,
@@ -78,12 +79,18 @@ class OpenVinoGraph:
         self.inputs = [_tensor(port) for port in compiled.inputs]
         self.outputs = [_tensor(port) for port in compiled.outputs]
         self._places = {tensor.name: place for place, tensor in enumerate(self.outputs)}
-        self._request: Any = compiled.create_infer_request()
+        self._requests: LifoQueue[Any] = LifoQueue()
+        for _ in range(streams):
+            self._requests.put(compiled.create_infer_request())
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Named inputs in, the named outputs in that order; the arrays are the caller's."""
-        found = self._request.infer(dict(feed), share_inputs=True)
-        return [found[self._places[name]] for name in outputs]
+        request = self._requests.get()
+        try:
+            found = request.infer(dict(feed), share_inputs=True)
+            return [found[self._places[name]] for name in outputs]
+        finally:
+            self._requests.put(request)
 
 
 def _tensor(port: Any) -> GraphTensor:

@@ -7,17 +7,21 @@ Tensors pass by DLPack in both directions: the stub reads numpy 2 arrays wrongly
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from sie_triton.backends.embedded import ALONE_THREADS, STREAMS
 from sie_triton.backends.received import ReceivedConfig
 from sie_triton.embedded.batching import Array, Arrays, BatchPlan, RowsError
 from sie_triton.embedded.run_limit import RunLimit, limit_from_environment
+from sie_triton.embedded.streams import Streams
 
 
 class DlpackInput:
@@ -59,11 +63,14 @@ class BatchedModel(ABC):
             path /= self.default_filename
         if not path.is_file():
             raise pb_utils.TritonModelException(f"unable to find `{path}` for model `{self.name}`")
+        self.stream_count = self._at_least_one(STREAMS)
+        self.alone_threads = min(self._at_least_one(ALONE_THREADS), len(os.sched_getaffinity(0)))
         if reasons := [*self._unsupported(), *self.load(path)]:
             raise pb_utils.TritonModelException(f"model `{self.name}` is refused: " + "; ".join(reasons))
         self.plan = BatchPlan.of(self.config)
         self._warned: set[str] = set()
         self._limit = RunLimit(self.name, limit_from_environment())
+        self._streams = Streams(self.stream_count, self.name, self.begin_stream) if self.stream_count > 1 else None
 
     @abstractmethod
     def load(self, path: Path) -> list[str]:
@@ -85,24 +92,56 @@ class BatchedModel(ABC):
     def run(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
         """Compute `outputs`, contiguous, from the graph's inputs."""
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Triton's entry point: one response per request, in order."""
+    def begin_stream(self) -> None:  # noqa: B027 - most backends have nothing to do
+        """Called once in the thread of each stream, before its first run."""
+
+    def run_alone(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
+        """As `run`, of one row while nothing else is computed."""
+        return self.run(feed, outputs)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any] | None:
+        """Triton's entry point: one response per request, in order, or None where a stream answers later."""
+        if self._streams is None:
+            answers: list[Any] = [None] * len(requests)
+            self._compute(requests, answers.__setitem__)
+            return answers
+        self._streams.submit(partial(self._answer, list(requests)))
+        return None
+
+    def finalize(self) -> None:
+        """Triton's entry point at the end: what is under way is answered first."""
+        if self._streams is not None:
+            self._streams.close()
+
+    def _answer(self, requests: list[Any]) -> None:
+        """Compute in a stream and answer each request, whatever happens."""
+        senders = dict(enumerate(request.get_response_sender() for request in requests))
+
+        def send(index: int, response: Any) -> None:
+            senders.pop(index).send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+        try:
+            self._compute(requests, send)
+        except Exception as error:  # nobody else would answer
+            for index in list(senders):
+                send(index, _failure(f"model `{self.name}` failed: {error}"))
+
+    def _compute(self, requests: Sequence[Any], respond: Callable[[int, Any], None]) -> None:
+        """One run per group of equal shapes; `respond` gets each request's index and its response."""
         inputs = [
             {tensor.name(): self.decode(DlpackInput(tensor)) for tensor in request.inputs()} for request in requests
         ]
         wanted = [request.requested_output_names() for request in requests]
-        responses: list[Any] = [None] * len(requests)
         for group in self.plan.groups(inputs):
             for index, response in zip(group, self._serve(group, inputs, wanted), strict=True):
-                responses[index] = response
-        return responses
+                respond(index, response)
 
     def _serve(self, group: list[int], inputs: list[Arrays], wanted: list[list[str]]) -> list[Any]:
         members = [inputs[index] for index in group]
         names = wanted[group[0]] if len(group) == 1 else sorted({name for index in group for name in wanted[index]})
         try:
             with self._limit.run():
-                computed = self.run(self.plan.gather(members, self.concatenate), names)
+                computed = self._run_of(members)(self.plan.gather(members, self.concatenate), names)
         except Exception as error:  # whatever a graph can raise is the answer to its requests
             if len(group) > 1:  # one request's bad values must not fail its neighbors
                 return [self._serve([index], inputs, wanted)[0] for index in group]
@@ -111,6 +150,11 @@ class BatchedModel(ABC):
         for name, output in computed.items():
             self._warn_of_surplus(name, self.plan.surplus(name, output, members))
         return [self._respond(place, wanted[index], parts) for place, index in enumerate(group)]
+
+    def _run_of(self, members: list[Arrays]) -> Callable[[Arrays, Sequence[str]], Arrays]:
+        """How to compute them: one row that has the machine for itself may be computed in another way."""
+        alone = self._streams is not None and self._streams.busy == 1 and len(members) == 1
+        return self.run_alone if alone and members[0][self.plan.first_input].shape[0] == 1 else self.run
 
     def _respond(self, place: int, wanted: list[str], parts: dict[str, list[Array | RowsError]]) -> Any:
         tensors = []
@@ -121,6 +165,12 @@ class BatchedModel(ABC):
                 return _failure(message, pb_utils.TritonError.UNSUPPORTED)
             tensors.append(pb_utils.Tensor.from_dlpack(name, self.encode(part)))
         return pb_utils.InferenceResponse(tensors)
+
+    def _at_least_one(self, key: str) -> int:
+        try:
+            return max(1, self.config.integer(key, 1))
+        except ValueError as error:
+            raise pb_utils.TritonModelException(f"model `{self.name}` is refused: {error}") from error
 
     def _unsupported(self) -> list[str]:
         """What NVIDIA's backends serve and this one does not."""

@@ -36,24 +36,25 @@ class RunLimit:
         self._name = name
         self._seconds = seconds
         self._give_up = give_up or self._end_process
-        self._begun: float | None = None
+        self._begun: dict[int, float] = {}  # by thread
         if seconds > 0:
             threading.Thread(target=self._watch, name="run-limit", daemon=True).start()
 
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:
-        """One run."""
-        self._begun = time.monotonic()
+        """One run. Each thread may have one under way."""
+        thread = threading.get_ident()
+        self._begun[thread] = time.monotonic()
         try:
             yield
         finally:
-            self._begun = None
+            del self._begun[thread]
 
     def _watch(self) -> None:
         while True:
             time.sleep(min(self._seconds / 4, 1.0))
-            begun = self._begun
-            if begun is not None and (taken := time.monotonic() - begun) > self._seconds:
+            begun = list(self._begun.values())
+            if begun and (taken := time.monotonic() - min(begun)) > self._seconds:
                 self._give_up(taken)
                 return
 

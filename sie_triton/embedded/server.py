@@ -31,6 +31,7 @@ from typing import IO
 
 from sie_frontend.manifest import ManifestError, read_manifest
 
+from sie_triton.backends.embedded import CONFIG_NAME
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded import logs, run_limit, warden
 from sie_triton.embedded.control import Control
@@ -288,8 +289,8 @@ class TritonServer:
             command.append("--allow-grpc=false")
         else:
             command += [f"--grpc-address={LOOPBACK}", f"--grpc-port={self.grpc_port}"]
-        if spec.config_name:
-            command.append(f"--model-config-name={spec.config_name}")
+        if name := spec.config_name or (None if spec.gpu else CONFIG_NAME):
+            command.append(f"--model-config-name={name}")
         return command
 
     def _model_control(self) -> list[str]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from sie_triton.backends.embedded import ALONE_THREADS, STREAMS
 from sie_triton.embedded.openvino_engine import ACCELERATOR as OPENVINO
 from sie_triton.embedded.openvino_engine import PRECISION_KEY
 from sie_triton.formats import Device, Format
@@ -19,13 +20,16 @@ from sie_triton.planning.tensors import Tensor
 # A batch should fit a CPU's cache; a GPU is filled up to the bundle's own ceiling.
 CPU_RUN_TOKENS = 512
 MAX_INSTANCES = 4
+# A run that is alone may have so many threads; more were not measured.
+MAX_ALONE_THREADS = 2
 # A CPU instance is a session with its own copy of the weights: past this size, threads are cheaper than copies.
 INSTANCE_WEIGHT_BYTES = 256 * 1024 * 1024
 
 # What a repository can be served on. Triton takes `configs/NAME.pbtxt` in place of `config.pbtxt` when it is started
 # with `--model-config-name=NAME`; a machine's configuration has its name, the default one none.
 Machine = Literal["cpu", "cuda", "cuda-tensorrt"]
-ConfigName = Literal["", "cpu", "cuda", "cuda-tensorrt"]
+# The embedded server on a CPU has a configuration of its own, which differs in how several runs are computed at once.
+ConfigName = Literal["", "cpu", "cuda", "cuda-tensorrt", "embedded"]
 Parameters: TypeAlias = "tuple[tuple[str, str], ...]"
 
 
@@ -166,7 +170,26 @@ def triton_configs(plan: TritonPlan, cpu: CpuShape, tag: str) -> Mapping[ConfigN
 
     `tag` tells builds apart: what a server caches for one must never be used for another.
     """
-    return {name: _machine_configs(plan, machine, cpu, tag) for machine, name in machines(plan).items()}
+    found = {name: _machine_configs(plan, machine, cpu, tag) for machine, name in machines(plan).items()}
+    if "cpu" in plan.precisions:
+        of_cpu = found[machines(plan)["cpu"]]
+        encoders = {graph.triton_model for graph in plan.graphs if graph.has_encoder}
+        found["embedded"] = tuple(
+            _embedded(config, plan.format, cpu) if config.name in encoders else config for config in of_cpu
+        )
+    return found
+
+
+def _embedded(config: TritonModelConfig, graph_format: Format, cpu: CpuShape) -> TritonModelConfig:
+    """A CPU's configuration for the embedded server: one process and one copy of the weights, whatever the streams.
+
+    Runs of several threads share those of one session, so that it has as many as all streams together.
+    """
+    threads = 1 if cpu.threads == 1 else cpu.threads * cpu.instances
+    parameters = (*CPU_PARAMETERS[graph_format](threads), (STREAMS, str(cpu.instances + cpu.express)))
+    if threads == 1 and cpu.instances > 1 and graph_format == "onnx":
+        parameters = (*parameters, (ALONE_THREADS, str(min(cpu.instances, MAX_ALONE_THREADS))))
+    return replace(config, instance_group=InstanceGroup(1), parameters=parameters)
 
 
 def _machine_configs(plan: TritonPlan, machine: Machine, cpu: CpuShape, tag: str) -> tuple[TritonModelConfig, ...]:

@@ -30,6 +30,7 @@ from sie_frontend.storage import is_url
 from sie_frontend.triton.reach import DIRECT, first_address
 from sie_frontend.watch import logs
 
+from sie_triton.backends.embedded import CONFIG_NAME as EMBEDDED
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded.cuda_options import accelerators
 from sie_triton.embedded.installation import find_installation
@@ -158,7 +159,7 @@ def serve_repository(
     try:
         if triton_url is None:
             check_places(log_dir)
-            name, gpu = config_name(manifest, machine), machine != "cpu"
+            name, gpu = embedded_name(Path(repository), manifest, machine), machine != "cpu"
             spec = ServerSpec(
                 Path(repository),
                 log_dir / LOG_NAME,
@@ -312,6 +313,18 @@ def config_name(manifest: Manifest, machine: str) -> str | None:
     return machine if any(entry.configs.get(machine) for entry in manifest.built.values()) else None
 
 
+def embedded_name(repository: Path, manifest: Manifest, machine: str) -> str | None:
+    """The same for the embedded server; None where it may read what is written for itself alone.
+
+    Builds of before have no such file, and where their `config.pbtxt` is a GPU's, that of CPUs must be named.
+    """
+    name = config_name(manifest, machine)
+    if name is None or machine != "cpu":
+        return name
+    files = (repository / model / "configs" / f"{EMBEDDED}.pbtxt" for model in manifest.triton_models)
+    return None if all(file.is_file() for file in files) else name
+
+
 def serve_triton(
     repository: Path,
     manifest: Manifest,
@@ -344,7 +357,7 @@ def serve_triton(
         host=host,
         http_port=http_port,
         metrics_port=metrics_port,
-        config_name=config_name(manifest, machine),
+        config_name=embedded_name(repository, manifest, machine),
         gpu=machine != "cpu",
         run_limit_s=RUN_LIMIT_S,
     )

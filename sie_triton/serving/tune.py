@@ -31,6 +31,8 @@ from sie_frontend.serving.scheduler import RunQueue
 from sie_frontend.text.reader import TextReader
 from sie_frontend.text.tokenization import TOKEN_TYPE_IDS, TextRow
 
+from sie_triton.backends.embedded import ALONE_THREADS, STREAMS
+from sie_triton.backends.embedded import CONFIG_NAME as EMBEDDED
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.formats import FORMATS
 from sie_triton.repository.config import INSTANCE_WEIGHT_BYTES, MAX_INSTANCES
@@ -273,6 +275,8 @@ def _apply(staging: Path, manifest: Manifest, tuned: Tuned) -> Manifest:
     for part in built.triton_models:
         path = config_path(staging / part, built.configs["cpu"])
         _rewrite(path, setting, batching, computes=part == heavy)
+        if (embedded := staging / part / "configs" / f"{EMBEDDED}.pbtxt").is_file():  # older builds have none
+            _rewrite(embedded, setting, batching, computes=part == heavy)
     return redigest(msgspec.structs.replace(manifest, models=models), staging, built.triton_models)
 
 
@@ -286,9 +290,16 @@ def _rewrite(path: Path, setting: RunSetting, batching: Batching, *, computes: b
     config = read_model_config(path)
     config.max_batch_size = batching.max_batch_size
     if computes:
-        (group,) = config.instance_group
-        group.count = setting.streams + batching.express
-        config.parameters["intra_op_thread_count"].string_value = str(setting.threads)
+        streams, threads = setting.streams + batching.express, setting.threads
+        if STREAMS in config.parameters:
+            config.parameters[STREAMS].string_value = str(streams)
+            threads = 1 if threads == 1 else threads * setting.streams
+            if threads > 1:
+                config.parameters.pop(ALONE_THREADS, None)
+        else:
+            (group,) = config.instance_group
+            group.count = streams
+        config.parameters["intra_op_thread_count"].string_value = str(threads)
     # The file may be a hard link into the published repository: it is replaced, never written into.
     path.unlink()
     path.write_text(text_format.MessageToString(config), encoding="utf-8")

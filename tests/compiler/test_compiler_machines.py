@@ -120,6 +120,7 @@ def test_one_head_is_one_graph_for_every_machine(everything: Path) -> None:
         "config.pbtxt",
         "configs/cuda.pbtxt",
         "configs/cuda-tensorrt.pbtxt",
+        "configs/embedded.pbtxt",
         "1/model.onnx",
         "1/model.float16.onnx",
         "1/tokenizer.json",

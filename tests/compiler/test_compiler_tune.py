@@ -84,12 +84,16 @@ def test_what_was_chosen_is_written_and_nothing_else_changes(repository: Path, t
     express = next(iter(manifest.models.values())).inputs["text"].batching["cpu"].express
     assert encoder.instance_group[0].count == tuned.chosen.streams + express
     assert encoder.parameters["intra_op_thread_count"].string_value == str(tuned.chosen.threads)
+    embedded = read_model_config(repository / f"{tiny.TRITON_NAME}.encoder" / "configs" / "embedded.pbtxt")
+    assert embedded.instance_group[0].count == 1  # one process, which computes as many runs as there are instances
+    assert embedded.parameters["streams"].string_value == str(tuned.chosen.streams + express)
+    assert embedded.max_batch_size == encoder.max_batch_size
     head = read_model_config(repository / f"{tiny.TRITON_NAME}.dense" / "config.pbtxt")
     assert head.instance_group[0].count == 1
     before, after = tree_digests(kept), tree_digests(repository)
     changed = {name for name in before if before[name] != after.get(name)}
     assert before.keys() == after.keys()
-    assert all(name.endswith("config.pbtxt") or name.startswith("manifest.") for name in changed)
+    assert all(name.endswith(("config.pbtxt", "embedded.pbtxt")) or name.startswith("manifest.") for name in changed)
     assert said
 
 
@@ -112,8 +116,8 @@ def test_a_cpu_build_of_another_precision_is_tuned(repository: Path) -> None:
     for part in ("encoder", "dense"):
         folder = repository / f"{tiny.TRITON_NAME}.{part}"
         (folder / "1" / "model.onnx").rename(folder / "1" / "model.float16.onnx")
-        config = folder / "config.pbtxt"
-        config.write_text(config.read_text().replace('"model.onnx"', '"model.float16.onnx"'))
+        for config in (folder / "config.pbtxt", folder / "configs" / "embedded.pbtxt"):
+            config.write_text(config.read_text().replace('"model.onnx"', '"model.float16.onnx"'))
     (tuned,) = tune_repository(
         repository, read_manifest(repository), cores=1, seconds=0.05, rounds=1, announce=lambda _: None
     )

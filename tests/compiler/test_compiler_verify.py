@@ -40,10 +40,13 @@ FILES = (
     "acme__tiny/1/reference.npz",
     "acme__tiny/1/tokenizer.json",
     "acme__tiny/config.pbtxt",
+    "acme__tiny/configs/embedded.pbtxt",
     "acme__tiny.dense/1/model.onnx",
     "acme__tiny.dense/config.pbtxt",
+    "acme__tiny.dense/configs/embedded.pbtxt",
     "acme__tiny.encoder/1/model.onnx",
     "acme__tiny.encoder/config.pbtxt",
+    "acme__tiny.encoder/configs/embedded.pbtxt",
 )
 
 

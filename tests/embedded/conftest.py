@@ -188,10 +188,7 @@ def _torchscript_models(repository: Path) -> None:
     scripted = torch.jit.script(Scale())
     indexed, by_argument = ("B__1", "A__0"), ("factor", "values")
     for name, (first, second) in (("indexed", indexed), ("by_argument", by_argument), ("mistyped", by_argument)):
-        add_model(
-            repository,
-            name,
-            f"""
+        config = f"""
             platform: "pytorch_libtorch"
             backend: "pytorch"
             max_batch_size: 8
@@ -202,6 +199,10 @@ def _torchscript_models(repository: Path) -> None:
             instance_group [ {{ kind: KIND_CPU count: 1 }} ]
             parameters {{ key: "INTRA_OP_THREAD_COUNT" value {{ string_value: "1" }} }}
             dynamic_batching {{ }}
-            """,
-        )
+            """
+        add_model(repository, name, config)
+        if name == "by_argument":  # what the other one computes in execute, this one does in streams
+            streams = repository / name / "configs" / "embedded.pbtxt"
+            streams.parent.mkdir()
+            streams.write_text(config + 'parameters { key: "streams" value { string_value: "2" } }')
         scripted.save(str(repository / name / "1" / "model.pt"))

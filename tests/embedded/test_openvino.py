@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_a_graph_gives_what_onnx_runtime_gives(layer: Path, eight_bits: bool) ->
         ("states", "TYPE_FP32", (-1, 64))
     ]
     assert {tensor.name for tensor in graph.outputs} == {"normed", "up"}
+
+
+@there
+def test_streams_compute_side_by_side_what_one_computes(layer: Path) -> None:
+    feeds = [{"states": RANDOM.standard_normal((rows, 64)).astype(np.float32)} for rows in (1, 3, 8, 2, 5)]
+    wanted = [OpenVinoGraph(layer, threads=1).run(["up"], feed)[0] for feed in feeds]
+    graph = OpenVinoGraph(layer, threads=1, streams=2)
+    with ThreadPoolExecutor(5) as threads:
+        for _ in range(8):
+            found = threads.map(lambda feed: graph.run(["up"], feed)[0], feeds)
+            for ours, expected in zip(found, wanted, strict=True):
+                np.testing.assert_array_equal(ours, expected)
 
 
 @there

@@ -92,6 +92,48 @@ async def test_a_model_that_its_supervisor_knows_to_be_down_gets_no_run_and_says
 
 
 @pytest.mark.asyncio
+async def test_nobody_waits_for_a_run_whose_process_has_ended(repository: Path, triton: FakeTriton) -> None:
+    """Triton never answers what the process of a model had taken over."""
+    ailments: dict[str, Ailment] = {}
+    app = create_app(Settings(repository=repository, triton_url=triton.url), ailments=lambda: ailments)
+    transport = httpx.ASGITransport(app=app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://frontend", timeout=30) as client,
+    ):
+        await until_ready(client)
+        begun, never = threading.Event(), threading.Event()
+
+        async def lost(run: Run) -> object:
+            begun.set()
+            while not never.is_set():
+                await asyncio.sleep(0.01)
+            return await compute(run)
+
+        triton.answer = lost  # type: ignore[assignment]
+        asked = asyncio.ensure_future(encode(client, texts("the cell")))
+        assert await asyncio.to_thread(begun.wait, 10)
+        await asyncio.sleep(0.3)
+        assert not asked.done()
+        ailments[tiny.TRITON_NAME] = Ailment("its process was killed by SIGKILL", 1, down=True, failing=False)
+        answer = await asyncio.wait_for(asked, 10)
+        assert (answer.status_code, answer.json()["detail"]["code"]) == (503, "MODEL_LOADING")
+
+        # One that is there again is not given up for the death before.
+        ailments[tiny.TRITON_NAME] = Ailment("its process was killed by SIGKILL", 1, down=False, failing=False)
+        triton.answer = compute
+        await until_ready(client)
+        begun.clear()
+        triton.answer = lost  # type: ignore[assignment]
+        asked = asyncio.ensure_future(encode(client, texts("the cell")))
+        assert await asyncio.to_thread(begun.wait, 10)
+        await asyncio.sleep(0.3)
+        assert not asked.done()
+        never.set()
+        assert (await asked).status_code == 200
+
+
+@pytest.mark.asyncio
 async def test_without_a_supervisor_a_broken_model_must_compute_for_a_while(
     service: Service, triton: FakeTriton
 ) -> None:

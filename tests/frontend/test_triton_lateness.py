@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import pytest
 from sie_frontend.triton import model_control, patience
-from sie_frontend.triton.client import TRIES
+from sie_frontend.triton.client import TRIES, FailureKind, TritonFailure
 from sie_frontend.triton.patience import RunPatience
 
 from .triton_peer import Peer, Server, X, call, client_of, regular, reply, serving
@@ -96,6 +96,41 @@ async def test_a_run_is_sent_three_times_at_most() -> None:
         with pytest.raises(Exception, match="no answer in time"):
             await call(client)
         assert runs_sent(server) == TRIES
+
+
+@pytest.mark.parametrize(("counted", "lost"), [(1, True), (3, False), (9, False)])
+async def test_a_run_of_a_model_that_was_loaded_anew_is_not_waited_for(counted: int, lost: bool) -> None:
+    """Three runs were answered. `counted` is what Triton says of the model since it loaded it."""
+    over = asyncio.Event()
+
+    async def run(peer: Peer) -> None:
+        if triton.runs > 3:
+            await over.wait()
+        await regular(peer)
+
+    async def answer(peer: Peer) -> None:
+        if not peer.target.endswith("/stats"):
+            await triton(peer)
+            return
+        seen.append(peer.target)
+        stats = (
+            f'{{"inference_stats": {{"success": {{"count": {counted}, "ns": 5}}, "fail": {{"count": 0, "ns": 0}}}}}}'
+        )
+        await peer.send(reply(f'{{"model_stats": [{stats}]}}'.encode()))
+        if not lost:
+            over.set()
+
+    triton, seen = Loading(run, "READY"), list[str]()
+    async with serving(answer) as server, client_of(server) as client:
+        for _ in range(3):
+            await call(client)
+        if lost:
+            with pytest.raises(TritonFailure, match="was loaded anew") as failed:
+                await call(client)
+            assert failed.value.kind is FailureKind.BROKEN
+            over.set()
+        np.testing.assert_array_equal(await call(client), X)
+        assert seen and set(seen) == {"/v2/models/echo/stats"}
 
 
 async def test_a_probe_that_is_held_up_is_asked_on_another_connection() -> None:

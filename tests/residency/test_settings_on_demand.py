@@ -11,7 +11,7 @@ from compiler import tiny
 from frontend.repository import write_repository
 from sie_frontend.http.app import create_app
 from sie_frontend.manifest import Manifest, TritonModel, read_manifest
-from sie_frontend.residency.units import PROCESS_BYTES, expected_bytes, graph_bytes, units_of
+from sie_frontend.residency.units import EMBEDDED_CONFIG, PROCESS_BYTES, expected_bytes, graph_bytes, units_of
 from sie_frontend.setting_values import as_size
 from sie_frontend.settings import Settings, SettingsError
 
@@ -83,3 +83,14 @@ def test_what_a_model_takes_before_anybody_has_seen_it(repository: Path) -> None
         tiny.TRITON_NAME: 0,
     }
     assert graph_bytes({"1/tokenizer.json": 9}) == 0
+
+
+def test_the_embedded_server_holds_weights_once(repository: Path) -> None:
+    manifest = with_ensemble(repository)
+    encoder = manifest.triton_models["encoder"]
+    sizes = {**encoder.sizes, EMBEDDED_CONFIG: 700}
+    models = {**manifest.triton_models, "encoder": msgspec.structs.replace(encoder, sizes=sizes)}
+    manifest = msgspec.structs.replace(manifest, triton_models=models)
+    once = PROCESS_BYTES + int(1.25 * (10**8 + 100))
+    assert expected_bytes(manifest, repository, "cpu", embedded=True)["encoder"] == once
+    assert expected_bytes(manifest, repository, "cpu")["encoder"] == 2 * once

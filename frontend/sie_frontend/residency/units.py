@@ -13,6 +13,8 @@ from sie_frontend.manifest import Manifest
 # which `deploy` sizes containers.
 PROCESS_BYTES: Final = 64 << 20
 WEIGHTS: Final = 1.25
+# Among the files of a model that the embedded server computes in one process.
+EMBEDDED_CONFIG: Final = "configs/embedded.pbtxt"
 _GRAPHS: Final = (".onnx", ".pt", ".pt2", ".plan")
 
 
@@ -61,11 +63,12 @@ def units_of(
     return units, {model_id: names[owner] for model_id, owner in unit_of.items()}
 
 
-def expected_bytes(manifest: Manifest, repository: Path, device: str) -> dict[str, int]:
+def expected_bytes(manifest: Manifest, repository: Path, device: str, *, embedded: bool = False) -> dict[str, int]:
     """What each Triton model should take in memory, before anybody has seen it loaded.
 
     For each instance a process, and its graph's file with what weights take more in memory than on disk. Of graphs in
-    several precisions the largest counts. An ensemble takes nothing: it wires others.
+    several precisions the largest counts. An ensemble takes nothing: it wires others. The `embedded` server has one
+    process for all instances of a model whose build has a configuration for it.
     """
     copies: dict[str, int] = {}
     for model in manifest.models.values():
@@ -78,8 +81,9 @@ def expected_bytes(manifest: Manifest, repository: Path, device: str) -> dict[st
     for name, count in copies.items():
         known = manifest.triton_models.get(name)
         sizes = (known.sizes if known else None) or _sizes_on_disk(repository / name)
+        processes = 1 if embedded and EMBEDDED_CONFIG in sizes else count
         alone = known is None or not known.depends_on
-        found[name] = count * (PROCESS_BYTES + int(WEIGHTS * graph_bytes(sizes))) if alone else 0
+        found[name] = processes * (PROCESS_BYTES + int(WEIGHTS * graph_bytes(sizes))) if alone else 0
     return found
 
 

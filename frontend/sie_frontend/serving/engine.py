@@ -23,6 +23,7 @@ from sie_frontend.serving.billing import unread_texts
 from sie_frontend.serving.catalogue import Catalogue, held, make_catalogue
 from sie_frontend.serving.clock import Clock
 from sie_frontend.serving.counting import cut_texts, encode_tokens, score_tokens
+from sie_frontend.serving.deaths import DeathWatch
 from sie_frontend.serving.on_demand import make_residency
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
@@ -88,6 +89,7 @@ class Engine:
             )
             self.catalogue.unit_of = self._residency.unit_of
             self._residency.start()
+        self._deaths = DeathWatch(self._inputs, lambda: self.manifest, self._triton, ailments) if ailments else None
         self._permits = Permits(settings, metrics)
         self._submitter = Submitter(self._inputs, self._readiness, metrics)
 
@@ -95,6 +97,8 @@ class Engine:
         """Finish the runs under way and let go of Triton."""
         self.draining = True
         await self._readiness.close()
+        if self._deaths is not None:
+            await self._deaths.close()
         if self._residency is not None:
             await self._residency.close()
         for served in self._inputs.values():

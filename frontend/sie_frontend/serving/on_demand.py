@@ -57,7 +57,7 @@ def make_residency(
     _, unit_of = units_of(manifest, frozenset(settings.pinned_ids))
     limits = CarrierLimits(settings.load_timeout_s, min(60.0, settings.load_timeout_s))
     return Residency(
-        _policy(manifest, repository, settings),
+        _policy(manifest, repository, settings, embedded=memory is not None),
         unit_of,
         Carrier(triton, limits, memory, discharge),
         metrics,
@@ -67,7 +67,7 @@ def make_residency(
     )
 
 
-def _policy(manifest: Manifest, repository: Path, settings: Settings) -> Policy:
+def _policy(manifest: Manifest, repository: Path, settings: Settings, *, embedded: bool = False) -> Policy:
     units, _ = units_of(manifest, frozenset(settings.pinned_ids))
     hint = ERROR_TABLE[ErrorKind.MODEL_LOADING].retry_after
     assert hint is not None
@@ -78,4 +78,4 @@ def _policy(manifest: Manifest, repository: Path, settings: Settings) -> Policy:
         slack_s=hint / 2,
         cooldown_s=settings.load_cooldown_s,
     )
-    return Policy(units.values(), expected_bytes(manifest, repository, settings.device), rules)
+    return Policy(units.values(), expected_bytes(manifest, repository, settings.device, embedded=embedded), rules)

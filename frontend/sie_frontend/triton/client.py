@@ -80,7 +80,24 @@ class _Head(msgspec.Struct):
     outputs: list[_Output]
 
 
+class _Count(msgspec.Struct):
+    count: int
+
+
+class _InferenceStats(msgspec.Struct):
+    success: _Count
+
+
+class _ModelStats(msgspec.Struct):
+    inference_stats: _InferenceStats
+
+
+class _Stats(msgspec.Struct):
+    model_stats: list[_ModelStats]
+
+
 _READ_HEAD = msgspec.json.Decoder(_Head)
+_READ_STATS = msgspec.json.Decoder(_Stats)
 
 
 class TritonClient:
@@ -96,6 +113,8 @@ class TritonClient:
         self._timeout_s = timeout_s
         self._loading = 0
         self._patience = RunPatience()
+        self._answered: dict[str, int] = {}  # how many runs of each model since it was loaded, as far as we know
+        self._given_up: dict[str, set[asyncio.Future[str]]] = {}  # of each run under way, by model
         self._pool = ConnectionPool(host, port, kept=connections)
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -170,23 +189,40 @@ class TritonClient:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         tries = {loop.create_task(self._pool.exchange(request, timeout_s))}
+        given_up: asyncio.Future[str] = loop.create_future()
+        self._given_up.setdefault(model, set()).add(given_up)
         sent = 1
         try:
             while True:
                 waiting = self._patience.of(model) if sent < TRIES else None
-                done, pending = await asyncio.wait(tries, timeout=waiting, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {given_up, *tries}
+                await asyncio.wait(either, timeout=waiting, return_when=asyncio.FIRST_COMPLETED)
+                if given_up.done():
+                    raise TritonFailure(FailureKind.BROKEN, given_up.result())
+                done = {one for one in tries if one.done()}
                 answered = [one for one in done if one.exception() is None]
                 if answered and sent == 1:
                     self._patience.took(model, loop.time() - begun)
-                if answered or (done and not pending):
-                    return (answered or list(done))[0].result()
-                tries = pending
+                if answered or done == tries:
+                    found = (answered or list(done))[0].result()
+                    self._answered[model] = self._answered.get(model, 0) + (found.status == 200)
+                    return found
+                tries -= done
                 if not done and await self._loads():
                     sent += 1
                     probe = self._get("/v2/health/live")
                     tries.add(loop.create_task(self._pool.exchange_proven(probe, SIFT_S, request, timeout_s)))
+                elif not done and await self._was_loaded_anew(model):
+                    raise TritonFailure(FailureKind.BROKEN, f"`{model}` was loaded anew while it computed")
         finally:
             _let_go(tries)
+            self._given_up[model].discard(given_up)
+
+    def give_up(self, model: str, cause: str) -> None:
+        """The runs of a model that are under way will not be answered: fail them as those of a broken one."""
+        for given_up in self._given_up.get(model, ()):
+            if not given_up.done():
+                given_up.set_result(cause)
 
     async def _loads(self) -> bool:
         """Whether Triton loads a model now, for us or for anybody else."""
@@ -198,6 +234,22 @@ class TritonClient:
         except ExchangeError:
             return False
         return b'"LOADING"' in answer.body
+
+    async def _was_loaded_anew(self, model: str) -> bool:
+        """Whether Triton has counted fewer runs of a model than it gave us: then nobody answers what ran before.
+
+        A process that computes several runs takes them along when it dies, and Triton forgets them.
+        """
+        try:
+            answer = await self._pool.exchange_apart(self._get(f"/v2/models/{quote(model)}/stats"), LOOK_S)
+            found = _READ_STATS.decode(answer.body).model_stats if answer.status == 200 else []
+        except (ExchangeError, msgspec.DecodeError):
+            return False
+        counted = sum(one.inference_stats.success.count for one in found)
+        if not found or counted >= self._answered.get(model, 0):
+            return False
+        self._answered[model] = counted
+        return True
 
     async def post(self, path: str, body: bytes, timeout_s: float, *, apart: bool = False) -> Answer:
         """POST a JSON body; `path` begins behind the URL's own. Raises `ExchangeError`.

@@ -71,6 +71,11 @@ class ReplicaSet:
         """Every replica that is known now, by its URL."""
         return {replica.url: replica.client for replica in self._replicas}
 
+    def give_up(self, model: str, cause: str) -> None:
+        """The process that computed a model has ended: nobody waits any longer for its runs under way."""
+        for replica in self._replicas:
+            replica.client.give_up(model, cause)
+
     def forget(self, model: str) -> None:
         """No replica serves this model any more, or soon none will."""
         for replica in self._replicas:

@@ -16,6 +16,7 @@ from sie_triton.backends.onnxruntime.parameters import (
 )
 from sie_triton.backends.received import read_boolean, read_integer
 from sie_triton.backends.releases import Release
+from sie_triton.lint.embedded import is_for_embedded
 from sie_triton.lint.rule import LintSubject, Problem, rule
 from sie_triton.lint.wording import did_you_mean
 
@@ -70,7 +71,7 @@ def _execution_mode(s: LintSubject) -> Iterator[Problem]:
 )
 def _known_keys(s: LintSubject) -> Iterator[Problem]:
     for key, _, line in _written(s):
-        if key not in KNOWN_KEYS and key not in _FOREIGN_KEYS:
+        if key not in KNOWN_KEYS and key not in _FOREIGN_KEYS and not is_for_embedded(s, key):
             meant = did_you_mean(key, KNOWN_KEYS)
             yield Problem(f"`{key}` is no key that the onnxruntime backend reads{meant}", line)
 

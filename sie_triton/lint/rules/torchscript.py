@@ -10,6 +10,7 @@ from sie_triton.backends.pytorch.archive import TorchArchive, TorchArchiveError
 from sie_triton.backends.pytorch.parameters import BOOLEANS, INTER_OP, KNOWN_KEYS, SECOND_INTER_OP_SINCE, THREADS
 from sie_triton.backends.pytorch.signature import SERVED_TYPES, argument_problems, named_position, output_positions
 from sie_triton.backends.received import read_boolean, read_integer
+from sie_triton.lint.embedded import is_for_embedded
 from sie_triton.lint.rule import LintSubject, Problem, rule
 from sie_triton.lint.wording import did_you_mean, quoted
 
@@ -63,7 +64,7 @@ def _torchscript_names(s: LintSubject) -> Iterator[Problem]:
 )
 def _known_keys(s: LintSubject) -> Iterator[Problem]:
     for key, _, line in _written(s):
-        if key not in KNOWN_KEYS:
+        if key not in KNOWN_KEYS and not is_for_embedded(s, key):
             text = f"`{key}` is no key that the pytorch backend reads{did_you_mean(key.upper(), KNOWN_KEYS)}"
             yield Problem(text, line)
 

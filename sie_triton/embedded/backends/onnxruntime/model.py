@@ -7,6 +7,7 @@ pass through the host's memory either way.
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from sie_triton.backends.onnxruntime.header import read_header
 from sie_triton.backends.onnxruntime.parameters import ARENA_SHRINKAGE, GRAPH_LEVELS, OTHER_GRAPH_LEVEL
 from sie_triton.backends.onnxruntime.signature import GraphTensor
 from sie_triton.backends.onnxruntime.types import BY_RUNTIME_NAME
+from sie_triton.embedded.alone import QuickerWay
+from sie_triton.embedded.backends.onnxruntime.mapped import LARGEST_BYTES, open_mapped
 from sie_triton.embedded.backends.onnxruntime.refusals import header_refusals, signature_refusals
 from sie_triton.embedded.batching import Array, Arrays
 from sie_triton.embedded.cuda_options import cuda_options
@@ -44,11 +47,12 @@ _ORT_ERRORS = (
 
 
 class TritonPythonModel(BatchedModel):
-    """One session over `model.onnx`."""
+    """One session over `model.onnx`, which all streams run."""
 
     default_filename = "model.onnx"
     may_be_directory = True
     _run: Any
+    _alone: Any = None
     _run_options: ort.RunOptions | None
 
     def load(self, path: Path) -> list[str]:
@@ -87,7 +91,7 @@ class TritonPythonModel(BatchedModel):
         try:
             precision = wanted_precision(self.config.cpu_accelerators[ACCELERATOR])
             threads = self.config.integer("intra_op_thread_count", 0) or 1
-            graph = OpenVinoGraph(path, threads=threads, precision=precision)
+            graph = OpenVinoGraph(path, threads=threads, precision=precision, streams=self.stream_count)
         except (OpenVinoError, ValueError) as error:
             return [str(error)]
         if graph.computes_in != precision:
@@ -110,7 +114,9 @@ class TritonPythonModel(BatchedModel):
             except ValueError as error:
                 return [str(error)]
         try:
-            self._session = ort.InferenceSession(path, self._session_options(), providers=providers)
+            self._session = self._mapped(path, providers) or ort.InferenceSession(
+                path, self._session_options(), providers=providers
+            )
         except _ORT_ERRORS as error:
             return [f"ONNX Runtime does not load the graph: {error}"]
         if on_cuda and _CUDA not in self._session.get_providers():
@@ -118,6 +124,32 @@ class TritonPythonModel(BatchedModel):
         self._run = self._session._sess.run  # InferenceSession.run adds checks that `signature_refusals` has made once
         self._run_options = self._make_run_options()
         return []
+
+    def _mapped(self, path: Path, providers: list[Any]) -> ort.InferenceSession | None:
+        """The session of all streams, beside one of several threads for runs that are alone; None without these."""
+        several = self.alone_threads > 1 and self.config.integer("intra_op_thread_count", 1) <= 1
+        if not several or providers != [_CPU] or self.config.op_libraries:
+            return None
+        if sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) > LARGEST_BYTES:
+            return None
+        try:
+            session, alone = open_mapped(path, self._session_options, (1, self.alone_threads))
+        except (*_ORT_ERRORS, OSError) as error:
+            pb_utils.Logger.log_warn(f"model `{self.name}`: runs that are alone have one thread: {error}")
+            return None
+        self._alone = alone._sess.run
+        self._way = QuickerWay()
+        return session
+
+    def run_alone(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
+        """By one thread or by several, whichever took less of late."""
+        if self._alone is None:
+            return self.run(feed, outputs)
+        size = sum(array.size for array in feed.values())
+        way, begun = self._way.choose(size), time.perf_counter()
+        found = (self._alone if way else self._run)(list(outputs), feed, self._run_options)
+        self._way.took(size, way, time.perf_counter() - begun)
+        return dict(zip(outputs, found, strict=True))
 
     def decode(self, tensor: DlpackInput) -> Array:
         """A view of the shared memory."""

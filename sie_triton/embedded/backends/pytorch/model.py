@@ -94,6 +94,10 @@ class TritonPythonModel(BatchedModel):
             "writes it)"
         ]
 
+    def begin_stream(self) -> None:
+        """The number of threads is each thread's own."""
+        torch.set_num_threads(max(1, self.config.integer("INTRA_OP_THREAD_COUNT", 1)))
+
     def decode(self, tensor: DlpackInput) -> Array:
         """A view of the shared memory."""
         return from_dlpack(tensor)

@@ -1,0 +1,86 @@
+"""A run that is alone: which way is taken, and that several threads compute the same from the same memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from embedded.graphs import FLOAT, graph
+from sie_triton.embedded.alone import QuickerWay
+from sie_triton.embedded.backends.onnxruntime.mapped import open_mapped
+
+
+def settled(way: QuickerWay, size: int, seconds: tuple[float, float], runs: int = 48) -> list[int]:
+    """What is chosen while the two ways take so long."""
+    taken = []
+    for _ in range(runs):
+        taken.append(way.choose(size))
+        way.took(size, taken[-1], seconds[taken[-1]])
+    return taken
+
+
+def test_the_quicker_way_is_taken_and_the_other_tried_now_and_then() -> None:
+    way = QuickerWay()
+    first = settled(way, 22, (0.007, 0.004))
+    assert set(first[:6]) == {0, 1}
+    assert 42 < sum(first[6:]) + 3 < 48
+
+
+def test_a_machine_that_becomes_busy_is_noticed() -> None:
+    way = QuickerWay()
+    settled(way, 22, (0.007, 0.004))
+    assert sum(settled(way, 22, (0.010, 0.030))) < 12
+    assert sum(settled(way, 22, (0.007, 0.002), runs=480)[-100:]) > 90
+
+
+def test_sizes_are_judged_apart() -> None:
+    way = QuickerWay()
+    settled(way, 22, (0.007, 0.004))
+    settled(way, 500, (0.050, 0.090))
+    assert sum(settled(way, 22, (0.007, 0.004))) > 40
+    assert sum(settled(way, 500, (0.050, 0.090))) < 8
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three products whose factors are packed, and a table that is looked up."""
+    random = np.random.default_rng(7)
+    table = random.standard_normal((500, 256)).astype(np.float32)
+    weights = {f"w{n}": random.standard_normal((256, 256)).astype(np.float32) for n in range(3)}
+    nodes = [("Gather", ["table", "ids"], ["h0"])]
+    nodes += [("MatMul", [f"h{n}", f"w{n}"], [f"h{n + 1}"]) for n in range(3)]
+    model = graph(
+        nodes,
+        [("ids", onnx.TensorProto.INT64, ("b", "n"))],
+        [("h3", FLOAT, ("b", "n", 256))],
+        {"table": table, **weights},
+    )
+    file = tmp_path_factory.mktemp("mapped") / "model.onnx"
+    onnx.save(model, file)
+    return file
+
+
+def options() -> ort.SessionOptions:
+    made = ort.SessionOptions()
+    made.intra_op_num_threads = made.inter_op_num_threads = 1
+    made.log_severity_level = 3
+    return made
+
+
+def test_threads_change_no_bit_and_the_weights_are_mapped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIE_EMBEDDED_SERVER_FOLDER", str(path.parent))
+    plain = ort.InferenceSession(path, options(), providers=["CPUExecutionProvider"])
+    one, two = open_mapped(path, options, (1, 2))
+    assert [entry.name for entry in path.parent.iterdir()] == ["model.onnx"]
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(path.parent) in line]
+    assert mapped and all("weights.bin (deleted)" in line for line in mapped)
+    for shape in ((1, 1), (1, 22), (5, 9), (12, 64)):
+        ids = np.arange(np.prod(shape), dtype=np.int64).reshape(shape) % 500
+        (expected,) = plain.run(None, {"ids": ids})
+        for session in (one, two):
+            (found,) = session.run(None, {"ids": ids})
+            np.testing.assert_array_equal(found, expected)
