@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from embedded.client import eventually, group_members, infer, results, statistics, stub_of
+from benchmarks.waiting import eventually
+from embedded.client import group_members, infer, results, statistics, stub_of
 from embedded.graphs import BOOL, INT64, add_model, graph, onnx_config
 from sie_triton.embedded.run_limit import RunLimit
 from sie_triton.embedded.server import ServerSpec, TritonServer

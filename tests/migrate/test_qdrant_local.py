@@ -136,5 +136,5 @@ def test_what_the_program_writes_is_what_the_client_stored(tmp_path: Path) -> No
         assert found.keys() == stored.keys()
         # Whether a cosine collection gives back unit vectors depends on whether it was opened anew in between.
         for text, numbers in stored.items():
-            direction = numbers / np.linalg.norm(numbers)
+            direction = np.asarray(numbers) / np.linalg.norm(numbers)
             np.testing.assert_allclose(found[text] / np.linalg.norm(found[text]), direction, rtol=1e-5)

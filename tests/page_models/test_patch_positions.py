@@ -19,6 +19,7 @@ from compiler.command import sie_triton
 from frontend.pictures import encoded, noise
 from PIL import Image
 from sie_frontend.images.preparing import preparer
+from sie_frontend.reference import Case
 from sie_frontend.rows import Array
 from transformers import AutoTokenizer
 
@@ -29,7 +30,6 @@ from sie_triton.planning.catalogue import verdict
 from sie_triton.planning.families import PageRecipe
 from sie_triton.planning.plan import TritonPlan
 from sie_triton.planning.planner import make_plans
-from sie_triton.verify.reference import Case
 from sie_triton.witness import pages as witness
 
 from .idefics3 import END, write_colsmol
