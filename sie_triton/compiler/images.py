@@ -87,7 +87,7 @@ class WrittenImages:
         assert pixels is not None, "a build has the checkpoint's facts"
         if isinstance(page, Tiling):
             requires = served.recipe.requires_text_message
-            return _tiled(pixels, page, requires, shifted=self._plan.encoder.shifted)
+            return _tiled(pixels, page, requires, shifted=self._plan.encoder.shifted_patches)
         assert pixels.fit != "tiles"
         return ImageInput(
             tensor=PIXELS,
@@ -113,7 +113,7 @@ class WrittenImages:
         except ModuleNotFoundError as error:
             raise missing_package(error, NOTHING_TO_COMPARE) from None
         if witness == "page_model":
-            return testify_pages(self._folder, names, cases, rows, shifted=self._plan.encoder.shifted)
+            return testify_pages(self._folder, names, cases, rows, shifted=self._plan.encoder.shifted_patches)
         return testify_images(published_folder(self._folder), witness, names, cases, rows)
 
     def warnings(self, testimony: Testimony) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def _question(plan: TritonPlan, job: _Job, home: Path) -> Question:
         *(served.profile.to_json(), served.recipe.name, plan.modality, plan.max_length, plan.truncation_side),
         *(plan.lowercase, [tensor.name for tensor in plan.outputs]),
         file_digest(home / QUERY_WEIGHTS_NAME) if plan.query_weights else None,
-        *(("shifted",) if plan.encoder.shifted else ()),
+        *(("shifted",) if plan.encoder.shifted_patches else ()),
     )
     written = json.dumps(told, sort_keys=True, default=str)
     return Question(job.weights.checkpoint.identity, hashlib.sha256(written.encode()).hexdigest())

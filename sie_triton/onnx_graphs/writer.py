@@ -104,4 +104,4 @@ class GraphWriter:
             raise Declined(f"pages of the architecture `{config.model_type}` are not written")
         assert encoder.pixels is not None
         prompt = encoder.page if isinstance(encoder.page, tuple) else ()
-        return page(b, config, PageSight(encoder.pixels, prompt, encoder.shifted))
+        return page(b, config, PageSight(encoder.pixels, prompt, encoder.shifted_patches))

@@ -38,7 +38,7 @@ class Encoder:
     both sides. `padded`: every text is padded to one length, and the padding counts like any token. `pixels`: the body
     is the tower that sees pictures, and this is what their levels stand for. `page`: a language model reads what the
     tower sees, and these are the ids of what stands behind it, or how it stands among tokens of text. `sighted`: it
-    reads texts and pictures in one row. `shifted`: the patches of a tile have the positions of the row and the column
+    reads texts and pictures in one row. `shifted_patches`: the patches of a tile have the positions of the row and the column
     in front of theirs, and the first ones keep their own.
     """
 
@@ -49,7 +49,7 @@ class Encoder:
     pixels: Pixels | None = None
     page: tuple[int, ...] | Tiling | None = None
     sighted: Sighted | None = None
-    shifted: bool = False
+    shifted_patches: bool = False
     kind: Literal["encoder"] = "encoder"
 
 

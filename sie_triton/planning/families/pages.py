@@ -183,7 +183,7 @@ class TiledRecipe(PageRecipe):
             costs = page.costs
         edge: Axis = pixels.size if pixels else "edge"
         return Pictures(
-            encoder=Encoder(pixels=pixels, page=page, shifted=patch_positions(bundle, profile) == "shifted"),
+            encoder=Encoder(pixels=pixels, page=page, shifted_patches=patch_positions(bundle, profile) == "shifted"),
             head=PageVectors(self.projection),
             inputs=(
                 Tensor(PIXELS, "UINT8", ("batch", "tiles", edge, edge, 3)),
