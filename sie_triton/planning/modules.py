@@ -38,8 +38,8 @@ class Encoder:
     both sides. `padded`: every text is padded to one length, and the padding counts like any token. `pixels`: the body
     is the tower that sees pictures, and this is what their levels stand for. `page`: a language model reads what the
     tower sees, and these are the ids of what stands behind it, or how it stands among tokens of text. `sighted`: it
-    reads texts and pictures in one row. `shifted_patches`: the patches of a tile have the positions of the row and the column
-    in front of theirs, and the first ones keep their own.
+    reads texts and pictures in one row. `shifted_patches`: the patches of a tile have the positions of the row
+    and the column in front of theirs, and the first ones keep their own.
     """
 
     model_class: ModelClass = "base"

@@ -154,7 +154,7 @@ def test_the_witness_has_them_too(checkpoint: Path, recorded: dict[str, Array], 
 )
 def test_the_bundle_decides_as_sies_gpu_does(checkpoint: Path, computes: str, runtime: str, shifted: bool) -> None:
     plans = planned(checkpoint, runtime=runtime, computes=computes)
-    assert image_plan(plans).encoder.shifted == shifted
+    assert image_plan(plans).encoder.shifted_patches == shifted
     # MUVERA's profile shares its graphs.
     assert [(plan.modality, len(plan.served)) for plan in plans] == [("text", 2), ("image", 2)]
     assert not any(plan.warnings for plan in plans)
