@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from shared import run_folder
 from sie_frontend.main import make_server
 from sie_frontend.settings import Settings
 
@@ -39,7 +40,7 @@ class Served:
 
 def serve(repository: Path) -> Served:
     """Start tritonserver and a frontend, and wait until `/readyz` says so."""
-    log = Path(tempfile.mkdtemp(prefix="sie-triton-log-")) / "tritonserver.log"
+    log = Path(tempfile.mkdtemp(prefix="log-", dir=run_folder())) / "tritonserver.log"
     triton = TritonServer(ServerSpec(repository, log))
     triton.start()
     try:
