@@ -72,7 +72,7 @@ class StubWatch:
         now = time.monotonic() if now is None else now
         if now - self._searched >= _SEARCH_S:
             self._searched = now
-            for pid in _children(server):
+            for pid in children(server):
                 self._stubs.setdefault(pid, _Stub(None))
         return [death for pid in list(self._stubs) if (death := self._check(pid, server, now))]
 
@@ -105,7 +105,7 @@ class StubWatch:
         A stub that is ending counts as long as it holds anything.
         """
         found: dict[str, int] = {}
-        for pid in _children(server):
+        for pid in children(server):
             model = self._model_of(pid)
             if model is not None:
                 found[model] = found.get(model, 0) + _proportional_bytes(pid)
@@ -156,7 +156,7 @@ def _proportional_bytes(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
-def _children(parent: int) -> set[int]:
+def children(parent: int) -> set[int]:
     """The children of a process, zombies too. One that is being made may be missing until the next look."""
     found: set[int] = set()
     try:

@@ -20,6 +20,7 @@ from embedded.graphs import DOUBLING_CONFIG, add_model, doubling
 from sie_triton.diagnostics import Diagnostic
 from sie_triton.embedded.healing import HealingRules
 from sie_triton.embedded.server import ServerSpec
+from sie_triton.embedded.stubs import children
 from sie_triton.embedded.supervisor import State, Supervisor, Transition
 
 pytestmark = pytest.mark.e2e
@@ -236,12 +237,13 @@ def test_a_restart_starts_without_what_cannot_be_loaded(tmp_path: Path) -> None:
 
 
 def newborn(leader: int, model: str, old: int) -> int:
-    """The next process of a model, as soon as there is one."""
-    until = time.monotonic() + 15
+    """The next process of a model, before it has loaded its libraries: so nothing is read but what is new."""
+    until, of = time.monotonic() + 15, f"/{model}/".encode()
     while time.monotonic() < until:
-        with contextlib.suppress(LookupError, OSError):
-            if (pid := stub_of(leader, model)) != old:
-                return pid
+        for pid in children(leader) - {old}:
+            with contextlib.suppress(OSError):
+                if of in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
     raise AssertionError("no process")
 
 

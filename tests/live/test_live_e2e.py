@@ -37,11 +37,13 @@ class Watch:
     seen: dict[str, int] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
-    async def ask(self, model_id: str = MODEL_ID) -> str:
-        """One request of three texts; which version answered all of them."""
+    async def ask(self, model_id: str = MODEL_ID, *, down: bool = False) -> str:
+        """One request of three texts; which version answered all of them, or "" from a model that may be `down`."""
         answer = await self.http.post(
             f"/v1/encode/{model_id}", json={"items": [{"text": text} for text in TEXTS]}, headers=JSON
         )
+        if down and answer.status_code == 503 and answer.json()["detail"]["code"] == "MODEL_LOADING":
+            return ""
         assert answer.status_code == 200, answer.text
         return self._named(answer, [item["dense"]["values"] for item in answer.json()["items"]])
 
@@ -65,15 +67,17 @@ class Watch:
         assert len(near) == 1, f"the vectors are of {near or 'no one version'}"
         return near[0]
 
-    async def until(self, version: str | None, model_id: str = MODEL_ID, seconds: float = 40) -> None:
-        """Wait until a version answers, or nobody does."""
+    async def until(
+        self, version: str | None, model_id: str = MODEL_ID, seconds: float = 40, *, down: bool = False
+    ) -> None:
+        """Wait until a version answers, or nobody does; callers of a model that is `down` hear that it is loading."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             found = await self.http.get(f"/v1/models/{model_id}")
             if version is None and found.status_code == 404:
                 return
             loaded = found.status_code == 200 and found.json()["loaded"]
-            if version is not None and loaded and await self.ask(model_id) == version:
+            if version is not None and loaded and await self.ask(model_id, down=down) == version:
                 return
             await asyncio.sleep(0.05)
         raise AssertionError(f"{version} does not answer: {(await self.status())}")

@@ -87,7 +87,7 @@ async def test_what_is_removed_or_replaced_while_it_is_down_stays_away(
 
         await kept_down(supervisor, TRITON_NAME)
         put(repository, replaced)  # with the graph of the old version in its place again
-        await watch.until("b")
+        await watch.until("b", down=True)
         await watch.until_settled()
         await asyncio.sleep(2 * RULES.max_delay)
         assert held(supervisor.server) == {new_name(replaced)} and not supervisor.troubles()
