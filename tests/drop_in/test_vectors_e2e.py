@@ -122,7 +122,7 @@ def sparse_in_process(family: str, name: str, folder: Path) -> Any:
     model = AutoModelForMaskedLM.from_pretrained(checkpoint(family), attn_implementation="eager")
     inputs = NAMES if family == "splade_bert" else NAMES[:2]
     export(checkpoint(family), folder, model, "logits", max_length=48, inputs=inputs)
-    return fastembed.SparseTextEmbedding(name, specific_model_path=str(folder))
+    return fastembed.SparseTextEmbedding(name, specific_model_path=str(folder), threads=1)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,9 @@ def test_token_vectors_method_by_method(tiny_url: str, tmp_path: Path, monkeypat
     # Its markers are the ids of the published vocabulary.
     for name, marker in (("QUERY_MARKER_TOKEN_ID", "[unused0]"), ("DOCUMENT_MARKER_TOKEN_ID", "[unused1]")):
         monkeypatch.setattr(Colbert, name, wordpiece().id_of(marker))
-    theirs = fastembed.LateInteractionTextEmbedding("colbert-ir/colbertv2.0", specific_model_path=str(folder))
+    theirs = fastembed.LateInteractionTextEmbedding(
+        "colbert-ir/colbertv2.0", specific_model_path=str(folder), threads=1
+    )
     ours = LateInteractionTextEmbedding(made(family).sie_id, base_url=tiny_url)
     texts = [*KNOWN_TEXTS, LONG_TEXT]
     short = [text for text in [*KNOWN_TEXTS, QUERY] if len(text) < 60]
@@ -196,7 +198,7 @@ def reranker_in_process(family: str, folder: Path) -> Any:
     export(checkpoint(family), folder, model, "logits", max_length=80)
     name = f"local/{folder.parent.name}-{family}"
     Theirs.add_custom_model(name, ModelSource(hf=name), model_file="model.onnx")
-    return Theirs(name, specific_model_path=str(folder))
+    return Theirs(name, specific_model_path=str(folder), threads=1)
 
 
 def test_scores_are_fastembeds_logits(tiny_url: str, tmp_path: Path) -> None:

@@ -118,7 +118,9 @@ def test_fastembeds_own_classes_give_the_same_vectors(
     """Fastembed's pipeline on a graph of transformers' own tower, under the name that it has for CLIP."""
     fastembed = pytest.importorskip("fastembed", reason="development dependency `fastembed`")
     export_vision(model, root / "checkpoint", tmp_path / "vision")
-    theirs = fastembed.ImageEmbedding("Qdrant/clip-ViT-B-32-vision", specific_model_path=str(tmp_path / "vision"))
+    theirs = fastembed.ImageEmbedding(
+        "Qdrant/clip-ViT-B-32-vision", specific_model_path=str(tmp_path / "vision"), threads=1
+    )
     files = [tmp_path / name for name in ("photo.jpg", "palette.gif", "clear.png")]
     pictures[2].save(files[0], quality=80)
     pictures[0].quantize(16).save(files[1])

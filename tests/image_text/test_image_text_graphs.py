@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import one_thread
 import pytest
 import torch
 from sie_frontend.rows import Array
@@ -62,7 +62,7 @@ def run(folder: Path, plan: TritonPlan, feeds: Mapping[str, Array], precision: P
     path = folder / f"{plan.name}.{precision}.onnx"
     if not path.is_file():
         GraphWriter(folder, lambda token: 0).write(plan, plan.graphs[0], path, precision)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = one_thread.session(path)
     found: Array = session.run(["dense"], dict(feeds))[0]
     return found
 

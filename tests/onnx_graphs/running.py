@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import one_thread
 import onnx
-import onnxruntime
 from sie_frontend.rows import Array
 from transformers import AutoConfig
 
@@ -51,7 +51,7 @@ class Written:
         model, kept = self.b.finish("graph", inputs, [(self.b.from_body(value), output)])
         cost = save_onnx(model, plan, path, kept=kept, packing=packing)
         assert (cost is not None) == packing
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = one_thread.session(path)
         found: Array = session.run([output.name], {name: feeds[name] for name in self.names})[0]
         return found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import one_thread
 import pytest
 import torch
 from sentence_transformers.base.modules import Dense
@@ -51,7 +51,7 @@ def run(write: Callable[[GraphBuilder], Value], width: int, checkpoint: Path, pa
     graph = GraphPlan("head", DensePooling(("mean",)), INPUTS, (output,))
     model, kept = b.finish("head", INPUTS, [(write(b), output)])
     save_onnx(model, graph, path, kept=kept, packing=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = one_thread.session(path)
     found: Array = session.run(None, {HIDDEN: STATES, ATTENTION_MASK: MASK})[0]
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import one_thread
 import onnxruntime
 import pytest
 import torch
@@ -70,7 +71,7 @@ def session_of(
 ) -> onnxruntime.InferenceSession:
     path = folder / f"{plan.graphs[0].outputs[0].name}.{precision}.onnx"
     GraphWriter(folder, (ids or {}).__getitem__).write(plan, plan.graphs[0], path, precision)
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return one_thread.session(path)
 
 
 @pytest.fixture(scope="module")
