@@ -116,7 +116,11 @@ def _end(forked: subprocess.Popen[bytes]) -> None:
 
 # Whether there is a hub is asked of a constant, which a fork can set.
 _OFFLINE = "HF_HUB_OFFLINE"
-_NO_SETTINGS = ("TMPDIR", "PYTHONHASHSEED", "_", "PWD", _OFFLINE)
+# Nor does it matter what a build sets itself, in the process of a test as well, or how wide a terminal is.
+_NO_SETTINGS = (
+    *("TMPDIR", "PYTHONHASHSEED", "_", "PWD", "COLUMNS", "LINES", "TRANSFORMERS_NO_ADVISORY_WARNINGS"),
+    _OFFLINE,
+)
 
 
 def _settings(env: Mapping[str, str]) -> dict[str, str]:
