@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import pytest
 from sie_frontend.triton import model_control, patience
-from sie_frontend.triton.client import TRIES, FailureKind, TritonFailure
+from sie_frontend.triton.client import TRIES, FailureKind, TritonFailure, is_one_server
 from sie_frontend.triton.patience import RunPatience
 
 from .triton_peer import Peer, Server, X, call, client_of, regular, reply, serving
@@ -131,6 +131,42 @@ async def test_a_run_of_a_model_that_was_loaded_anew_is_not_waited_for(counted: 
             over.set()
         np.testing.assert_array_equal(await call(client), X)
         assert seen and set(seen) == {"/v2/models/echo/stats"}
+
+
+@pytest.mark.parametrize(
+    ("host", "one"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.2", True),
+        ("::1", True),
+        ("localhost", True),
+        ("10.0.0.7", False),
+        ("triton", False),
+    ],
+)
+async def test_counts_are_compared_where_one_triton_has_made_them(host: str, one: bool) -> None:
+    """A Service of Kubernetes leads each connection to another Triton, which has counted less than all of them gave."""
+    assert is_one_server(host) is one
+
+
+async def test_a_late_run_behind_a_balancer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another Triton has counted says nothing of the run that is under way."""
+
+    async def answer(peer: Peer) -> None:
+        if peer.target.endswith("/stats"):
+            await peer.send(reply(b'{"model_stats": [{"inference_stats": {"success": {"count": 0}}}]}'))
+        else:
+            await triton(peer)
+
+    async def run(peer: Peer) -> None:
+        await asyncio.sleep(0.5 if triton.runs > 3 else 0)
+        await regular(peer)
+
+    triton = Loading(run, "READY")
+    monkeypatch.setattr("sie_frontend.triton.client.is_one_server", lambda host: False)
+    async with serving(answer) as server, client_of(server) as client:
+        for _ in range(4):
+            np.testing.assert_array_equal(await call(client), X)
 
 
 async def test_a_probe_that_is_held_up_is_asked_on_another_connection() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from ipaddress import ip_address
 from math import prod
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -110,6 +111,7 @@ class TritonClient:
     def __init__(self, url: str, *, connections: int = 64, timeout_s: float = 120.0) -> None:
         host, port, self._path = parse_url(url)
         self.url = url
+        self._one_server = is_one_server(host)
         self._timeout_s = timeout_s
         self._loading = 0
         self._patience = RunPatience()
@@ -238,8 +240,11 @@ class TritonClient:
     async def _was_loaded_anew(self, model: str) -> bool:
         """Whether Triton has counted fewer runs of a model than it gave us: then nobody answers what ran before.
 
-        A process that computes several runs takes them along when it dies, and Triton forgets them.
+        A process that computes several runs takes them along when it dies, and Triton forgets them. Where a balancer
+        may stand in between, another Triton may have counted: nothing is concluded then.
         """
+        if not self._one_server:
+            return False
         try:
             answer = await self._pool.exchange_apart(self._get(f"/v2/models/{quote(model)}/stats"), LOOK_S)
             found = _READ_STATS.decode(answer.body).model_stats if answer.status == 200 else []
@@ -330,6 +335,16 @@ def parse_url(url: str) -> tuple[str, int, str]:
     if parts.scheme != "http" or not host or parts.query or parts.fragment or parts.username is not None:
         raise ValueError(wrong)
     return host, port or 80, quote(parts.path.rstrip("/"))
+
+
+def is_one_server(host: str) -> bool:
+    """Whether every connection to `host` leads to the same Triton. Certain of this machine alone: behind a name or an
+    address of a network, such as a Service's of Kubernetes, there may be several.
+    """
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _tensors(answer: Answer) -> dict[str, Array]:
