@@ -13,7 +13,7 @@ TORCH ?= auto
 
 # For two cores. Quick tests go by files; slow ones by groups that share what takes minutes to make. There are more
 # processes than cores, since they wait for servers, and now and then for the clock.
-QUICK_PARALLEL ?= -n 2 --dist loadfile
+QUICK_PARALLEL ?= -n 3 --dist loadfile
 SLOW_PARALLEL ?= -n 4 --dist loadscope --no-loadscope-reorder
 
 # The lowest Python that the pyproject files allow: `make oldest` tests it with the lowest versions that they allow.
@@ -31,6 +31,9 @@ QUICK := "not e2e and not export and not official"
 LIGHT_TESTS := tests/bundle tests/checkpoint tests/deploy tests/frontend tests/frontend_wire tests/lint tests/project \
 	tests/sdk $(addprefix tests/compiler/test_compiler_,effects.py explain.py facts.py known_keys.py plan.py) \
 	--ignore tests/lint/test_judged_torchscript.py
+
+# Hundreds of processes import the same modules: those are compiled once, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help wheels up install check format lint types contracts pages unit e2e test coverage oldest lock version release clean
 
@@ -68,7 +71,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check $(SOURCES)
 
 types: $(INSTALLED)
-	$(BIN)/mypy $(SOURCES)
+	$(BIN)/mypy --num-workers auto $(SOURCES)
 
 contracts: $(INSTALLED)
 	$(BIN)/lint-imports

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -33,22 +34,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 SLOW = ("e2e", "export", "official")
+# What `make e2e` and `make unit` ask for.
+_SLOW_HALF = " or ".join(SLOW)
+_QUICK_HALF = " and ".join(f"not {mark}" for mark in SLOW)
+_SLOW_FILE = re.compile(rf"^pytestmark = \[?pytest\.mark\.({'|'.join(SLOW)})\b", re.MULTILINE)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before other processes are started, which share the folder by the environment."""
     folder = run_folder()
-    if config.option.markexpr == " or ".join(SLOW) and not hasattr(config, "workerinput"):
+    if config.option.markexpr == _SLOW_HALF and not hasattr(config, "workerinput"):
         prepared.start(folder)
     # What importing and collecting make stays for good: nobody looks for garbage in it, then or later.
     gc.disable()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Where slow tests alone are asked for, a file that has none is not even imported."""
-    if config.option.markexpr != " or ".join(SLOW) or not collection_path.name.startswith("test_"):
+    """Where slow tests alone are asked for, a file that has none is not even imported; nor one of slow tests alone."""
+    half = config.option.markexpr
+    if half not in (_SLOW_HALF, _QUICK_HALF) or not collection_path.name.startswith("test_"):
         return None
     text = collection_path.read_text(encoding="utf-8")
+    if half == _QUICK_HALF:
+        return True if _SLOW_FILE.search(text) else None
     return None if any(f"pytest.mark.{mark}" in text for mark in SLOW) else True
 
 

@@ -23,7 +23,7 @@ import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 COMMAND = (sys.executable, "-m", "sie_triton.cli")
 HASH_SEED = "1"
@@ -35,6 +35,9 @@ _IMPORTED = (
     "sie_triton.compiler.text_graphs",
     "sie_triton.witness.testify",
 )
+# It may import still, while every processor is busy.
+_ANSWER_SECONDS = 300
+_TAKEN = b"+"
 _PR_SET_PDEATHSIG = 1
 _LIMITED = """
 import resource, signal, sys
@@ -58,6 +61,42 @@ def run(
         with contextlib.suppress(ConnectionError, FileNotFoundError):
             return _forked(address, words, env, timeout, file_bytes)
     return _alone(words, env, timeout, file_bytes)
+
+
+class Begun:
+    """`sie-triton` in a fork, at work: what a `subprocess.Popen` would be."""
+
+    def __init__(self, asking: socket.socket) -> None:
+        self._asking = asking
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its status, as of a process. Raises `TimeoutExpired`."""
+        if self.returncode is None:
+            self._asking.settimeout(timeout)
+            try:
+                self.returncode = int(self._asking.recv(16))
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(COMMAND, timeout or 0) from None
+            self._asking.close()
+        return self.returncode
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has ended."""
+        if self.returncode is None:
+            self._asking.shutdown(socket.SHUT_WR)
+
+
+def begin(arguments: Sequence[str | Path], env: Mapping[str, str]) -> Begun | subprocess.Popen[bytes]:
+    """Start `sie-triton`, as `run` does; what it prints goes nowhere."""
+    words = [*map(str, arguments)]
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 # no path of the file system
+        if address := os.environ.get(_ADDRESS):
+            with contextlib.suppress(ConnectionError, FileNotFoundError):
+                asking = _asked(address, words, env, None, nowhere, nowhere)
+                if asking is not None:
+                    return Begun(asking)
+        return subprocess.Popen([*COMMAND, *words], stdout=nowhere, stderr=nowhere, env=env)
 
 
 def _alone(
@@ -88,22 +127,33 @@ def start(folder: Path) -> None:
 def _forked(
     address: str, words: list[str], env: Mapping[str, str], timeout: float, file_bytes: int | None
 ) -> subprocess.CompletedProcess[str]:
-    with socket.socket(socket.AF_UNIX) as asking, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        asking.settimeout(timeout)
-        asking.connect(address)
-        asked = json.dumps(
-            {"words": words, "env": dict(env), "cwd": str(Path.cwd()), "file_bytes": file_bytes}
-        ).encode()
-        socket.send_fds(asking, [len(asked).to_bytes(4, "big")], [out.fileno(), err.fileno()])
-        asking.sendall(asked)
-        try:
-            answer = asking.recv(16).decode()
-        except TimeoutError:
-            raise subprocess.TimeoutExpired([*COMMAND, *words], timeout) from None
-        if answer == "other":
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        asking = _asked(address, words, env, file_bytes, out, err)
+        if asking is None:
             return _alone(words, env, timeout, file_bytes)
+        begun = Begun(asking)
+        try:
+            status = begun.wait(timeout)
+        finally:
+            begun.kill()
         said = [(stream.seek(0), stream.read().decode())[1] for stream in (out, err)]
-        return subprocess.CompletedProcess([*COMMAND, *words], int(answer), *said)
+        return subprocess.CompletedProcess([*COMMAND, *words], status, *said)
+
+
+def _asked(
+    address: str, words: list[str], env: Mapping[str, str], file_bytes: int | None, out: IO[bytes], err: IO[bytes]
+) -> socket.socket | None:
+    """Where the status of a fork will be said; None if the program needs a process of its own."""
+    asking = socket.socket(socket.AF_UNIX)
+    asking.settimeout(_ANSWER_SECONDS)
+    asking.connect(address)
+    asked = json.dumps({"words": words, "env": dict(env), "cwd": str(Path.cwd()), "file_bytes": file_bytes}).encode()
+    socket.send_fds(asking, [len(asked).to_bytes(4, "big")], [out.fileno(), err.fileno()])
+    asking.sendall(asked)
+    if asking.recv(1) == _TAKEN:
+        return asking
+    asking.close()
+    return None
 
 
 def _end(forked: subprocess.Popen[bytes]) -> None:
@@ -163,8 +213,8 @@ def _answer(connection: socket.socket, settings: Mapping[str, str], own: Mapping
     seed = asked["env"].get("PYTHONHASHSEED", HASH_SEED)
     wanted = {name: value for name, value in _settings(asked["env"]).items() if own.get(name) != value}
     if wanted != settings or seed != HASH_SEED:
-        connection.sendall(b"other")
         os._exit(0)
+    connection.sendall(_TAKEN)
     child = os.fork()
     if child == 0:
         connection.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from enum import Enum
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -41,7 +43,7 @@ def main() -> None:
     """Run the command line: print diagnostics and interrupts on stderr, and exit with an `ExitCode`."""
     try:
         with interrupts.watched():
-            app()
+            _command()()
     except DiagnosticError as error:
         print_diagnostics(error.diagnostics)
         usage = all(is_usage(diagnostic.code) for diagnostic in error.diagnostics)
@@ -51,6 +53,12 @@ def main() -> None:
         if ended.code == ExitCode.INTERRUPTED:
             err.print("interrupted")
         raise
+
+
+@cache
+def _command() -> Callable[[], object]:
+    """What typer makes of the application's functions: once a process, since it takes longer than most commands."""
+    return typer.main.get_command(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,16 +7,15 @@ from dataclasses import asdict
 
 from sie_triton.cli.options import AsJson, Bundles
 from sie_triton.cli.printing import out, say
-from sie_triton.cli.targets import shipped_bundles
+from sie_triton.cli.targets import read_bundles
 from sie_triton.diagnostics import DiagnosticError
 
 
 def catalog(bundles: Bundles = None, as_json: AsJson = False) -> None:
     """Say of every profile of every bundle how it is compiled, or why it is not."""
-    from sie_triton.bundle import load_bundles
     from sie_triton.planning.catalogue import catalogue_table
 
-    found, mistakes = load_bundles(bundles or shipped_bundles())
+    found, mistakes = read_bundles(bundles)
     if not found:
         raise DiagnosticError(mistakes)
     rows = catalogue_table(sorted(found.values(), key=lambda bundle: bundle.sie_id.casefold()))

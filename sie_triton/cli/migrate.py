@@ -14,7 +14,7 @@ import typer
 from sie_triton.cli.app import ExitCode
 from sie_triton.cli.options import AsJson, Bundles
 from sie_triton.cli.printing import out, say
-from sie_triton.cli.targets import shipped_bundles
+from sie_triton.cli.targets import read_bundles
 
 if TYPE_CHECKING:
     from sie_triton.migrate.check.report import IndexReport
@@ -47,13 +47,12 @@ def scan(
     Fastembed, sentence-transformers, TEI, infinity and OpenAI are known, with their wrappers in LangChain, LlamaIndex
     and others. Nothing is executed. Exits 1 if something cannot move, or cannot be told.
     """
-    from sie_triton.bundle import load_bundles
     from sie_triton.diagnostics import Diagnostic, DiagnosticError
     from sie_triton.migrate.scan import scan as scan_programs
 
     if not path.exists():
         raise DiagnosticError([Diagnostic("SIE901", f"`{path}` does not exist", None, "name a folder or a file")])
-    found, mistakes = load_bundles(bundles or shipped_bundles())
+    found, mistakes = read_bundles(bundles)
     if not found:
         raise DiagnosticError(mistakes)
     scanned = scan_programs(path, found)

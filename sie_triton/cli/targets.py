@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import sie_triton
@@ -28,6 +30,22 @@ def shipped_bundles() -> Path:
     return inside if inside.is_dir() else package.parent / "model_bundles"
 
 
+def read_bundles(folder: Path | None) -> tuple[Mapping[str, Bundle], Sequence[Diagnostic]]:
+    """Every bundle of a folder by `sie_id`, and the mistakes of the others; None stands for the shipped ones."""
+    from sie_triton.bundle import load_bundles
+
+    return load_bundles(folder) if folder else _shipped(shipped_bundles())
+
+
+@cache
+def _shipped(folder: Path) -> tuple[Mapping[str, Bundle], Sequence[Diagnostic]]:
+    """Read once: nobody changes them while a program runs."""
+    from sie_triton.bundle import load_bundles
+
+    bundles, mistakes = load_bundles(folder)
+    return MappingProxyType(bundles), tuple(mistakes)
+
+
 def find_targets(
     wanted: Wanted, folder: Path | None, options: BuildOptions, *, allow_hub: bool, save: Path | None = None
 ) -> list[Target]:
@@ -37,11 +55,11 @@ def find_targets(
     written to the folder `save`. Raises `DiagnosticError` for a bundle that is not valid, a model that no bundle has
     and whose weights are nowhere or say not enough, or a bundle of which no profile compiles.
     """
-    from sie_triton.bundle import expand, find_model, load_bundles
+    from sie_triton.bundle import expand, find_model
     from sie_triton.cli.models import check_all_used
     from sie_triton.compiler.options import select
 
-    bundles, mistakes = load_bundles(folder or shipped_bundles())
+    bundles, mistakes = read_bundles(folder)
     if mistakes:
         raise DiagnosticError(mistakes)
     chosen: dict[str, tuple[Bundle, list[ResolvedProfile]]] = {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import signal
@@ -10,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import prepared
 import pytest
 from sie_frontend.manifest import MANIFEST_NAME, read_manifest
 from sie_frontend.reference import read_reference
 
 from benchmarks.waiting import eventually
 from e2e.conftest import BGE, MINILM, TinyBuild
-from e2e.processes import COMMAND, sie_triton
+from e2e.processes import sie_triton
 from sie_triton.cli.targets import shipped_bundles
 from sie_triton.repository.publish import tree_digests
 from sie_triton.verify.carried import carried_name
@@ -83,13 +85,9 @@ def test_a_build_that_lost_a_file_is_not_unchanged(tiny_build: TinyBuild, tmp_pa
     assert tree_digests(repository) == tree_digests(tiny_build.repository)
 
 
-def start(build: TinyBuild, repository: Path) -> subprocess.Popen[bytes]:
-    """A forced build."""
-    return subprocess.Popen(
-        [*COMMAND, *map(str, build.arguments), "-r", str(repository), "--force"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def start(build: TinyBuild, repository: Path) -> prepared.Begun | subprocess.Popen[bytes]:
+    """A forced build. Its moments are those of the build: nothing is left to import."""
+    return prepared.begin([*build.arguments, "-r", repository, "--force"], os.environ)
 
 
 class Killer:

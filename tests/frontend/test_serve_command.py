@@ -49,7 +49,7 @@ def serving(folder: Path, *arguments: str | Path, **environment: str) -> Iterato
         def answers() -> bool:
             assert process.poll() is None, output.read_text()
             try:
-                return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+                return httpx.get(f"http://127.0.0.1:{port}/readyz", verify=False).status_code == 200
             except httpx.TransportError:
                 return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from sie_triton.backends.onnxruntime.operators import (
@@ -123,13 +124,21 @@ def _unknown_to_onnx(graph: OnnxGraph, domain: str, operator: str) -> str | None
         return None
     schema_domain = ML_DOMAIN if domain == ML_DOMAIN else ""
     opset = graph.ml_opset if domain == ML_DOMAIN else graph.opset
-    newest = max(s.since_version for s in defs.get_all_schemas() if s.domain == schema_domain)
-    if not 0 < opset <= max(newest, defs.onnx_opset_version() if not schema_domain else 0):
+    if not 0 < opset <= _newest_opset(schema_domain):
         return None  # other rules, or unknown here
     if not defs.has(operator, opset, schema_domain):
         return f"`{operator}`, which opset {opset} of {f'`{domain}`' if domain else 'ONNX'} does not have"
     schema = defs.get_schema(operator, opset, schema_domain)
     return f"`{operator}`, which opset {opset} has taken away" if schema.deprecated else None
+
+
+@cache
+def _newest_opset(schema_domain: str) -> int:
+    """The newest opset of a domain that the `onnx` here knows. To ask for all schemas takes milliseconds."""
+    from onnx import defs
+
+    newest: int = max(schema.since_version for schema in defs.get_all_schemas() if schema.domain == schema_domain)
+    return newest if schema_domain else max(newest, defs.onnx_opset_version())
 
 
 @rule(
