@@ -15,7 +15,6 @@ longer than what one of the two reads cannot keep it: how many there are is prin
 from __future__ import annotations
 
 import argparse
-import logging
 import shutil
 import sys
 import tempfile
@@ -105,7 +104,6 @@ def export_for_fastembed(checkpoint: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModel
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         try:
             shutil.copy(checkpoint / name, folder / name)
@@ -113,24 +111,32 @@ def export_for_fastembed(checkpoint: Path, folder: Path) -> None:
             cure = "fastembed reads all four JSON files of a BERT checkpoint"
             raise NotComparableError(f"`{checkpoint / name}` cannot be copied: {error.strerror}", cure) from None
     names = ("input_ids", "attention_mask", "token_type_ids")
-    # Three different tensors: the exporter takes equal objects for one input.
+
+    class TokenStates(torch.nn.Module):
+        """What is traced gets its inputs by their places, and transformers wants them by name."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = AutoModel.from_pretrained(checkpoint, dtype=torch.float32)
+
+        def forward(self, *inputs: torch.Tensor) -> Any:
+            return self.model(**dict(zip(names, inputs, strict=True))).last_hidden_state
+
     ids, mask = torch.full((2, 7), 5), torch.ones(2, 7, dtype=torch.long)
-    example = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(mask)}
-    axes = {0: torch.export.Dim("batch", min=1, max=4096), 1: torch.export.Dim("sequence", min=1, max=512)}
+    mask[1, 4:] = 0  # a mask that hides nothing would not be traced
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            AutoModel.from_pretrained(checkpoint, dtype=torch.float32).eval(),
-            kwargs=example,
-            dynamo=True,
-            dynamic_shapes=dict.fromkeys(names, axes),
+        # By tracing, which takes two seconds; torch's newer exporter takes twenty.
+        torch.onnx.export(
+            TokenStates().eval(),
+            (ids, mask, torch.zeros_like(mask)),
+            folder / "model.onnx",
+            dynamo=False,
+            dynamic_axes={name: {0: "batch", 1: "sequence"} for name in (*names, "last_hidden_state")},
             input_names=list(names),
-            output_names=["last_hidden_state", "pooler_output"],
+            output_names=["last_hidden_state"],
             opset_version=18,
-            verbose=False,
         )
-    assert program is not None
-    program.save(str(folder / "model.onnx"))
 
 
 def local_fastembed(folder: Path) -> Any:

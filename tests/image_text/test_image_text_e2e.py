@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import re
 import shutil
 import warnings
@@ -150,21 +149,18 @@ def export_vision(model: CLIPModel, checkpoint: Path, folder: Path) -> None:
             found: torch.Tensor = self.model.get_image_features(pixel_values=pixel_values).pooler_output
             return found
 
-    example = torch.zeros(2, 3, SIZE, SIZE)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program: Any = torch.onnx.export(
+        torch.onnx.export(
             Vision().eval(),
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
+            (torch.zeros(2, 3, SIZE, SIZE),),
+            folder / "model.onnx",
+            dynamo=False,
+            dynamic_axes={"pixel_values": {0: "batch"}, "image_embeds": {0: "batch"}},
             input_names=["pixel_values"],
             output_names=["image_embeds"],
             opset_version=18,
-            verbose=False,
         )
-    program.save(str(folder / "model.onnx"))
 
 
 def test_the_page_can_be_followed(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
