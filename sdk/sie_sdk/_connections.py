@@ -208,8 +208,13 @@ def _arguments(settings: ClientSettings, max_connections: int | None) -> dict[st
         "limits": limits,
         "proxy": settings.proxy,
         "trust_env": False,
-        "verify": _certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
+        "verify": certificates(),
     }
+
+
+def certificates() -> ssl.SSLContext:
+    """What every connection of this process trusts."""
+    return _certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from sie_sdk import RequestError, SIEConnectionError
+from sie_sdk._connections import certificates
 
 
 def token_count(
@@ -26,7 +27,7 @@ def token_count(
     body = {"items": [{"text": text} for text in texts], "params": params}
     local = urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")
     try:
-        with httpx.Client(timeout=timeout_s, trust_env=not local) as client:
+        with httpx.Client(timeout=timeout_s, trust_env=not local, verify=certificates()) as client:
             reply = client.post(f"{base_url}/v1/encode/{model}", json=body, headers=headers)
     except httpx.HTTPError as error:
         raise SIEConnectionError(f"{type(error).__name__}: {error}") from error

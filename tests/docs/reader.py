@@ -217,7 +217,7 @@ class Reader:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5).status_code == 200
+        return httpx.get(url, timeout=5, verify=False).status_code == 200
     except httpx.TransportError:
         return False
 
