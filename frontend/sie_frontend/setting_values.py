@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any, Final
 
 METADATA: Final = "setting"
@@ -20,6 +21,14 @@ _UNITS: Final = {"": 1, "B": 1} | {
     for power, letter in enumerate("KMGT", 1)
     for unit, base in (("", 1000), ("B", 1000), ("IB", 1024))
 }
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host (an address without brackets) is this machine alone, and nothing that others can reach."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def as_text(value: str) -> str:

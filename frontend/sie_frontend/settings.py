@@ -29,13 +29,13 @@ from sie_frontend.setting_values import (
     as_size,
     as_switch,
     as_whole,
+    is_loopback,
     setting,
 )
 
 # From here on Pillow warns of a decompression bomb, from twice that on it refuses.
 _PIXELS_DECODED: Final = 89_478_485
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d{1,5})?", re.ASCII)
-_LOOPBACK = re.compile(r"127(\.\d{1,3}){3}", re.ASCII)
 
 
 class SettingsError(ValueError):
@@ -299,7 +299,7 @@ class Settings:
     @property
     def beyond_loopback(self) -> bool:
         """Whether other machines can reach the frontend."""
-        return not (self.host in ("localhost", "::1") or _LOOPBACK.fullmatch(self.host))
+        return not is_loopback(self.host)
 
     @property
     def limits(self) -> Limits:

@@ -22,6 +22,8 @@ LOAD_TIMEOUT_S = 600.0
 # had said anything: that one is waited for for ever.
 STUCK_S = 5.0
 _LOOK_S = 0.4
+# How soon tritonserver is asked again that did not answer.
+_AGAIN_S = 0.1
 _MEMORY_HINT = "the kernel's log tells if memory ran out: load fewer models or lower their `instance_group` counts"
 Tell = Callable[[Diagnostic], None]
 
@@ -104,6 +106,14 @@ class Healer:
         for model in due:
             self._in_thread(self._mend, server, model, control)
         return self._look_for_the_unborn(stubs, control) if self._unborn else None
+
+    def pause(self, now: float) -> float:
+        """After how many seconds `look` has something to do, as far as that is known."""
+        with self._lock:
+            due = self._patients.next_due() - now
+        if self._deaths:
+            due = min(due, _AGAIN_S)
+        return max(0.0, min(due, _LOOK_S) if self._unborn else due)
 
     def _look_for_the_unborn(self, stubs: StubWatch, control: Control) -> Diagnostic | None:
         """Whether a load will never end, because its process ended before tritonserver had heard of it."""

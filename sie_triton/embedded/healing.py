@@ -8,6 +8,7 @@ always back at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -36,12 +37,16 @@ class HealingRules:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong with a model: the last cause, how often in a row, and whether it has to be called failing."""
+    """What is wrong with a model: the last cause, how often in a row, and whether it has to be called failing.
+
+    `number` counts the deaths of all models: a later one has a larger number.
+    """
 
     cause: str
     times: int
     failing: bool
     down: bool
+    number: int
 
 
 @dataclass(slots=True)
@@ -51,6 +56,7 @@ class _Patient:
     condition: Condition
     since: float
     due: float
+    number: int
 
 
 class Patients:
@@ -59,6 +65,7 @@ class Patients:
     def __init__(self, rules: HealingRules | None = None) -> None:
         self._rules = rules or HealingRules()
         self._patients: dict[str, _Patient] = {}
+        self._deaths = 0
 
     def died(self, model: str, cause: str, now: float) -> float:
         """A process of the model ended, or its load failed. Returns after how many seconds it is mended.
@@ -71,7 +78,8 @@ class Patients:
         forgiven = patient is None or self._forgiven(patient, now)
         times = 1 if patient is None or forgiven else patient.times + 1
         delay = min(self._rules.first_delay * 2.0 ** min(times - 2, 60), self._rules.max_delay) if times > 1 else 0.0
-        self._patients[model] = _Patient(cause, times, Condition.DOWN, now, now + delay)
+        self._deaths += 1
+        self._patients[model] = _Patient(cause, times, Condition.DOWN, now, now + delay, self._deaths)
         return delay
 
     def due(self, now: float) -> list[str]:
@@ -80,6 +88,11 @@ class Patients:
         for name in found:
             self._patients[name].condition = Condition.MENDING
         return found
+
+    def next_due(self) -> float:
+        """When the next turn comes; infinity where nobody waits."""
+        waiting = (one.due for one in self._patients.values() if one.condition is Condition.DOWN)
+        return min(waiting, default=math.inf)
 
     def mended(self, model: str, now: float) -> None:
         """The model is loaded again; its spell of health begins."""
@@ -108,10 +121,11 @@ class Patients:
     def troubles(self, now: float) -> Mapping[str, Trouble]:
         """What is wrong, by model. Forgets what is forgiven."""
         self._patients = {name: one for name, one in self._patients.items() if not self._forgiven(one, now)}
-        return {
-            name: Trouble(one.cause, one.times, one.times >= self._rules.failing, one.condition is not Condition.WELL)
-            for name, one in self._patients.items()
-        }
+        return {name: self._trouble(one) for name, one in self._patients.items()}
+
+    def _trouble(self, patient: _Patient) -> Trouble:
+        failing, down = patient.times >= self._rules.failing, patient.condition is not Condition.WELL
+        return Trouble(patient.cause, patient.times, failing, down, patient.number)
 
     def _forgiven(self, patient: _Patient, now: float) -> bool:
         return patient.condition is Condition.WELL and now - patient.since >= self._rules.healthy

@@ -20,6 +20,7 @@ import triton_python_backend_utils as pb_utils
 from sie_triton.backends.embedded import ALONE_THREADS, STREAMS
 from sie_triton.backends.received import ReceivedConfig
 from sie_triton.embedded.batching import Array, Arrays, BatchPlan, RowsError
+from sie_triton.embedded.last_resort import UNANSWERED, end_process, lack_of_room
 from sie_triton.embedded.run_limit import RunLimit, limit_from_environment
 from sie_triton.embedded.streams import Streams
 
@@ -105,7 +106,8 @@ class BatchedModel(ABC):
             answers: list[Any] = [None] * len(requests)
             self._compute(requests, answers.__setitem__)
             return answers
-        self._streams.submit(partial(self._answer, list(requests)))
+        senders = [request.get_response_sender() for request in requests]
+        self._streams.submit(partial(self._answer, list(requests), senders))
         return None
 
     def finalize(self) -> None:
@@ -113,17 +115,21 @@ class BatchedModel(ABC):
         if self._streams is not None:
             self._streams.close()
 
-    def _answer(self, requests: list[Any]) -> None:
+    def _answer(self, requests: list[Any], senders: list[Any]) -> None:
         """Compute in a stream and answer each request, whatever happens."""
-        senders = dict(enumerate(request.get_response_sender() for request in requests))
+        waiting = dict(enumerate(senders))
 
         def send(index: int, response: Any) -> None:
-            senders.pop(index).send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            sender = waiting.pop(index)
+            try:
+                sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            except Exception as error:  # it is closed now, and tritonserver would wait for its answer for ever
+                end_process(UNANSWERED, f"model `{self.name}` could not send an answer, so its process ends: {error}")
 
         try:
             self._compute(requests, send)
-        except Exception as error:  # nobody else would answer
-            for index in list(senders):
+        except BaseException as error:  # nobody else would answer
+            for index in list(waiting):
                 send(index, _failure(f"model `{self.name}` failed: {error}"))
 
     def _compute(self, requests: Sequence[Any], respond: Callable[[int, Any], None]) -> None:
@@ -154,16 +160,19 @@ class BatchedModel(ABC):
     def _run_of(self, members: list[Arrays]) -> Callable[[Arrays, Sequence[str]], Arrays]:
         """How to compute them: one row that has the machine for itself may be computed in another way."""
         alone = self._streams is not None and self._streams.busy == 1 and len(members) == 1
-        return self.run_alone if alone and members[0][self.plan.first_input].shape[0] == 1 else self.run
+        return self.run_alone if alone and tuple(members[0][self.plan.first_input].shape[:1]) == (1,) else self.run
 
     def _respond(self, place: int, wanted: list[str], parts: dict[str, list[Array | RowsError]]) -> Any:
-        tensors = []
+        tensors, size = [], 0
         for name in wanted:
             part = parts[name][place]
             if isinstance(part, RowsError):
                 message = f"model `{self.name}`: failed to split the output: {part}"
                 return _failure(message, pb_utils.TritonError.UNSUPPORTED)
             tensors.append(pb_utils.Tensor.from_dlpack(name, self.encode(part)))
+            size += int(part.nbytes)
+        if self._streams is not None and (lack := lack_of_room(size)):
+            return _failure(f"model `{self.name}`: {lack}")
         return pb_utils.InferenceResponse(tensors)
 
     def _at_least_one(self, key: str) -> int:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
+from sie_triton.embedded.last_resort import UNFINISHED, end_process
+
 VARIABLE = "SIE_EMBEDDED_RUN_LIMIT_S"
 """Environment variable with the seconds that a run may take; without it, or with 0, a run may take for ever."""
-EXIT_STATUS = 86
-"""How a process ends that did not finish a run. No program of ours or of Triton's ends so otherwise."""
 
 
 def limit_from_environment() -> float:
@@ -59,10 +58,8 @@ class RunLimit:
                 return
 
     def _end_process(self, taken: float) -> None:
-        print(
+        end_process(
+            UNFINISHED,
             f"model `{self._name}` has computed one run for {taken:.0f} s, longer than anybody waits for it "
             f"({self._seconds:g} s): its process ends, so that the model can be loaded again",
-            file=sys.stderr,
-            flush=True,
         )
-        os._exit(EXIT_STATUS)

@@ -121,6 +121,11 @@ class TritonServer:
         """Process id of tritonserver itself; None before `start`."""
         return self._pid
 
+    @property
+    def guardian(self) -> int | None:
+        """Process id of what ends when tritonserver has ended and is cleaned up after; None before `start`."""
+        return None if self._warden is None else self._warden.pid
+
     def start(self) -> None:
         """Start tritonserver and return at once; call `wait_ready` to wait until it serves.
 

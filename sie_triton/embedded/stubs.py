@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sie_triton.embedded import run_limit
+from sie_triton.embedded.last_resort import CAUSES
 
 # tritonserver collects at once the processes that it ends itself: one that is a zombie for so long ended by itself.
 CRASHED_S = 0.15
@@ -17,8 +18,10 @@ CRASHED_S = 0.15
 STOPPED_S = 0.6
 # So long those of other instances may finish their runs. tritonserver never ends them once it has forgotten a run.
 DISMISSED_S = 2.0
-# How often all processes are looked through for new stubs; the known ones are looked at each time.
-_SEARCH_S = 0.5
+# How often the known stubs are looked at: nothing tells that one was stopped.
+_LOOK_S = 0.25
+# New ones are looked for when tritonserver has other threads than before or one is gone, and at least so often.
+_SEARCH_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,12 @@ class StubWatch:
         self._repository = repository
         self._stubs: dict[int, _Stub] = {}
         self._searched = float("-inf")
+        self._threads = 0
+
+    @property
+    def alive(self) -> list[int]:
+        """The stubs that the last look saw alive."""
+        return [pid for pid, stub in self._stubs.items() if stub.zombie is None]
 
     @property
     def models(self) -> dict[int, str]:
@@ -70,17 +79,30 @@ class StubWatch:
     def look(self, server: int, now: float | None = None) -> list[Death]:
         """Look at the stubs of the process `server`; returns those that have ended, each once."""
         now = time.monotonic() if now is None else now
-        if now - self._searched >= _SEARCH_S:
-            self._searched = now
+        threads = _thread_count(server)
+        if threads != self._threads or now - self._searched >= _SEARCH_S:
+            self._searched, self._threads = now, threads
             for pid in children(server):
                 self._stubs.setdefault(pid, _Stub(None))
         return [death for pid in list(self._stubs) if (death := self._check(pid, server, now))]
+
+    def pause(self, now: float) -> float:
+        """After how many seconds to look again, unless one of those alive ends before."""
+        due = [now + _LOOK_S]
+        for stub in self._stubs.values():
+            if stub.zombie is None:
+                due.append(stub.overdue)
+                due.append(math.inf if stub.stopped is None or stub.killed else stub.stopped + STOPPED_S)
+            elif not stub.told:
+                due.append(stub.zombie + CRASHED_S)
+        return max(0.0, min(due) - now)
 
     def _check(self, pid: int, server: int, now: float) -> Death | None:
         stub = self._stubs[pid]
         fields = _stat(pid)
         if fields is None or int(fields[1]) != server:
             del self._stubs[pid]  # collected: tritonserver ended it
+            self._threads = 0  # another may have come in its place
             return None
         if stub.model is None and fields[0] != "Z":
             stub.model = self._model_of(pid)
@@ -127,9 +149,17 @@ def _kill(pid: int) -> None:
 def _stat(pid: int) -> list[str] | None:
     """The fields of `/proc/PID/stat` from the state on; None if the process is gone."""
     try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
+
+
+def _thread_count(pid: int) -> int:
+    """A number that changes with a process's threads; 0 once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/task").stat().st_nlink
+    except OSError:
+        return 0
 
 
 def _ending(fields: list[str]) -> str:
@@ -142,9 +172,7 @@ def _ending(fields: list[str]) -> str:
             ", as the kernel does where memory runs out" if number == signal.SIGKILL else ""
         )
     status = os.WEXITSTATUS(status)
-    if status == run_limit.EXIT_STATUS:
-        return "did not finish a run in time and ended itself"
-    return f"ended with status {status}"
+    return CAUSES.get(status, f"ended with status {status}")
 
 
 def _proportional_bytes(pid: int) -> int:

@@ -16,6 +16,7 @@ from enum import Enum
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded import logs
+from sie_triton.embedded.alarm import Alarm
 from sie_triton.embedded.healer import STUCK_S, Healer, Tell, never_loaded
 from sie_triton.embedded.healing import HealingRules, Trouble
 from sie_triton.embedded.server import ServerSpec, TritonServer
@@ -94,6 +95,7 @@ class Supervisor:
         self._diagnostic: Diagnostic | None = None
         self._changed = threading.Condition()
         self._stopping = threading.Event()
+        self._alarm = Alarm()
         self._grace = 10.0
         self._killed = False
         self._thread = threading.Thread(target=self._run, name="triton-supervisor", daemon=True)
@@ -141,6 +143,7 @@ class Supervisor:
         """End the server and the supervision. Idempotent; returns when nothing is left."""
         self._grace = 0.0 if self._killed else grace
         self._stopping.set()
+        self._alarm.ring()
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -149,6 +152,7 @@ class Supervisor:
         self._killed = True
         self._grace = 0.0
         self._stopping.set()
+        self._alarm.ring()
         self.server.kill()
 
     def _run(self) -> None:
@@ -159,6 +163,7 @@ class Supervisor:
         finally:
             self._healer.leave()
             self.server.stop(self._grace)
+            self._alarm.close()
         if self._stopping.is_set() and self._state is not State.FAILED:
             self._become(Transition(State.STOPPED))
 
@@ -225,13 +230,21 @@ class Supervisor:
     def _await_death(self) -> Diagnostic | None:
         """The cause of the server's end; None when told to stop before. Meanwhile its models are looked after."""
         control = self.server.control
-        while not self._stopping.wait(_POLL_SECONDS):
+        while not self._stopping.is_set():
             if (status := self.server.poll()) is not None:
                 return self.server.failure(status)
             pid, stubs = self.server.pid, self.server.stubs
             if pid is not None and (cause := self._healer.look(pid, stubs, control)):
                 return cause
+            self._alarm.sleep(self._pause())
         return None
+
+    def _pause(self) -> float:
+        """The seconds until something has to be looked at, unless a process ends before."""
+        stubs, now = self.server.stubs, time.monotonic()
+        pause = min(stubs.pause(now), self._healer.pause(now))
+        told = [self._alarm.watch(pid) for pid in (self.server.guardian, *stubs.alive) if pid is not None]
+        return pause if all(told) else min(pause, _POLL_SECONDS)
 
     def _locks_lost(self, cause: Diagnostic, attempt: int) -> Diagnostic:
         """What is told of a start that is tried again; raises `DiagnosticError` where enough were."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sie_frontend.serving.ailments import Ailment
+from sie_frontend.serving.ailments import Ailment, Ailments
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded.supervisor import State, Supervisor, Transition
@@ -13,12 +13,16 @@ Announce = Callable[[str], None]
 
 
 class Restarts:
-    """Follows a supervisor: announces every restart, and calls `give_up` once there will be no other."""
+    """Follows a supervisor: announces every restart, and calls `give_up` once there will be no other.
+
+    `ailments` is what a frontend is to know of it.
+    """
 
     def __init__(self, announce: Announce, give_up: Callable[[], None]) -> None:
         self._announce = announce
         self._give_up = give_up
         self._failure: list[Diagnostic] = []
+        self.ailments = Ailments()
 
     def __call__(self, transition: Transition) -> None:
         """One change of the server's state."""
@@ -32,6 +36,7 @@ class Restarts:
     def trouble(self, diagnostic: Diagnostic) -> None:
         """Announce that one model went down."""
         self._announce(diagnostic.message)
+        self.ailments.changed()
 
     def raise_failure(self) -> None:
         """Raise `DiagnosticError` if the supervisor gave up."""
@@ -39,7 +44,7 @@ class Restarts:
             raise DiagnosticError(self._failure)
 
 
-def ailments(supervisor: Supervisor) -> dict[str, Ailment]:
+def ailments_of(supervisor: Supervisor) -> dict[str, Ailment]:
     """What the supervisor knows, in the frontend's words."""
     troubles = supervisor.troubles()
-    return {name: Ailment(one.cause, one.times, one.down, one.failing) for name, one in troubles.items()}
+    return {name: Ailment(one.cause, one.times, one.down, one.failing, one.number) for name, one in troubles.items()}

@@ -25,6 +25,7 @@ from typing import Any
 import uvicorn
 from sie_frontend.main import make_server
 from sie_frontend.manifest import Manifest, ManifestError
+from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings, SettingsError
 from sie_frontend.storage import is_url
 from sie_frontend.triton.reach import DIRECT, first_address
@@ -41,7 +42,7 @@ from sie_triton.interrupts import left_to_others
 from sie_triton.repository.publish import check_whole
 from sie_triton.serving.ending import Ending
 from sie_triton.serving.gpus import gpu_obstacle
-from sie_triton.serving.restarts import Announce, Restarts, ailments
+from sie_triton.serving.restarts import Announce, Restarts, ailments_of
 from sie_triton.serving.waiting import announce_ready
 
 log = logging.getLogger("sie_triton")
@@ -170,9 +171,10 @@ def serve_repository(
                 served=lambda: _served_by(server),
             )
             supervisor = Supervisor(spec, on_change=restarts, on_trouble=restarts.trouble)
+            restarts.ailments = Ailments(partial(ailments_of, supervisor))
             ending = Ending(supervisor)
             settings = replace(settings, triton_url=supervisor.url)
-        server = _make_server(settings, supervisor)
+        server = _make_server(settings, supervisor, restarts.ailments)
         if supervisor is not None:
             supervisor.start()
         announcing = (server, manifest, begun, announce)
@@ -210,7 +212,7 @@ def _settings(**given: Any) -> Settings:
         raise _wrong_setting(error) from None
 
 
-def _make_server(settings: Settings, supervisor: Supervisor | None) -> uvicorn.Server:
+def _make_server(settings: Settings, supervisor: Supervisor | None, ailments: Ailments) -> uvicorn.Server:
     """The frontend; it is told what the models of a supervised server take."""
     try:
         if settings.access_log or settings.log_format != "text" or settings.keyed:
@@ -220,7 +222,7 @@ def _make_server(settings: Settings, supervisor: Supervisor | None) -> uvicorn.S
         measured = supervisor.model_memory if supervisor and settings.device == "cpu" else None
         if supervisor is None:
             return make_server(settings)
-        return make_server(settings, measured, partial(ailments, supervisor), supervisor.discharge)
+        return make_server(settings, measured, ailments, supervisor.discharge)
     except SettingsError as error:
         raise _wrong_setting(error) from None
     except ManifestError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ import pytest
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 
 SHARED_MEMORY = Path("/dev/shm")
+
+
+@functools.cache
+def _http() -> httpx.Client:
+    """One for all calls, since making one reads certificates; it keeps no connection, for which an end would wait."""
+    return httpx.Client(timeout=30, headers={"connection": "close"})
 
 
 def infer(
@@ -26,7 +33,7 @@ def infer(
     }
     if outputs:
         body["outputs"] = [{"name": name} for name in outputs]
-    return httpx.post(f"{url}/v2/models/{model}/infer", json=body, timeout=30)
+    return _http().post(f"{url}/v2/models/{model}/infer", json=body)
 
 
 def results(response: httpx.Response) -> dict[str, tuple[list[int], list[Any]]]:
@@ -37,7 +44,7 @@ def results(response: httpx.Response) -> dict[str, tuple[list[int], list[Any]]]:
 
 def statistics(url: str, model: str) -> dict[str, Any]:
     """Triton's statistics of one model."""
-    stats: dict[str, Any] = httpx.get(f"{url}/v2/models/{model}/stats").json()["model_stats"][0]
+    stats: dict[str, Any] = _http().get(f"{url}/v2/models/{model}/stats").json()["model_stats"][0]
     return stats
 
 

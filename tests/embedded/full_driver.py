@@ -24,7 +24,7 @@ from sie_frontend.triton.client import TritonClient, TritonFailure
 
 from benchmarks.waiting import eventually
 from embedded.client import SHARED_MEMORY, stub_of
-from embedded.graphs import DOUBLING_CONFIG, add_model, doubling
+from embedded.graphs import DOUBLING_CONFIG, FLOAT, INT64, add_model, doubling, graph, onnx_config
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded.healing import HealingRules
 from sie_triton.embedded.server import ServerSpec
@@ -33,6 +33,10 @@ from sie_triton.repository.publish import publish, staged_repository
 from sie_triton.serving.serve import check_places
 
 SMALL, LARGE = 10, 600_000
+STREAMS = 'parameters { key: "streams" value { string_value: "2" } }'
+NUMBERS = '{ name: "y" data_type: TYPE_FP32 dims: [ -1 ] }'
+ZEROS = onnx_config('{ name: "x" data_type: TYPE_INT64 dims: [ 1 ] }', NUMBERS, STREAMS, rows=0)
+Y = [("y", FLOAT, ("n",))]
 RULES = HealingRules(first_delay=0.3, max_delay=0.6)
 
 
@@ -52,13 +56,14 @@ def filled(folder: Path) -> Iterator[None]:
 
 
 class Server:
-    """A supervised server of two models, and how it answers."""
+    """A supervised server of two models and one that computes in streams, and how it answers."""
 
     def __init__(self, folder: Path) -> None:
         repository = folder / "repository"
         if not repository.exists():
             for name in ("one", "two"):
                 add_model(repository, name, DOUBLING_CONFIG, doubling())
+            add_model(repository, "zeros", ZEROS, graph([("ConstantOfShape", ["x"], ["y"])], [("x", INT64, (1,))], Y))
         self.told: list[Diagnostic] = []
         self.supervisor = Supervisor(
             ServerSpec(repository, folder / "log" / "triton.log"),
@@ -69,18 +74,21 @@ class Server:
         self.supervisor.start()
 
     def ask(self, model: str, numbers: int = SMALL) -> str:
-        """How the frontend's own client sees a request; "right" where the numbers are."""
+        """How the frontend's own client sees a request for so many numbers; "right" where they are."""
+        given = np.arange(numbers, dtype=np.float32)[None]
+        expected = given * 2
+        if model == "zeros":
+            given, expected = np.asarray([numbers]), np.zeros(numbers, np.float32)
 
         async def asked() -> str:
             client = TritonClient(self.supervisor.url, timeout_s=20)
-            given = np.arange(numbers, dtype=np.float32)[None]
             try:
                 found = await client.infer(model, {"x": given}, ["y"])
             except TritonFailure as failure:
                 return f"{failure.kind.name}: {failure}"
             finally:
                 await client.close()
-            return "right" if np.array_equal(found["y"], given * 2) else "wrong"
+            return "right" if np.array_equal(found["y"], expected) else "wrong"
 
         return asyncio.run(asked())
 
@@ -101,12 +109,15 @@ def shared_memory(folder: Path) -> dict[str, Any]:
         assert pid
         with filled(SHARED_MEMORY):
             found["full"] = [server.ask("one"), server.ask("two", LARGE), server.ask("two"), server.ask("one")]
+            computing = stub_of(pid, "zeros")
+            found["streams"] = [server.ask("zeros", numbers) for numbers in (SMALL, LARGE, LARGE, LARGE, SMALL)]
+            found["the same process"] = stub_of(pid, "zeros") == computing
             os.kill(stub_of(pid, "one"), signal.SIGKILL)
             eventually(lambda: any(one.code == "SIE718" for one in server.told), 20)
             found["told"] = [one.message for one in server.told]
             found["other"] = server.ask("two")
         eventually(lambda: server.ask("one") == "right", 20)
-        found["freed"] = [server.ask("one"), server.ask("two", LARGE)]
+        found["freed"] = [server.ask("one"), server.ask("two", LARGE), server.ask("zeros", LARGE)]
         with filled(folder / "log"):
             found["log is full"] = [server.ask("one"), server.ask("two", LARGE)]
         found["the same server"] = server.supervisor.server.pid == pid

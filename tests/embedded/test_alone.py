@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +68,22 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def test_what_a_killed_process_left_goes_and_what_another_writes_stays(path: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIE_EMBEDDED_SERVER_FOLDER", str(tmp_path))
+        left, others = tmp_path / "mapped-left", tmp_path / "mapped-others"
+        for folder in (left, others):
+            folder.mkdir()
+            (folder / "weights.bin").write_bytes(b"half of them")
+        lock = os.open(others, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert len(open_mapped(path, options, (1, 2))) == 2
+        finally:
+            os.close(lock)
+        assert list(tmp_path.iterdir()) == [others]
+
+
 def options() -> ort.SessionOptions:
     made = ort.SessionOptions()
     made.intra_op_num_threads = made.inter_op_num_threads = 1
@@ -84,3 +104,40 @@ def test_threads_change_no_bit_and_the_weights_are_mapped(path: Path, monkeypatc
         for session in (one, two):
             (found,) = session.run(None, {"ids": ids})
             np.testing.assert_array_equal(found, expected)
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import onnxruntime as ort
+from sie_triton.embedded.backends.onnxruntime import mapped
+write = mapped._write
+
+def cut(path, options, graph):
+    write(path, options, graph)
+    if sys.argv[2] == "cut":
+        with graph.with_name("weights.bin").open("r+b") as file:
+            file.truncate(file.seek(0, 2) - 1)
+
+mapped._write = cut
+if sys.argv[2] == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    mapped.open_mapped(Path(sys.argv[1]), ort.SessionOptions, (1, 2))
+except Exception as error:
+    print(type(error).__name__, list(Path(sys.argv[1]).parent.glob("*mapped-*")))
+"""
+
+
+@pytest.mark.parametrize("how", ["full", "cut"])
+def test_weights_that_were_not_written_whole_are_not_mapped(tmp_path: Path, how: str) -> None:
+    """A mapping that reaches behind the end of its file would end the process when it is read."""
+    weights = {"w": np.ones((256, 256), np.float32)}
+    model = graph([("MatMul", ["x", "w"], ["y"])], [("x", FLOAT, ("b", 256))], [("y", FLOAT, ("b", 256))], weights)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    environment = {**os.environ, "SIE_EMBEDDED_SERVER_FOLDER": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, path, how], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "Fail []\n"

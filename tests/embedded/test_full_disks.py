@@ -39,7 +39,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("full")
     for name in ("log", "disk"):
         (folder / name).mkdir()
-    mounts = [(Path("/dev/shm"), "12m"), (folder / "log", "1m"), (folder / "disk", "1m")]
+    mounts = [(Path("/dev/shm"), "16m"), (folder / "log", "1m"), (folder / "disk", "1m")]
     done = alone(mounts, [sys.executable, "-m", "embedded.full_driver", str(folder)])
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
@@ -59,7 +59,15 @@ def test_a_full_shared_memory_costs_the_large_requests_and_nothing_else(found: d
     small, large, *others = told["full"]
     assert [small, *others] == ["right"] * 3
     assert large.startswith("OUT_OF_MEMORY: ") and "No space left on device" in large
-    assert told["freed"] == ["right", "right"] and told["the same server"]
+    assert told["freed"] == ["right"] * 3 and told["the same server"]
+
+
+def test_a_large_answer_of_a_stream_is_refused_in_time(found: dict[str, Any]) -> None:
+    """What could not be sent could not be refused either, and its caller would wait for ever."""
+    told = found["shared memory"]
+    small, *large, again = told["streams"]
+    assert small == again == "right" and told["the same process"]
+    assert len(large) == 3 and all(one.startswith("OUT_OF_MEMORY: ") and "no room" in one for one in large)
 
 
 def test_a_model_that_dies_meanwhile_is_named_and_back_when_there_is_room(found: dict[str, Any]) -> None:

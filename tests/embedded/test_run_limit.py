@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from sie_triton.embedded.run_limit import EXIT_STATUS, VARIABLE, RunLimit, limit_from_environment
+from sie_triton.embedded.last_resort import UNFINISHED
+from sie_triton.embedded.run_limit import VARIABLE, RunLimit, limit_from_environment
 
 
 def test_only_a_run_that_takes_too_long_is_given_up() -> None:
@@ -38,7 +39,7 @@ def test_a_process_ends_itself_and_names_its_model() -> None:
         "with RunLimit('acme__p', 0.2).run():\n    time.sleep(60)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=os.environ)
-    assert done.returncode == EXIT_STATUS
+    assert done.returncode == UNFINISHED
     assert "model `acme__p` has computed one run for" in done.stderr and "(0.2 s)" in done.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -67,6 +68,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     try:
         running.wait_ready(60)
         yield running
+        with ThreadPoolExecutor(1) as threads:  # what is under way when the server is told to end is answered
+            late = begin_long(running, threads)
+            running.stop(10)
+            assert results(late.result())["y"] == ([1, 1], [2 * LONG])
     finally:
         running.stop(5)
 
@@ -201,6 +206,31 @@ def test_whoever_submits_waits_for_a_free_stream() -> None:
     streams.submit(lambda: work(2))
     streams.close()
     assert begun == [0, 1, 2] and streams.busy == 0
+
+
+def test_a_stream_survives_what_its_work_raises() -> None:
+    streams, done = Streams(2, "p"), list[int]()
+
+    def work(number: int) -> None:
+        done.append(number)
+        raise KeyboardInterrupt(number) if number % 2 else ValueError(number)
+
+    for number in range(6):
+        streams.submit(lambda number=number: work(number))  # type: ignore[misc]
+    streams.close()
+    assert sorted(done) == list(range(6)) and streams.busy == 0
+
+
+def test_streams_that_cannot_begin_are_told_and_leave_no_thread() -> None:
+    numbers = itertools.count()
+
+    def begin() -> None:
+        if next(numbers) == 1:
+            raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        Streams(3, "unbegun", begin)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("unbegun")]
 
 
 def test_of_many_runs_the_longest_is_watched() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.waiting import eventually
+from sie_triton.embedded.alarm import Alarm
 from sie_triton.embedded.stubs import CRASHED_S, STOPPED_S, Death, StubWatch
 
 
@@ -99,3 +101,42 @@ def test_a_stopped_stub_is_ended_and_named(tmp_path: Path, stub: subprocess.Pope
     assert watch.look(os.getpid(), now + STOPPED_S + 0.01) == []
     [death] = deaths(watch)
     assert death.cause.startswith("was stopped for 0.") and death.cause.endswith("and had to be ended")
+
+
+def test_whoever_looks_may_sleep_until_a_stub_ends(tmp_path: Path, stub: subprocess.Popen[bytes]) -> None:
+    watch, alarm = StubWatch(tmp_path), Alarm()
+    try:
+        assert eventually(lambda: seen(watch, stub.pid))
+        assert [pid for pid in watch.alive if alarm.watch(pid)] == watch.alive
+        ending = threading.Timer(0.1, stub.kill)
+        ending.start()
+        begun = time.monotonic()
+        alarm.sleep(20)
+        assert time.monotonic() - begun < 10 and state(stub.pid) == "Z"
+        now = time.monotonic()
+        assert watch.look(os.getpid(), now) == []
+        assert watch.alive == [] and watch.pause(now) == pytest.approx(CRASHED_S)
+        assert watch.look(os.getpid(), now + watch.pause(now) + 1e-6) != []
+        assert 0.1 < watch.pause(now) < STOPPED_S, "what has been told is no reason to look"
+    finally:
+        alarm.close()
+
+
+def test_an_alarm_is_rung_before_during_and_after_a_sleep() -> None:
+    alarm = Alarm()
+    for _ in range(100_000):  # more than a pipe holds
+        alarm.ring()
+    begun = time.monotonic()
+    alarm.sleep(20)
+    while time.monotonic() - begun < 10:
+        before = time.monotonic()
+        alarm.sleep(0.01)
+        if time.monotonic() - before >= 0.01:
+            break
+    threading.Timer(0.05, alarm.ring).start()
+    alarm.sleep(20)
+    assert time.monotonic() - begun < 10
+    assert not alarm.watch(2**22 + 1)  # no such process
+    alarm.close()
+    alarm.ring()
+    alarm.close()

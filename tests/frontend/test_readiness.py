@@ -11,7 +11,7 @@ import httpx
 import pytest
 from compiler import tiny
 from sie_frontend.http.app import create_app
-from sie_frontend.serving.ailments import Ailment
+from sie_frontend.serving.ailments import Ailment, Ailments
 from sie_frontend.settings import Settings
 
 from frontend.conftest import Service, until_ready
@@ -60,7 +60,7 @@ async def test_a_model_that_its_supervisor_knows_to_be_down_gets_no_run_and_says
 ) -> None:
     """Triton goes on to call it ready all the time."""
     ailments: dict[str, Ailment] = {}
-    app = create_app(Settings(repository=repository, triton_url=triton.url), ailments=lambda: ailments)
+    app = create_app(Settings(repository=repository, triton_url=triton.url), ailments=Ailments(lambda: ailments))
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
@@ -95,7 +95,8 @@ async def test_a_model_that_its_supervisor_knows_to_be_down_gets_no_run_and_says
 async def test_nobody_waits_for_a_run_whose_process_has_ended(repository: Path, triton: FakeTriton) -> None:
     """Triton never answers what the process of a model had taken over."""
     ailments: dict[str, Ailment] = {}
-    app = create_app(Settings(repository=repository, triton_url=triton.url), ailments=lambda: ailments)
+    known = Ailments(lambda: ailments)
+    app = create_app(Settings(repository=repository, triton_url=triton.url), ailments=known)
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
@@ -115,22 +116,30 @@ async def test_nobody_waits_for_a_run_whose_process_has_ended(repository: Path, 
         assert await asyncio.to_thread(begun.wait, 10)
         await asyncio.sleep(0.3)
         assert not asked.done()
-        ailments[tiny.TRITON_NAME] = Ailment("its process was killed by SIGKILL", 1, down=True, failing=False)
+        ailments[tiny.TRITON_NAME] = Ailment("its process was killed by SIGKILL", 1, down=True, failing=False, number=7)
+        await asyncio.to_thread(known.changed)
         answer = await asyncio.wait_for(asked, 10)
         assert (answer.status_code, answer.json()["detail"]["code"]) == (503, "MODEL_LOADING")
 
         # One that is there again is not given up for the death before.
-        ailments[tiny.TRITON_NAME] = Ailment("its process was killed by SIGKILL", 1, down=False, failing=False)
+        ailments[tiny.TRITON_NAME] = Ailment(
+            "its process was killed by SIGKILL", 1, down=False, failing=False, number=7
+        )
         triton.answer = compute
         await until_ready(client)
         begun.clear()
         triton.answer = lost  # type: ignore[assignment]
         asked = asyncio.ensure_future(encode(client, texts("the cell")))
         assert await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(known.changed)
         await asyncio.sleep(0.3)
         assert not asked.done()
+
+        # A death after a forgiven one is the first in a row again, and one more.
+        ailments[tiny.TRITON_NAME] = Ailment("its process ended", 1, down=True, failing=False, number=8)
+        await asyncio.to_thread(known.changed)
+        assert (await asyncio.wait_for(asked, 10)).status_code == 503
         never.set()
-        assert (await asked).status_code == 200
 
 
 @pytest.mark.asyncio

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
+from sie_frontend.setting_values import is_loopback
+from sie_frontend.settings import Settings
 from sie_frontend.triton import model_control, patience
-from sie_frontend.triton.client import TRIES, FailureKind, TritonFailure, is_one_server
+from sie_frontend.triton.client import TRIES, FailureKind, TritonFailure
 from sie_frontend.triton.patience import RunPatience
 
 from .triton_peer import Peer, Server, X, call, client_of, regular, reply, serving
@@ -140,13 +142,17 @@ async def test_a_run_of_a_model_that_was_loaded_anew_is_not_waited_for(counted: 
         ("127.0.0.2", True),
         ("::1", True),
         ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("127.0.0.1.example", False),
         ("10.0.0.7", False),
         ("triton", False),
     ],
 )
 async def test_counts_are_compared_where_one_triton_has_made_them(host: str, one: bool) -> None:
     """A Service of Kubernetes leads each connection to another Triton, which has counted less than all of them gave."""
-    assert is_one_server(host) is one
+    assert is_loopback(host) is one
+    assert Settings(host=host).beyond_loopback is not one
 
 
 async def test_a_late_run_behind_a_balancer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +169,7 @@ async def test_a_late_run_behind_a_balancer_is_waited_for(monkeypatch: pytest.Mo
         await regular(peer)
 
     triton = Loading(run, "READY")
-    monkeypatch.setattr("sie_frontend.triton.client.is_one_server", lambda host: False)
+    monkeypatch.setattr("sie_frontend.triton.client.is_loopback", lambda host: False)
     async with serving(answer) as server, client_of(server) as client:
         for _ in range(4):
             np.testing.assert_array_equal(await call(client), X)

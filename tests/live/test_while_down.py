@@ -16,6 +16,7 @@ import pytest
 from compiler.tiny import MODEL_ID, TRITON_NAME
 from embedded.client import stub_of
 from sie_frontend.http.app import create_app
+from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings
 
 from live.conftest import OTHER, Versions
@@ -24,7 +25,7 @@ from sie_triton.embedded.healing import HealingRules
 from sie_triton.embedded.server import ServerSpec
 from sie_triton.embedded.supervisor import Supervisor
 from sie_triton.repository.changes import roll_back, take_away
-from sie_triton.serving.restarts import ailments
+from sie_triton.serving.restarts import ailments_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio]
 RULES = HealingRules(first_delay=0.3, max_delay=0.6)
@@ -51,7 +52,7 @@ async def watching(versions: Versions, supervisor: Supervisor) -> AsyncIterator[
     app = create_app(
         settings,
         memory=supervisor.model_memory,
-        ailments=partial(ailments, supervisor),
+        ailments=Ailments(partial(ailments_of, supervisor)),
         discharge=supervisor.discharge,
     )
     async with (

@@ -20,7 +20,7 @@ from sie_triton.diagnostics import Diagnostic
 from sie_triton.embedded.healing import HealingRules
 from sie_triton.embedded.server import ServerSpec
 from sie_triton.embedded.supervisor import Supervisor
-from sie_triton.serving.restarts import ailments
+from sie_triton.serving.restarts import ailments_of
 
 pytestmark = pytest.mark.e2e
 MB = 1_000_000
@@ -37,7 +37,7 @@ class Supervised(World):
 
     @property
     def ailments(self) -> Ailments:
-        return lambda: ailments(self.supervisor)
+        return Ailments(lambda: ailments_of(self.supervisor))
 
     def deaths(self, name: str) -> int:
         """How often in a row it has died."""

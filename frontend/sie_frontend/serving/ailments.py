@@ -14,16 +14,44 @@ ERROR_CLASS = "ModelProcessEnded"
 
 @dataclass(frozen=True, slots=True)
 class Ailment:
-    """Why a Triton model went down, how often in a row, and whether it is `down` now; `failing` after many deaths."""
+    """Why a Triton model went down, how often in a row, and whether it is `down` now; `failing` after many deaths.
+
+    `number` counts the deaths of all models: a later one has a larger number.
+    """
 
     cause: str
     times: int
     down: bool
     failing: bool
+    number: int = 0
 
 
-# By Triton model; those that are well, and have been for a while, are not in it.
-Ailments = Callable[[], Mapping[str, Ailment]]
+class Ailments:
+    """The ailments by Triton model; those that are well, and have been for a while, are not among them.
+
+    Any thread may ask, by calling it, and say that something has `changed`; whoever follows is told in that thread.
+    """
+
+    def __init__(self, ask: Callable[[], Mapping[str, Ailment]] = dict) -> None:
+        self._ask = ask
+        self._followers: list[Callable[[], None]] = []
+
+    def __call__(self) -> Mapping[str, Ailment]:
+        """What is known now."""
+        return self._ask()
+
+    def follow(self, follower: Callable[[], None]) -> None:
+        """Call `follower`, which must return soon, after each change."""
+        self._followers.append(follower)
+
+    def unfollow(self, follower: Callable[[], None]) -> None:
+        """Call it no longer."""
+        self._followers.remove(follower)
+
+    def changed(self) -> None:
+        """Something went down, or is down for another reason than before."""
+        for follower in tuple(self._followers):
+            follower()
 
 
 def ailment_of(model: Model, manifest: Manifest, ailments: Mapping[str, Ailment]) -> Ailment | None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 
 from sie_frontend.manifest import Manifest
-from sie_frontend.serving.ailments import Ailment, Ailments, parts_of
+from sie_frontend.serving.ailments import Ailments, parts_of
 from sie_frontend.triton.replicas import ReplicaSet
-
-POLL_S = 0.1
 
 
 class DeathWatch:
@@ -27,24 +25,25 @@ class DeathWatch:
         self._manifest = manifest
         self._triton = triton
         self._ailments = ailments
-        self._known: dict[str, int] = {}
-        self._task = asyncio.get_running_loop().create_task(self._watch())
+        self._seen = 0
+        self._loop = asyncio.get_running_loop()
+        ailments.follow(self._wake)
+        self._look()  # what died before concerns no run of ours
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Watch no longer."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        self._ailments.unfollow(self._wake)
 
-    async def _watch(self) -> None:
-        while True:
-            self.look(self._ailments())
-            await asyncio.sleep(POLL_S)
+    def _wake(self) -> None:
+        """Any thread calls this; the loop may have ended by then."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._look)
 
-    def look(self, ailments: Mapping[str, Ailment]) -> None:
+    def _look(self) -> None:
         """Give up what runs on those that died since the last look."""
-        died = {name for name, one in ailments.items() if one.times > self._known.get(name, 0)}
-        self._known = {name: one.times for name, one in ailments.items()}
+        ailments = self._ailments()
+        died = {name for name, one in ailments.items() if one.number > self._seen}
+        self._seen = max((one.number for one in ailments.values()), default=self._seen)
         for name in tuple(self._inputs) if died else ():
             for part in died.intersection(parts_of(name, self._manifest())):
                 self._triton.give_up(name, ailments[part].cause)

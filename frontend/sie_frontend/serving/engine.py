@@ -66,7 +66,7 @@ class Engine:
         self.metrics = metrics
         self.memory = memory
         self.draining = False
-        self._ailments: Ailments = ailments or dict
+        self._ailments = ailments or Ailments()
         self._triton = ReplicaSet(settings.triton_urls, metrics, tracing, timeout_s=settings.triton_timeout_s)
         self._threads = ReadingThreads(settings.image_threads)
         self.catalogue = make_catalogue(manifest, repository, settings, self._triton, self._threads, metrics)
@@ -81,7 +81,7 @@ class Engine:
             settings,
             metrics,
             self._watched if settings.on_demand else None,
-            (lambda name: is_down(name, self.manifest, ailments)) if ailments else None,
+            (lambda name: is_down(name, self.manifest, self._ailments)) if ailments else None,
         )
         if settings.on_demand:
             self._residency = make_residency(
@@ -98,7 +98,7 @@ class Engine:
         self.draining = True
         await self._readiness.close()
         if self._deaths is not None:
-            await self._deaths.close()
+            self._deaths.close()
         if self._residency is not None:
             await self._residency.close()
         for served in self._inputs.values():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from ipaddress import ip_address
 from math import prod
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -18,6 +17,7 @@ import numpy as np
 import orjson
 
 from sie_frontend.rows import INLINE_BYTES, Array
+from sie_frontend.setting_values import is_loopback
 from sie_frontend.triton.connections import Answer, ConnectionPool, ExchangeError
 from sie_frontend.triton.patience import RunPatience
 
@@ -37,6 +37,7 @@ _ABSENT_MARKS = ("is not found", "is not ready", "has no available versions", "u
 _BROKEN_MARKS = ("is not healthy",)
 # The pool is what goes between tritonserver and the processes of its Python-based models.
 _MEMORY_MARKS = ("out of memory", "Failed to allocate memory", "bad_alloc", "CUDA error", "shared memory pool")
+_MEMORY_WORDS = (*_MEMORY_MARKS, "can't allocate memory", "Unable to allocate")  # torch's, and numpy's
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "BOOL": np.dtype("?"),
@@ -111,7 +112,8 @@ class TritonClient:
     def __init__(self, url: str, *, connections: int = 64, timeout_s: float = 120.0) -> None:
         host, port, self._path = parse_url(url)
         self.url = url
-        self._one_server = is_one_server(host)
+        # Behind a name or an address of a network, such as a Service's of Kubernetes, there may be several.
+        self._one_server = is_loopback(host)
         self._timeout_s = timeout_s
         self._loading = 0
         self._patience = RunPatience()
@@ -337,16 +339,6 @@ def parse_url(url: str) -> tuple[str, int, str]:
     return host, port or 80, quote(parts.path.rstrip("/"))
 
 
-def is_one_server(host: str) -> bool:
-    """Whether every connection to `host` leads to the same Triton. Certain of this machine alone: behind a name or an
-    address of a network, such as a Service's of Kubernetes, there may be several.
-    """
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _tensors(answer: Answer) -> dict[str, Array]:
     """The named arrays of an answer: views of its body. Raises `ValueError` for one that contradicts itself."""
     length = answer.headers.get(b"inference-header-content-length")
@@ -384,7 +376,7 @@ def refusal(answer: Answer) -> TritonFailure:
         (_QUEUE_MARKS, FailureKind.OVERLOADED),
         (_ABSENT_MARKS, FailureKind.NOT_READY),
         (_BROKEN_MARKS, FailureKind.BROKEN),
-        (_MEMORY_MARKS, FailureKind.OUT_OF_MEMORY),
+        (_MEMORY_WORDS, FailureKind.OUT_OF_MEMORY),
     ):
         if any(mark in message for mark in marks):
             return TritonFailure(kind, message)

@@ -6,11 +6,14 @@ graph they are mapped instead, so that a second session costs only what its runs
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import gc
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import onnxruntime as ort
@@ -20,6 +23,7 @@ from sie_triton.embedded.once import FOLDER_VARIABLE
 LARGEST_BYTES = 256 << 20
 """What is larger is computed by all threads anyway, and the file would take long to write."""
 _WEIGHTS = "weights.bin"
+_BEING_MADE, _LOCKED = "new-mapped-", "mapped-"
 _SMALLEST_MAPPED = "1024"
 
 
@@ -31,10 +35,39 @@ def open_mapped(
     Those of more than one thread spin while they compute, and stop when a run ends. The files are gone when this
     returns: what is mapped stays as long as a session has it.
     """
-    with tempfile.TemporaryDirectory(prefix="mapped-", dir=os.environ.get(FOLDER_VARIABLE)) as folder:
-        graph = Path(folder) / "model.onnx"
+    with _own_folder() as folder:
+        graph = folder / "model.onnx"
         _write(path, options(), graph)
         return [_open(graph, options(), count) for count in threads]
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A folder for the files of this process; what others left that were killed while they had one is removed."""
+    if (place := os.environ.get(FOLDER_VARIABLE)) is not None:
+        _remove_leavings(Path(place))
+    made = Path(tempfile.mkdtemp(prefix=_BEING_MADE, dir=place))
+    folder = made.with_name(made.name.replace(_BEING_MADE, _LOCKED, 1))
+    lock = os.open(made, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made.rename(folder)
+        yield folder
+    finally:
+        os.close(lock)
+        for one in (made, folder):
+            shutil.rmtree(one, ignore_errors=True)
+
+
+def _remove_leavings(place: Path) -> None:
+    for folder in place.glob(f"{_LOCKED}*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(lock)
 
 
 def _write(path: Path, options: ort.SessionOptions, graph: Path) -> None:
