@@ -28,6 +28,16 @@ def shipped_bundles() -> Path:
     return inside if inside.is_dir() else package.parent / "model_bundles"
 
 
+def load_all(folder: Path | None) -> Mapping[str, Bundle]:
+    """The bundles of a folder, None for the shipped ones. Raises `DiagnosticError` if one is not valid."""
+    from sie_triton.bundle import load_bundles
+
+    bundles, mistakes = load_bundles(folder or shipped_bundles())
+    if mistakes:
+        raise DiagnosticError(mistakes)
+    return bundles
+
+
 def find_targets(
     wanted: Wanted, folder: Path | None, options: BuildOptions, *, allow_hub: bool, save: Path | None = None
 ) -> list[Target]:
@@ -37,13 +47,13 @@ def find_targets(
     written to the folder `save`. Raises `DiagnosticError` for a bundle that is not valid, a model that no bundle has
     and whose weights are nowhere or say not enough, or a bundle of which no profile compiles.
     """
-    from sie_triton.bundle import expand, find_model, load_bundles
+    from sie_triton.bundle import expand, find_model
+    from sie_triton.cli.left_out import check_left_out
     from sie_triton.cli.models import check_all_used
     from sie_triton.compiler.options import select
 
-    bundles, mistakes = load_bundles(folder or shipped_bundles())
-    if mistakes:
-        raise DiagnosticError(mistakes)
+    bundles = load_all(folder)
+    check_left_out(wanted, lambda: bundles, trust_remote_code=options.trust_remote_code)
     chosen: dict[str, tuple[Bundle, list[ResolvedProfile]]] = {}
     unwritten: set[str] = set()
     problems: list[Diagnostic] = []
