@@ -105,7 +105,7 @@ def check_fetchable() -> None:
         fail("SIE703", message, f"use one of Python {offered}")
     if not may_fetch():
         message = (
-            f"`{DISTRIBUTION}`, which carries tritonserver, is not installed, and `{VARIABLE}` forbids to fetch it"
+            f"`{DISTRIBUTION}`, which carries tritonserver, is not installed, and `{VARIABLE}` forbids fetching it"
         )
         fail("SIE701", message, f"{install_hint()}, or set `{VARIABLE}=true` once")
 
@@ -261,12 +261,12 @@ def _reason(said: str) -> str:
     if re.search(r"hash(es)?\b.*\bmismatch|mismatch.*\bhash|do not match the hashes", said, re.IGNORECASE):
         return f"the index has other bytes under the name `{DISTRIBUTION}` {VERSION} than NVIDIA published"
     lines = [re.sub(r"^[\s×╰─▶│├]+|^ERROR: |^error: ", "", line) for line in said.splitlines()]
-    if any("connection broken" in line for line in lines):
+    if re.search("connection broken|error sending request", said):
         return "the package index cannot be reached"
     told = [line for line in lines if line and not line.startswith(("WARNING", "warning", "[notice]"))]
     # pip says last what matters; uv begins with it, and its causes follow.
     text = told[-1] if said.lstrip().startswith(("ERROR", "WARNING")) and told else " ".join(told)
-    text = re.sub(r" ?\bCaused by:", ";", text)
+    text = re.sub(r" ?\b(Caused by|cause):", ";", text)
     return text[:_SHOWN_CHARACTERS] or "it gave no reason"
 
 

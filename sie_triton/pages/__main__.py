@@ -54,7 +54,7 @@ or uv asks, into `~/.cache/sie-triton/tritonserver` ([install.md](install.md#tri
 
 | Variable | Default | Meaning |
 |---|---|---|
-| `{fetch}` | `true` | `false` forbids to fetch it: `SIE701` says what to install instead. |
+| `{fetch}` | `true` | `false` forbids fetching it: `SIE701` says what to install instead. |
 
 The compose files have variables of their own: [docker.md](docker.md#variables).
 

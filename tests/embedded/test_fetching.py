@@ -267,7 +267,7 @@ def test_fetching_can_be_forbidden(index: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DiagnosticError) as forbidden:
         ensure_installation(print)
     (diagnostic,) = forbidden.value.diagnostics
-    assert diagnostic.code == "SIE701" and f"`{VARIABLE}` forbids to fetch it" in diagnostic.message
+    assert diagnostic.code == "SIE701" and f"`{VARIABLE}` forbids fetching it" in diagnostic.message
     assert "install --no-deps nvidia-pytriton==0.7.0" in str(diagnostic.hint)
     monkeypatch.setenv(VARIABLE, "perhaps")
     with pytest.raises(DiagnosticError, match=r"SIE712.*`true` or `false`, not 'perhaps'"):
