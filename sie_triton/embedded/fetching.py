@@ -140,7 +140,8 @@ def fetch(folder: Path, announce: Announce, *, locked: Path = LOCKED) -> None:
 def _fetch(folder: Path, announce: Announce, locked: Path) -> None:
     begun = time.monotonic()
     announce(
-        f"tritonserver is not here: fetching `{DISTRIBUTION}=={VERSION}`, {MEGABYTES} MB, alone, into `{folder.parent}`"
+        f"tritonserver is not here: fetching `{DISTRIBUTION}=={VERSION}` without its dependencies, {MEGABYTES} MB, "
+        f"into `{folder.parent}`"
     )
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_STAGE) as stage, fleeting(Path(stage)):
         unpacked = Path(stage) / "wheel"
