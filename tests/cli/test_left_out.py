@@ -11,8 +11,10 @@ from compiler.command import sie_triton as call
 from compiler.folders import minilm_facts
 
 from sie_triton.bundle import load_bundles
-from sie_triton.cli.left_out import TABLE
+from sie_triton.cli.left_out import TABLE, check_left_out
+from sie_triton.cli.models import Wanted
 from sie_triton.cli.targets import shipped_bundles
+from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded import fetching
 from sie_triton.pages import model_table
 
@@ -53,13 +55,14 @@ def test_a_bundle_of_ones_own_is_taken(tmp_path: Path) -> None:
     assert call("plan", "-m", "Qdrant/bm25", "--bundles", own).code == 0
 
 
-def test_what_needs_its_authors_code_is_tried_with_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_its_authors_code_is_tried_with_the_flag() -> None:
     model = "jinaai/jina-embeddings-v2-base-en"
     told = call("plan", "-m", model)
     assert "SIE116" in told.stderr and "`build` and `up` try it with `--trust-remote-code`" in told.stderr
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "SIE111" in call("build", "-m", model, "--trust-remote-code").stderr
-    assert "SIE111" in call("plan", "-m", "google/siglip2-base-patch16-224").stderr, "one that is derived"
+    for wanted, trusted in ((model, True), ("google/siglip2-base-patch16-224", False)):
+        check_left_out(Wanted((wanted,), {}), dict, trust_remote_code=trusted)
+    with pytest.raises(DiagnosticError):
+        check_left_out(Wanted(("Qdrant/bm25",), {}), dict, trust_remote_code=True)
 
 
 def test_the_table_is_up_to_date_and_names_nothing_that_is_shipped(public_bundles: Path) -> None:
