@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sie_triton.embedded.installation import find_installation
+
 LONGEST_S = 10.0
 GROWTH = 0.05
 
@@ -57,7 +59,7 @@ def machine() -> str:
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     return (
         f"{os.cpu_count()} cores ({_processor()}), {platform.system()} on {platform.machine()}, load average {load}; "
-        f"tritonserver of nvidia-pytriton {version('nvidia-pytriton')}, ONNX Runtime {version('onnxruntime')}, "
+        f"tritonserver of nvidia-pytriton {find_installation().version}, ONNX Runtime {version('onnxruntime')}, "
         f"Python {platform.python_version()}."
     )
 

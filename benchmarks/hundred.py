@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from benchmarks.contestant import free_port
 from benchmarks.measure import descendants, pss_bytes
+from sie_triton.embedded.installation import find_installation
 
 TEXTS = ("the cell", "what powers a cell?", "search answers, and embeds text")
 LETTERS = "abcdefghijklmnopqrstuvwxyz.,?"
@@ -293,7 +294,7 @@ def main() -> None:
                 with serving(repository, folder / f"{kind}.log", *options) as server:
                     rows.append(measured(name, server, wanted, given))
     cpus = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    packages = ", ".join(f"{name} {version(name)}" for name in ("nvidia-pytriton", "onnxruntime"))
+    packages = f"nvidia-pytriton {find_installation().version}, onnxruntime {version('onnxruntime')}"
     print(f"{given.models} models, {given.clients} clients for {given.seconds:g} s; {cpus}, {packages}; ", end="")
     print(f"building {given.distinct} of them took {built_s:.0f} s.\n")
     print(f"| {' | '.join(_HEAD)} |\n|{'---|' * len(_HEAD)}")

@@ -1,9 +1,15 @@
-"""Whether a disk has room for what is about to be written, where its size is known before."""
+"""Where our caches are, and whether a disk has room for what is about to be written, where its size is known before."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where our caches are: `$XDG_CACHE_HOME/sie-triton`, or the same below `~/.cache`. It may not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sie-triton"
 
 
 def free_bytes(folder: Path) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -24,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """PyTorch's own index of the builds that have no CUDA: a tenth of what the usual index has for Linux."""
-# nvidia-pytriton asks for numpy<2, which only its own Python API needs: we use the tritonserver that it carries.
-TRITONSERVER = "nvidia-pytriton==0.7.0"
+TRITONSERVER = "nvidia-pytriton"
+"""What carries tritonserver. It asks for numpy<2, so that it lies in the environment beside the packages."""
 _GPU_PLACES = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"), Path("/dev/dxg"))
 _CONNECT_SECONDS = "10"
 _SHOWN_LINES = 20
@@ -96,6 +97,18 @@ def install_torch(python: Path, constraints: Path, wish: str, index: str = CPU_I
     return f"{_torch_version(python)} of the usual index"
 
 
+def install_tritonserver(python: Path) -> str:
+    """Put tritonserver's wheel into the environment, where `pip check` does not count it; "".
+
+    Until 0.1.0 it was a package there. Raises `StepFailed` if it cannot be fetched.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return f"none for {platform.system()} {platform.machine()}"
+    _run(python, "-m", "pip", "uninstall", "--quiet", "--yes", TRITONSERVER)
+    _run(python, "-m", "sie_triton.embedded.fetching")
+    return ""
+
+
 def _torch_version(python: Path) -> str:
     return _run(python, "-I", "-c", "from importlib.metadata import version; print(version('torch'))").strip()
 
@@ -112,9 +125,9 @@ def steps(folder: Path, torch: str) -> list[Step]:
     return [
         Step("environment", partial(_run, sys.executable, "-m", "venv", folder)),
         Step("pip and uv", pip("--upgrade", *constraints, "pip", "uv")),
-        Step("tritonserver", pip("--no-deps", TRITONSERVER)),
         Step("PyTorch", partial(install_torch, python, CONSTRAINTS, wish)),
         Step("the rest", partial(install_rest, python, *constraints, *rest, "-r", ROOT / "requirements-dev.txt")),
+        Step("tritonserver", partial(install_tritonserver, python)),
     ]
 
 

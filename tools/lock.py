@@ -41,6 +41,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 ALONE = "nvidia-pytriton==0.7.0"
 # Of the numpy that its metadata asks for there is no wheel here, so that the extras leave it out.
 WITHOUT_NUMPY_1 = "python_version >= '3.13'"
+ALONE_IN_EXTRAS = f"{ALONE} ; python_full_version < '3.13'"
 # Ours, and what torch's build for CUDA brings: torch itself pins that, and its build for CPUs has none of it.
 LEFT_OUT = re.compile(r"sie-triton.*|(cuda|nvidia)-.*|triton")
 
@@ -90,7 +91,7 @@ def locks() -> Iterator[Lock]:
         PYTHONS,
         ["./sdk", "./frontend", ".[serve]"],
         limits=[f"numpy>=2.1 ; {WITHOUT_NUMPY_1}"],
-        alone=[ALONE],
+        alone=[ALONE_IN_EXTRAS],
     )
     yield Lock(
         LIGHT,
@@ -98,7 +99,7 @@ def locks() -> Iterator[Lock]:
         PYTHONS,
         ["./sdk", "./frontend", ".[light]"],
         limits=list(map(str, pinned(SERVE))),
-        alone=[ALONE],
+        alone=[ALONE_IN_EXTRAS],
     )
     for name, wanted in ENVIRONMENTS.items():
         beside = {canonicalize_name(package) for package in wanted.beside}

@@ -25,6 +25,8 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from sie_triton.embedded.installation import DISTRIBUTION, find_wheel
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "constraints.txt"
 OURS: Mapping[str, tuple[str, ...]] = {
@@ -33,7 +35,7 @@ OURS: Mapping[str, tuple[str, ...]] = {
     "sie-triton-sdk": ("sie-triton-sdk",),
 }
 """Each distribution, and what an installation that has all of it is made of."""
-ALONE = frozenset({"nvidia-pytriton"})
+ALONE = frozenset({DISTRIBUTION})
 """Installed without what its metadata asks for."""
 LICENCE = "Apache-2.0"
 _LICENCE_NAME = 60
@@ -100,9 +102,8 @@ def graph(roots: Sequence[str]) -> dict[str, set[str]]:
 
 def licences(name: str) -> list[dict[str, Any]]:
     """The licence that a package's metadata states: an SPDX expression, or a name."""
-    try:
-        metadata = importlib.metadata.metadata(name)
-    except importlib.metadata.PackageNotFoundError:
+    metadata = _metadata(name)
+    if metadata is None:
         return []
     stated, older = ((metadata.get_all(field) or [""])[0] for field in ("License-Expression", "License"))
     if stated and _SPDX.fullmatch(stated):
@@ -111,6 +112,12 @@ def licences(name: str) -> list[dict[str, Any]]:
     if not classified and 0 < len(older) < _LICENCE_NAME and "\n" not in older:
         classified = [older]
     return [{"license": {"name": stated}} for stated in classified]
+
+
+def _metadata(name: str) -> importlib.metadata.PackageMetadata | None:
+    # tritonserver's wheel is no package of the environment.
+    beside = (find_wheel() if name == DISTRIBUTION else None,)
+    return next((found.metadata for found in (*importlib.metadata.distributions(name=name), *beside) if found), None)
 
 
 def component(pin: Pin) -> dict[str, Any]:

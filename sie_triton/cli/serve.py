@@ -134,13 +134,16 @@ def up(
     log_dir: LogDir = DEFAULT_LOG_DIR,
 ) -> None:
     """Build what is missing, for CPU and CUDA, then serve it."""
+    from sie_triton.cli.left_out import check_left_out
+    from sie_triton.cli.targets import load_all
     from sie_triton.serving.serve import check_embedded_device, check_prerequisites, serve_repository
 
     wanted = wanted_models(model, weights)
     if os.environ.get("SIE_TRITON_TRITON_URL"):
         say("`up` starts a tritonserver of its own: `SIE_TRITON_TRITON_URL` has no effect; use `serve` instead")
+    check_left_out(wanted, lambda: load_all(bundles), trust_remote_code=trust_remote_code)
     # Report a taken port, a missing tritonserver or a missing GPU before minutes of building.
-    check_prerequisites(host, port)
+    check_prerequisites(host, port, say)
     check_embedded_device(device.value, {graph_format.value})
     graphs = graph_options(graph_format, layout, packing, precision, BOTH_DEVICES)
     options = build_options(repository, wanted, graphs)

@@ -46,6 +46,14 @@ def _shipped(folder: Path) -> tuple[Mapping[str, Bundle], Sequence[Diagnostic]]:
     return MappingProxyType(bundles), tuple(mistakes)
 
 
+def load_all(folder: Path | None) -> Mapping[str, Bundle]:
+    """The bundles of a folder, None for the shipped ones. Raises `DiagnosticError` if one is not valid."""
+    bundles, mistakes = read_bundles(folder)
+    if mistakes:
+        raise DiagnosticError(mistakes)
+    return bundles
+
+
 def find_targets(
     wanted: Wanted, folder: Path | None, options: BuildOptions, *, allow_hub: bool, save: Path | None = None
 ) -> list[Target]:
@@ -56,12 +64,12 @@ def find_targets(
     and whose weights are nowhere or say not enough, or a bundle of which no profile compiles.
     """
     from sie_triton.bundle import expand, find_model
+    from sie_triton.cli.left_out import check_left_out
     from sie_triton.cli.models import check_all_used
     from sie_triton.compiler.options import select
 
-    bundles, mistakes = read_bundles(folder)
-    if mistakes:
-        raise DiagnosticError(mistakes)
+    bundles = load_all(folder)
+    check_left_out(wanted, lambda: bundles, trust_remote_code=options.trust_remote_code)
     chosen: dict[str, tuple[Bundle, list[ResolvedProfile]]] = {}
     unwritten: set[str] = set()
     problems: list[Diagnostic] = []

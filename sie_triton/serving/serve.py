@@ -34,7 +34,7 @@ from sie_frontend.watch import logs
 from sie_triton.backends.embedded import CONFIG_NAME as EMBEDDED
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded.cuda_options import accelerators
-from sie_triton.embedded.installation import find_installation
+from sie_triton.embedded.fetching import ensure_installation
 from sie_triton.embedded.ports import listener
 from sie_triton.embedded.server import ServerSpec
 from sie_triton.embedded.supervisor import State, Supervisor, Transition
@@ -79,10 +79,17 @@ def _unusable(what: str, error: OSError, hint: str) -> DiagnosticError:
     return DiagnosticError([Diagnostic("SIE713", f"{what}: {(error.strerror or str(error)).lower()}", hint=hint)])
 
 
-def check_prerequisites(host: str, port: int, *, embedded: bool = True) -> None:
-    """Raise `DiagnosticError` for anything that would stop `serve` later: a taken port, a missing tritonserver."""
+def check_prerequisites(host: str, port: int, announce: Announce, *, embedded: bool = True) -> None:
+    """Raise `DiagnosticError` for anything that would stop `serve` later: a taken port, a missing tritonserver.
+
+    With `embedded`, a tritonserver that is missing is fetched, if that is possible and allowed.
+    """
+    _check_port(host, port)
     if embedded:
-        find_installation()
+        ensure_installation(announce)
+
+
+def _check_port(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,7 +139,7 @@ def serve_repository(
     manifest = manifest.served()
     if not manifest.models:
         raise DiagnosticError([_empty(repository)])
-    check_prerequisites(host, port, embedded=triton_url is None)
+    check_prerequisites(host, port, announce, embedded=triton_url is None)
     if not is_url(repository):
         check_whole(Path(repository), manifest, graphs=triton_url is None)
     machine = choose_machine(manifest, device, repository, triton_url)
@@ -343,6 +350,7 @@ def serve_triton(
     if not manifest.models:
         raise DiagnosticError([_empty(repository)])
     check_whole(repository, manifest, graphs=True)
+    ensure_installation(announce)
     machine = choose_machine(manifest, device, repository)
     ended = threading.Event()
     restarts = Restarts(announce, ended.set)

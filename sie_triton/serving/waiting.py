@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
 import time
 from typing import Final
 
@@ -51,4 +54,13 @@ def announce_ready(
     announce(f"ready after {time.monotonic() - begun:.1f} s: {url} serves {', '.join(manifest.models)}")
     key = ', api_key="KEY"' if frontend.settings.keyed else ""
     snippet = SNIPPET.format(url=url, key=key, model=next(iter(manifest.models)))
-    announce("try it in another terminal:\n\n" + "\n".join(f"    {line}" for line in snippet.splitlines()) + "\n")
+    # Unindented: what is pasted into an interpreter must begin where the line begins.
+    announce(f"try it in another terminal{_interpreter()}:\n\n{snippet}\n")
+
+
+def _interpreter() -> str:
+    """Which Python has the SDK, as one would type it here; "" where this one has not."""
+    if importlib.util.find_spec("sie_sdk") is None:
+        return ""
+    beside = os.path.relpath(sys.executable)
+    return f", in `{sys.executable if beside.startswith(os.pardir) else beside}`"

@@ -227,6 +227,8 @@ def test_the_command_plans_every_shipped_model(
         ("ms-marco-MiniLM-L-12-v2", "Xenova/ms-marco-MiniLM-L-12-v2"),
         ("thenlper/gte-large-v2", "thenlper/gte-large"),
         ("nomic-ai/nomic-embed-text-v1.5-Q", "nomic-ai/nomic-embed-text-v1.5"),
+        ("minilm", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("qwen3", "Qwen/Qwen3-Reranker-4B"),
     ],
 )
 def test_an_unknown_id_is_told_the_nearest_first(model_id: str, first: str, shipped: Mapping[str, Bundle]) -> None:

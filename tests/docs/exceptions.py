@@ -15,6 +15,8 @@ NOT_HERE: Mapping[str, str] = {
     "kubectl": "there is no cluster; tests/deploy checks the manifests and what the steps are about",
     "python -m benchmarks.gpu": "it measures for minutes; tests/e2e/test_gpu_program.py runs a part of it",
     "python -m benchmarks.gpu_pack": "it compresses weights for minutes",
+    "python -m sie_triton.embedded.fetching": "it would fetch a wheel into this environment; "
+    "tests/embedded/test_fetching.py runs what it calls",
     "sie-triton tune": "it measures the machine for minutes; tests of its own run it",
 }
 """Beginnings of commands that are not run. They must still be commands that a shell can read."""

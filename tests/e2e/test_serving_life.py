@@ -162,8 +162,9 @@ def test_a_signal_before_it_is_ready_ends_everything(tiny_build: TinyBuild, tmp_
 def run_the_printed_snippet(serving: Serving) -> None:
     """What `serve` invites to paste into another terminal."""
     assert eventually(lambda: "result[" in serving.said(), 10)
-    lines = [line[4:] for line in serving.said().splitlines() if line.startswith("    ")]
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    printed = r"^try it in another terminal, in `(.*)`:\n\n(from .*?\.shape\))$"
+    [(python, snippet)] = re.findall(printed, serving.said(), re.MULTILINE | re.DOTALL)
+    done = subprocess.run([python, "-c", snippet], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("(32,)\n", 0), done.stderr
 
 

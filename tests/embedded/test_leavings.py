@@ -55,6 +55,9 @@ def ours(home: Path) -> list[Path]:
     paths = [
         write(cache / "weights" / weights / "model.safetensors", 3_000_000).parent,
         write(cache / "weights" / ".stage-x" / "wheel").parent,
+        write(
+            cache / "tritonserver" / "nvidia-pytriton-0.7.0" / "pytriton" / "tritonserver" / "bin", 2_000_000
+        ).parents[2],
         write(cache / "repositories" / NAME / "manifest.json").parent,
         write(cache / "repositories" / f".{NAME}.lock", 0),
         write(abandoned / "python" / "stub").parents[1],
@@ -99,7 +102,7 @@ def test_ours_goes_and_theirs_stays(ours: list[Path], theirs: list[Path], home: 
         "1.0",
         "3.0",
     ]
-    assert said.endswith("removed 7.0 MB\n")
+    assert said.endswith("removed 9.0 MB\n")
     assert all(str(path) in said for path in ours)
     assert not any(str(path) in said for path in theirs)
     assert clean("--yes") == (0, "nothing to remove\n")
@@ -115,7 +118,7 @@ def test_nothing_of_ours_is_left_where_nothing_else_lies(ours: list[Path], home:
 def test_without_a_yes_nothing_is_touched(answer: str, ours: list[Path]) -> None:
     code, said = clean(answer=answer)
     assert code == 1
-    assert "Remove 7 of these, 7.0 MB?" in said
+    assert "Remove 8 of these, 9.0 MB?" in said
     assert all(path.exists() for path in ours)
 
 
@@ -148,8 +151,9 @@ def test_what_a_running_process_may_use_stays(ours: list[Path], server: int) -> 
     assert leavings.running() is not None
     code, said = clean("--yes")
     assert code == 0
-    assert [path.exists() for path in ours] == [True] * 5 + [False] * 2
-    assert said.count("may use it: stop it first") == 5
+    assert [path.exists() for path in ours] == [True] * 6 + [False] * 2
+    assert said.count("(stays)\n") == 6
+    assert said.count("may use it: stop it first") == 1
 
 
 def test_a_running_server_is_seen_and_the_process_itself_is_not(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,8 @@ from types import ModuleType
 
 import pip
 import pytest
+
+from sie_triton.embedded.installation import VERSION
 
 from .ranges import ROOT
 
@@ -168,9 +171,29 @@ def test_where_a_gpu_is_seen(tmp_path: Path) -> None:
 
 
 def test_the_tritonserver_is_that_of_the_extras() -> None:
+    wanted = f"{tool().TRITONSERVER}=={VERSION}"
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert extras.count(f'"{tool().TRITONSERVER}; ') == 2
-    assert tool().TRITONSERVER in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert extras.count(f'"{wanted}; ') == 2
+    assert wanted in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_tritonserver_is_no_package_of_the_environment(
+    python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was installed as a package goes. Ours is fetched beside the packages, and only in NVIDIA's own bytes."""
+    write_wheel(tmp_path, "nvidia_pytriton", VERSION, needs="numpy<0.1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    [packages] = (python.parents[1] / "lib").glob("python3.*/site-packages")
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "frontend"))))
+    monkeypatch.setenv("PATH", os.defpath)
+    python.with_name("uv").unlink(missing_ok=True)
+    with pytest.raises(tool().StepFailed, match=f"SIE701.* pip: the index has other bytes under .*{VERSION}"):
+        tool().install_tritonserver(python)
+    assert list(packages.glob("nvidia_pytriton*")) == []
 
 
 @pytest.mark.parametrize("torch", ["cpu", "usual"])
