@@ -32,7 +32,7 @@ from sie_triton.answers.corpus import documentation
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 TOKEN_WIDTH = 128
-FITTED_PAIRS, RIDGE, SPREAD = 3000, 1e-2, 2.0
+FITTED_PAIRS, RIDGE, SPREAD = 1500, 1e-2, 2.0
 BUNDLE = """\
 sie_id: ladder/{name}
 weights_path: {folder}
@@ -122,6 +122,7 @@ def _start(source: Path, folder: Path) -> None:
 def _states(body: Any, tokenizer: Any, items: list[Any]) -> dict[Any, tuple[Array, Array]]:
     """Of each tuple of one or two texts, the pooled state of the first token and the mean of all states."""
     made = {}
+    items = sorted(items, key=lambda item: sum(map(len, item)))
     for start in range(0, len(items), 32):
         some = items[start : start + 32]
         columns = [list(column) for column in zip(*some, strict=True)]

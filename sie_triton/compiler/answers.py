@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sie_frontend.manifest import Nearest, Reranked
+from sie_frontend.outputs.kind import Shape
 from sie_frontend.reference import Case
 
 from sie_triton.answers import runs
 from sie_triton.answers.corpus import documentation
 from sie_triton.answers.index import Corpus, indexed, measure_nearest
 from sie_triton.answers.reranking import Lists, measure_reranked, scored
+from sie_triton.answers.similarity import MaxSimIndex
 from sie_triton.formats import Precision
 from sie_triton.verify.model_runner import ModelRunner
-from sie_triton.verify.parity import TOLERANCES
+from sie_triton.verify.parity import EIGHT_BIT_COSINES, TOLERANCES
 from sie_triton.verify.public_model import PublicModel
 
 CALIBRATION_TEXTS = 128
@@ -22,13 +24,19 @@ CALIBRATION_TEXTS = 128
 KEPT_NEAREST = 0.98
 # And of all pairs of a list, at most a hundredth may change places: tau is one minus twice that.
 KEPT_TAU = 0.98
+# The vectors of a text's tokens, all at once, to float32's: what is asked of a dense vector.
+CLOSE_TEXT = 0.998
+
+CALLED: Mapping[Shape, str] = {Shape.WEIGHTS: "sparse vectors", Shape.VECTORS: "single tokens"}
 
 
 def required(precision: Precision, accepted: Mapping[str, float]) -> Iterator[str]:
     """What is asked of a precision, in words. `accepted`: what less is asked of, by name."""
     asked = TOLERANCES[precision]
     nearest, tau = accepted.get("nearest", KEPT_NEAREST), accepted.get("tau", KEPT_TAU)
-    yield f"a cosine of {accepted.get('cosine', asked.min_cosine)} is required"
+    cosine = accepted.get("cosine", asked.min_cosine)
+    less = ", ".join(f"{least} of {CALLED[shape]}" for shape, least in EIGHT_BIT_COSINES.items())
+    yield f"a cosine of {cosine}{f' ({less})' if precision == 'int8' and 'cosine' not in accepted else ''} is required"
     yield f"{nearest:.0%} of the ten nearest, or of the ten first and Kendall's tau of {tau} where pairs are scored"
     yield (
         "and a text alone ten times closer to itself in a batch"
@@ -38,8 +46,13 @@ def required(precision: Precision, accepted: Mapping[str, float]) -> Iterator[st
 
 
 def calibration(model: PublicModel) -> list[Case]:
-    """What the sizes of states are taken over: sentences, as documents; with one another where pairs are scored."""
+    """What the sizes of states are taken over: sentences, as documents; with one another where pairs are scored.
+
+    Queries of late interaction are mostly padding that is read, so that they come in too.
+    """
     texts = documentation(CALIBRATION_TEXTS)
+    if any(output.index is MaxSimIndex for output in indexed(model)):
+        return [*(Case(text) for text in texts), *(Case(None, text) for text in texts[::4])]
     if not scored(model):
         return [Case(text) for text in texts]
     return [Case(text, other) for text, other in zip(texts, (*texts[1:], texts[0]), strict=True)]
@@ -55,7 +68,11 @@ class Answers:
     def close(self, accepted: Mapping[str, float]) -> bool:
         """Whether enough of float32's answers stay. `accepted`: what less is asked of, by name."""
         least, tau = accepted.get("nearest", KEPT_NEAREST), accepted.get("tau", KEPT_TAU)
-        indexes = all(min(found.alike, found.mixed) >= least for found in self.nearest.values())
+        cosine = accepted.get("cosine", CLOSE_TEXT)
+        indexes = all(
+            min(found.alike, found.mixed) >= least and (found.comparison != "MaxSim" or found.min_cosine >= cosine)
+            for found in self.nearest.values()
+        )
         return indexes and all(found.kept >= least and found.tau >= tau for found in self.reranked.values())
 
     def told(self) -> Iterator[str]:
@@ -63,7 +80,7 @@ class Answers:
         for name, near in self.nearest.items():
             yield (
                 f"`{name}` keeps {near.alike:.1%} of the ten nearest by {near.comparison} of {near.texts} texts, "
-                f"{near.mixed:.1%} on a float32 index"
+                f"{near.mixed:.1%} on a float32 index, lowest cosine of a text {near.min_cosine:.5f}"
             )
         for name, order in self.reranked.items():
             yield (
