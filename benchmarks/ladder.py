@@ -3,11 +3,13 @@
     sie-triton build -m sentence-transformers/all-MiniLM-L6-v2 --device cpu -r .cache/float32
     python -m benchmarks.ladder -r .cache/float32
 
-Takes a repository of dense float32 models for a CPU and prints a Markdown table for each: the lowest cosine to the
-stored reference, how far a text alone is from itself in a batch, the share of float32's ten nearest that stay, with
-both sides in the precision and on a float32 index, tokens a second against float32, the time of one text against
-float32's, and the bytes of the graph. Speeds are of one thread, in turns in one process, the best of the rounds: on a
-machine that others use, only the ratios say something. With the `openvino` package installed, its rows follow.
+Takes a repository of float32 models for a CPU, each one graph, and prints a Markdown table for each: the lowest cosine
+to the stored reference, or of scores the largest difference; how far a text alone is from itself in a batch; the share
+of float32's ten nearest that stay, with both sides in the precision and on a float32 index, by cosine, by the dot
+product of sparse vectors or by MaxSim, or of a reranker the share of the ten first of its candidates, and Kendall's
+tau; tokens a second against float32, the time of one text against float32's, and the bytes of the graph. Speeds are of
+one thread, in turns in one process, the best of the rounds: where others compute too, only the ratios say something.
+With the `openvino` package installed, its rows follow. `benchmarks.ladder_checkpoints` makes models to try it on.
 """
 
 from __future__ import annotations
@@ -21,12 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from sie_frontend.manifest import Distance, Nearest, read_manifest
-from sie_frontend.reference import Case
+from sie_frontend.manifest import Distance, read_manifest
 from sie_frontend.rows import Array, Row, padded_width
 
-from sie_triton.eight_bits.corpus import documentation
-from sie_triton.eight_bits.index_measure import Corpus, measure_nearest, runs_of
+from sie_triton.answers.runs import runs_of
+from sie_triton.compiler.answers import Answers, Float32Answers, calibration
 from sie_triton.eight_bits.products import products_of, values_of
 from sie_triton.eight_bits.ranges_seen import largest_seen
 from sie_triton.eight_bits.rewrite import EightBits, eight_bit_graph
@@ -41,7 +42,8 @@ ACCELERATOR = (
     'optimization {{ execution_accelerators {{ cpu_execution_accelerator {{ name: "openvino" '
     'parameters {{ key: "inference_precision" value: "{0}" }} }} }} }}\n'
 )
-CALIBRATION_TEXTS = 128
+# A product with so many outputs gives one for each word of a vocabulary.
+WORDS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +64,37 @@ class Seen:
 
     rung: Rung
     distance: Distance
-    nearest: Nearest | None
+    answers: Answers
     runner: ModelRunner
     bytes: int
 
+    @property
+    def columns(self) -> str:
+        """Closeness, and what becomes of answers, as cells of the table."""
+        close, (kept, also) = self.distance, ("", "")
+        for near in self.answers.nearest.values():
+            kept, also = f"{near.alike:.1%}", f"{near.mixed:.1%}"
+        for order in self.answers.reranked.values():
+            kept, also = f"{order.kept:.1%}", f"tau {order.tau:.4f}"
+        first = f"{close.max_abs:.1e}" if close.min_cosine is None else f"{close.min_cosine:.5f}"
+        return f"{first} | {close.max_abs:.1e} | {close.batch_max_abs:.1e} | {kept} | {also}"
 
-def rungs(values: frozenset[str]) -> Iterator[Rung]:
-    """What is compared. `values` are the weights of the attention's values, which lose the most."""
+
+def rungs(values: frozenset[str], words: frozenset[str]) -> Iterator[Rung]:
+    """What is compared. `values` are the weights of the attention's values, which lose the most, `words` those of the
+    product that gives a number for each word of the vocabulary.
+    """
     yield FLOAT32
     for block in (128, 64, 32):
         yield Rung(f"blocks of {block}", EightBits(block, moved=False, table=False))
         yield Rung(f"{block}, outliers moved", EightBits(block, table=False))
     yield Rung("64, outliers moved, values kept in float32", EightBits(64, table=False, kept=values))
+    yield Rung("64, outliers moved, table in 8 bits", EightBits(64))
     yield Rung("32, outliers moved, table in 8 bits", EightBits(32))
+    if words:
+        yield Rung("64, outliers moved, vocabulary kept in float32", EightBits(64, table=False, kept=words))
+        yield Rung("64, outliers moved, vocabulary and values kept", EightBits(64, table=False, kept=words | values))
+        yield Rung("32, outliers moved, vocabulary kept in float32", EightBits(32, table=False, kept=words))
     if installed():
         yield Rung("OpenVINO, float32", openvino="f32")
         if multiplies_bfloat16():
@@ -101,35 +121,31 @@ def climb(repository: Path, model: PublicModel, folder: Path, options: argparse.
     """The table of one model."""
     texts, rounds = int(options.texts), int(options.rounds)
     source = repository / model.name / "1" / "model.onnx"
-    rows = model.rows([Case(text) for text in documentation(CALIBRATION_TEXTS)])
+    rows = model.rows(calibration(model))
     seen = largest_seen(source, (model.reader.batch(*_run(model, rows, run)) for run in runs_of(rows)))
-    values = values_of(products_of(onnx.load(str(source), load_external_data=False)))
-    corpus: Corpus | None = None
+    products = products_of(onnx.load(str(source), load_external_data=False))
+    words = frozenset(p.weight for p in products if p.outputs >= WORDS)
+    float32: Float32Answers | None = None
     found: list[Seen] = []
-    for number, rung in enumerate(r for r in rungs(values) if r == FLOAT32 or options.only in r.name):
+    for number, rung in enumerate(
+        r for r in rungs(values_of(products), words) if r == FLOAT32 or options.only in r.name
+    ):
         place = folder / str(number)
         size = _written(repository, model.name, place, rung, seen)
         distance = next(iter(measure(place, model).values()))
         runner = ModelRunner(place, model.name, threads=1)
-        if corpus is None:
-            corpus = Corpus.of(model, runner, documentation(texts))
-        near = None if rung.name == "float32" else next(iter(measure_nearest(corpus, runner).values()))
-        found.append(Seen(rung, distance, near, runner, size))
-        told = f", keeps {near.alike:.1%} and {near.mixed:.1%} of the ten nearest" if near else ""
-        print(f"{rung.name}: cosine {distance.min_cosine:.5f}, batched {distance.batch_max_abs:.1e}{told}", flush=True)
+        float32 = float32 or Float32Answers.of(model, runner, texts)
+        answers = Answers() if rung == FLOAT32 else float32.against(runner)
+        found.append(Seen(rung, distance, answers, runner, size))
+        print(f"{rung.name}: {found[-1].columns} {' '.join(answers.told())}", flush=True)
     speeds = _seconds(model, [one.runner for one in found], rows, rounds)
     alone = _seconds(model, [one.runner for one in found], rows[:8], rounds, alone=True)
     print(f"\n{model.name}, {texts} sentences\n")
-    print("| | lowest cosine | alone against batched | ten nearest | on a float32 index | speed | one text | MB |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| | closeness | difference | alone against batched | ten kept | also | speed | one text | MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for one, seconds, single in zip(found, speeds, alone, strict=True):
-        near = one.nearest
-        kept = f"{near.alike:.1%} | {near.mixed:.1%}" if near else "|"
-        print(
-            f"| {one.rung.name} | {one.distance.min_cosine:.5f} | {one.distance.batch_max_abs:.1e} | {kept} | "
-            f"{speeds[0] / seconds:.2f} | {single / alone[0]:.2f} | {one.bytes / 1e6:.0f} |",
-            flush=True,
-        )
+        ratios = f"{speeds[0] / seconds:.2f} | {single / alone[0]:.2f} | {one.bytes / 1e6:.0f}"
+        print(f"| {one.rung.name} | {one.columns} | {ratios} |", flush=True)
 
 
 def _written(repository: Path, name: str, place: Path, rung: Rung, seen: Mapping[str, Array]) -> int:

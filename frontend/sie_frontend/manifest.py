@@ -149,8 +149,9 @@ class Nearest(msgspec.Struct, frozen=True):
     """What a precision does to the answers of an index, over `texts` of which `queries` were asked for.
 
     `alike` is the share of float32's ten nearest that stay among the ten where index and queries are both in the
-    precision, `mixed` where a float32 index is asked in it. `min_cosine` is the worst to float32's vectors.
-    `corpus` says what the texts are, `digest` is their SHA-256.
+    precision, `mixed` where a float32 index is asked in it. `comparison` is what nearness is: cosine, dot product of
+    sparse vectors, or MaxSim of token vectors. `min_cosine` is the worst of a text to itself in float32; of token
+    vectors, all of a text at once. `corpus` says what the texts are, `digest` is their SHA-256.
     """
 
     texts: int
@@ -160,6 +161,24 @@ class Nearest(msgspec.Struct, frozen=True):
     min_cosine: float
     corpus: str
     digest: str
+    comparison: str = "cosine"
+
+
+class Reranked(msgspec.Struct, frozen=True):
+    """What a precision does to the order that scores of pairs give `candidates` texts for each of `queries`.
+
+    `kept` is the share of float32's ten first that stay among the ten first, `tau` the mean of Kendall's tau-b over the
+    queries, `max_abs` the largest difference of a score. The candidates are those that BM25 finds among the texts.
+    `corpus` says what the texts are, `digest` is their SHA-256.
+    """
+
+    queries: int
+    candidates: int
+    kept: float
+    tau: float
+    max_abs: float
+    corpus: str
+    digest: str
 
 
 class Built(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -167,9 +186,10 @@ class Built(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `precisions` says what its graphs compute in on each kind of device (`cpu`, `cuda`), `configs` with which
     `--model-config-name` each kind of machine (`cpu`, `cuda`, `cuda-tensorrt`) starts Triton (empty: with none).
-    `parity` holds, per precision, one `Distance` for each output, measured on a CPU. For precisions below 16 bits,
-    `nearest` holds what they do to an index, for each output, `written` how the graph was made, and `accepted` by name
-    what was asked less of than usual. `engine` is what computes ONNX graphs on a CPU. `suffix` is what the names of its
+    `parity` holds, per precision, one `Distance` for each output, measured on a CPU. For precisions that a CPU serves
+    below float32, `nearest` holds what they do to an index, and `reranked` to the order of pairs' scores, for each
+    output, `written` how the graph was made, and `accepted` by name what was asked less of than usual. `engine` is what
+    computes ONNX graphs on a CPU. `suffix` is what the names of its
     Triton models end with, where another build had the plain names already.
     """
 
@@ -187,6 +207,7 @@ class Built(msgspec.Struct, frozen=True, omit_defaults=True):
     nearest: dict[str, dict[str, Nearest]] = {}
     written: dict[str, str] = {}
     accepted: dict[str, float] = {}
+    reranked: dict[str, dict[str, Reranked]] = {}
     engine: str = "onnxruntime"
 
 

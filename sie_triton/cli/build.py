@@ -41,13 +41,13 @@ from sie_triton.cli.options import (
     TrustRemoteCode,
     Weights,
 )
-from sie_triton.cli.printing import err, out, parity_lines, plan_json, print_certificate, print_plan, say
+from sie_triton.cli.printing import answer_lines, err, out, parity_lines, plan_json, print_certificate, print_plan, say
 from sie_triton.cli.repositories import built_manifest
 from sie_triton.cli.targets import find_targets
 from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 
 # What int8 is asked for, by name: docs/cpu-precisions.md.
-ACCEPTABLE = ("cosine", "nearest", "batch")
+ACCEPTABLE = ("cosine", "nearest", "batch", "tau")
 
 if TYPE_CHECKING:
     from sie_triton.compiler.options import BuildOptions, BuiltModel
@@ -73,6 +73,7 @@ def plan(
     Where the checkpoint is not at hand, widths that only it knows appear by name.
     """
     from sie_triton.compiler.build import plan_models
+    from sie_triton.repository.processor import notes_here
 
     graphs = graph_options(graph_format, layout, packing, precision, device, trace=trace, engine=engine)
     wanted = wanted_models(model, weights)
@@ -80,6 +81,8 @@ def plan(
     targets = find_targets(wanted, bundles, options, allow_hub=False, save=save_bundle)
     quiet = replace(options, announce=lambda _: None)
     plans = [made for target in targets for made in plan_models(target, quiet)]
+    for note in notes_here(plans):
+        say(f"built on this machine: {note}")
     if as_json:
         out.print_json(json.dumps([plan_json(made) for made in plans]))
         return
@@ -133,6 +136,8 @@ def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
         raise DiagnosticError(problems)
     for name, built in manifest.built.items():
         for line in parity_lines(built.parity):
+            out.print(f"{name} {line}", markup=False)
+        for line in answer_lines(built):
             out.print(f"{name} {line}", markup=False)
         print_certificate(name, built.certificate)
     count = len(manifest.triton_models)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from sie_frontend.manifest import Certificate, Distance
+    from sie_frontend.manifest import Built, Certificate, Distance
 
     from sie_triton.diagnostics import Diagnostic
     from sie_triton.planning.plan import Module, TritonPlan
@@ -51,6 +51,17 @@ def _closeness(distance: Distance) -> str:
         f"{cosine}max difference {distance.max_abs:.1e} over {distance.cases} cases; "
         f"alone against batched {distance.batch_max_abs:.1e}"
     )
+
+
+def answer_lines(built: Built) -> list[str]:
+    """One line for each precision and output: what became of float32's answers when the model was built."""
+    from sie_triton.compiler.answers import Answers
+
+    return [
+        f"in {precision}, when it was built: {told}"
+        for precision in dict.fromkeys((*built.nearest, *built.reranked))
+        for told in Answers(built.nearest.get(precision, {}), built.reranked.get(precision, {})).told()
+    ]
 
 
 def print_certificate(name: str, certificate: Certificate) -> None:

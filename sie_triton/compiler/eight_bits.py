@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
-from sie_frontend.manifest import Distance, Nearest
-from sie_frontend.reference import REFERENCE_NAME, Case
+from sie_frontend.manifest import Distance
 from sie_frontend.rows import Array, Row
 
+from sie_triton.answers.runs import runs_of, texts_for
 from sie_triton.backends.onnxruntime.operators import BLOCK_BITS_SINCE
-from sie_triton.compiler.measured import TOO_COARSE, MeasuredFiles, Site, WriteGraphs, write_configs
-from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
-from sie_triton.eight_bits.corpus import documentation
-from sie_triton.eight_bits.index_measure import Corpus, measure_nearest, runs_of, texts_for
+from sie_triton.compiler.answers import Answers, Float32Answers, calibration
+from sie_triton.compiler.float32_side import float32_side
+from sie_triton.compiler.measured import MeasuredFiles, Site, WriteGraphs, too_coarse
+from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.eight_bits.products import products_of, values_of
 from sie_triton.eight_bits.ranges_seen import largest_seen
 from sie_triton.eight_bits.rewrite import EightBits, Ranges8, eight_bit_graph, tried
-from sie_triton.interrupts import fleeting
 from sie_triton.onnx_graphs.finish import save_whole
 from sie_triton.planning.plan import GraphPlan, TritonPlan
 from sie_triton.repository.config import machines
@@ -30,9 +26,6 @@ from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.parity import check_parity, measure
 from sie_triton.verify.public_model import PublicModel
 
-KEPT_NEAREST = 0.98
-CALIBRATION_TEXTS = 128
-
 
 def write_eight_bits(plan: TritonPlan, model: PublicModel, write: WriteGraphs, site: Site) -> MeasuredFiles:
     """The graphs of a plan in int8, and how close they are to the reference and to float32 in an index.
@@ -40,12 +33,12 @@ def write_eight_bits(plan: TritonPlan, model: PublicModel, write: WriteGraphs, s
     What speaks against the float32 graphs comes first, since nothing can be made of them then.
     """
     _check_runtime()
-    whole = replace(plan, precisions={"cpu": "float32"}, engine="onnxruntime")
-    with tempfile.TemporaryDirectory(prefix="sie-triton-") as folder, fleeting(Path(folder)):
-        first = _float32(whole, model, write, replace(site, staging=Path(folder)), site.staging)
-        if first.problems:
-            return first
-        return _first_close(plan, whole, model, replace(site, staging=Path(folder)), site, first)
+    with float32_side(plan, model, write, site) as (whole, apart, padding_cost):
+        distances = measure(apart.staging, model)
+        problems = tuple(check_parity(apart.staging, model, distances))
+        if problems:
+            return MeasuredFiles(distances, problems, padding_cost)
+        return _first_close(plan, whole, model, apart, site, padding_cost)
 
 
 def _check_runtime() -> None:
@@ -61,25 +54,13 @@ def _check_runtime() -> None:
         raise DiagnosticError([Diagnostic("SIE530", message, hint=f"`pip install 'onnxruntime>={needed}'`")])
 
 
-def _float32(plan: TritonPlan, model: PublicModel, write: WriteGraphs, apart: Site, staging: Path) -> MeasuredFiles:
-    """The float32 graphs in a repository of their own, beside the reference."""
-    for name in dict.fromkeys((*(graph.triton_model for graph in plan.graphs), plan.name)):
-        (apart.staging / name / "1").mkdir(parents=True)
-    home = Path(model.name) / "1" / REFERENCE_NAME
-    shutil.copyfile(staging / home, apart.staging / home)
-    padding_cost = write(plan, apart.staging, "float32")
-    write_configs(plan, apart)
-    distances = measure(apart.staging, model)
-    return MeasuredFiles(distances, tuple(check_parity(apart.staging, model, distances)), padding_cost)
-
-
 def _first_close(
-    plan: TritonPlan, whole: TritonPlan, model: PublicModel, apart: Site, site: Site, float32: MeasuredFiles
+    plan: TritonPlan, whole: TritonPlan, model: PublicModel, apart: Site, site: Site, padding_cost: float | None
 ) -> MeasuredFiles:
     seen = _seen(whole, model, apart)
     machine = next(device for device, chosen in plan.precisions.items() if chosen == "int8")
     config_name = machines(plan)[machine]
-    corpus: Corpus | None = None
+    float32_answers: Float32Answers | None = None
     figures: list[str] = []
     for how in tried(_values(whole, apart)):
         for graph in plan.graphs:
@@ -87,27 +68,25 @@ def _first_close(
         distances = measure(site.staging, model, config_name)
         missed = list(check_parity(site.staging, model, distances, "int8", site.accepted))
         told = [_distance_told(name, distance) for name, distance in distances.items()]
-        nearest: Mapping[str, Nearest] = {}
+        answers = Answers()
         if not missed:
-            if corpus is None:
+            if float32_answers is None:
                 count = texts_for(apart.staging)
-                site.announce(f"{plan.name}: the ten nearest of {count} sentences, in float32 and in int8")
-                corpus = Corpus.of(model, ModelRunner(apart.staging, model.name), documentation(count))
-            nearest = measure_nearest(corpus, ModelRunner(site.staging, model.name, config_name))
-            told += [_nearest_told(name, found) for name, found in nearest.items()]
+                site.announce(f"{plan.name}: answers over {count} sentences or pairs of them, in float32 and in int8")
+                float32_answers = Float32Answers.of(model, ModelRunner(apart.staging, model.name), count)
+            answers = float32_answers.against(ModelRunner(site.staging, model.name, config_name))
+            told += answers.told()
         figures.append(f"{how.told()}: {'; '.join(told)}")
         site.announce(f"{plan.name}: {figures[-1]}")
-        least = site.accepted.get("nearest", KEPT_NEAREST)
-        if not missed and all(min(found.alike, found.mixed) >= least for found in nearest.values()):
+        if not missed and answers.close(site.accepted):
             written = f"{how.told()}; measured on a processor with {', '.join(instructions() or ()) or 'nothing known'}"
-            return MeasuredFiles(distances, (), float32.padding_cost, nearest, written)
-    return MeasuredFiles(problems=[_too_coarse(plan, site, figures)], padding_cost=float32.padding_cost)
+            return MeasuredFiles(distances, (), padding_cost, answers, written)
+    return MeasuredFiles(problems=[too_coarse(plan.name, "int8", site, figures)], padding_cost=padding_cost)
 
 
 def _seen(plan: TritonPlan, model: PublicModel, apart: Site) -> dict[str, Ranges8]:
     """By graph, how large the states of its products become; nothing of graphs that follow another one."""
-    cases = [Case(text) for text in documentation(CALIBRATION_TEXTS)]
-    rows = model.rows(cases)
+    rows = model.rows(calibration(model))
     first = plan.graphs[0]
     path = apart.staging / first.triton_model / "1" / plan.graph_format.filename("float32")
     return {first.triton_model: largest_seen(path, _inputs(model, rows))}
@@ -144,21 +123,3 @@ def _distance_told(name: str, distance: Distance) -> str:
     cosine = "" if distance.min_cosine is None else f"lowest cosine {distance.min_cosine:.5f}, "
     relative = distance.max_abs / distance.largest
     return f"`{name}` {cosine}largest difference {relative:.1e}, alone against batched {distance.batch_max_abs:.1e}"
-
-
-def _nearest_told(name: str, found: Nearest) -> str:
-    return (
-        f"`{name}` keeps {found.alike:.1%} of the ten nearest of {found.texts} texts, {found.mixed:.1%} on a float32 "
-        f"index"
-    )
-
-
-def _too_coarse(plan: TritonPlan, site: Site, figures: Sequence[str]) -> Diagnostic:
-    cosine, least = site.accepted.get("cosine", 0.998), site.accepted.get("nearest", KEPT_NEAREST)
-    return Diagnostic(
-        TOO_COARSE,
-        f"`{plan.name}` is not close enough in int8: a cosine of {cosine} and {least:.0%} of the ten nearest are "
-        f"required, and a text alone ten times closer to itself in a batch. {' | '.join(figures)}",
-        Where(site.staging / plan.name),
-        "build it with `--precision float32`, or take less by name: `--accept cosine=0.99`, `--accept nearest=0.95`",
-    )

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sie_frontend.manifest import Distance, Nearest
+from sie_frontend.manifest import Distance
 
-from sie_triton.compiler.measured import MeasuredFiles, Site, WriteGraphs, write_configs
+from sie_triton.compiler.answers import Answers
+from sie_triton.compiler.measured import MeasuredFiles, Site, WriteGraphs, too_coarse, write_configs
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.formats import Device, Precision
 from sie_triton.half_precision.measure import measure_half
@@ -22,13 +23,13 @@ from sie_triton.verify.public_model import PublicModel
 class MeasuredGraphs:
     """The candidate that held: its plan, how close each precision is, and what a padded position costs on a CPU.
 
-    `nearest` and `written`: what coarse precisions do to an index, and how their graphs were made.
+    `answers` and `written`: what coarse precisions do to answers, and how their graphs were made.
     """
 
     plan: TritonPlan
     parity: Mapping[Precision, Mapping[str, Distance]]
     padding_cost: float | None
-    nearest: Mapping[Precision, Mapping[str, Nearest]]
+    answers: Mapping[Precision, Answers]
     written: Mapping[Precision, str]
 
 
@@ -88,7 +89,7 @@ def write_measured_graphs(
                 candidate,
                 {files.precision: known[files].distances for files in wanted},
                 next((known[files].padding_cost for files in wanted if _on_cpu(candidate, files)), None),
-                {files.precision: known[files].nearest for files in wanted if known[files].nearest},
+                {files.precision: known[files].answers for files in wanted if known[files].answers != Answers()},
                 {files.precision: told for files in wanted if (told := known[files].written) is not None},
             )
     raise DiagnosticError(problems)
@@ -138,7 +139,9 @@ def _write_and_measure(
     else:
         distances = measure(site.staging, model, config_name)
         problems = list(check_parity(site.staging, model, distances, files.precision))
-    return MeasuredFiles(distances, problems, padding_cost)
+    if problems or plan.precisions.get("cpu") != files.precision or files.precision != "bfloat16":
+        return MeasuredFiles(distances, problems, padding_cost)
+    return _with_answers(plan, model, write, site, MeasuredFiles(distances, problems, padding_cost))
 
 
 def _by_openvino(plan: TritonPlan, model: PublicModel, write: WriteGraphs, site: Site) -> MeasuredFiles:
@@ -150,8 +153,20 @@ def _by_openvino(plan: TritonPlan, model: PublicModel, write: WriteGraphs, site:
         # A large graph names the file of its weights, which stays.
         (folder / fmt.filename("float32")).rename(folder / fmt.filename("bfloat16"))
     distances = measure(site.staging, model, machines(plan)["cpu"])
-    problems = check_parity(site.staging, model, distances, "bfloat16")
-    return MeasuredFiles(distances, tuple(problems), padding_cost, written="a float32 graph, computed in bfloat16")
+    problems = tuple(check_parity(site.staging, model, distances, "bfloat16"))
+    measured = MeasuredFiles(distances, problems, padding_cost, written="a float32 graph, computed in bfloat16")
+    return measured if problems else _with_answers(plan, model, write, site, measured)
+
+
+def _with_answers(
+    plan: TritonPlan, model: PublicModel, write: WriteGraphs, site: Site, measured: MeasuredFiles
+) -> MeasuredFiles:
+    """Graphs for a CPU that are as close in bfloat16 as they must be, with what they do to answers."""
+    from sie_triton.compiler.float32_side import bfloat16_answers
+
+    answers = bfloat16_answers(plan, model, write, site, machines(plan)["cpu"])
+    problems = () if answers.close(site.accepted) else (too_coarse(plan.name, "bfloat16", site, list(answers.told())),)
+    return replace(measured, answers=answers, problems=problems)
 
 
 def _remove_other_graphs(plan: TritonPlan, staging: Path) -> None:

@@ -26,16 +26,12 @@ from sie_triton.planning.families import QUERY_WEIGHTS_NAME
 from sie_triton.planning.plan import EXPORTER_REVISION, GraphOptions, TritonPlan
 from sie_triton.planning.planner import make_plans
 from sie_triton.repository.config import CpuShape, cpu_shape, triton_configs
-from sie_triton.repository.processor import multiplies_bfloat16, multiplies_int8
+from sie_triton.repository.processor import NO_BFLOAT16, notes_here
 from sie_triton.repository.record import Record, built_entry, model_entries, triton_entries
 from sie_triton.verify.carried import carried_name
-from sie_triton.verify.public_model import PublicModel, comparables_of, open_reader
+from sie_triton.verify.public_model import PublicModel, comparables_of, open_heads, open_reader
 from sie_triton.verify.reference import write_reference
 
-NO_BFLOAT16 = (
-    "this processor does not multiply bfloat16 (AVX512-BF16 or AMX), and OpenVINO would compute float32 instead: "
-    "nothing could be measured"
-)
 # The implementation that a build is compared with reads the merged weights too.
 MERGED = "how `{}` was merged into the weights (LoRA)"
 
@@ -67,12 +63,10 @@ def compile_bundle(target: Target, options: BuildOptions, staging: Path) -> list
     check_remote_code(target, checkpoint, options)
     weights = read_weights(checkpoint)
     plans = make_plans(bundle, target.profiles, weights.facts, options.graphs)
-    if any(plan.precisions.get("cpu") == "bfloat16" for plan in plans) and not multiplies_bfloat16():
-        if options.graphs.engine == "openvino":
-            raise DiagnosticError([Diagnostic("SIE532", NO_BFLOAT16, hint="leave `--precision` out here")])
-        announce("this CPU does not multiply bfloat16: float32 would be faster here")
-    if any(plan.precisions.get("cpu") == "int8" for plan in plans) and not multiplies_int8():
-        announce("this CPU has no VNNI: int8 takes less memory here, and float32 is faster")
+    for note in notes_here(plans):
+        if note == NO_BFLOAT16:
+            raise DiagnosticError([Diagnostic("SIE532", note, hint="leave `--precision` out here")])
+        announce(note)
     check_room(weights.numbers, {p for plan in plans for p in plan.precisions.values()}, options.repository)
     announce(f"{bundle.sie_id}: importing the libraries that read checkpoints")
     benches = {
@@ -122,9 +116,10 @@ def _compile_plan(plan: TritonPlan, bench: Workbench, job: _Job) -> Record:
             identity,
             graphs.parity,
             certificate,
-            nearest=graphs.nearest,
+            nearest={precision: found.nearest for precision, found in graphs.answers.items()},
+            reranked={precision: found.reranked for precision, found in graphs.answers.items()},
             written=graphs.written,
-            accepted=dict(job.options.graphs.accepted) if graphs.written else {},
+            accepted=dict(job.options.graphs.accepted) if graphs.written or graphs.answers else {},
         ),
     )
 
@@ -158,8 +153,9 @@ def _public_model(plan: TritonPlan, reads: object, staging: Path) -> PublicModel
     """The plan's public model, before there is a manifest that says so."""
     options = plan.served[0].profile.runtime
     reader = open_reader(plan.modality, reads, staging, {"default": options})
-    heads = (head for served in plan.served for head in served.heads.values())
-    return PublicModel(plan.name, reader, options, comparables_of(heads))
+    comparables = comparables_of(head for served in plan.served for head in served.heads.values())
+    heads = (open_heads(s.heads, staging, reads, s.profile.loadtime) for s in plan.served)
+    return PublicModel(plan.name, reader, options, comparables, tuple(head for opened in heads for head in opened))
 
 
 def _clear(plan: TritonPlan, staging: Path) -> Path:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from sie_frontend.manifest import Distance, Nearest
+from sie_frontend.manifest import Distance
 
+from sie_triton.compiler.answers import Answers, required
 from sie_triton.compiler.options import Announce
-from sie_triton.diagnostics import Diagnostic
+from sie_triton.diagnostics import Diagnostic, Where
 from sie_triton.formats import Precision
 from sie_triton.half_precision.measure import OVERFLOW
 from sie_triton.planning.plan import TritonPlan
@@ -45,7 +46,7 @@ class MeasuredFiles:
     distances: Mapping[str, Distance] = field(default_factory=dict)
     problems: Sequence[Diagnostic] = ()
     padding_cost: float | None = None
-    nearest: Mapping[str, Nearest] = field(default_factory=dict)
+    answers: Answers = field(default_factory=Answers)
     written: str | None = None
 
     @property
@@ -63,3 +64,14 @@ def write_configs(plan: TritonPlan, site: Site) -> None:
                 path = path.parent / "configs" / f"{config_name}.pbtxt"
                 path.parent.mkdir(exist_ok=True)
             path.write_text(render(config), encoding="utf-8")
+
+
+def too_coarse(name: str, precision: Precision, site: Site, figures: Sequence[str]) -> Diagnostic:
+    """A precision that loses too much, with what was asked for and what came out."""
+    return Diagnostic(
+        TOO_COARSE,
+        f"`{name}` is not close enough in {precision}: {', '.join(required(precision, site.accepted))}. "
+        + " | ".join(figures),
+        Where(site.staging / name),
+        "build it with `--precision float32`, or take less by name: `--accept cosine=0.99`, `--accept nearest=0.95`",
+    )

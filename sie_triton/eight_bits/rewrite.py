@@ -8,6 +8,7 @@ was, bit by bit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -66,6 +67,7 @@ class _Rewriter:
         self._model = model
         self._how = how
         self._weights: dict[str, Message] = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._reads = Counter(name for node in model.graph.node for name in node.input)
         self._products = {p.node: p for p in products_of(model) if p.weight not in how.kept}
         self._scales = self._moved(seen) if how.moved else {}
         self._added: dict[str, Message] = {}
@@ -153,6 +155,9 @@ class _Rewriter:
 
     def _is_table(self, node: Message) -> bool:
         if not self._how.table or node.op_type != "Gather" or node.input[0] not in self._weights:
+            return False
+        # Where a product reads it too, as where words are predicted, it would stay beside the second one.
+        if self._reads[node.input[0]] > 1:
             return False
         tensor = self._weights[node.input[0]]
         along = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)

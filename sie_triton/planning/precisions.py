@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sie_frontend.outputs.kind import Shape
-
 from sie_triton.bundle import ResolvedProfile
 from sie_triton.formats import CPU_ONLY, FORMATS, PRECISIONS, Device, Precision
 from sie_triton.planning.effects import CPU_PRECISION
@@ -82,18 +80,12 @@ def check_format(head: PlannedHead, options: GraphOptions, *, written_only: bool
 
 
 def check_int8(plan: TritonPlan) -> None:
-    """Raises `DiagnosticError` (`SIE216`) for int8 of a model that is no dense encoder of texts.
-
-    What int8 does to an index is measured by the nearest vectors; there is no such measure yet for the rest.
-    """
-    if "int8" not in plan.precisions.values():
-        return
-    shapes = {compared.shape for one in plan.served for head in one.heads.values() for compared in head.comparables}
-    if plan.modality == "text" and shapes <= {Shape.VECTOR}:
+    """Raises `DiagnosticError` (`SIE216`) for int8 of what is computed of pictures: the measure's items are texts."""
+    if "int8" not in plan.precisions.values() or plan.modality == "text":
         return
     raise mistake(
         "SIE216",
-        f"`{plan.name}` is not built in int8: what that does is measured by the ten nearest of dense vectors of texts, "
-        "and it gives something else",
+        f"`{plan.name}` is not built in int8: what that does to answers is measured on texts, and it reads "
+        f"{'pictures with them' if plan.modality == 'mixed' else f'{plan.modality}s'}",
         "leave `--precision` out",
     )

@@ -19,6 +19,7 @@ from sie_frontend.manifest import (
     Model,
     ModelInput,
     Nearest,
+    Reranked,
     TensorSpec,
     TritonModel,
 )
@@ -136,12 +137,14 @@ def built_entry(
     certificate: Certificate,
     *,
     nearest: Mapping[Precision, Mapping[str, Nearest]] | None = None,
+    reranked: Mapping[Precision, Mapping[str, Reranked]] | None = None,
     written: Mapping[Precision, str] | None = None,
     accepted: Mapping[str, float] | None = None,
 ) -> Built:
     """The record of one build."""
     return Built(
-        nearest={str(precision): dict(found) for precision, found in (nearest or {}).items()},
+        nearest={str(precision): dict(found) for precision, found in (nearest or {}).items() if found},
+        reranked={str(precision): dict(found) for precision, found in (reranked or {}).items() if found},
         written={str(precision): told for precision, told in (written or {}).items()},
         accepted=dict(accepted or {}),
         engine=plan.engine,

@@ -11,8 +11,9 @@ from sie_frontend.contract.requests import Limits
 from sie_frontend.images.options import IMAGE_OPTIONS
 from sie_frontend.manifest import Manifest, Model, ModelInput
 from sie_frontend.modalities import MODALITIES
+from sie_frontend.outputs.heads import Heads
 from sie_frontend.outputs.kind import Comparable
-from sie_frontend.outputs.table import Head
+from sie_frontend.outputs.table import Head, OutputType
 from sie_frontend.reference import Case
 from sie_frontend.rows import Reader, Row
 from sie_frontend.settings import SettingsError
@@ -29,17 +30,34 @@ class CaseCall:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenHead:
+    """A head of an id that is served, and what reading it needs."""
+
+    entry: Head
+    heads: Heads
+
+
+@dataclass(frozen=True, slots=True)
 class PublicModel:
-    """One public Triton model. `options` are the default profile's runtime options of an id that it serves."""
+    """One public Triton model. `options` are the default profile's runtime options of an id that it serves.
+
+    `heads` are those of all ids that it serves.
+    """
 
     name: str
     reader: Reader
     options: Mapping[str, Any]
     comparables: tuple[Comparable, ...]
+    heads: tuple[OpenHead, ...] = ()
+
+    @property
+    def call(self) -> CaseCall:
+        """How cases are asked for. How pictures are seen is no matter of the checkpoint's."""
+        return CaseCall({name: value for name, value in self.options.items() if name not in IMAGE_OPTIONS})
 
     def rows(self, cases: Sequence[Case]) -> list[Row]:
-        """The row of each case, as the frontend makes it. How pictures are seen is no matter of the checkpoint's."""
-        call = CaseCall({name: value for name, value in self.options.items() if name not in IMAGE_OPTIONS})
+        """The row of each case, as the frontend makes it."""
+        call = self.call
         rows: list[Row] = []
         for case in cases:
             if case.document is not None and case.query is not None:
@@ -64,6 +82,14 @@ def comparables_of(heads: Iterable[Head]) -> tuple[Comparable, ...]:
     return tuple(dict.fromkeys(comparable for head in heads for comparable in head.comparables))
 
 
+def open_heads(
+    entries: Mapping[OutputType, Head], repository: Path, reads: Any, loadtime: Mapping[str, Any]
+) -> tuple[OpenHead, ...]:
+    """The heads of one id, opened; `reads` is the entry of its input."""
+    heads = Heads(entries, repository, [reads], loadtime)
+    return tuple(OpenHead(entry, heads) for entry in entries.values())
+
+
 def served_by(manifest: Manifest, triton_model: str) -> dict[str, Model]:
     """The models that a public Triton model serves, by id, or served: they share its tokenizer and graphs."""
     known = (*manifest.previous.items(), *manifest.models.items())
@@ -84,4 +110,9 @@ def public_model(repository: Path, manifest: Manifest, triton_model: str) -> Pub
         open_reader(modality, entry.reads, repository, models[0].profiles),
         models[0].profiles["default"],
         comparables_of(head for model in models for head in model.heads.values()),
+        tuple(
+            head
+            for model in models
+            for head in open_heads(model.heads, repository, input_of(model, triton_model)[1].reads, model.loadtime)
+        ),
     )

@@ -90,10 +90,19 @@ def test_int8_is_planned_for_cpus_alone() -> None:
     assert "for cpu in int8, cuda in float16" in done.stdout
 
 
-@pytest.mark.parametrize("model", ["BAAI/bge-m3", "BAAI/bge-reranker-base", "openai/clip-vit-base-patch32"])
+@pytest.mark.parametrize("model", ["openai/clip-vit-base-patch32", "Qwen/Qwen3-VL-Embedding-2B"])
 def test_int8_is_refused_where_nothing_measures_it(model: str) -> None:
     done = sie_triton("plan", "-m", model, "--precision", "int8")
     assert (done.code, "SIE216" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "model", ["BAAI/bge-m3", "BAAI/bge-reranker-base", "colbert-ir/colbertv2.0", "Qdrant/splade-ecommerce-esci"]
+)
+def test_int8_is_planned_for_every_kind_of_output_of_texts(model: str) -> None:
+    done = sie_triton("plan", "-m", model, "--precision", "int8", "--device", "cpu")
+    assert done.code == 0, done.stderr
+    assert "for cpu in int8" in done.stdout
 
 
 def test_what_is_accepted_has_a_name_and_a_number() -> None:

@@ -140,6 +140,17 @@ def test_a_table_is_looked_up_in_standard_operators() -> None:
     assert np.abs(states - table[ids]).max() <= np.abs(table).max() / 254 * 1.001
 
 
+def test_a_table_that_words_are_predicted_with_stays_whole() -> None:
+    text = TABLE.replace(
+        "states = Gather(table, ids)",
+        "found = Gather(table, ids) turned = Transpose(table) states = MatMul(found, turned)",
+    )
+    model = with_weights(text, table=RANDOM.standard_normal((20_000, WIDTH)))
+    before = model.SerializeToString()
+    eight_bit_graph(model, EightBits(32), {})
+    assert model.SerializeToString() == before
+
+
 def test_zeros_stay_zero_and_levels_reach_both_ends() -> None:
     weight = np.zeros((40, 2), np.float32)
     weight[:3, 0] = (-1.0, 0.5, 3.0)

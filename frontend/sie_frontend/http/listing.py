@@ -59,18 +59,42 @@ def certificate_info(built: Built) -> dict[str, Any]:
             for precision, outputs in built.parity.items()
         },
         **({"nearest": _nearest_info(built)} if built.nearest else {}),
+        **({"reranked": _reranked_info(built)} if built.reranked else {}),
         "precisions": built.precisions,
     }
 
 
-def _nearest_info(built: Built) -> dict[str, dict[str, dict[str, float]]]:
+def _nearest_info(built: Built) -> dict[str, dict[str, dict[str, float | str]]]:
     """What coarse precisions do to the answers of an index, by precision and output."""
     return {
         precision: {
-            output: {"texts": found.texts, "alike": found.alike, "mixed": found.mixed, "min_cosine": found.min_cosine}
+            output: {
+                "texts": found.texts,
+                "comparison": found.comparison,
+                "alike": found.alike,
+                "mixed": found.mixed,
+                "min_cosine": found.min_cosine,
+            }
             for output, found in outputs.items()
         }
         for precision, outputs in built.nearest.items()
+    }
+
+
+def _reranked_info(built: Built) -> dict[str, dict[str, dict[str, float]]]:
+    """What coarse precisions do to the order of pairs' scores, by precision and output."""
+    return {
+        precision: {
+            output: {
+                "queries": found.queries,
+                "candidates": found.candidates,
+                "kept": found.kept,
+                "tau": found.tau,
+                "max_abs": found.max_abs,
+            }
+            for output, found in outputs.items()
+        }
+        for precision, outputs in built.reranked.items()
     }
 
 

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+TOLD = "sentences of Python's documentation"
 FEWEST_WORDS = 6
 LONGEST = 200
 _OTHERS = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3"})
