@@ -54,19 +54,19 @@ TEXTS = [
 
 
 class Process:
-    """One server: how it is started, and the URL that answers 200 once it is ready."""
+    """One server: how it is started, and the URL that answers 200 once it is ready. Requests go to its first port."""
 
-    def __init__(self, name: str, port: int, ready: str, command: Sequence[str], folder: Path) -> None:
+    def __init__(self, name: str, ports: Sequence[int], ready: str, command: Sequence[str], folder: Path) -> None:
         self.name = name
-        self.port = port
-        self._ready = f"http://127.0.0.1:{port}{ready}"
+        self.port, *_ = self._ports = ports
+        self._ready = f"http://127.0.0.1:{self.port}{ready}"
         self._command = [sys.executable, "-m", *command]
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, once the port of its predecessor is free."""
-        wait_until(lambda: not _listening(self.port), f"port {self.port} is still taken")
+        """Start it, once the ports of its predecessor are free."""
+        wait_until(lambda: not any(map(_listening, self._ports)), f"one of the ports {self._ports} is still taken")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
 
@@ -217,7 +217,7 @@ def exercise(repository: Path, model: str, *, threads: int, seconds: float, fold
     tritons = [
         Process(
             f"triton-{number}",
-            http,
+            (http, metrics),
             "/v2/health/ready",
             [
                 *("sie_triton.cli", "triton", "--repository", str(repository)),
@@ -238,7 +238,7 @@ def exercise(repository: Path, model: str, *, threads: int, seconds: float, fold
     frontends = [
         Process(
             f"frontend-{number}",
-            port,
+            (port,),
             "/readyz",
             [
                 *("sie_frontend.main", "--repository", str(repository), "--triton-url", urls),
