@@ -14,7 +14,7 @@ TORCH ?= auto
 # For two cores. Quick tests go by files; slow ones by groups that share what takes minutes to make. There are more
 # processes than cores, since they wait for servers, and now and then for the clock.
 QUICK_PARALLEL ?= -n 3 --dist loadfile
-SLOW_PARALLEL ?= -n 4 --dist loadscope --no-loadscope-reorder
+SLOW_PARALLEL ?= -n 5 --dist loadscope --no-loadscope-reorder
 
 # The lowest Python that the pyproject files allow: `make oldest` tests it with the lowest versions that they allow.
 OLDEST_PYTHON ?= $(shell cd tests && $(PYTHON) -c 'from environments import interpreter; print(interpreter("3.10") or "")')
