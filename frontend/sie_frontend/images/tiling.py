@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from sie_frontend.images.entry import TiledInput
-from sie_frontend.images.fitting import FILTERS
+from sie_frontend.images.fitting import FILTERS, resized
 from sie_frontend.rows import Array
 
 
@@ -21,14 +21,14 @@ def tiles(picture: Image.Image, entry: TiledInput) -> tuple[str, Array]:
     The last tile is the whole picture; `0x0` is a picture that is one tile alone.
     """
     size, resample = entry.size, FILTERS[entry.resample]
-    scaled = picture.resize(_longest(*picture.size, entry.longest), resample)
-    whole = scaled.resize(_multiples(*scaled.size, size), resample)
+    scaled = resized(picture, _longest(*picture.size, entry.longest), resample)
+    whole = resized(scaled, _multiples(*scaled.size, size), resample)
     if whole.size == (size, size):
         return "0x0", np.array(whole, dtype=np.uint8)[None]
     columns, rows = (edge // size for edge in whole.size)
     levels = np.array(whole, dtype=np.uint8)
     cut = levels.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(rows * columns, size, size, 3)
-    last = np.array(whole.resize((size, size), resample), dtype=np.uint8)
+    last = np.array(resized(whole, (size, size), resample), dtype=np.uint8)
     return f"{rows}x{columns}", np.concatenate([cut, last[None]])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sie_frontend.images.decoding import Unreadable
-from sie_frontend.images.fitting import FILTERS
+from sie_frontend.images.fitting import FILTERS, resized
 from sie_frontend.mixed.entry import Patching
 from sie_frontend.rows import Array
 
@@ -58,7 +58,7 @@ def scaled_size(width: int, height: int, patching: Patching) -> tuple[int, int]:
 
 def cut_into_patches(picture: Image.Image, patching: Patching) -> Patches:
     """The patches of a picture in mode `RGB`. Raises `TooNarrow`."""
-    scaled = picture.resize(scaled_size(*picture.size, patching), FILTERS[patching.resample])
+    scaled = resized(picture, scaled_size(*picture.size, patching), FILTERS[patching.resample])
     edge, merge = patching.patch_size, patching.merge_size
     high, wide = scaled.height // edge, scaled.width // edge
     levels = np.asarray(scaled, dtype=np.uint8).reshape(high // merge, merge, edge, wide // merge, merge, edge, 3)
