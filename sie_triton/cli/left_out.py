@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ TABLE = Path(__file__).with_name("left_out.txt")
 """`id | why` for each, written with docs/models.md; a third column names the flag with which it is tried."""
 
 
-def check_left_out(wanted: Wanted, bundles: Callable[[], Mapping[str, Bundle]], *, trust_remote_code: bool) -> None:
+def check_left_out(wanted: Wanted, bundles: Mapping[str, Bundle], *, trust_remote_code: bool) -> None:
     """Raise `DiagnosticError` (`SIE116`) with every wanted id that is left out, unless a bundle or a folder is for it.
 
     With `trust_remote_code`, what lacks nothing but that is not left out.
@@ -24,7 +24,7 @@ def check_left_out(wanted: Wanted, bundles: Callable[[], Mapping[str, Bundle]], 
         row = _table().get(model_id.casefold())
         if row is None or wanted.default_weights or model_id in wanted.weights or (trust_remote_code and len(row) > 2):
             continue
-        if isinstance(find_model(bundles(), model_id), Diagnostic):
+        if isinstance(find_model(bundles, model_id), Diagnostic):
             problems.append(_diagnostic(model_id, *row[1:]))
     if problems:
         raise DiagnosticError(problems)

@@ -141,7 +141,7 @@ def up(
     wanted = wanted_models(model, weights)
     if os.environ.get("SIE_TRITON_TRITON_URL"):
         say("`up` starts a tritonserver of its own: `SIE_TRITON_TRITON_URL` has no effect; use `serve` instead")
-    check_left_out(wanted, lambda: load_all(bundles), trust_remote_code=trust_remote_code)
+    check_left_out(wanted, load_all(bundles), trust_remote_code=trust_remote_code)
     # Report a taken port, a missing tritonserver or a missing GPU before minutes of building.
     check_prerequisites(host, port, say)
     check_embedded_device(device.value, {graph_format.value})

@@ -69,7 +69,7 @@ def find_targets(
     from sie_triton.compiler.options import select
 
     bundles = load_all(folder)
-    check_left_out(wanted, lambda: bundles, trust_remote_code=options.trust_remote_code)
+    check_left_out(wanted, bundles, trust_remote_code=options.trust_remote_code)
     chosen: dict[str, tuple[Bundle, list[ResolvedProfile]]] = {}
     unwritten: set[str] = set()
     problems: list[Diagnostic] = []

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from recipes.made import made, oracle
-from scipy.stats import kendalltau  # type: ignore[import-untyped] # SciPy has no types of its own
+from scipy.stats import kendalltau
 from sie_frontend.http.listing import certificate_info
 from sie_frontend.manifest import Built, Nearest, read_manifest
 from sie_frontend.outputs.heads import Heads

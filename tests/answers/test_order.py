@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau  # type: ignore[import-untyped] # SciPy has no types of its own
+from scipy.stats import kendalltau
 
 from sie_triton.answers.corpus import digest, documentation
 from sie_triton.answers.order import first_of, kendall_tau, kept

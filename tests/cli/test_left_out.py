@@ -60,9 +60,9 @@ def test_what_needs_its_authors_code_is_tried_with_the_flag() -> None:
     told = call("plan", "-m", model)
     assert "SIE116" in told.stderr and "`build` and `up` try it with `--trust-remote-code`" in told.stderr
     for wanted, trusted in ((model, True), ("google/siglip2-base-patch16-224", False)):
-        check_left_out(Wanted((wanted,), {}), dict, trust_remote_code=trusted)
+        check_left_out(Wanted((wanted,), {}), {}, trust_remote_code=trusted)
     with pytest.raises(DiagnosticError):
-        check_left_out(Wanted(("Qdrant/bm25",), {}), dict, trust_remote_code=True)
+        check_left_out(Wanted(("Qdrant/bm25",), {}), {}, trust_remote_code=True)
 
 
 def test_the_table_is_up_to_date_and_names_nothing_that_is_shipped(public_bundles: Path) -> None:

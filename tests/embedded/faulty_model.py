@@ -7,11 +7,15 @@ to begin.
 
 import itertools
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sie_triton.embedded.backends.onnxruntime.model import TritonPythonModel as OnnxModel
-from sie_triton.embedded.python_model import BatchedModel
+from sie_triton.embedded.batching import Array, Arrays
+from sie_triton.embedded.python_model import BatchedModel, DlpackInput
 
 READING, COMPUTING, WRITING, LEAVING, SLEEPING = range(-1, -6, -1)
 
@@ -21,29 +25,29 @@ class TritonPythonModel(BatchedModel):
 
     default_filename = "model.py"
 
-    def load(self, path):  # type: ignore[no-untyped-def]
+    def load(self, path: Path) -> list[str]:
         """Nothing is loaded."""
         self._unbegun = (path.parent.parent / "unbegun").exists()
         self._numbers = itertools.count(1)
         return []
 
-    def begin_stream(self):  # type: ignore[no-untyped-def]
+    def begin_stream(self) -> None:
         """Fail in the second thread where a file says so."""
         if self._unbegun and next(self._numbers) == 2:
             raise RuntimeError("this thread cannot begin")
 
-    def decode(self, tensor):  # type: ignore[no-untyped-def]
+    def decode(self, tensor: DlpackInput) -> Array:
         """A view."""
         array = np.from_dlpack(tensor)
         if READING in array:
             raise RuntimeError("the input cannot be read")
         return array
 
-    def concatenate(self, parts):  # type: ignore[no-untyped-def]
+    def concatenate(self, parts: Sequence[Array]) -> Array:
         """Join along the first axis."""
         return np.concatenate(parts)
 
-    def run(self, feed, outputs):  # type: ignore[no-untyped-def]
+    def run(self, feed: Arrays, outputs: Sequence[str]) -> Arrays:
         """Twice and three times each number."""
         x = feed["x"]
         if COMPUTING in x:
@@ -55,7 +59,7 @@ class TritonPythonModel(BatchedModel):
         found = {"y": x * 2, "z": x * 3}
         return {name: found[name] for name in outputs}
 
-    def encode(self, array):  # type: ignore[no-untyped-def]
+    def encode(self, array: Array) -> Any:
         """A capsule."""
         if WRITING * 3 in array:
             raise RuntimeError("the output cannot be written")

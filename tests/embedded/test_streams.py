@@ -216,7 +216,7 @@ def test_a_stream_survives_what_its_work_raises() -> None:
         raise KeyboardInterrupt(number) if number % 2 else ValueError(number)
 
     for number in range(6):
-        streams.submit(lambda number=number: work(number))  # type: ignore[misc]
+        streams.submit(partial(work, number))
     streams.close()
     assert sorted(done) == list(range(6)) and streams.busy == 0
 

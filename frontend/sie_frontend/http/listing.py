@@ -5,11 +5,15 @@ The list is SIE's under `models`, and OpenAI's under `object` and `data`, so tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sie_frontend.manifest import Built, Model
 from sie_frontend.serving.engine import Engine
+
+# What coarse precisions do to the answers of an index, and to the order of pairs' scores.
+_NEAREST = ("texts", "comparison", "alike", "mixed", "min_cosine")
+_RERANKED = ("queries", "candidates", "kept", "tau", "max_abs")
 
 
 def list_models(engine: Engine, runtime_instance: str, built: int, ids: Sequence[str]) -> dict[str, Any]:
@@ -58,43 +62,19 @@ def certificate_info(built: Built) -> dict[str, Any]:
             }
             for precision, outputs in built.parity.items()
         },
-        **({"nearest": _nearest_info(built)} if built.nearest else {}),
-        **({"reranked": _reranked_info(built)} if built.reranked else {}),
+        **({"nearest": _answers_info(built.nearest, _NEAREST)} if built.nearest else {}),
+        **({"reranked": _answers_info(built.reranked, _RERANKED)} if built.reranked else {}),
         "precisions": built.precisions,
     }
 
 
-def _nearest_info(built: Built) -> dict[str, dict[str, dict[str, float | str]]]:
-    """What coarse precisions do to the answers of an index, by precision and output."""
+def _answers_info(
+    measured: Mapping[str, Mapping[str, object]], fields: Sequence[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The named figures, by precision and output."""
     return {
-        precision: {
-            output: {
-                "texts": found.texts,
-                "comparison": found.comparison,
-                "alike": found.alike,
-                "mixed": found.mixed,
-                "min_cosine": found.min_cosine,
-            }
-            for output, found in outputs.items()
-        }
-        for precision, outputs in built.nearest.items()
-    }
-
-
-def _reranked_info(built: Built) -> dict[str, dict[str, dict[str, float]]]:
-    """What coarse precisions do to the order of pairs' scores, by precision and output."""
-    return {
-        precision: {
-            output: {
-                "queries": found.queries,
-                "candidates": found.candidates,
-                "kept": found.kept,
-                "tau": found.tau,
-                "max_abs": found.max_abs,
-            }
-            for output, found in outputs.items()
-        }
-        for precision, outputs in built.reranked.items()
+        precision: {output: {field: getattr(found, field) for field in fields} for output, found in outputs.items()}
+        for precision, outputs in measured.items()
     }
 
 

@@ -36,8 +36,15 @@ _ABSENT_MARKS = ("is not found", "is not ready", "has no available versions", "u
 # A Python-based backend whose process died.
 _BROKEN_MARKS = ("is not healthy",)
 # The pool is what goes between tritonserver and the processes of its Python-based models.
-_MEMORY_MARKS = ("out of memory", "Failed to allocate memory", "bad_alloc", "CUDA error", "shared memory pool")
-_MEMORY_WORDS = (*_MEMORY_MARKS, "can't allocate memory", "Unable to allocate")  # torch's, and numpy's
+_MEMORY_MARKS = (
+    "out of memory",
+    "Failed to allocate memory",
+    "bad_alloc",
+    "CUDA error",
+    "shared memory pool",
+    "can't allocate memory",  # PyTorch's words
+    "Unable to allocate",  # NumPy's
+)
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "BOOL": np.dtype("?"),
@@ -376,7 +383,7 @@ def refusal(answer: Answer) -> TritonFailure:
         (_QUEUE_MARKS, FailureKind.OVERLOADED),
         (_ABSENT_MARKS, FailureKind.NOT_READY),
         (_BROKEN_MARKS, FailureKind.BROKEN),
-        (_MEMORY_WORDS, FailureKind.OUT_OF_MEMORY),
+        (_MEMORY_MARKS, FailureKind.OUT_OF_MEMORY),
     ):
         if any(mark in message for mark in marks):
             return TritonFailure(kind, message)

@@ -134,7 +134,7 @@ class TritonPythonModel(BatchedModel):
             return None
         try:
             session, alone = open_mapped(path, self._session_options, (1, self.alone_threads))
-        except Exception as error:  # whatever it is, the model is served without
+        except Exception as error:  # ONNX Runtime's bindings raise no type of their own; the model is served without
             pb_utils.Logger.log_warn(f"model `{self.name}`: runs that are alone have one thread: {error}")
             return None
         self._alone = alone._sess.run
