@@ -95,14 +95,15 @@ def test_a_table_that_no_module_names_is_not_read(tmp_path: Path) -> None:
 def test_both_sides_equal_sentence_transformers(name: str, saved: Callable[[str], Path], tmp_path: Path) -> None:
     ours = Derived(saved(name), tmp_path / "repository")
     assert "weights of queries" in ours.built.certificate.compared
-    theirs: Any = SparseEncoder(str(saved(name)), device="cpu", local_files_only=True)
+    # In float64: on a processor with AVX-512 their float32 is up to 1.8e-5 from it, and ours 0.9e-5.
+    theirs: Any = SparseEncoder(str(saved(name)), device="cpu", local_files_only=True).double()
     for is_query, encode in ((True, theirs.encode_query), (False, theirs.encode_document)):
         found = ours.sparse(GIVEN, is_query=is_query)
         for text, (ids, weights) in zip(GIVEN, found, strict=True):
             row = encode(text, convert_to_sparse_tensor=False).flatten()
             kept = torch.nonzero(row > 0).flatten()
             assert ids == kept.tolist(), (is_query, text)
-            np.testing.assert_allclose(weights, row[kept].numpy(), rtol=1e-4, atol=1e-5 * (not is_query))
+            np.testing.assert_allclose(weights, row[kept].numpy(), rtol=1e-4, atol=2e-5 * (not is_query))
         assert any(ids for ids, _ in found)
 
 
