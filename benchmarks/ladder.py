@@ -34,7 +34,7 @@ from sie_triton.eight_bits.rewrite import EightBits, eight_bit_graph
 from sie_triton.embedded.openvino_engine import installed
 from sie_triton.onnx_graphs.finish import save_whole
 from sie_triton.repository.processor import multiplies_bfloat16
-from sie_triton.verify.model_runner import ModelRunner
+from sie_triton.verify.model_runner import ModelRunner, Timed
 from sie_triton.verify.parity import measure
 from sie_triton.verify.public_model import PublicModel, public_model
 
@@ -133,7 +133,7 @@ def climb(repository: Path, model: PublicModel, folder: Path, options: argparse.
         place = folder / str(number)
         size = _written(repository, model.name, place, rung, seen)
         distance = next(iter(measure(place, model).values()))
-        runner = ModelRunner(place, model.name, threads=1)
+        runner = ModelRunner(place, model.name, timed=Timed(1))
         float32 = float32 or Float32Answers.of(model, runner, texts)
         answers = Answers() if rung == FLOAT32 else float32.against(runner)
         found.append(Seen(rung, distance, answers, runner, size))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import onnx
@@ -17,9 +19,10 @@ from sie_triton.compiler.measured import MeasuredFiles, Site, WriteGraphs, too_c
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.eight_bits.products import products_of, values_of
 from sie_triton.eight_bits.ranges_seen import largest_seen
-from sie_triton.eight_bits.rewrite import EightBits, Ranges8, eight_bit_graph, tried
+from sie_triton.eight_bits.rewrite import EightBits, eight_bit_graph, tried
+from sie_triton.formats import Precision
 from sie_triton.onnx_graphs.finish import save_whole
-from sie_triton.planning.plan import GraphPlan, TritonPlan
+from sie_triton.planning.plan import TritonPlan
 from sie_triton.repository.config import machines
 from sie_triton.repository.processor import instructions
 from sie_triton.verify.model_runner import ModelRunner
@@ -57,66 +60,85 @@ def _check_runtime() -> None:
 def _first_close(
     plan: TritonPlan, whole: TritonPlan, model: PublicModel, apart: Site, site: Site, padding_cost: float | None
 ) -> MeasuredFiles:
-    seen = _seen(whole, model, apart)
     machine = next(device for device, chosen in plan.precisions.items() if chosen == "int8")
-    config_name = machines(plan)[machine]
-    float32_answers: Float32Answers | None = None
+
+    def files(of: TritonPlan, folder: Path, precision: Precision) -> Iterator[Path]:
+        for graph in of.graphs:
+            yield folder / graph.triton_model / "1" / of.graph_format.filename(precision)
+
+    @cache
+    def float32() -> Float32Answers:
+        count = texts_for(apart.staging)
+        site.announce(f"{plan.name}: answers over {count} sentences or pairs of them, in float32 and in int8")
+        return Float32Answers.of(model, ModelRunner(apart.staging, model.name), count)
+
+    graphs = list(zip(files(whole, apart.staging, "float32"), files(plan, site.staging, "int8"), strict=True))
     figures: list[str] = []
-    for how in tried(_values(whole, apart)):
-        for graph in plan.graphs:
-            _rewrite(whole, plan, graph, apart.staging, site.staging, how, seen)
-        distances = measure(site.staging, model, config_name)
-        missed = list(check_parity(site.staging, model, distances, "int8", site.accepted))
-        told = [_distance_told(name, distance) for name, distance in distances.items()]
-        answers = Answers()
-        if not missed:
-            if float32_answers is None:
-                count = texts_for(apart.staging)
-                site.announce(f"{plan.name}: answers over {count} sentences or pairs of them, in float32 and in int8")
-                float32_answers = Float32Answers.of(model, ModelRunner(apart.staging, model.name), count)
-            answers = float32_answers.against(ModelRunner(site.staging, model.name, config_name))
-            told += answers.told()
-        figures.append(f"{how.told()}: {'; '.join(told)}")
+    for attempt in attempts(graphs, site.staging, model, float32, machines(plan)[machine], site.accepted):
+        figures.append(attempt.told())
         site.announce(f"{plan.name}: {figures[-1]}")
-        if not missed and answers.close(site.accepted):
-            written = f"{how.told()}; measured on a processor with {', '.join(instructions() or ()) or 'nothing known'}"
-            return MeasuredFiles(distances, (), padding_cost, answers, written)
+        if attempt.close:
+            seen = ", ".join(instructions() or ()) or "nothing known"
+            written = f"{attempt.how.told()}; measured on a processor with {seen}"
+            return MeasuredFiles(attempt.distances, (), padding_cost, attempt.answers, written)
     return MeasuredFiles(problems=[too_coarse(plan.name, "int8", site, figures)], padding_cost=padding_cost)
 
 
-def _seen(plan: TritonPlan, model: PublicModel, apart: Site) -> dict[str, Ranges8]:
-    """By graph, how large the states of its products become; nothing of graphs that follow another one."""
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way of writing graphs in 8 bits, and what came of it. `close`: whether it may be published."""
+
+    how: EightBits
+    distances: Mapping[str, Distance]
+    answers: Answers
+    close: bool
+
+    def told(self) -> str:
+        """The way and its figures, in words."""
+        distances = (_distance_told(name, distance) for name, distance in self.distances.items())
+        return f"{self.how.told()}: {'; '.join((*distances, *self.answers.told()))}"
+
+
+def attempts(
+    graphs: Sequence[tuple[Path, Path]],
+    folder: Path,
+    model: PublicModel,
+    float32: Callable[[], Float32Answers],
+    config_name: str = "",
+    accepted: Mapping[str, float] | None = None,
+) -> Iterator[Attempt]:
+    """Write float32 `graphs` in 8 bits, each as `(from, to)`, one way after the other, and measure each in `folder`.
+
+    The first graph is the one that reads the model's inputs. `float32` is asked once answers have to be compared.
+    `accepted`: what less is asked of, by name.
+    """
+    accepted = accepted or {}
+    (first, _), *_ = graphs
     rows = model.rows(calibration(model))
-    first = plan.graphs[0]
-    path = apart.staging / first.triton_model / "1" / plan.graph_format.filename("float32")
-    return {first.triton_model: largest_seen(path, _inputs(model, rows))}
+    # Nothing is known of the states in graphs that follow another one.
+    seen = {first: largest_seen(first, _inputs(model, rows))}
+    for how in tried(_values(graphs)):
+        for source, target in graphs:
+            made = onnx.load(str(source))
+            eight_bit_graph(made, how, seen.get(source, {}))
+            save_whole(made, target)
+        distances = measure(folder, model, config_name)
+        if any(check_parity(folder, model, distances, "int8", accepted)):
+            yield Attempt(how, distances, Answers(), close=False)
+            continue
+        answers = float32().against(ModelRunner(folder, model.name, config_name))
+        yield Attempt(how, distances, answers, answers.close(accepted))
 
 
-def _values(plan: TritonPlan, apart: Site) -> frozenset[str]:
+def _values(graphs: Sequence[tuple[Path, Path]]) -> frozenset[str]:
     """The weights of attention's values in the float32 graphs."""
-    paths = (apart.staging / g.triton_model / "1" / plan.graph_format.filename("float32") for g in plan.graphs)
-    graphs = (onnx.load(str(path), load_external_data=False) for path in paths)
-    return frozenset(name for graph in graphs for name in values_of(products_of(graph)))
+    opened = (onnx.load(str(source), load_external_data=False) for source, _ in graphs)
+    return frozenset(name for graph in opened for name in values_of(products_of(graph)))
 
 
 def _inputs(model: PublicModel, rows: Sequence[Row]) -> Iterator[Mapping[str, Array]]:
     for run in runs_of(rows):
         yield model.reader.batch([rows[i] for i in run], max(rows[i].cost for i in run))
-
-
-def _rewrite(
-    whole: TritonPlan,
-    plan: TritonPlan,
-    graph: GraphPlan,
-    source: Path,
-    staging: Path,
-    how: EightBits,
-    seen: Mapping[str, Ranges8],
-) -> None:
-    path = source / graph.triton_model / "1" / whole.graph_format.filename("float32")
-    made = onnx.load(str(path))
-    eight_bit_graph(made, how, seen.get(graph.triton_model, {}))
-    save_whole(made, staging / graph.triton_model / "1" / plan.graph_format.filename("int8"))
 
 
 def _distance_told(name: str, distance: Distance) -> str:

@@ -16,7 +16,7 @@ from sie_frontend.rows import Array
 from sie_triton.diagnostics import Diagnostic, Where
 from sie_triton.formats import Format, Precision
 from sie_triton.half_precision.ranges import LARGEST, Peak, Ranges
-from sie_triton.verify.model_runner import Graph, ModelRunner, Runtime, TimedServer
+from sie_triton.verify.model_runner import Graph, ModelRunner, Runtime, Timed
 from sie_triton.verify.parity import check_parity, measure
 from sie_triton.verify.public_model import PublicModel
 
@@ -41,15 +41,15 @@ class HalfRunner(ModelRunner):
 def half_runtimes(ranges: Ranges) -> Mapping[Format, Runtime]:
     """For each format, what opens a graph so that its runs fill `ranges`; its packages are imported with the first."""
 
-    def open_onnx(config: Any, path: Path, threads: int | None, server: TimedServer) -> Graph:
+    def open_onnx(config: Any, path: Path, timed: Timed | None) -> Graph:
         from sie_triton.half_precision.rounded_onnx import open_rounded
 
-        return open_rounded(ranges, config, path, threads, server)
+        return open_rounded(ranges, config, path, timed)
 
-    def open_torchscript(config: Any, path: Path, threads: int | None, server: TimedServer) -> Graph:
+    def open_torchscript(config: Any, path: Path, timed: Timed | None) -> Graph:
         from sie_triton.half_precision.watched_torchscript import open_watched
 
-        return open_watched(ranges, config, path, threads, server)
+        return open_watched(ranges, config, path, timed)
 
     return {"onnx": open_onnx, "torchscript": open_torchscript}
 

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from sie_frontend.rows import Array
 
 from sie_triton.half_precision.ranges import Ranges
-from sie_triton.verify.model_runner import SPINNING, Graph, TimedServer
+from sie_triton.verify.model_runner import SPINNING, Graph, Timed
 
 Node: TypeAlias = Any  # protobuf's classes carry no types
 
@@ -38,11 +38,11 @@ _CARRIERS = frozenset(
 _VALUES_READ: Mapping[str, int] = {"Shape": 0, "Size": 0, "CastLike": 1}
 
 
-def open_rounded(ranges: Ranges, _: Any, path: Path, threads: int | None, __: TimedServer) -> Graph:
+def open_rounded(ranges: Ranges, _: Any, path: Path, timed: Timed | None) -> Graph:
     """Open the float16 graph at `path`; each run notes its tensors' magnitudes in `ranges`."""
     name = path.parent.parent.name
     rounded = _Rounded(onnx.load(str(path)), _float16_values(path))
-    session = _session(rounded.model, path.parent, threads)
+    session = _session(rounded.model, path.parent, None if timed is None else timed.threads)
     traits = rounded.traits
     peaks = {value: ranges.watch(name, value, rounded.made_by[value]) for value in rounded.watched}
     for tensor, magnitude in rounded.weights.items():

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sie_triton.half_precision.ranges import Ranges
-from sie_triton.verify.model_runner import Graph, TimedServer, open_torchscript
+from sie_triton.verify.model_runner import Graph, Timed, open_torchscript
 
 HALVES = (torch.float16, torch.bfloat16)
 # Operators through which a mask's far numbers reach the scores and stay what they are. softmax ends them.
@@ -30,9 +30,9 @@ _CARRIERS = frozenset(
 )
 
 
-def open_watched(ranges: Ranges, config: Any, path: Path, threads: int | None, server: TimedServer) -> Graph:
+def open_watched(ranges: Ranges, config: Any, path: Path, timed: Timed | None) -> Graph:
     """Open the graph at `path`; each run notes its tensors' magnitudes in `ranges`."""
-    graph, name = open_torchscript(config, path, threads, server), path.parent.parent.name
+    graph, name = open_torchscript(config, path, timed), path.parent.parent.name
 
     def run(inputs: Mapping[str, Array], outputs: Sequence[str]) -> Sequence[Array]:
         with _Watch(ranges, name):

@@ -6,6 +6,7 @@ Verification uses it, so that what is checked is the repository as Triton will r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,8 +23,19 @@ Graph: TypeAlias = "Callable[[Mapping[str, Array], Sequence[str]], Sequence[Arra
 """Named inputs and the names of the wanted outputs -> those outputs in that order."""
 TimedServer = Literal["embedded", "nvidia"]
 """Whose sessions are timed. NVIDIA's backend of 24.10 cannot be told to let idle threads sleep, and ours does."""
-Runtime: TypeAlias = "Callable[[Any, Path, int | None, TimedServer], Graph]"
-"""A model's configuration, its graph's file, a number of threads and whose sessions these are -> the graph, opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """How a server opens a graph: the threads of each run, the runs at a time, and which server it is."""
+
+    threads: int
+    streams: int = 1
+    server: TimedServer = "embedded"
+
+
+Runtime: TypeAlias = "Callable[[Any, Path, Timed | None], Graph]"
+"""A model's configuration, its graph's file, and how it is opened to be timed -> the graph, opened."""
 
 SPINNING = "session.intra_op.allow_spinning"
 
@@ -42,8 +54,8 @@ def read_model_config(path: Path) -> Any:
 class ModelRunner:
     """The graphs of one public model, opened once. `run` computes only the steps that the outputs need.
 
-    `formats` are those of its graphs. `threads` opens them as `server` would, to be timed: with so many threads each,
-    and an arena. `runtimes` opens them in another way, by their format.
+    `formats` are those of its graphs. `timed` opens them as a server would, with an arena. `runtimes` opens them in
+    another way, by their format.
     """
 
     def __init__(
@@ -51,8 +63,7 @@ class ModelRunner:
         repository: Path,
         name: str,
         config_name: str = "",
-        threads: int | None = None,
-        server: TimedServer = "embedded",
+        timed: Timed | None = None,
         runtimes: Mapping[Format, Runtime] | None = None,
     ) -> None:
         runtimes = RUNTIMES if runtimes is None else runtimes
@@ -62,7 +73,7 @@ class ModelRunner:
         self.formats = {step: format_of(config.backend, config.platform) for step, config in configs.items()}
         self._graphs = {
             step: runtimes[self.formats[step].name](
-                config, repository / step / "1" / config.default_model_filename, threads, server
+                config, repository / step / "1" / config.default_model_filename, timed
             )
             for step, config in configs.items()
         }
@@ -95,44 +106,46 @@ def _spins(config: Any, server: TimedServer) -> str:
     return "1" if server == "nvidia" else written or "0"
 
 
-def open_onnx(config: Any, path: Path, threads: int | None, server: TimedServer) -> Graph:
+def open_onnx(config: Any, path: Path, timed: Timed | None) -> Graph:
     """The ONNX file at `path` in ONNX Runtime's CPU provider, or in OpenVINO where the configuration asks for it."""
     for accelerator in config.optimization.execution_accelerators.cpu_execution_accelerator:
         if accelerator.name == ACCELERATOR:
-            return _open_openvino(path, threads, dict(accelerator.parameters))
+            return _open_openvino(path, timed, dict(accelerator.parameters))
     try:
         import onnxruntime
     except ImportError:
         raise _runtime_missing("onnxruntime", "`pip install 'sie-triton[cpu]'`, or `[gpu]`") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads is None:
+    if timed is None:
         # One shape after another: an arena would keep the largest of each.
         options.enable_cpu_mem_arena = False
         # A third of a check's work was idle threads that spin.
         options.add_session_config_entry(SPINNING, "0")
     else:
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry(SPINNING, _spins(config, server))
+        options.intra_op_num_threads = timed.threads
+        options.add_session_config_entry(SPINNING, _spins(config, timed.server))
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda inputs, outputs: session.run(list(outputs), dict(inputs))
 
 
-def _open_openvino(path: Path, threads: int | None, parameters: Mapping[str, str]) -> Graph:
+def _open_openvino(path: Path, timed: Timed | None, parameters: Mapping[str, str]) -> Graph:
     if not installed():
         raise _runtime_missing("openvino", "`pip install 'sie-triton[openvino]'`")
     # Here, since what measures graphs with an old ONNX Runtime has nothing that planning needs.
     from sie_triton.repository.config import available_cores
 
+    timed = timed or Timed(available_cores())
+    threads, streams = timed.threads * timed.streams, timed.streams
     try:
-        graph = OpenVinoGraph(path, threads=threads or available_cores(), precision=wanted_precision(parameters))
+        graph = OpenVinoGraph(path, threads=threads, precision=wanted_precision(parameters), streams=streams)
     except OpenVinoError as error:
         hint = "build it without `--engine openvino`"
         raise DiagnosticError([Diagnostic("SIE531", str(error), Where(path), hint)]) from None
     return lambda inputs, outputs: graph.run(list(outputs), inputs)
 
 
-def open_torchscript(config: Any, path: Path, _: int | None, __: TimedServer) -> Graph:
+def open_torchscript(config: Any, path: Path, _: Timed | None) -> Graph:
     """The TorchScript file at `path`; its tensors are found by their places in `config`."""
     try:
         import torch

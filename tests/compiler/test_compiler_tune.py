@@ -20,18 +20,14 @@ from compiler.command import sie_triton
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.repository.config import INSTANCE_WEIGHT_BYTES
 from sie_triton.repository.publish import tree_digests, write_manifest
-from sie_triton.serving.tune import (
-    BUDGETS,
-    RunSetting,
-    candidates,
-    choose,
-    measure_speeds,
-    sample_rows,
-    tune_repository,
-)
+from sie_triton.tuning.settings import BUDGETS, RunSetting, candidates, choose
+from sie_triton.tuning.speeds import Samples, TimedModel, sample_rows
+from sie_triton.tuning.tune import tune_repository
 from sie_triton.verify.checks import verify_repository
 from sie_triton.verify.model_runner import TimedServer, read_model_config
 from sie_triton.verify.public_model import public_model
+
+BRIEF = Samples(0.05, 1)
 
 
 @given(st.integers(1, 64), st.integers(0, 1 << 33))
@@ -68,9 +64,7 @@ def test_rows_are_the_same_every_time_and_within_the_limit(repository: Path) -> 
 def test_what_was_chosen_is_written_and_nothing_else_changes(repository: Path, tmp_path: Path) -> None:
     kept = Path(shutil.copytree(repository, tmp_path / "kept"))
     said: list[str] = []
-    (tuned,) = tune_repository(
-        repository, read_manifest(repository), cores=2, seconds=0.05, rounds=1, announce=said.append
-    )
+    (tuned,) = tune_repository(repository, read_manifest(repository), cores=2, samples=BRIEF, announce=said.append)
     manifest = read_manifest(repository)
     assert verify_repository(repository, manifest) == []
     for model in manifest.models.values():
@@ -101,14 +95,14 @@ def test_a_build_in_between_is_not_lost(repository: Path, monkeypatch: pytest.Mo
     manifest = read_manifest(repository)
     (record,) = manifest.built.values()
 
-    def rebuild(*_: object, **__: object) -> dict[RunSetting, float]:
+    def rebuild(*_: object) -> list[dict[RunSetting, float]]:
         newer = {tiny.TRITON_NAME: msgspec.structs.replace(record, key="another build")}
         write_manifest(repository, msgspec.structs.replace(manifest, built=newer))
-        return {RunSetting(128, 1, 1): 1.0}
+        return [{RunSetting(128, 1, 1): 1.0}]
 
-    monkeypatch.setattr("sie_triton.serving.tune.measure_speeds", rebuild)
+    monkeypatch.setattr(TimedModel, "speeds", rebuild)
     with pytest.raises(DiagnosticError, match="SIE609"):
-        tune_repository(repository, manifest, cores=1, seconds=0.1, rounds=1, announce=lambda _: None)
+        tune_repository(repository, manifest, cores=1, samples=BRIEF, announce=lambda _: None)
     assert read_manifest(repository).built[tiny.TRITON_NAME].key == "another build"
 
 
@@ -118,9 +112,7 @@ def test_a_cpu_build_of_another_precision_is_tuned(repository: Path) -> None:
         (folder / "1" / "model.onnx").rename(folder / "1" / "model.float16.onnx")
         for config in (folder / "config.pbtxt", folder / "configs" / "embedded.pbtxt"):
             config.write_text(config.read_text().replace('"model.onnx"', '"model.float16.onnx"'))
-    (tuned,) = tune_repository(
-        repository, read_manifest(repository), cores=1, seconds=0.05, rounds=1, announce=lambda _: None
-    )
+    (tuned,) = tune_repository(repository, read_manifest(repository), cores=1, samples=BRIEF, announce=lambda _: None)
     assert len(tuned.speeds) == len(BUDGETS)
 
 
@@ -143,8 +135,7 @@ def test_what_cannot_be_tuned_is_told(field: str, value: object, code: str, repo
             repository,
             msgspec.structs.replace(manifest, built=built),
             cores=1,
-            seconds=0.1,
-            rounds=1,
+            samples=BRIEF,
             announce=lambda _: None,
         )
 
@@ -172,7 +163,8 @@ def test_sessions_are_those_of_the_server_that_will_serve(
     monkeypatch.setattr(onnxruntime, "InferenceSession", recorded)
     manifest = read_manifest(repository)
     settings = [RunSetting(128, 1, 2)]
-    speeds = measure_speeds(repository, manifest, tiny.TRITON_NAME, settings, seconds=0.05, rounds=1, server=server)
+    model = TimedModel(repository, manifest, tiny.TRITON_NAME)
+    [speeds] = model.speeds([repository], settings, Samples(0.05, 1, server))
     assert speeds[settings[0]] > 0
     assert made
     for options in made:

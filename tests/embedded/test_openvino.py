@@ -92,7 +92,7 @@ def test_a_build_says_which_package_is_missing(layer: Path, monkeypatch: pytest.
     monkeypatch.setattr("sie_triton.verify.model_runner.installed", lambda: False)
     config = text_format.Parse(ASKS, model_config_pb2().ModelConfig())
     with pytest.raises(DiagnosticError) as caught:
-        open_onnx(config, layer, 1, "embedded")
+        open_onnx(config, layer, None)
     [problem] = caught.value.diagnostics
     assert problem.code == "SIE530" and "sie-triton[openvino]" in str(problem.hint)
 

@@ -55,7 +55,7 @@ def opened(tmp_path: Path, body: str, **weights: Any) -> tuple[Any, Ranges, Path
             )
     onnx.save(model, path)
     ranges = Ranges("float16")
-    return open_rounded(ranges, None, path, None, "embedded"), ranges, path
+    return open_rounded(ranges, None, path, None), ranges, path
 
 
 def run(graph: Any, ranges: Ranges, states: Any, mask: Any = None) -> Any:

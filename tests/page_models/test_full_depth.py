@@ -43,7 +43,7 @@ def rounded(folder: Path, plan: TritonPlan, feeds: dict[str, Array]) -> tuple[Ar
     path.parent.mkdir(parents=True)
     GraphWriter(folder, lambda token: 0).write(plan, plan.graphs[0], path, "float16")
     ranges = Ranges("float16")
-    (found,) = open_rounded(ranges, None, path, None, "embedded")(feeds, ["multivector"])
+    (found,) = open_rounded(ranges, None, path, None)(feeds, ["multivector"])
     return found, ranges
 
 

@@ -1,0 +1,1 @@
+"""What `tune` measures on a machine: settings of what is built, and what other engines and precisions would give."""
