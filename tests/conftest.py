@@ -45,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = run_folder()
     if config.option.markexpr == _SLOW_HALF and not hasattr(config, "workerinput"):
         prepared.start(folder)
+        config.option.tx = [prepared.worker() if spec == "popen" else spec for spec in config.option.tx]
     # What importing and collecting make stays for good: nobody looks for garbage in it, then or later.
     gc.disable()
 
