@@ -251,6 +251,7 @@ YES_OR_NO = (
 def plain(folder: Path, template: str, family: str = "causal_qwen3") -> Path:
     """A checkpoint of transformers alone, with a chat template."""
     shutil.copytree(made(family).folder, folder)
+    edit(folder / "tokenizer_config.json", model_max_length=512)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     return folder
 

@@ -151,7 +151,7 @@ def _qwen2(folder: Path, *, tied: bool) -> None:
     model = Qwen2ForCausalLM(config)
     spread(model, folder.name, embedding=0.3)
     write_model(model, folder)
-    words.save(folder, max_length=512)
+    words.save(folder, max_length=1024)
 
 
 def _ends(words: Vocabulary, end: str) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _qwen3(folder: Path, *, yes_id: int | None = None) -> None:
     model = Qwen3ForCausalLM(config)
     spread(model, folder.name, embedding=0.3)
     write_model(model, folder)
-    words.save(folder, max_length=512)
+    words.save(folder, max_length=1024)
 
 
 def _zerank(folder: Path) -> None:
