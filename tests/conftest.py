@@ -45,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = run_folder()
     if config.option.markexpr == _SLOW_HALF and not hasattr(config, "workerinput"):
         prepared.start(folder)
+        config.option.tx = [prepared.worker() if spec == "popen" else spec for spec in config.option.tx]
     # What importing and collecting make stays for good: nobody looks for garbage in it, then or later.
     gc.disable()
 
@@ -142,10 +143,13 @@ def minilm() -> Path:
 
 @pytest.fixture(scope="session")
 def bge_stand_in(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of bge-small's shape: one random layer, since its real weights are in no package."""
+    """A checkpoint of bge-small's width: one random layer, since its real weights are in no package.
+
+    It takes 128 tokens: of 512, two thirds of its build would be a comparison of long texts.
+    """
     from compiler import tiny
 
-    return tiny.write_checkpoint(tmp_path_factory.mktemp("bge"), tokenizer_from=minilm, width=384, positions=512)
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("bge"), tokenizer_from=minilm, width=384, positions=128)
 
 
 @pytest.fixture(scope="session")

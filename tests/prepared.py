@@ -3,6 +3,8 @@
 A build imports torch, transformers and sentence-transformers: some ten seconds of a processor, each time, in a session
 that makes dozens of builds. What a fork computes is the same. Whoever needs the program as a user starts it, with
 another environment or other hash seed, gets a process of its own.
+
+The session's own workers are such forks as well: each of them would import the same, before its first test.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import os
 import resource
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -23,7 +26,8 @@ import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from types import ModuleType
+from typing import NoReturn
 
 COMMAND = (sys.executable, "-m", "sie_triton.cli")
 HASH_SEED = "1"
@@ -38,6 +42,7 @@ _IMPORTED = (
 # It may import still, while every processor is busy.
 _ANSWER_SECONDS = 300
 _TAKEN = b"+"
+_PYTHON = "python"
 _PR_SET_PDEATHSIG = 1
 _LIMITED = """
 import resource, signal, sys
@@ -47,6 +52,11 @@ sys.argv[:] = ["sie-triton", *sys.argv[2:]]
 from sie_triton.cli import main
 main()
 """
+
+
+def worker() -> str:
+    """What pytest-xdist starts a worker by: this file, in place of Python."""
+    return f"popen//python={shlex.join((sys.executable, __file__, _PYTHON))}"
 
 
 def run(
@@ -93,7 +103,7 @@ def begin(arguments: Sequence[str | Path], env: Mapping[str, str]) -> Begun | su
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 # no path of the file system
         if address := os.environ.get(_ADDRESS):
             with contextlib.suppress(ConnectionError, FileNotFoundError):
-                asking = _asked(address, words, env, None, nowhere, nowhere)
+                asking = _asked(address, _request(words, env), (nowhere.fileno(), nowhere.fileno()))
                 if asking is not None:
                     return Begun(asking)
         return subprocess.Popen([*COMMAND, *words], stdout=nowhere, stderr=nowhere, env=env)
@@ -128,7 +138,7 @@ def _forked(
     address: str, words: list[str], env: Mapping[str, str], timeout: float, file_bytes: int | None
 ) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        asking = _asked(address, words, env, file_bytes, out, err)
+        asking = _asked(address, _request(words, env, file_bytes), (out.fileno(), err.fileno()))
         if asking is None:
             return _alone(words, env, timeout, file_bytes)
         begun = Begun(asking)
@@ -140,15 +150,20 @@ def _forked(
         return subprocess.CompletedProcess([*COMMAND, *words], status, *said)
 
 
-def _asked(
-    address: str, words: list[str], env: Mapping[str, str], file_bytes: int | None, out: IO[bytes], err: IO[bytes]
-) -> socket.socket | None:
-    """Where the status of a fork will be said; None if the program needs a process of its own."""
+def _request(words: list[str], env: Mapping[str, str], file_bytes: int | None = None) -> dict[str, object]:
+    return {"words": words, "env": dict(env), "cwd": str(Path.cwd()), "file_bytes": file_bytes}
+
+
+def _asked(address: str, request: Mapping[str, object], streams: Sequence[int]) -> socket.socket | None:
+    """Where the status of a fork will be said; None if the program needs a process of its own.
+
+    `streams` are what it prints to, and before them what it reads, if anything.
+    """
     asking = socket.socket(socket.AF_UNIX)
     asking.settimeout(_ANSWER_SECONDS)
     asking.connect(address)
-    asked = json.dumps({"words": words, "env": dict(env), "cwd": str(Path.cwd()), "file_bytes": file_bytes}).encode()
-    socket.send_fds(asking, [len(asked).to_bytes(4, "big")], [out.fileno(), err.fileno()])
+    asked = json.dumps(request).encode()
+    socket.send_fds(asking, [len(asked).to_bytes(4, "big")], streams)
     asking.sendall(asked)
     if asking.recv(1) == _TAKEN:
         return asking
@@ -159,6 +174,22 @@ def _asked(
 def _end(forked: subprocess.Popen[bytes]) -> None:
     forked.kill()
     forked.wait()
+
+
+# What stands for Python where a worker is started
+
+
+def _be_python(arguments: list[str]) -> NoReturn:
+    """Run `python -u -c PROGRAM` in a fork that has this process's streams, and end as it does."""
+    *_, program = arguments
+    request = {**_request([], os.environ), "program": program}
+    with contextlib.suppress(ConnectionError, FileNotFoundError):
+        asking = _asked(os.environ[_ADDRESS], request, (0, 1, 2))
+        if asking is not None:
+            # Whoever reads what the fork says shall see its end.
+            os.closerange(0, 2)
+            sys.exit(Begun(asking).wait())
+    os.execv(sys.executable, [sys.executable, *arguments])
 
 
 # The process that is forked
@@ -208,7 +239,7 @@ def _answer(connection: socket.socket, settings: Mapping[str, str], own: Mapping
     `settings` are those of this process before it imported anything, `own` the variables that imports have set since.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    size, streams, _, _ = socket.recv_fds(connection, 4, 2)
+    size, streams, _, _ = socket.recv_fds(connection, 4, 3)
     asked = json.loads(_read(connection, int.from_bytes(size, "big")))
     seed = asked["env"].get("PYTHONHASHSEED", HASH_SEED)
     wanted = {name: value for name, value in _settings(asked["env"]).items() if own.get(name) != value}
@@ -233,9 +264,12 @@ def _become(asked: dict[str, object], streams: list[int]) -> NoReturn:
     """Be the program."""
     status = 1
     try:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(streams[0], 1)
-        os.dup2(streams[1], 2)
+        *read, out, err = streams
+        os.dup2(read[0] if read else os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        for stream in streams:
+            os.close(stream)
         os.chdir(str(asked["cwd"]))
         os.environ.clear()
         os.environ.update(asked["env"])  # type: ignore[call-overload] # JSON gives what was sent
@@ -247,6 +281,12 @@ def _become(asked: dict[str, object], streams: list[int]) -> NoReturn:
         from huggingface_hub import constants
 
         constants.HF_HUB_OFFLINE = os.environ.get(_OFFLINE) == "1"
+        if program := asked.get("program"):
+            # Not this file: whatever starts processes by `multiprocessing` looks there.
+            sys.modules["__main__"] = ModuleType("__main__")
+            sys.argv = ["-c"]
+            exec(str(program), vars(sys.modules["__main__"]))
+            os._exit(0)
         words = asked["words"]
         assert isinstance(words, list)
         sys.argv = ["sie-triton", *words]
@@ -272,4 +312,6 @@ def _read(connection: socket.socket, size: int) -> bytes:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == _PYTHON:
+        _be_python(sys.argv[2:])
     _serve(int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))

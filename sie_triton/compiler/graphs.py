@@ -43,16 +43,13 @@ class _GraphFiles:
 
 
 def candidates(plan: TritonPlan, *, insisted: Precision | None) -> list[TritonPlan]:
-    """The plan, then traced by torch where it can, then with all padding computed, then in float32.
+    """The plan, then with all padding computed, then both traced by torch where it can, then all in float32.
 
-    A precision that the user `insisted` on is kept.
+    To trace takes torch, and tens of seconds. A precision that the user `insisted` on is kept.
     """
-    found = [plan]
+    found = [plan, replace(plan, packing=False)] if plan.packing else [plan]
     if plan.graph_format.written and plan.traceable and not plan.traced:
-        plan = replace(plan, traced=True)
-        found.append(plan)
-    if plan.packing:
-        found.append(replace(plan, packing=False))
+        found += [replace(one, traced=True) for one in found]
     fallen: dict[Device, Precision] = {
         device: chosen if chosen == insisted else "float32" for device, chosen in plan.precisions.items()
     }

@@ -44,9 +44,13 @@ def save(
     processing: Mapping[str, Any] = _BEGIN,
     transformer: Mapping[str, Any] | None = None,
     score: Mapping[str, Any] | None = None,
+    limit: int = 512,
     **options: Any,
 ) -> None:
-    """`answers` are one token or two; `transformer`, `score` and `options` go to the three classes."""
+    """`answers` are one token or two; `transformer`, `score` and `options` go to the three classes.
+
+    A pair has at most `limit` tokens: at twice as many, a build compares four times as long.
+    """
     processor = {} if template is None else {"processor_kwargs": {"chat_template": template}}
     source = str(made(family).folder)
     body = Transformer(
@@ -56,6 +60,7 @@ def save(
         **processor,
         **(transformer or {}),
     )
+    body.tokenizer.model_max_length = limit
     ids = [int(body.tokenizer.convert_tokens_to_ids(token)) for token in answers]
     modules = [body, LogitScore(*ids, **(score or {}))]
     CrossEncoder(modules=modules, device="cpu", **options).save_pretrained(str(folder))
@@ -65,10 +70,17 @@ def probability(folder: Path) -> None:
     save(folder, activation_fn=torch.nn.Sigmoid())
 
 
-def difference(folder: Path) -> None:
+def difference(folder: Path, limit: int = 512) -> None:
     """Other answers, an instruction of the checkpoint's own, and a limit of its own."""
     prompts = {"web": "Given a search query, find passages.", "code": "Find code."}
-    save(folder, answers=("1", "0"), activation_fn=torch.nn.Identity(), prompts=prompts, default_prompt_name="web")
+    save(
+        folder,
+        answers=("1", "0"),
+        activation_fn=torch.nn.Identity(),
+        prompts=prompts,
+        default_prompt_name="web",
+        limit=limit,
+    )
 
 
 def one_logit(folder: Path) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import httpx
@@ -56,7 +56,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     from derive import rerankers, routers
     from derive.st_checkpoints import SAVED
 
-    saved = {**SAVED, "st-routes": routers.prompted, "st-answers": rerankers.difference}
+    # The long text makes a pair of a thousand tokens.
+    answers = partial(rerankers.difference, limit=1024)
+    saved: dict[str, Callable[[Path], None]] = {**SAVED, "st-routes": routers.prompted, "st-answers": answers}
     made = World(tmp_path_factory.mktemp("saved"))
     for name, save in saved.items():
         save(made.folder(name))

@@ -57,7 +57,7 @@ def test_each_value_says_where_it_comes_from(name: str, told: str, saved: Callab
     text = derived(saved(name)).text
     assert told in " ".join(text.replace("\n# ", " ").split())
     assert "NativeCausalCrossEncoderAdapter  # runs LogitScore of modules.json" in text
-    assert "max_sequence_length: 1024  # model_max_length of tokenizer_config.json" in text
+    assert "max_sequence_length: 512  # model_max_length of tokenizer_config.json" in text
 
 
 def test_the_saved_bundle_computes_what_was_derived(saved: Callable[[str], Path]) -> None:
@@ -87,7 +87,7 @@ def test_scores_equal_sentence_transformers(name: str, saved: Callable[[str], Pa
         np.testing.assert_allclose(ours.scores(query, DOCUMENTS), theirs, rtol=1e-4, atol=1e-5)
     assert np.std(theirs) > 1e-3
     with pytest.raises(WireError, match="exceeds the limit"):
-        ours.scores(QUERY, ["a b " * 1024])
+        ours.scores(QUERY, ["a b " * 512])
 
 
 # What is refused
@@ -251,6 +251,7 @@ YES_OR_NO = (
 def plain(folder: Path, template: str, family: str = "causal_qwen3") -> Path:
     """A checkpoint of transformers alone, with a chat template."""
     shutil.copytree(made(family).folder, folder)
+    edit(folder / "tokenizer_config.json", model_max_length=512)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     return folder
 

@@ -22,7 +22,7 @@ def test_a_stranger_can_follow(
     page: Page,
     built_repository: Path,
     minilm: Path,
-    bge_stand_in: Path,
+    bge_checkpoint: Path,
     shared_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:
@@ -30,7 +30,7 @@ def test_a_stranger_can_follow(
         tmp_path,
         built_repository,
         weights=_weights_cache(minilm),
-        checkpoints={"checkpoints/bge-small-en-v1.5": bge_stand_in},
+        checkpoints={"checkpoints/bge-small-en-v1.5": bge_checkpoint},
         shared=shared_port,
     )
     try:

@@ -30,7 +30,7 @@ def qwen2(folder: Path, *, causal: bool) -> None:
     write_model(model, folder)
     if not causal:
         edit_config(folder, is_causal=False)
-    words.save(folder, max_length=1024)
+    words.save(folder, max_length=512)
 
 
 def stella_qwen2(folder: Path) -> None:
@@ -40,7 +40,7 @@ def stella_qwen2(folder: Path) -> None:
 
 def sentence_qwen2(folder: Path) -> None:
     qwen2(folder, causal=False)
-    write_sentence_modules(folder, width=WIDTH, pooling="lasttoken", max_length=1024)
+    write_sentence_modules(folder, width=WIDTH, pooling="lasttoken", max_length=512)
 
 
 def qwen3(folder: Path) -> None:
@@ -49,7 +49,7 @@ def qwen3(folder: Path) -> None:
     model = Qwen3Model(config)
     spread(model, folder.name, embedding=0.3)
     write_model(model, folder)
-    words.save(folder, max_length=1024)
+    words.save(folder, max_length=512)
 
 
 def mistral(folder: Path, *, extra: tuple[str, ...] = ()) -> None:
@@ -57,7 +57,7 @@ def mistral(folder: Path, *, extra: tuple[str, ...] = ()) -> None:
     model = MistralModel(MistralConfig(**DECODER, vocab_size=words.size, sliding_window=None))
     spread(model, folder.name, embedding=0.3)
     write_model(model, folder)
-    words.save(folder, max_length=1024)
+    words.save(folder, max_length=512)
 
 
 def gritlm(folder: Path) -> None:
@@ -74,7 +74,7 @@ def llama_bidirectional(folder: Path) -> None:
         "AutoModel": "llama_bidirectional_model.LlamaBidirectionalModel",
     }
     edit_config(folder, architectures=["LlamaBidirectionalModel"], auto_map=auto_map, model_type="llama_bidirec")
-    words.save(folder, max_length=1024)
+    words.save(folder, max_length=512)
 
 
 def embedding_gemma(folder: Path) -> None:
