@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -24,6 +23,7 @@ from benchmarks.environment import Environment, Unavailable
 from benchmarks.load import ROOT, Plan
 from benchmarks.measure import cpu_seconds, watch_memory
 from benchmarks.peers import Files, HttpServer, Peer
+from sie_triton.embedded.ports import free_port
 
 _START_SECONDS = 300.0
 
@@ -269,13 +269,6 @@ def start(peer: Peer, environment: Environment, files: Files, cache: Path, varia
     module = importlib.import_module(f"benchmarks.peers.{peer.module}")
     server: HttpServer = module.server(files, free_port(), variant or peer.variant, cache)
     return [OverHttp(peer, server, environment, log)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _last_line(log: Path) -> str:

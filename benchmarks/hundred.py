@@ -35,9 +35,9 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.contestant import free_port
 from benchmarks.measure import descendants, pss_bytes
 from sie_triton.embedded.installation import find_installation
+from sie_triton.embedded.ports import free_port
 
 TEXTS = ("the cell", "what powers a cell?", "search answers, and embeds text")
 LETTERS = "abcdefghijklmnopqrstuvwxyz.,?"

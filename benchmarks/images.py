@@ -34,13 +34,13 @@ import numpy as np
 
 from benchmarks import load
 from benchmarks.clip_files import MODEL, write_files
-from benchmarks.contestant import free_port
 from benchmarks.environment import Environment, Unavailable, find_environment
 from benchmarks.image_sides import Files
 from benchmarks.load import ROOT, Plan, percentile
 from benchmarks.measure import cpu_seconds
 from benchmarks.peers import Peer, sie_wire
 from benchmarks.photographs import as_jpegs
+from sie_triton.embedded.ports import free_port
 
 # Its extra `vision` brings a torchvision that does not fit this torch, and is not needed for CLIP.
 _INFINITY = Peer(

@@ -19,12 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import load, scenarios
-from benchmarks.contestant import Contestant, OverHttp, free_port, start
+from benchmarks.contestant import Contestant, OverHttp, start
 from benchmarks.corpora import Corpus
 from benchmarks.environment import Environment, find_environment
 from benchmarks.measure import descendants, pss_bytes
 from benchmarks.peers import PEERS, Files, Peer, ours
 from benchmarks.run import MODEL, ROOT, make_corpora, prepare, say
+from sie_triton.embedded.ports import free_port
 
 Measure = Callable[[Contestant], "dict[str, float]"]
 _MEGA = 1e6

@@ -125,7 +125,7 @@ def main() -> None:
     given = parser.parse_args()
     # Else a timeout would leave the servers behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    from benchmarks.contestant import free_port
+    from sie_triton.embedded.ports import free_port
 
     texts, triton, metrics = texts_for(256), free_port(), free_port()
     ports = {side: free_port() for side in SIDES}

@@ -1,5 +1,6 @@
-"""CTranslate2 in process, in int8: sorted runs of 512 tokens in as many streams as there are cores, and one stream of all
-cores, which suits a text that comes alone.
+"""CTranslate2 in process, in int8: sorted runs of 512 tokens.
+
+Once in as many streams as there are cores, and once in one stream of all cores, which suits a text that comes alone.
 """
 
 from __future__ import annotations

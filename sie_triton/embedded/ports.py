@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 from pathlib import Path
+from typing import Final
 
 from sie_triton.diagnostics import Diagnostic
 
 LOOPBACK = "127.0.0.1"
 _LISTENING = "0A"
+# Below those that Linux hands out by itself (net.ipv4.ip_local_port_range), and above those that services are known by.
+_NOT_OUTGOING: Final = range(20_000, 32_768)
 
 
 def free_port() -> int:
-    """A port that is free now; it is not reserved."""
+    """A port that is free now. It is not reserved, but no outgoing connection takes it before its server binds it."""
+    for port in random.SystemRandom().sample(_NOT_OUTGOING, 64):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

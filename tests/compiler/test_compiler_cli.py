@@ -17,6 +17,7 @@ from compiler.conftest import Playback, Tiny
 from compiler.folders import minilm_facts
 from compiler.test_compiler_stages import ENCODER
 from compiler.test_compiler_verify import change_weights, noise
+from sie_triton.embedded.ports import free_port
 from sie_triton.repository.publish import tree_digests
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -124,12 +125,6 @@ def test_an_unknown_model_gets_a_suggestion(
     assert (done.code, done.stdout) == (2, "")
     assert "SIE111" in done.stderr
     assert hint in done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_all_unknown_models_are_named_at_once() -> None:

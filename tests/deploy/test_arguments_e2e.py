@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from e2e.processes import free_port
 
 from benchmarks.waiting import eventually
 from deploy.test_manifests import render, workloads
 from sie_triton.deploy import DeployOptions
 from sie_triton.embedded.installation import find_installation
 from sie_triton.embedded.launch import child_environment
+from sie_triton.embedded.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e.processes import free_port
 from frontend.process import until
 from frontend.repository import write_repository as write_served
 
@@ -18,6 +17,7 @@ from benchmarks.waiting import eventually
 from deploy.test_manifests import frontend_of, frontend_settings, of_kind, render, workloads
 from sie_triton.deploy import DeployOptions
 from sie_triton.deploy.options import Autoscaler
+from sie_triton.embedded.ports import free_port
 
 # What KServe puts behind the arguments of every transformer (v1beta1/transformer_custom.go).
 KSERVES_ARGUMENTS = ["--model_name", "sie-triton", "--predictor_host", "sie-triton-predictor.default"]

@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
-from e2e.processes import alive, descendants, free_port
+from e2e.processes import alive, descendants
 
 from benchmarks.waiting import eventually
+from sie_triton.embedded.ports import free_port
 from sie_triton.pages.command_line import command_of, commands, parameters
 
 from .exceptions import NOT_HERE, PENDING

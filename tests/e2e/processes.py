@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import httpx
 import prepared
 
 from benchmarks.waiting import eventually
+from sie_triton.embedded.ports import free_port
 
 COMMAND = [*prepared.COMMAND]
 SHARED_MEMORY = Path("/dev/shm")
@@ -22,13 +22,6 @@ _PREFIX_OPTION = "shm-region-prefix-name="
 def sie_triton(*arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run `sie-triton` to its end."""
     return prepared.run(arguments, os.environ, timeout)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _field(pid: int, place: int) -> str:

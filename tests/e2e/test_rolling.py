@@ -23,8 +23,9 @@ from sie_sdk.types import Item
 from benchmarks.waiting import eventually
 from e2e.balancer import Backend, ServiceBalancer
 from e2e.conftest import TinyBuild
-from e2e.processes import COMMAND, Serving, free_port
+from e2e.processes import COMMAND, Serving
 from sie_triton.deploy import DeployOptions
+from sie_triton.embedded.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from benchmarks.waiting import eventually
 from e2e.conftest import MINILM, TinyBuild
 from e2e.corpus import mixed_texts
-from e2e.processes import Serving, alive, descendants, free_port
+from e2e.processes import Serving, alive, descendants
+from sie_triton.embedded.ports import free_port
 from sie_triton.embedded.server import ServerSpec, TritonServer
 
 pytestmark = pytest.mark.e2e

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 from conftest import MINILM_ID
-from e2e.processes import Serving, free_port
+from e2e.processes import Serving
 from environments import LIGHT, SERVE, Unavailable, install, interpreter
 
+from sie_triton.embedded.ports import free_port
 from sie_triton.room import cache_folder
 
 pytestmark = pytest.mark.official
