@@ -3,7 +3,7 @@
     python -m benchmarks.paired --side before=../old --side after=. --repository model_repository --rounds 5
 
 A side is `NAME=CHECKOUT[:REPOSITORY]`. All are served at once, idle but for the one that is measured, and take turns in
-every round: on a machine that others use only ratios of one round say anything. `--peer fastembed` and `--peer limit`
+every round: on a machine that others use only ratios of one round say anything. Peers in process, as `--peer limit`,
 join as they do in `benchmarks.run`, whose cache they use.
 """
 
@@ -60,7 +60,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--side", action="append", required=True, help="NAME=CHECKOUT[:REPOSITORY]; repeatable")
     parser.add_argument("--repository", type=Path, help="what the sides serve that name no other")
     parser.add_argument("--checkpoint", type=Path, help="folder with the model's tokenizer.json; without peers only")
-    parser.add_argument("--peer", action="append", default=[], choices=["fastembed", "limit"])
+    parser.add_argument("--peer", action="append", default=[], choices=[peer.name for peer in PEERS if not peer.http])
     parser.add_argument("--peer-cache", type=Path, default=ROOT / ".cache" / "benchmarks")
     parser.add_argument("--measure", action="append", default=[], choices=_NAMES, help="these alone; repeatable")
     parser.add_argument("--rounds", type=int, default=3)

@@ -13,6 +13,8 @@ NOT_HERE: Mapping[str, str] = {
     "uvx": _WHEELS,
     "helm": "there is no cluster; tests/deploy reads the values that it would be given",
     "kubectl": "there is no cluster; tests/deploy checks the manifests and what the steps are about",
+    "python -m benchmarks.run": "it measures for a quarter of an hour, after it has installed the peers",
+    "python -m benchmarks.paired": "it measures for minutes what the run before has built",
     "python -m benchmarks.gpu": "it measures for minutes; tests/e2e/test_gpu_program.py runs a part of it",
     "python -m benchmarks.gpu_pack": "it compresses weights for minutes",
     "python -m sie_triton.embedded.fetching": "it would fetch a wheel into this environment; "
@@ -57,6 +59,8 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
     "--wait": "docker",
     "--check": "python -m sie_triton.pages",
     "--all": "python -m benchmarks.run",
+    "--peer": "python -m benchmarks.run",
+    "--side": "python -m benchmarks.paired",
     "--no-deps": "pip",
     "--linearity": "python -m benchmarks.run",
     "--requests": "python -m benchmarks.faults",
