@@ -232,8 +232,6 @@ def silent() -> Iterator[str]:
 
 def test_an_interrupt_leaves_nothing(silent: str, tmp_path: Path) -> None:
     program = (
-        # What a shell starts in the background is deaf to SIGINT, and tests may run there.
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import sys; from pathlib import Path; from sie_triton.embedded.fetching import fetch;"
         "fetch(Path(sys.argv[1]), lambda line: print(line, flush=True))"
     )
