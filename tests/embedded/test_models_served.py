@@ -158,13 +158,13 @@ def test_torchscript_outputs_have_the_configured_type(server: TritonServer) -> N
 
 def test_models_can_be_unloaded_and_loaded(server: TritonServer) -> None:
     models = f"{server.url}/v2/repository/models"
-    assert httpx.post(f"{models}/tuned/unload").status_code == 200
+    assert httpx.post(f"{models}/tuned/unload", timeout=60).status_code == 200
     assert eventually(lambda: infer(server.url, "tuned", {"x": ("FP32", [1, 1], [1])}).status_code == 404)
-    assert httpx.post(f"{models}/tuned/load").status_code == 200
+    assert httpx.post(f"{models}/tuned/load", timeout=60).status_code == 200
     assert results(infer(server.url, "tuned", {"x": ("FP32", [1, 1], [1])}))["y"] == ([1, 1], [2.0])
 
 
 def test_metrics_count_executions(server: TritonServer) -> None:
     infer(server.url, "half", {"x": ("FP32", [1, 2], [1, 2])})
-    lines = httpx.get(server.metrics_url).text
+    lines = httpx.get(server.metrics_url, timeout=60).text
     assert 'nv_inference_exec_count{model="double",version="1"}' in lines

@@ -92,7 +92,7 @@ def executions(server: TritonServer, model: str = "counting") -> int:
 
 def pending(server: TritonServer) -> int:
     """Requests that wait in tritonserver's queue."""
-    lines = httpx.get(server.metrics_url).text.splitlines()
+    lines = httpx.get(server.metrics_url, timeout=60).text.splitlines()
     (line,) = (one for one in lines if one.startswith('nv_inference_pending_request_count{model="counting"'))
     return int(line.split()[-1])
 

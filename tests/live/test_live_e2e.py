@@ -173,7 +173,7 @@ async def watching(
 
 def held(server: TritonServer) -> set[str]:
     """What tritonserver itself says is loaded."""
-    entries = httpx.post(f"{server.url}/v2/repository/index").json()
+    entries = httpx.post(f"{server.url}/v2/repository/index", timeout=60).json()
     return {entry["name"] for entry in entries if entry.get("state") not in (None, "UNAVAILABLE")}
 
 

@@ -94,7 +94,7 @@ async def test_what_is_removed_or_replaced_while_it_is_down_stays_away(
         assert held(supervisor.server) == {new_name(replaced)} and not supervisor.troubles()
 
         # A tritonserver that begins when something is let go of may have loaded it by then.
-        httpx.post(f"{supervisor.url}/v2/repository/models/{TRITON_NAME}/load").raise_for_status()
+        httpx.post(f"{supervisor.url}/v2/repository/models/{TRITON_NAME}/load", timeout=60).raise_for_status()
         assert held(supervisor.server) == {new_name(replaced), TRITON_NAME}
         while held(supervisor.server) != {new_name(replaced)}:
             await asyncio.sleep(0.1)

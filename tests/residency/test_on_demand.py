@@ -228,7 +228,7 @@ async def test_what_triton_lost_or_already_holds_is_noticed(world: World) -> Non
     async with world.open() as client:
         await client.until_served("p")
         await asyncio.sleep(1.2)
-        httpx.post(f"{world.server.url}/v2/repository/models/acme__p/unload")
+        httpx.post(f"{world.server.url}/v2/repository/models/acme__p/unload", timeout=60)
         await client.until_served("p")
     async with world.open() as client:
         assert (await client.states())["p"] == "loaded"
@@ -250,7 +250,7 @@ async def test_every_replica_gets_the_load_and_one_that_lacks_a_model_gets_it_la
             for one in (world, other):
                 await until(lambda one=one: one.held() == {"p"})  # type: ignore[misc]
             await asyncio.sleep(1.2)
-            httpx.post(f"{second.url}/v2/repository/models/acme__p/unload")
+            httpx.post(f"{second.url}/v2/repository/models/acme__p/unload", timeout=60)
             assert (await client.ask("p")).status_code == 200
             await until(lambda: other.held() == {"p"})
         async with world.open(urls=[world.server.url, second.url], idle_evict_s=0.1) as client:

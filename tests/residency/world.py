@@ -184,7 +184,7 @@ class World:
 
     def held(self) -> set[str]:
         """The models that tritonserver itself says are loaded or on their way in or out."""
-        entries = httpx.post(f"{self.server.url}/v2/repository/index").json()
+        entries = httpx.post(f"{self.server.url}/v2/repository/index", timeout=60).json()
         states = {entry["name"]: entry.get("state") for entry in entries}
         return {name.removeprefix("acme__") for name, state in states.items() if state not in (None, "UNAVAILABLE")}
 
@@ -221,7 +221,7 @@ class World:
         for name in NAMES:
             behave(self.repository, name)
         for name in self.held():
-            httpx.post(f"{self.server.url}/v2/repository/models/acme__{name}/unload")
+            httpx.post(f"{self.server.url}/v2/repository/models/acme__{name}/unload", timeout=60)
         for _ in range(300):
             if not self.held() and not self.server.model_memory():
                 return

@@ -170,13 +170,13 @@ def test_other_dialects_read_pictures_and_cut_texts(
 ) -> None:
     shown = f"data:image/png;base64,{base64.b64encode(png(pictures[0])).decode()}"
     asked = {"model": EMBEDDER, "input": [shown, "embed"], "encoding_format": "float"}
-    answer = httpx.post(f"{url}/v1/embeddings", json=asked).raise_for_status().json()
+    answer = httpx.post(f"{url}/v1/embeddings", json=asked, timeout=60).raise_for_status().json()
     found = np.array([entry["embedding"] for entry in answer["data"]], np.float32)
     np.testing.assert_allclose(found, np.stack([told.vector([pictures[0]]), told.vector(["embed"])]), atol=1e-5)
     text = "passages and queries and passages"
     cut = told.tokenizer.decode(told.tokenizer(text)["input_ids"][:3])
     ranked: dict[str, Any] = {"model": JUDGE, "query": "signals", "documents": [text], "max_tokens_per_doc": 3}
-    answer = httpx.post(f"{url}/v2/rerank", json=ranked).raise_for_status().json()
+    answer = httpx.post(f"{url}/v2/rerank", json=ranked, timeout=60).raise_for_status().json()
     right = client.score(JUDGE, Item(text="signals"), [Item(text=cut)])["scores"][0]["score"]
     assert answer["results"][0]["relevance_score"] == pytest.approx(right, abs=1e-6)
 
