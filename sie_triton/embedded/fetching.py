@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -221,28 +222,39 @@ def _run(command: tuple[str, ...], stage: Path, announce: Announce) -> tuple[int
     stage = stage / "temporary"
     stage.mkdir(exist_ok=True)
     begun = time.monotonic()
+    processes: list[subprocess.Popen[str]] = []
     try:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment(stage)
-        )
-    except OSError as error:
-        return 1, f"{command[0]}: {error.strerror}"
-    with process:
         try:
-            while True:
-                try:
-                    said, _ = process.communicate(timeout=_REPORT_SECONDS)
-                except subprocess.TimeoutExpired:
-                    passed = time.monotonic() - begun
-                    if passed > _WAIT_SECONDS:
-                        process.kill()
-                        return 1, f"it did not finish within {_WAIT_SECONDS} seconds"
-                    announce(f"tritonserver: still fetching after {passed:.0f} s{_held(stage)}")
-                else:
-                    return process.returncode, said
-        except BaseException:
-            process.kill()
-            raise
+            # A Ctrl-C while a process begins would leave it without anybody who ends it; a thread hears none.
+            with ThreadPoolExecutor(1) as apart:
+                apart.submit(lambda: processes.append(_begin(command, stage))).result()
+        except OSError as error:
+            return 1, f"{command[0]}: {error.strerror}"
+        while True:
+            try:
+                said, _ = processes[0].communicate(timeout=_REPORT_SECONDS)
+            except subprocess.TimeoutExpired:
+                passed = time.monotonic() - begun
+                if passed > _WAIT_SECONDS:
+                    return 1, f"it did not finish within {_WAIT_SECONDS} seconds"
+                announce(f"tritonserver: still fetching after {passed:.0f} s{_held(stage)}")
+            else:
+                return processes[0].returncode, said
+    finally:
+        _end(processes)
+
+
+def _begin(command: tuple[str, ...], stage: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment(stage)
+    )
+
+
+def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """At once, and not before they are gone."""
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 def _held(stage: Path) -> str:
