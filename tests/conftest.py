@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import hypothesis
 import prepared
 import pytest
 from shared import run_folder
@@ -24,6 +25,12 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Of what tests install, little is imported: that much is compiled then. (pip wants a "no" here for its `--no-compile`.)
 os.environ.setdefault("PIP_NO_COMPILE", "no")
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 # What a shell starts in the background is deaf to Ctrl-C, and so would be all that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

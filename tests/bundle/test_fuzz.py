@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sie_triton.bundle import expand, load_bundle
 from sie_triton.planning.catalogue import catalogue_table
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 VALID = b"""sie_id: acme/small
 hf_id: acme/small

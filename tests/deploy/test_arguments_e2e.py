@@ -54,10 +54,10 @@ def test_tritonserver_takes_them(case: str, repository: Path, tmp_path: Path) ->
             command, env=child_environment(find_installation(), gpu=False), stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        assert eventually(lambda: len(listening(process.pid)) >= len(expected) or process.poll() is not None, 30)
+        assert eventually(lambda: len(listening(process.pid)) >= len(expected) or process.poll() is not None, 60)
         assert process.poll() is None, log.read_text()[-3000:]
         assert listening(process.pid) == {(expected[name], port) for name, port in ports.items()}
-        assert eventually(lambda: probes_succeed(container, ports["http"]), 30)
+        assert eventually(lambda: probes_succeed(container, ports["http"]), 60)
     finally:
         process.terminate()
         assert process.wait(30) == 0

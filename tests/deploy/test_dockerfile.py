@@ -128,7 +128,7 @@ def build_models(tmp_path: Path, models: str | None, *arguments: str) -> subproc
     program.chmod(0o755)
     environ = {"PATH": f"{program.parent}:/usr/bin:/bin"} | ({} if models is None else {"MODELS": models})
     return subprocess.run(
-        [str(SCRIPT), *arguments], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=10
+        [str(SCRIPT), *arguments], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
     )
 
 

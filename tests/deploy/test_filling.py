@@ -106,7 +106,7 @@ def test_what_the_containers_run_fills_the_claim(repository: Path, tmp_path: Pat
             [here(part) for part in job["command"]], env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert waiting.wait(10) == 0
+        assert waiting.wait(60) == 0
     finally:
         waiting.kill()
     filled = tree_digests(claim / "repository")
@@ -128,5 +128,5 @@ def test_a_container_that_waits_ends_when_it_is_told(repository: Path, tmp_path:
     assert b"waiting for" in waiting.stdout.readline()
     waiting.terminate()
     # It ended by itself: the first process of a container is not ended by a signal that it does not handle.
-    assert waiting.wait(10) in (0, 143)
+    assert waiting.wait(60) in (0, 143)
     waiting.stdout.close()

@@ -147,7 +147,7 @@ def healthy(machine: Machine, image: str, test: list[str], process: subprocess.P
     for _ in range(300):
         python = machine.place("/opt/sie/bin/python3")
         done = subprocess.run(
-            [str(python), *test[2:]], env=machine.environ(image), capture_output=True, check=False, timeout=20
+            [str(python), *test[2:]], env=machine.environ(image), capture_output=True, check=False, timeout=60
         )
         if done.returncode == 0 or process is None:
             return done.returncode == 0
@@ -199,7 +199,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> int:
 def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
     headers = {"content-type": "application/json", "accept": "application/json"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         answer: dict[str, Any] = json.load(response)
         return answer
 

@@ -96,7 +96,7 @@ def test_the_rendered_command_starts_whatever_kserve_appends(repository: Path, t
         assert process.poll() is None, log.read_text()
         # `exec`: the signal reaches the frontend itself.
         process.send_signal(signal.SIGTERM)
-        assert eventually(lambda: process.poll() == 0, 20)
+        assert eventually(lambda: process.poll() == 0, 60)
     finally:
         process.kill()
         process.wait()

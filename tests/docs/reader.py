@@ -199,7 +199,7 @@ class Reader:
     def stop(self) -> list[str]:
         """Stop what runs, as Ctrl-C does; returns the command lines of processes that stayed."""
         self._stop(list(self._servers))
-        eventually(lambda: not any(map(alive, self._left)), 20)
+        eventually(lambda: not any(map(alive, self._left)), 60)
         return [str(pid) for pid in self._left if alive(pid)]
 
     def _stop(self, lines: Sequence[str]) -> None:

@@ -54,7 +54,7 @@ class ServiceBalancer:
     def serving(self) -> Iterator[str]:
         """The service's URL while it is open."""
         self._thread.start()
-        assert self._up.wait(10)
+        assert self._up.wait(60)
         try:
             yield f"http://127.0.0.1:{self.port}"
         finally:

@@ -135,7 +135,7 @@ def test_a_rolling_update_loses_no_call(manifest: dict[str, Any], pod: Any) -> N
         old = pod()
         right = vectors(old.url)
         backend = balancer.add(old.port)
-        assert eventually(lambda: backend.is_endpoint, 20)
+        assert eventually(lambda: backend.is_endpoint, 60)
         with Callers(url, right) as callers:
             callers.wait_for(40)
             for _ in range(ROLLS):
@@ -211,7 +211,7 @@ def roll(
     """With `maxSurge` 1 and `maxUnavailable` 0: the new pod is ready before the old one is told to end."""
     new = pod()
     backend = balancer.add(new.port)
-    assert eventually(lambda: backend.is_endpoint, 20)
+    assert eventually(lambda: backend.is_endpoint, 60)
     balancer.delete(leaving)
     assert old.stop(seconds=grace) == 0
     before = leaving.connections

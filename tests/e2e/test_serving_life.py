@@ -139,10 +139,10 @@ def test_a_second_interrupt_waits_for_nobody_and_leaves_nothing(tiny_build: Tiny
     with socket.create_connection(("127.0.0.1", serving.port)) as connection:
         connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: here\r\ncontent-length: 9\r\n\r\n")
         serving.process.send_signal(signal.SIGINT)
-        assert eventually(lambda: "stopping" in serving.said(), 10)
+        assert eventually(lambda: "stopping" in serving.said(), 60)
         assert serving.process.poll() is None
         assert serving.stop(signal.SIGINT) == 130
-    assert eventually(lambda: not any(alive(pid) for pid in everything), 5)
+    assert eventually(lambda: not any(alive(pid) for pid in everything), 60)
     assert regions() == []
     assert "Traceback" not in serving.said()
 
@@ -155,14 +155,14 @@ def test_a_signal_before_it_is_ready_ends_everything(tiny_build: TinyBuild, tmp_
     finally:
         code = serving.stop(signal.SIGTERM)
     assert code == 0
-    assert eventually(lambda: not any(alive(pid) for pid in everything), 5)
+    assert eventually(lambda: not any(alive(pid) for pid in everything), 60)
     assert regions() == []
     assert "Traceback" not in serving.said()
 
 
 def run_the_printed_snippet(serving: Serving) -> None:
     """What `serve` invites to paste into another terminal."""
-    assert eventually(lambda: "result[" in serving.said(), 10)
+    assert eventually(lambda: "result[" in serving.said(), 60)
     printed = r"^try it in another terminal, in `(.*)`:\n\n(from .*?\.shape\))$"
     [(python, snippet)] = re.findall(printed, serving.said(), re.MULTILINE | re.DOTALL)
     done = subprocess.run([python, "-c", snippet], capture_output=True, text=True, check=False)

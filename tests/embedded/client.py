@@ -18,7 +18,7 @@ SHARED_MEMORY = Path("/dev/shm")
 @functools.cache
 def _http() -> httpx.Client:
     """One for all calls, since making one reads certificates; it keeps no connection, for which an end would wait."""
-    return httpx.Client(timeout=30, headers={"connection": "close"})
+    return httpx.Client(timeout=60, headers={"connection": "close"})
 
 
 def infer(

@@ -113,10 +113,10 @@ def shared_memory(folder: Path) -> dict[str, Any]:
             found["streams"] = [server.ask("zeros", numbers) for numbers in (SMALL, LARGE, LARGE, LARGE, SMALL)]
             found["the same process"] = stub_of(pid, "zeros") == computing
             os.kill(stub_of(pid, "one"), signal.SIGKILL)
-            eventually(lambda: any(one.code == "SIE718" for one in server.told), 20)
+            eventually(lambda: any(one.code == "SIE718" for one in server.told), 60)
             found["told"] = [one.message for one in server.told]
             found["other"] = server.ask("two")
-        eventually(lambda: server.ask("one") == "right", 20)
+        eventually(lambda: server.ask("one") == "right", 60)
         found["freed"] = [server.ask("one"), server.ask("two", LARGE), server.ask("zeros", LARGE)]
         with filled(folder / "log"):
             found["log is full"] = [server.ask("one"), server.ask("two", LARGE)]

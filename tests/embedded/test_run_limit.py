@@ -29,7 +29,7 @@ def test_only_a_run_that_takes_too_long_is_given_up() -> None:
     time.sleep(0.4)
     assert not given_up.is_set()
     with limit.run():
-        assert given_up.wait(10)
+        assert given_up.wait(60)
     assert len(taken) == 1 and taken[0] > 0.3
 
 

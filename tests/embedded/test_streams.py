@@ -204,7 +204,7 @@ def test_whoever_submits_waits_for_a_free_stream() -> None:
     second.join(0.1)
     assert second.is_alive() and streams.busy == 2
     gates[0].set()
-    second.join(5)
+    second.join(60)
     assert not second.is_alive()
     gates[1].set()
     gates[2].set()
@@ -245,13 +245,13 @@ def test_of_many_runs_the_longest_is_watched() -> None:
 
     def run() -> None:
         with limit.run():
-            over.wait(10)
+            over.wait(60)
 
     thread = threading.Thread(target=run)
     thread.start()
     for _ in range(8):
         with limit.run():
             time.sleep(0.02)
-    assert given_up.wait(10)
+    assert given_up.wait(60)
     over.set()
     thread.join()

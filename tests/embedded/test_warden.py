@@ -47,7 +47,7 @@ def test_a_plan_that_cannot_run_is_told(tmp_path: Path) -> None:
         text=True,
     )
     with run:
-        assert run.wait(10) == 127
+        assert run.wait(60) == 127
         assert run.stderr
         assert f"cannot run `{tmp_path / 'absent'}`" in run.stderr.read()
     assert regions(prefix) == []

@@ -22,7 +22,7 @@ ROWS = st.integers(1, 9).flatmap(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=ROWS)
 def test_wherever_the_padding_is(rows: list[list[int]]) -> None:
     mask = torch.tensor(rows)

@@ -128,7 +128,7 @@ def masks(draw: st.DrawFn) -> Any:
 
 
 @pytest.mark.parametrize("head", PAIRS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(mask=masks())
 def test_the_outputs_are_those_of_the_padded_graph(head: str, mask: Any) -> None:
     padded_graph, packed_graph = PAIRS[head]

@@ -77,7 +77,7 @@ async def until_ready(client: httpx.AsyncClient, status: int = 200) -> None:
         while (await client.get("/readyz")).status_code != status:
             await asyncio.sleep(0.02)
 
-    await asyncio.wait_for(poll(), 15)
+    await asyncio.wait_for(poll(), 60)
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ async def test_nobody_waits_for_a_run_whose_process_has_ended(repository: Path, 
         assert not asked.done()
         ailments[tiny.TRITON_NAME] = Ailment("its process was killed by SIGKILL", 1, down=True, failing=False, number=7)
         await asyncio.to_thread(known.changed)
-        answer = await asyncio.wait_for(asked, 10)
+        answer = await asyncio.wait_for(asked, 60)
         assert (answer.status_code, answer.json()["detail"]["code"]) == (503, "MODEL_LOADING")
 
         # One that is there again is not given up for the death before.
@@ -138,7 +138,7 @@ async def test_nobody_waits_for_a_run_whose_process_has_ended(repository: Path, 
         # A death after a forgiven one is the first in a row again, and one more.
         ailments[tiny.TRITON_NAME] = Ailment("its process ended", 1, down=True, failing=False, number=8)
         await asyncio.to_thread(known.changed)
-        assert (await asyncio.wait_for(asked, 10)).status_code == 503
+        assert (await asyncio.wait_for(asked, 60)).status_code == 503
         never.set()
 
 

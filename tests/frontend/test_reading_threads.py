@@ -35,7 +35,7 @@ class Slow(ImageReader):
     def rows(self, given: Sequence[Pictures], call: Any, *, is_query: bool, places: Sequence[str] = ()) -> Any:
         [one] = given
         self.begun.append(one)
-        assert self.let.acquire(timeout=10)
+        assert self.let.acquire(timeout=60)
         if "bad" in one:
             raise invalid_input(f"{one} at {places[0]}")
         return [ImageRow({str(one): self.probe(1).arrays["pixels"]})]

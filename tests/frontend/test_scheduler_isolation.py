@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sie_frontend.serving.runs import RowFailure
 from sie_frontend.serving.scheduler import RunQueue
@@ -72,7 +72,6 @@ async def outcomes(machine: Machine, requests: Sequence[Sequence[int]], max_rows
     by_exception=st.booleans(),
     max_rows=st.sampled_from([1, 2, 7, 64]),
 )
-@settings(deadline=None)
 def test_only_requests_with_poison_fail_and_the_row_is_named(
     sizes: list[int], picks: set[int], by_exception: bool, max_rows: int
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from sie_frontend.triton.client import FailureKind, TritonFailure
 from .triton_peer import DATA, DATATYPES, HEAD, Peer, X, call, client_of, cut, regular, reply, serving
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     inputs=st.lists(
         st.sampled_from(sorted(DATATYPES)).flatmap(
@@ -175,7 +175,7 @@ async def test_what_is_no_answer_fails_with_its_cause(case: int) -> None:
         np.testing.assert_array_equal(await call(client), X)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(flips=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6))
 def test_no_broken_answer_is_more_than_a_failure(flips: list[tuple[int, int]]) -> None:
     raw = bytearray(reply(HEAD, DATA))

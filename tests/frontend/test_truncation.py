@@ -68,7 +68,7 @@ def tokenizers(repository: Path) -> tuple[TextTokenizer, Tokenizer]:
 SENTENCES = st.lists(st.sampled_from([*WORDS, "unbekannt", "!"]), max_size=12).map(" ".join)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(sentences=st.lists(SENTENCES, min_size=1, max_size=4), limit=st.integers(4, 14))
 def test_a_row_is_cut_if_the_whole_text_has_more_tokens(
     sentences: list[str], limit: int, tokenizers: tuple[TextTokenizer, Tokenizer]

@@ -153,7 +153,7 @@ async def settle(condition: Callable[[], bool]) -> None:
         while not condition():
             await asyncio.sleep(0.005)
 
-    await asyncio.wait_for(poll(), 10)
+    await asyncio.wait_for(poll(), 60)
 
 
 def cut(data: bytes, places: Sequence[float]) -> list[bytes]:

@@ -109,7 +109,7 @@ def test_recorded_bfloat16_is_refused() -> None:
 _ANY = st.one_of(st.none(), st.booleans(), st.integers(), st.binary(max_size=16), st.text(max_size=4))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.fixed_dictionaries(
         {},

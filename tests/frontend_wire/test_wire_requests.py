@@ -162,7 +162,7 @@ def _mutated(draw: st.DrawFn) -> bytes:
     return bytes(body)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.one_of(st.binary(max_size=200), _mutated(), st.text(max_size=80).map(str.encode)),
     st.sampled_from([None, MSGPACK, "application/json", "text/plain", "application/json; charset=\xff", "x"]),

@@ -113,7 +113,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_one_or_the_other(tmp_path: 
     thread.join()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, len(LINES)), st.integers(0, 255))
 def test_a_spoiled_byte_never_gives_other_rights(place: int, byte: int) -> None:
     """Any byte changed or cut: the keys that are read are those that were written, or the file is refused."""

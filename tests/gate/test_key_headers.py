@@ -11,7 +11,7 @@ from frontend.fake_triton import FakeTriton
 from frontend.key_help import SECRET, key
 from frontend.repository import write_repository
 from frontend.test_slow_clients import answered, listening
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sie_frontend.access.keyring import Denial, KeyRing
 from sie_frontend.settings import Settings
@@ -91,7 +91,7 @@ async def test_connections_that_break_hold_no_place_of_a_key(tmp_path: Path) -> 
                 await asyncio.sleep(0.02)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(
     st.one_of(st.none(), st.text(), st.text().map(lambda text: f"Bearer {text}"), st.text().map(lambda t: SECRET + t))
 )

@@ -37,7 +37,7 @@ def asked(ring: KeyRing, tokens: int) -> int | None:
 history = st.lists(st.tuples(st.floats(0, 90), st.integers(1, LIMIT)), max_size=30)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(history, st.integers(1, LIMIT))
 def test_a_client_that_waits_exactly_so_long_is_let_in(before: list[tuple[float, int]], tokens: int) -> None:
     clock = Clock()
@@ -52,7 +52,7 @@ def test_a_client_that_waits_exactly_so_long_is_let_in(before: list[tuple[float,
         assert asked(ring, tokens) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0, 20), max_size=40))
 def test_the_same_for_requests(pauses: list[float]) -> None:
     clock = Clock()

@@ -26,7 +26,7 @@ texts = st.lists(st.sampled_from(TOKENS), max_size=60).map(" ".join)
 
 
 @given(st.binary(max_size=200) | texts.map(str.encode))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_are_linted(raw: bytes) -> None:
     for finding in lint_model_config(raw):
         assert finding.message
@@ -34,7 +34,7 @@ def test_any_bytes_are_linted(raw: bytes) -> None:
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["", "{", "}", '"', "-1", "input", "0", "\x00", "\n#", ": 7"]))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_repositories_are_linted(tmp_path: Path, at: int, junk: str) -> None:
     """The reference repository with a few characters of one configuration replaced."""
     builder = RepositoryBuilder(tmp_path)
@@ -47,7 +47,7 @@ def test_damaged_repositories_are_linted(tmp_path: Path, at: int, junk: str) -> 
 
 
 @given(st.binary(max_size=120))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_as_a_graph(tmp_path: Path, raw: bytes) -> None:
     builder = RepositoryBuilder(tmp_path)
     builder.add("copy", identity_config(), files={"1/model.onnx": raw})
@@ -63,7 +63,7 @@ def test_a_truncated_graph_is_an_error(tmp_path: Path, cut: int) -> None:
 
 
 @given(texts)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_field_lines_never_raise(text: str) -> None:
     found = FieldLines.read(text)
     assert all(1 <= line <= text.count("\n") + 1 for line in found.lines.values())

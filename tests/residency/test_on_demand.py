@@ -259,7 +259,7 @@ async def test_every_replica_gets_the_load_and_one_that_lacks_a_model_gets_it_la
         second.stop(3)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not await asyncio.to_thread(condition):
         assert time.monotonic() < deadline

@@ -301,7 +301,7 @@ class Forger:
 
     def __enter__(self) -> Forger:
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
