@@ -76,7 +76,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """An eighth of the quick tests' work was a collector that went through imported modules again and again."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 

@@ -222,7 +222,6 @@ def _serve(parent: int, listener: socket.socket) -> None:
         __import__(name)
     # torch and scikit-learn set variables as they are imported: whoever asks may have imported them, or not.
     own = {name: value for name, value in os.environ.items() if name not in settings}
-    gc.collect()
     gc.freeze()  # or the first collection of each fork would copy everything
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks for their status: each answers for itself
     while True:
