@@ -22,6 +22,7 @@ from sie_triton.cli.options import (
     AsJson,
     Bundles,
     Carried,
+    Cores,
     DeviceName,
     Devices,
     EngineName,
@@ -103,6 +104,7 @@ def build(
     accept: Accept = [],  # noqa: B006 - typer copies the default
     engine: EngineOption = EngineName.onnxruntime,
     device: Devices = BOTH_DEVICES,
+    cores: Cores = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if nothing changed.")] = False,
     save_bundle: SaveBundle = None,
     carried: Carried = True,
@@ -118,6 +120,7 @@ def build(
     wanted = wanted_models(model, weights)
     options = build_options(repository, wanted, graphs)
     options = replace(options, force=force, trust_remote_code=trust_remote_code, carried=carried)
+    options = replace(options, cores=cores or options.cores)
     built = run_build(wanted, bundles, options, save_bundle=save_bundle)
     if save_references is not None:
         _save_references(built, repository, save_references)

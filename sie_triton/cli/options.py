@@ -171,6 +171,10 @@ Trace = Annotated[
         help="Let torch trace every graph, those too that are written from the checkpoint's tensors without it.",
     ),
 ]
+Cores = Annotated[
+    int | None,
+    typer.Option(help="Cores of the CPU machine that will serve it. Default: those that this process may use.", min=1),
+]
 Carried = Annotated[
     bool,
     typer.Option(

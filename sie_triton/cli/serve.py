@@ -136,7 +136,8 @@ def up(
     """Build what is missing, for CPU and CUDA, then serve it."""
     from sie_triton.cli.left_out import check_left_out
     from sie_triton.cli.targets import load_all
-    from sie_triton.serving.serve import check_embedded_device, check_prerequisites, serve_repository
+    from sie_triton.serving.machines import check_embedded_device
+    from sie_triton.serving.serve import check_prerequisites, serve_repository
 
     wanted = wanted_models(model, weights)
     if os.environ.get("SIE_TRITON_TRITON_URL"):

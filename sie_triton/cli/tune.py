@@ -44,8 +44,8 @@ def tune(
     Run it where the repository will be served, while nothing else runs. The frontend and Triton read what it writes
     when they start.
     """
-    from sie_triton.repository.config import available_cores
     from sie_triton.repository.publish import check_whole
+    from sie_triton.resources import available_cores
     from sie_triton.tuning.alternatives import weigh
     from sie_triton.tuning.speeds import Samples
     from sie_triton.tuning.tune import tune_repository

@@ -15,7 +15,7 @@ from sie_triton.planning.catalogue import verdict
 from sie_triton.planning.families import Recipe
 from sie_triton.planning.plan import GraphOptions
 from sie_triton.planning.recipe import Refusal
-from sie_triton.repository.config import available_cores
+from sie_triton.resources import available_cores
 
 Announce = Callable[[str], None]
 

@@ -5,7 +5,6 @@ Nothing is left to Triton's auto-completion: what is not written here is not mea
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -119,11 +118,6 @@ def cpu_shape(cores: int, weight_bytes: int) -> CpuShape:
     affordable = max(1, INSTANCE_WEIGHT_BYTES // max(1, weight_bytes))
     instances = max(1, min(cores, affordable, MAX_INSTANCES))
     return CpuShape(instances, max(1, cores // instances), express=int(affordable > 1))
-
-
-def available_cores() -> int:
-    """The cores that this process may use, not those of the host."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_tokens(machine: Machine, max_batch_tokens: int, row_tokens: int = 1) -> int:

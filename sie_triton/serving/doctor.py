@@ -16,8 +16,9 @@ from sie_triton.embedded.fetching import MEGABYTES, check_fetchable
 from sie_triton.embedded.installation import fetched_folder, find_installation, find_wheel
 from sie_triton.embedded.ports import port_problem
 from sie_triton.formats import FORMATS
-from sie_triton.repository.config import available_cores, cpu_shape
+from sie_triton.repository.config import cpu_shape
 from sie_triton.repository.processor import INSTRUCTIONS, instructions, multiplies_bfloat16, multiplies_int8
+from sie_triton.resources import available_cores, available_memory, memory_sizes
 from sie_triton.serving.gpus import gpu_names, gpu_obstacle
 
 Verdict = Literal["ok", "note", "problem"]
@@ -88,12 +89,11 @@ def _processor() -> Iterator[Check]:
 
 
 def _memory() -> Iterator[Check]:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
+    available = available_memory()
+    if available is None:
         return
-    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    yield Check("ok", "memory", f"{sizes['MemAvailable'] / 2**30:.1f} GiB available of {sizes['MemTotal'] / 2**30:.1f}")
+    total = memory_sizes().get("MemTotal", available)
+    yield Check("ok", "memory", f"{available / 2**30:.1f} GiB available of {total / 2**30:.1f}")
     shared = Path("/dev/shm")
     if shared.is_dir():
         free = shutil.disk_usage(shared).free

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import errno
-import http.client
-import importlib.util
-import json
 import logging
 import signal
 import socket
@@ -13,8 +10,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
@@ -28,20 +23,18 @@ from sie_frontend.manifest import Manifest, ManifestError
 from sie_frontend.serving.ailments import Ailments
 from sie_frontend.settings import Settings, SettingsError
 from sie_frontend.storage import is_url
-from sie_frontend.triton.reach import DIRECT, first_address
 from sie_frontend.watch import logs
 
-from sie_triton.backends.embedded import CONFIG_NAME as EMBEDDED
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
-from sie_triton.embedded.cuda_options import accelerators
 from sie_triton.embedded.fetching import ensure_installation
 from sie_triton.embedded.ports import listener
 from sie_triton.embedded.server import ServerSpec
 from sie_triton.embedded.supervisor import State, Supervisor, Transition
 from sie_triton.interrupts import left_to_others
 from sie_triton.repository.publish import check_whole
+from sie_triton.serving.crowding import crowded
 from sie_triton.serving.ending import Ending
-from sie_triton.serving.gpus import gpu_obstacle
+from sie_triton.serving.machines import choose_machine, embedded_name
 from sie_triton.serving.restarts import Announce, Restarts, ailments_of
 from sie_triton.serving.waiting import announce_ready
 
@@ -50,8 +43,6 @@ log = logging.getLogger("sie_triton")
 # A process that computes one run for longer has no caller left: so long a frontend waits, unless it was told otherwise.
 RUN_LIMIT_S = 120.0
 LOG_NAME = "tritonserver.log"
-RUNTIMES = {"onnx": ("onnxruntime", "cpu"), "torchscript": ("torch", "export")}
-"""Format -> the package that computes it in the embedded server, and the extra that has it."""
 _PORT_HINTS = {
     errno.EADDRINUSE: "stop the process that holds it, or choose another with `--port`",
     errno.EACCES: "ports below 1024 need rights that this user has not: choose another with `--port`",
@@ -167,12 +158,11 @@ def serve_repository(
     try:
         if triton_url is None:
             check_places(log_dir)
-            name, gpu = embedded_name(Path(repository), manifest, machine), machine != "cpu"
             spec = ServerSpec(
                 Path(repository),
                 log_dir / LOG_NAME,
-                config_name=name,
-                gpu=gpu,
+                config_name=_embedded_name(Path(repository), manifest, machine, announce),
+                gpu=machine != "cpu",
                 on_demand=settings.on_demand,
                 run_limit_s=settings.triton_timeout_s,
                 served=lambda: _served_by(server),
@@ -241,97 +231,12 @@ def _wrong_setting(error: SettingsError) -> DiagnosticError:
     return DiagnosticError([Diagnostic("SIE712", str(error), hint=hint)])
 
 
-def choose_machine(manifest: Manifest, device: str, repository: str | Path, triton_url: str | None = None) -> str:
-    """The kind of machine to serve on: `cpu`, `cuda` or `cuda-tensorrt`.
-
-    `auto` is the CPU for the embedded server, and otherwise what the Triton at `triton_url` says of its models. Raises
-    `DiagnosticError` if a model of the repository is not built for it, or if the embedded server cannot compute on it.
-    """
-    built = [set(entry.configs) for entry in manifest.built.values()]
-    # A repository without a record of builds has one configuration, which is taken to be for the CPU.
-    common = set.intersection(*built) if built else {"cpu"}
-    if device == "auto":
-        device = "cpu" if triton_url is None else remote_machine(manifest, triton_url)
-    if device not in common:
-        offered = ", ".join(sorted(common)) or "nothing in common"
-        raise DiagnosticError(
-            [
-                Diagnostic(
-                    "SIE605",
-                    f"`{repository}` is not built for {device}; its models are for {offered}",
-                    hint="build it with `--device cpu --device cuda`",
-                )
-            ]
-        )
-    if triton_url is None:
-        formats = {built.format for built in manifest.built.values()}
-        check_embedded_device(device, formats)
-        check_runtimes(formats)
-    return device
-
-
-def check_runtimes(formats: Collection[str]) -> None:
-    """Raise `DiagnosticError` (`SIE714`) if the package is missing with which the embedded server computes a format."""
-    for graph_format in formats:
-        package, extra = RUNTIMES[graph_format]
-        if importlib.util.find_spec(package) is None:
-            message = f"the embedded server computes {graph_format} graphs with {package}, which is not installed"
-            raise DiagnosticError([Diagnostic("SIE714", message, hint=f"`pip install 'sie-triton[{extra}]'`")])
-
-
-def check_embedded_device(device: str, formats: Collection[str]) -> None:
-    """Raise `DiagnosticError` if the embedded server cannot compute graphs of `formats` on a device here."""
-    if device in ("auto", "cpu") or (obstacle := gpu_obstacle(device, formats)) is None:
-        return
-    hint = (
-        f"serve the repository with NVIDIA's Triton image, started with `--model-config-name={device}`, and point "
-        "`--triton-url` at it"
-    )
-    raise DiagnosticError(
-        [Diagnostic("SIE606", f"the embedded server cannot compute on {device}: {obstacle}", hint=hint)]
-    )
-
-
-def remote_machine(manifest: Manifest, triton_url: str) -> str:
-    """What a running Triton computes on, by the configuration of a model with instances; `cpu` if it does not say.
-
-    An unreachable Triton is not asked again: the frontend may start before its Triton does.
-    """
-    first = first_address(triton_url)
-    for name in manifest.triton_models:
-        try:
-            with DIRECT.open(f"http://{first}/v2/models/{name}/config", timeout=5) as answer:
-                config = json.load(answer)
-        except urllib.error.HTTPError:
-            continue  # it answers, and does not have this model
-        except (OSError, ValueError, http.client.HTTPException):
-            break
-        kinds = {group.get("kind") for group in config.get("instance_group", ())}
-        if "KIND_GPU" in kinds:
-            return "cuda-tensorrt" if "tensorrt" in accelerators(config) else "cuda"
-        if kinds:
-            break
-    return "cpu"
-
-
-def config_name(manifest: Manifest, machine: str) -> str | None:
-    """The `--model-config-name` for a kind of machine; None if every model uses its `config.pbtxt`.
-
-    A model whose default configuration suits the machine has no file of that name; Triton then uses `config.pbtxt`.
-    """
-    return machine if any(entry.configs.get(machine) for entry in manifest.built.values()) else None
-
-
-def embedded_name(repository: Path, manifest: Manifest, machine: str) -> str | None:
-    """The same for the embedded server; None where it may read what is written for itself alone.
-
-    Builds of before have no such file, and where their `config.pbtxt` is a GPU's, that of CPUs must be named.
-    """
-    name = config_name(manifest, machine)
-    if name is None or machine != "cpu":
-        return name
-    files = (repository / model / "configs" / f"{EMBEDDED}.pbtxt" for model in manifest.triton_models)
-    return None if all(file.is_file() for file in files) else name
+def _embedded_name(repository: Path, manifest: Manifest, machine: str, announce: Announce) -> str | None:
+    """`embedded_name`; it is told where models will take more cores than there are."""
+    name = embedded_name(repository, manifest, machine)
+    if machine == "cpu" and (told := crowded(repository, manifest, name)):
+        announce(told)
+    return name
 
 
 def serve_triton(
@@ -367,7 +272,7 @@ def serve_triton(
         host=host,
         http_port=http_port,
         metrics_port=metrics_port,
-        config_name=embedded_name(repository, manifest, machine),
+        config_name=_embedded_name(repository, manifest, machine, announce),
         gpu=machine != "cpu",
         run_limit_s=RUN_LIMIT_S,
     )

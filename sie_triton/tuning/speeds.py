@@ -13,7 +13,7 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from sie_frontend.serving.scheduler import RunQueue
 from sie_frontend.text.reader import TextReader
 from sie_frontend.text.tokenization import TOKEN_TYPE_IDS, TextRow
 
+from sie_triton.resources import available_memory
 from sie_triton.tuning.settings import RunSetting
 from sie_triton.verify.model_runner import ModelRunner, Timed, TimedServer
 from sie_triton.verify.public_model import input_of, public_model, served_by
@@ -49,6 +50,29 @@ class Samples:
     server: TimedServer = "embedded"
 
 
+class _Opened:
+    """Runners that were opened, as many as half of the memory takes; the one that was used longest ago is closed."""
+
+    def __init__(self, open_runner: Callable[[Path, Timed], ModelRunner], triton_models: Sequence[str]) -> None:
+        self._open = open_runner
+        self._triton_models = triton_models
+        self._room = (available_memory() or 0) / 2
+        self._kept: dict[tuple[Path, Timed], ModelRunner] = {}
+
+    def get(self, folder: Path, timed: Timed) -> ModelRunner:
+        """The runner of a folder, opened as a server would."""
+        runner = self._kept.pop((folder, timed), None)
+        while runner is None and self._kept and self._bytes(*self._kept, (folder, timed)) > self._room:
+            del self._kept[next(iter(self._kept))]
+        self._kept[folder, timed] = runner or self._open(folder, timed)
+        return self._kept[folder, timed]
+
+    def _bytes(self, *keys: tuple[Path, Timed]) -> int:
+        """Weights as they lie on the disk, as they are computed with, and once more for what runs take."""
+        places = (folder / name / "1" for folder, _ in keys for name in self._triton_models)
+        return sum(3 * path.stat().st_size for place in places for path in place.glob("*") if path.is_file())
+
+
 class TimedModel:
     """A public model of a manifest, whose settings can be timed in any folder that has its graphs."""
 
@@ -56,6 +80,7 @@ class TimedModel:
         model = public_model(repository, manifest, name)
         _, entry = input_of(next(iter(served_by(manifest, name).values())), name)
         self.name = name
+        self._triton_models = manifest.built[name].triton_models
         self.reader = model.reader
         self.config_name = manifest.built[name].configs["cpu"]
         self._padding_cost = entry.batching["cpu"].padding_cost
@@ -67,16 +92,13 @@ class TimedModel:
     ) -> list[dict[RunSetting, float]]:
         """By folder, what each setting computes in a second, the median of its rounds, in tokens or pictures."""
         found: dict[tuple[Path, RunSetting], list[float]] = {(f, s): [] for f in folders for s in settings}
-        shapes = {(setting.streams, setting.threads) for setting in settings}
-        opened = {
-            (folder, *shape): self._opened(folder, Timed(shape[1], shape[0], samples.server))
-            for folder in folders
-            for shape in shapes
-        }
+        by_shape = sorted(settings, key=lambda setting: (setting.streams, setting.threads))
+        opened = self._opened_runners()
         for _ in range(samples.rounds):
-            for (folder, setting), speeds in found.items():
-                runner = opened[folder, setting.streams, setting.threads]
-                speeds.append(asyncio.run(self._speed(runner, setting, samples.seconds)))
+            for folder in folders:
+                for setting in by_shape:
+                    runner = opened.get(folder, Timed(setting.threads, setting.streams, samples.server))
+                    found[folder, setting].append(asyncio.run(self._speed(runner, setting, samples.seconds)))
         return [{setting: statistics.median(found[folder, setting]) for setting in settings} for folder in folders]
 
     def alone(self, folders: Mapping[Path, int], samples: Samples) -> list[float]:
@@ -85,18 +107,19 @@ class TimedModel:
         """
         row = min(self._rows, key=lambda row: abs(row.cost - ALONE_TOKENS))
         feed = self.reader.batch([row], row.cost)
-        runners = {f: self._opened(f, Timed(threads, server=samples.server)) for f, threads in folders.items()}
+        opened = self._opened_runners()
         found: dict[Path, list[float]] = {folder: [] for folder in folders}
         for _ in range(samples.rounds):
-            for folder, runner in runners.items():
+            for folder, threads in folders.items():
+                runner = opened.get(folder, Timed(threads, server=samples.server))
                 end = time.perf_counter() + samples.seconds
                 while (begun := time.perf_counter()) < end:
                     runner.run(feed, self._outputs)
                     found[folder].append(time.perf_counter() - begun)
         return [statistics.median(seconds) for seconds in found.values()]
 
-    def _opened(self, folder: Path, timed: Timed) -> ModelRunner:
-        return ModelRunner(folder, self.name, self.config_name, timed)
+    def _opened_runners(self) -> _Opened:
+        return _Opened(lambda *how: ModelRunner(how[0], self.name, self.config_name, how[1]), self._triton_models)
 
     async def _speed(self, runner: ModelRunner, setting: RunSetting, seconds: float) -> float:
         loop = asyncio.get_running_loop()

@@ -18,6 +18,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError, Where
 from sie_triton.embedded.openvino_engine import ACCELERATOR, OpenVinoError, OpenVinoGraph, installed, wanted_precision
 from sie_triton.formats import Format, format_of
 from sie_triton.lint.config import model_config_pb2
+from sie_triton.resources import available_cores
 
 Graph: TypeAlias = "Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]"
 """Named inputs and the names of the wanted outputs -> those outputs in that order."""
@@ -132,9 +133,6 @@ def open_onnx(config: Any, path: Path, timed: Timed | None) -> Graph:
 def _open_openvino(path: Path, timed: Timed | None, parameters: Mapping[str, str]) -> Graph:
     if not installed():
         raise _runtime_missing("openvino", "`pip install 'sie-triton[openvino]'`")
-    # Here, since what measures graphs with an old ONNX Runtime has nothing that planning needs.
-    from sie_triton.repository.config import available_cores
-
     timed = timed or Timed(available_cores())
     threads, streams = timed.threads * timed.streams, timed.streams
     try:

@@ -19,7 +19,7 @@ from sie_triton.compiler.build import compile_models
 from sie_triton.compiler.options import BuildOptions, Target, select
 from sie_triton.formats import Precision
 from sie_triton.planning.plan import GraphOptions, TritonPlan
-from sie_triton.repository.config import available_cores
+from sie_triton.resources import available_cores
 
 # The most files and the least time: what other choices give is tested in test_compiler_machines.py.
 ENSEMBLE = GraphOptions(layout="ensemble", devices=("cpu",))

@@ -29,7 +29,7 @@ from sie_triton.formats import FORMATS
 from sie_triton.lint import lint_repository
 from sie_triton.planning.plan import GraphOptions
 from sie_triton.planning.precisions import precisions_for
-from sie_triton.serving.serve import RUNTIMES, check_runtimes, choose_machine, config_name, remote_machine
+from sie_triton.serving.machines import RUNTIMES, check_runtimes, choose_machine, config_name, remote_machine
 from sie_triton.verify.checks import verify_repository
 
 

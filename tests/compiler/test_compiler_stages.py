@@ -13,8 +13,8 @@ from compiler.conftest import Playback, Tiny
 from compiler.test_compiler_verify import change_weights, noise
 from sie_triton.compiler.build import compile_models
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.repository.config import available_cores
 from sie_triton.repository.publish import tree_digests
+from sie_triton.resources import available_cores
 
 ENCODER = Path("acme__tiny.encoder") / "1" / "model.onnx"
 

@@ -20,11 +20,12 @@ from compiler.command import sie_triton
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.repository.config import INSTANCE_WEIGHT_BYTES
 from sie_triton.repository.publish import tree_digests, write_manifest
+from sie_triton.tuning import speeds
 from sie_triton.tuning.settings import BUDGETS, RunSetting, candidates, choose
 from sie_triton.tuning.speeds import Samples, TimedModel, sample_rows
 from sie_triton.tuning.tune import tune_repository
 from sie_triton.verify.checks import verify_repository
-from sie_triton.verify.model_runner import TimedServer, read_model_config
+from sie_triton.verify.model_runner import ModelRunner, TimedServer, read_model_config
 from sie_triton.verify.public_model import public_model
 
 BRIEF = Samples(0.05, 1)
@@ -178,3 +179,24 @@ def test_what_is_written_tells_whose_sessions_were_measured(repository: Path) ->
     measured = read_manifest(repository).models[tiny.MODEL_ID].inputs["text"].batching["cpu"].measured
     assert measured
     assert measured.machine.endswith("NVIDIA's server")
+
+
+def test_settings_are_timed_in_turns_where_memory_is_short(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is opened when its turn comes, and none is left out."""
+    opened: list[tuple[int, int]] = []
+    manifest = read_manifest(repository)
+    settings = list(candidates(2, 0, budgets=(128, 256)))
+    shapes = {(setting.streams, setting.threads) for setting in settings}
+
+    class Counted(ModelRunner):
+        def __init__(self, *arguments: Any) -> None:
+            opened.append((arguments[-1].streams, arguments[-1].threads))
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(speeds, "ModelRunner", Counted)
+    for room, times in ((1 << 40, 1), (0, 2)):
+        opened.clear()
+        monkeypatch.setattr(speeds, "available_memory", lambda room=room: room)
+        [found] = TimedModel(repository, manifest, tiny.TRITON_NAME).speeds([repository], settings, Samples(0.02, 2))
+        assert found.keys() == set(settings) and min(found.values()) > 0
+        assert sorted(opened) == sorted([*shapes] * times)

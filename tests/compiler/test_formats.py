@@ -10,7 +10,7 @@ import pytest
 from compiler.command import sie_triton
 from sie_triton.formats import FORMATS, Format, format_of
 from sie_triton.repository.config import CPU_PARAMETERS, CUDA_PARAMETERS
-from sie_triton.serving.serve import RUNTIMES as SERVED_WITH
+from sie_triton.serving.machines import RUNTIMES as SERVED_WITH
 from sie_triton.verify.model_runner import RUNTIMES as VERIFIED_WITH
 
 NAMES = set(get_args(Format))

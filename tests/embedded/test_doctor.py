@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from sie_triton.cli import app
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.ports import free_port
-from sie_triton.repository.config import available_cores
 from sie_triton.repository.processor import multiplies_bfloat16, multiplies_int8
+from sie_triton.resources import available_cores
 from sie_triton.serving import gpus
 from sie_triton.serving.doctor import examine
-from sie_triton.serving.serve import check_embedded_device
+from sie_triton.serving.machines import check_embedded_device
 
 KEY_LINE = "search sha256:" + "0" * 64
 
