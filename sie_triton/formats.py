@@ -2,7 +2,8 @@
 
 What only one layer knows of a format is a table there, by the format's name: a writer (`export.tracer.WRITERS`), what
 its backend reads (`repository.config`), a runtime to verify it with (`verify.model_runner.RUNTIMES`, and
-`half_precision.measure.half_runtimes`) and one to serve it with (`serving.machines.RUNTIMES`). Tests hold them complete.
+`half_precision.measure.half_runtimes`) and one to serve it with (`serving.machines.RUNTIMES`). Tests hold them
+complete.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ class Batching(msgspec.Struct, frozen=True):
     `run_tokens` is the token budget of one run: cache-sized on CPU, large on GPU. `express` runs may join the `streams`
     ones for as long as they are small: a query does not wait for bulk runs that were there first. `padding_cost` is set
     where padding is computed only in part: what a padded position costs, as a share of a token for each position of its
-    row; without it, it costs what a token costs. `measured` is set where the numbers were tuned on a machine.
+    row; without it, it costs what a token costs. `measured` is set where the numbers were tuned on a machine. `threads`
+    compute each of the `streams` runs.
     """
 
     max_batch_size: int
@@ -53,6 +54,7 @@ class Batching(msgspec.Struct, frozen=True):
     express: int = 0
     padding_cost: float | None = None
     measured: Measured | None = None
+    threads: int = 1
 
 
 class ModelInput(msgspec.Struct, frozen=True):

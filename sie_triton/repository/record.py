@@ -85,6 +85,7 @@ def _batching(plan: TritonPlan, machine: Machine, cpu: CpuShape, padding_cost: f
         streams=cpu.instances if machine == "cpu" else 1,
         express=cpu.express if machine == "cpu" else 0,
         padding_cost=padding_cost if machine == "cpu" else None,
+        threads=cpu.threads if machine == "cpu" else 1,
     )
 
 

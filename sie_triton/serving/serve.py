@@ -158,10 +158,11 @@ def serve_repository(
     try:
         if triton_url is None:
             check_places(log_dir)
+            _tell_crowding(manifest, machine, announce)
             spec = ServerSpec(
                 Path(repository),
                 log_dir / LOG_NAME,
-                config_name=_embedded_name(Path(repository), manifest, machine, announce),
+                config_name=embedded_name(Path(repository), manifest, machine),
                 gpu=machine != "cpu",
                 on_demand=settings.on_demand,
                 run_limit_s=settings.triton_timeout_s,
@@ -231,12 +232,9 @@ def _wrong_setting(error: SettingsError) -> DiagnosticError:
     return DiagnosticError([Diagnostic("SIE712", str(error), hint=hint)])
 
 
-def _embedded_name(repository: Path, manifest: Manifest, machine: str, announce: Announce) -> str | None:
-    """`embedded_name`; it is told where models will take more cores than there are."""
-    name = embedded_name(repository, manifest, machine)
-    if machine == "cpu" and (told := crowded(repository, manifest, name)):
+def _tell_crowding(manifest: Manifest, machine: str, announce: Announce) -> None:
+    if machine == "cpu" and (told := crowded(manifest)):
         announce(told)
-    return name
 
 
 def serve_triton(
@@ -266,13 +264,14 @@ def serve_triton(
         restarts(transition)
 
     check_places(log_dir)
+    _tell_crowding(manifest, machine, announce)
     spec = ServerSpec(
         repository,
         log_dir / LOG_NAME,
         host=host,
         http_port=http_port,
         metrics_port=metrics_port,
-        config_name=_embedded_name(repository, manifest, machine, announce),
+        config_name=embedded_name(repository, manifest, machine),
         gpu=machine != "cpu",
         run_limit_s=RUN_LIMIT_S,
     )

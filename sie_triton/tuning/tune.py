@@ -103,7 +103,14 @@ def _apply(staging: Path, manifest: Manifest, tuned: Tuned) -> Manifest:
     name, entry = input_of(next(iter(served.values())), tuned.triton_model)
     old = entry.batching["cpu"]
     rows = max(old.max_batch_size, setting.run_tokens // model.reader.widths(exact=False)[0])
-    batching = Batching(rows, setting.run_tokens, setting.streams, old.express, old.padding_cost, _measured(tuned))
+    batching = msgspec.structs.replace(
+        old,
+        max_batch_size=rows,
+        run_tokens=setting.run_tokens,
+        streams=setting.streams,
+        threads=setting.threads,
+        measured=_measured(tuned),
+    )
     models = {
         **manifest.models,
         **{model_id: _batched(model, name, batching) for model_id, model in served.items()},

@@ -15,14 +15,12 @@ from sie_triton.repository import config
 from sie_triton.serving.crowding import crowded
 
 
-@pytest.mark.parametrize("config_name", [None, "cpu"])
 @pytest.mark.parametrize("heavy", [False, True])
 def test_more_threads_than_cores_are_told(
     tiny_model: Tiny,
     playback: Playback,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    config_name: str | None,
     heavy: bool,
 ) -> None:
     """Small models have streams of one thread, large ones a stream of several."""
@@ -31,11 +29,11 @@ def test_more_threads_than_cores_are_told(
     repository = tmp_path / "repository"
     compile_models([tiny_model.target()], tiny_model.options(repository, cores=4))
     manifest = read_manifest(repository)
-    told = crowded(repository, manifest, config_name, cores=3)
+    told = crowded(manifest, cores=3)
     assert told is not None
     assert f"`{tiny.TRITON_NAME}` is built for 4 cores, and this process may use 3" in told
     assert "build --cores 3" in told
-    assert crowded(repository, manifest, config_name, cores=4) is None
+    assert crowded(manifest, cores=4) is None
 
 
 def test_build_takes_the_cores_of_another_machine(tiny_model: Tiny, playback: Playback, tmp_path: Path) -> None:
@@ -44,5 +42,5 @@ def test_build_takes_the_cores_of_another_machine(tiny_model: Tiny, playback: Pl
         "build", "-m", tiny.MODEL_ID, *arguments, "--layout", "ensemble", "--device", "cpu", "--cores", "3"
     )
     assert done.code == 0, done.stderr
-    assert crowded(tmp_path / "r", read_manifest(tmp_path / "r"), None, cores=3) is None
-    assert "built for 3 cores" in (crowded(tmp_path / "r", read_manifest(tmp_path / "r"), None, cores=2) or "")
+    assert crowded(read_manifest(tmp_path / "r"), cores=3) is None
+    assert "built for 3 cores" in (crowded(read_manifest(tmp_path / "r"), cores=2) or "")
