@@ -45,7 +45,7 @@ def test_every_style_is_found_and_nothing_else() -> None:
     assert found_in(PROGRAMS) == expected
 
 
-@pytest.mark.parametrize("name", ["flow", "openai_calls", "plain_fastembed", "wrappers"])
+@pytest.mark.parametrize("name", ["flow", "openai_calls", "optional", "plain_fastembed", "wrappers"])
 def test_what_python_itself_gives_to_embedders_is_found(name: str) -> None:
     program = PROGRAMS / f"{name}.py"
     done = subprocess.run(

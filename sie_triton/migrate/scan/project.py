@@ -9,6 +9,8 @@ from sie_triton.migrate.scan.names import Bound, Function, Module, Scope, annota
 from sie_triton.migrate.scan.table import find_callable, known_package
 
 _DEEPEST = 16
+# Functions that give the module of a name.
+_IMPORTERS = ("import_module", "importorskip")
 
 
 class Project:
@@ -49,14 +51,11 @@ class Project:
                 yield from self._qualified_call(module, node, depth)
             case ast.Await() | ast.NamedExpr():
                 yield from self.qualified(module, node.value, depth + 1)
-            case ast.IfExp():
-                for branch in (node.body, node.orelse):
-                    yield from self.qualified(module, branch, depth + 1)
-            case ast.BoolOp():
-                for part in node.values:
-                    yield from self.qualified(module, part, depth + 1)
+            case ast.Subscript():
+                yield from self._element(module, node.value, node.slice, depth)
             case _:
-                pass
+                for part in _any_of(node):
+                    yield from self.qualified(module, part, depth + 1)
 
     def _qualified_name(self, module: Module, name: str, scope: Scope, depth: int) -> Iterator[str]:
         definition = module.definition(name, scope)
@@ -64,7 +63,6 @@ class Project:
             yield f"{module.program.module}.{name}"
             for base in definition.bases:
                 yield from self.qualified(module, base, depth + 1)
-            return
         found = module.lookup(name, scope)
         if found is not None:
             place, bindings = found
@@ -72,9 +70,11 @@ class Project:
                 yield from self.qualified(module, bound.value, depth + 1)
             if not bindings and isinstance(place, Function):
                 yield from self._annotated(module, place, name, depth)
-        elif name in module.imports:
-            yield from self._imported(module.imports[name], depth)
-        else:
+        # One name may be both: `TextEmbedding = None` is for machines where the import fails.
+        imports = module.imported(name, scope)
+        for dotted in imports:
+            yield from self._imported(dotted, depth)
+        if not (definition or found or imports):
             for star in module.stars:
                 if known_package(star.partition(".")[0]):
                     yield f"{star}.{name}"
@@ -110,6 +110,17 @@ class Project:
                 self._imported(f"{dotted}.{node.attr}", depth) if "()" not in dotted else [f"{dotted}.{node.attr}"]
             )
 
+    def _element(self, module: Module, of: ast.expr, key: ast.expr, depth: int) -> Iterator[str]:
+        """What a list or a map holds: under a key that is known, or all of it."""
+        found = module.lookup(of.id, module.scope(of)) if isinstance(of, ast.Name) else None
+        for source in [bound.value for bound in found[1]] if found else [of]:
+            chosen = [source]
+            if isinstance(source, ast.Dict) and isinstance(key, ast.Constant):
+                pairs = zip(source.keys, source.values, strict=True)
+                chosen = [value for name, value in pairs if isinstance(name, ast.Constant) and name.value == key.value]
+            for part in chosen:
+                yield from self.qualified(module, part, depth + 1)
+
     def own_class(self, module: Module, node: ast.expr) -> ast.ClassDef | None:
         """The class of this module that `self`, `cls`, its own name or an instance of it stands for."""
         scope = module.scope(node)
@@ -134,8 +145,11 @@ class Project:
                 for dotted in self.qualified(module, of, depth + 1):
                     yield f"{dotted}.{name}"
                 return
-            case ast.Call(args=[ast.Constant(value=str() as name), *_]) if _ends(node.func, "import_module"):
+            case ast.Call(args=[ast.Constant(value=str() as name), *_]) if _ends(node.func, *_IMPORTERS):
                 yield name
+                return
+            case ast.Call(func=ast.Attribute(value=of, attr="get"), args=[key, *_]):
+                yield from (dotted for dotted in self._element(module, of, key, depth) if "()" not in dotted)
                 return
             case ast.Call(func=ast.Name(id="__import__"), args=[ast.Constant(value=str() as name), *_]):
                 yield name
@@ -147,12 +161,21 @@ class Project:
         yield from self._returned(module, node, depth)
 
     def _returned(self, module: Module, node: ast.Call, depth: int) -> Iterator[str]:
-        """What a function of this module returns, such as a client that it makes."""
-        definition = module.definition(node.func.id, module.scope(node)) if isinstance(node.func, ast.Name) else None
-        if isinstance(definition, Function):
-            for part in ast.walk(definition):
+        """What a function of this code base returns, such as a client that it makes."""
+        found = self._function(module, node.func, depth)
+        if found is not None:
+            for part in ast.walk(found[1]):
                 if isinstance(part, ast.Return) and part.value is not None:
-                    yield from self.qualified(module, part.value, depth + 1)
+                    yield from self.qualified(found[0], part.value, depth + 1)
+
+    def _function(self, module: Module, node: ast.expr, depth: int) -> tuple[Module, Function] | None:
+        """The function of this code base that is called: one by its name, or a method of `self`."""
+        found: tuple[Module, ast.AST | None] | None = None
+        if isinstance(node, ast.Attribute) and (owner := self.own_class(module, node.value)) is not None:
+            found = module, module.definitions.get((owner, node.attr))
+        elif isinstance(node, ast.Name | ast.Attribute):
+            found = self.definition_of(module, node, depth)
+        return (found[0], found[1]) if found is not None and isinstance(found[1], Function) else None
 
     def constructor(self, module: Module, node: ast.expr, depth: int = 0) -> tuple[Module, ast.Call] | None:
         """The call that makes the object which an expression stands for."""
@@ -171,13 +194,13 @@ class Project:
                 return self.constructor(module, node.value, depth + 1)
         return next((made for bound in bindings if (made := self.constructor(module, bound.value, depth + 1))), None)
 
-    def definition_of(self, module: Module, node: ast.expr) -> tuple[Module, ast.AST] | None:
+    def definition_of(self, module: Module, node: ast.expr, depth: int = 0) -> tuple[Module, ast.AST] | None:
         """The class or function of this code base that an expression names."""
         if isinstance(node, ast.Name):
             own = module.definition(node.id, module.scope(node))
             if own is not None:
                 return module, own
-        for dotted in self.qualified(module, node):
+        for dotted in self.qualified(module, node, depth + 1):
             found = self.find(dotted)
             if found is not None and (there := found[0].definition(found[1], ())) is not None:
                 return found[0], there
@@ -210,8 +233,21 @@ def map_entries(node: ast.expr) -> dict[str, ast.expr]:
     return {}
 
 
-def _ends(node: ast.expr, name: str) -> bool:
-    return (isinstance(node, ast.Attribute) and node.attr == name) or (isinstance(node, ast.Name) and node.id == name)
+def _any_of(node: ast.expr) -> list[ast.expr]:
+    """The expressions that one may stand for: branches, and what a list or a map holds."""
+    match node:
+        case ast.IfExp():
+            return [node.body, node.orelse]
+        case ast.BoolOp() | ast.Dict():
+            return node.values
+        case ast.Tuple() | ast.List() | ast.Set():
+            return node.elts
+        case _:
+            return []
+
+
+def _ends(node: ast.expr, *names: str) -> bool:
+    return (node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")) in names
 
 
 def _alternatives(annotation: ast.expr | None) -> Iterator[ast.expr]:
