@@ -111,6 +111,7 @@ CASES: Mapping[str, tuple[str, str, str]] = {
     "TextEmbedding('baai/BGE-small-en-v1.5')": ("same", "BAAI/bge-small-en-v1.5:candle", ""),
     "TextEmbedding('nomic-ai/nomic-embed-text-v1.5')": ("differs", "nomic-ai/nomic-embed-text-v1.5:candle", "length"),
     "TextEmbedding('nomic-ai/nomic-embed-text-v1.5-Q')": ("refused", "None", "int8"),
+    "SparseTextEmbedding('prithivida/Splade_PP_en_v1')": ("refused", "None", "pickle"),
     "TextEmbedding('minishlab/potion-base-8M')": ("refused", "None", "without a transformer"),
     "TextEmbedding('Qdrant/clip-ViT-B-32-text')": ("same", "openai/clip-vit-base-patch32", ""),
     "SparseTextEmbedding('Qdrant/bm25')": ("refused", "None", "BM25"),
@@ -147,6 +148,28 @@ def test_what_becomes_of_a_call(line: str, judge: Judge) -> None:
     assert words in " ".join((move.reason, *move.differences))
     assert move.change or status == "refused"
     assert judge(line).all_can_move is (status in ("same", "differs"))
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("nobody/e5-tiny", "`sie-triton build -m nobody/e5-tiny` derives one from its checkpoint"),
+        ("e5-tiny", "`sie-triton build -m OWNER/NAME` derives one from its checkpoint"),
+        ("./mine", "`sie-triton build -m ./mine` derives a bundle from its checkpoint"),
+    ],
+)
+def test_a_model_without_a_bundle_needs_none(name: str, way: str, judge: Judge) -> None:
+    (move,) = judge(f"SentenceTransformer({name!r})").moves
+    assert move.status == "missing"
+    assert move.change.startswith(way)
+
+
+def test_what_needs_its_authors_code_is_refused_with_the_flag_that_tries_it(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import fastembed\nfastembed.TextEmbedding('jinaai/jina-embeddings-v2-small-en')\n", "utf-8")
+    (move,) = scan(program, load_bundles(shipped_bundles())[0]).moves
+    assert (move.status, "JinaBERT" in move.reason) == ("refused", True)
+    assert "--trust-remote-code" in move.change
 
 
 def test_what_the_notes_say(judge: Judge) -> None:
