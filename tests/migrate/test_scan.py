@@ -79,6 +79,19 @@ def test_the_whole_folder_is_read_as_a_stranger_would_see_it(tmp_path: Path) -> 
     assert "None" in names[1]
 
 
+def test_names_that_go_in_circles_end(tmp_path: Path) -> None:
+    """Modules that import each other, functions that call themselves, and many steps with several ways at each."""
+    (tmp_path / "one.py").write_text("from two import make\nfrom one import make as again\n", encoding="utf-8")
+    (tmp_path / "two.py").write_text("from one import make, again\nagain(make())\n", encoding="utf-8")
+    many = [f"def f{n}(a='m/{n}', b='m/x'):\n    return f{n + 1}(a or b, b) or f{n + 1}(b, a)\n" for n in range(40)]
+    last = "def f40(a, b):\n    return TextEmbedding(a + b)\n"
+    loops = "c = d()\nd = c()\nc.x.embed()\ndef g(n='a/b'):\n    return TextEmbedding(n) or g(n)\n"
+    text = "\n".join(["from fastembed import TextEmbedding", *many, last, loops])
+    (tmp_path / "three.py").write_text(text, encoding="utf-8")
+    found = found_in(tmp_path)
+    assert [line for line in found if "a/b" in line] == [f"three.py:{text.count(chr(10))} | fastembed | dense | a/b"]
+
+
 def test_nothing_is_executed(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     program = tmp_path / "program.py"

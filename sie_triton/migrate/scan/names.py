@@ -79,6 +79,10 @@ class Module:
                 return here
         return [entry.dotted for entry in self.imports.get(name, ())]
 
+    def meant(self, name: str) -> set[str]:
+        """A name as it is written here, and as those call it that it is imported from."""
+        return {name, *(entry.dotted.rpartition(".")[2] for entry in self.imports.get(name, ()))}
+
     def _imports_at(self, name: str, place: ast.AST | None) -> list[str]:
         return [entry.dotted for entry in self.imports.get(name, ()) if entry.place is place]
 

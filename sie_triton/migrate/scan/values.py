@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -33,20 +34,37 @@ class Text:
     note: str = ""
 
 
+_ITSELF = Text(None, "it is defined by itself")
+
+
 class Values:
     """Evaluates expressions of a project as far as they are constants."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
+        self._calls: dict[str, list[tuple[Module, ast.Call]]] = defaultdict(list)
+        for module in project.modules:
+            for call in module.calls:
+                for name in module.meant(tail_name(call.func)):
+                    self._calls[name].append((module, call))
+        self._known: dict[ast.expr, tuple[Text, ...]] = {}
 
     def texts(self, module: Module, node: ast.expr) -> tuple[Text, ...]:
         """Every text that an expression may be, at most 32, each once."""
-        return tuple(dict.fromkeys(itertools.islice(self._texts(module, node, 0), _MOST)))
+        found = self._texts(module, node, 0)
+        return tuple(text for text in found if text is not _ITSELF) or found
 
-    def _texts(self, module: Module, node: ast.expr, depth: int) -> Iterator[Text]:
+    def _texts(self, module: Module, node: ast.expr, depth: int) -> tuple[Text, ...]:
+        if node in self._known:
+            return self._known[node]
         if depth > _DEEPEST:
-            yield Text(None, "it is defined by too many steps")
-            return
+            return (Text(None, "it is defined by too many steps"),)
+        self._known[node] = (_ITSELF,)
+        found = tuple(itertools.islice(dict.fromkeys(self._found(module, node, depth)), _MOST))
+        self._known[node] = found
+        return found
+
+    def _found(self, module: Module, node: ast.expr, depth: int) -> Iterator[Text]:
         for part in _alternatives(node):
             yield from self._texts(module, part, depth + 1)
         match node:
@@ -143,21 +161,15 @@ class Values:
         wanted: ast.AST = owner if owner is not None and function.name == "__init__" else function
         position = parameter_names(function).index(name) - (owner is not None)
         title = owner.name if owner is not None and wanted is owner else function.name
-        for caller in self.project.modules:
-            for call in caller.calls:
-                spelling = tail_name(call.func)
-                if spelling != title and not any(
-                    entry.dotted.rpartition(".")[2] == title for entry in caller.imports.get(spelling, ())
-                ):
-                    continue
-                found = self.project.definition_of(caller, call.func)
-                method = owner is not None and wanted is function and tail_name(call.func) == function.name
-                if not method and (found is None or found[1] is not wanted):
-                    continue
-                if (given := keywords_of(call).get(name)) is not None:
-                    yield caller, given
-                elif 0 <= position < len(call.args):
-                    yield caller, call.args[position]
+        for caller, call in self._calls[title]:
+            found = self.project.definition_of(caller, call.func)
+            method = owner is not None and wanted is function and tail_name(call.func) == function.name
+            if not method and (found is None or found[1] is not wanted):
+                continue
+            if (given := keywords_of(call).get(name)) is not None:
+                yield caller, given
+            elif 0 <= position < len(call.args):
+                yield caller, call.args[position]
 
     def _attribute(self, module: Module, node: ast.Attribute, depth: int) -> Iterator[Text]:
         if node.attr == "value" and isinstance(node.value, ast.Attribute):
