@@ -228,8 +228,14 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file, or None if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def architectures(config: Mapping[str, Any]) -> list[str]:
+    """The classes of transformers that a `config.json` names."""
+    named = config.get("architectures")
+    return list(map(str, named)) if isinstance(named, list) else []
 
 
 def extra_file(name: str, held: set[str]) -> str | None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from sie_triton.checkpoint.files import file_digest, names_in, parts_of, read_json
+from sie_triton.checkpoint.files import architectures, file_digest, names_in, parts_of, read_json
 from sie_triton.checkpoint.merged import merged_folder
 from sie_triton.checkpoint.open_clip import is_open_clip
 from sie_triton.checkpoint.published import Beyond
@@ -87,7 +87,7 @@ class Checkpoint:
         auto_map = config.get("auto_map")
         if not isinstance(auto_map, dict) or not any(str(key).startswith("AutoModel") for key in auto_map):
             return None
-        named = [str(name) for name in config.get("architectures") or ()]
+        named = architectures(config)
         try:
             import transformers  # heavy, and only asked of checkpoints with code of their own
         except ImportError:

@@ -267,7 +267,7 @@ def damage(path: Path) -> str | None:
         if path.suffix == ".safetensors":
             header, size = read_header(path), path.stat().st_size
             return None if size == header.file_size else f"it has {size} bytes and its header says {header.file_size}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"it cannot be read: {error}"
     return None
 
@@ -275,6 +275,9 @@ def damage(path: Path) -> str | None:
 def _wrong_json(name: str, content: object) -> str | None:
     if name in ("config.json", INDEX) and not isinstance(content, dict):
         return "it holds no JSON object"
+    named = content.get("architectures") if name == "config.json" and isinstance(content, dict) else None
+    if named is not None and not (isinstance(named, list) and all(isinstance(entry, str) for entry in named)):
+        return "its `architectures` is no list of names"
     weight_map = content.get("weight_map") if name == INDEX and isinstance(content, dict) else {}
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         return "its `weight_map` does not name a file for each tensor"

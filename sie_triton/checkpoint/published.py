@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sie_triton.checkpoint.files import architectures
 from sie_triton.checkpoint.published_keys import CARRIED, HARMLESS
 
 Config = Mapping[str, Any]
@@ -148,7 +149,7 @@ def _gte(config: Config, names: frozenset[str]) -> Native:
     return Native(
         read.finish(
             "gte",
-            [str(name).replace("New", "Gte", 1) for name in config.get("architectures") or ()],
+            [name.replace("New", "Gte", 1) for name in architectures(config)],
             **sizes,
             hidden_act="gelu",
             type_vocab_size=read.value("type_vocab_size", 1),
@@ -269,13 +270,13 @@ def _jina(config: Config, names: frozenset[str]) -> Native:
     if positions == "rotary":
         base = float(read.stated("rotary_emb_base", (int, float)))
         rope = {"rope_type": "default", "rope_theta": base}
-        native = [f"JinaEmbeddingsV3{_task(name)}" for name in config.get("architectures") or ()]
+        native = [f"JinaEmbeddingsV3{_task(name)}" for name in architectures(config)]
         # transformers knows the published tensor names of this architecture.
         return Native(read.finish("jina_embeddings_v3", native, **shared, rope_parameters=rope))
     read.value("rotary_emb_base", None)
     if positions != "absolute":
         raise _BeyondError(f"`position_embedding_type` of `config.json` is {positions!r}")
-    native = [f"XLMRoberta{_task(name)}" for name in config.get("architectures") or ()]
+    native = [f"XLMRoberta{_task(name)}" for name in architectures(config)]
     return Native(read.finish("xlm-roberta", native, **shared), _jina_name)
 
 

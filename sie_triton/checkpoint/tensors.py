@@ -33,12 +33,13 @@ def read_header(path: Path) -> Header:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= path.stat().st_size - 8:
             raise ValueError("no safetensors header")
-        content = json.loads(file.read(length))
+        text = file.read(length)
     try:
+        content = json.loads(text)
         tensors = {name: entry for name, entry in content.items() if name != "__metadata__"}
         size = 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
         return Header(tensors, dict(content.get("__metadata__") or {}), 8 + length, size)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
         raise ValueError("no safetensors header") from error
 
 

@@ -77,7 +77,7 @@ def _is_late(facts: CheckpointFacts) -> bool:
 
 def _unlisted(facts: CheckpointFacts) -> Kind:
     """A plain checkpoint of transformers: its class decides."""
-    named = [str(name) for name in facts.config.get("architectures") or ()]
+    named = facts.architectures
     first = named[0] if named else ""
     if STANFORD in named or facts.stanford or len(facts.weight_shapes.get("linear.weight", ())) == 2:
         return "multivector"

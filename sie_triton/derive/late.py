@@ -149,7 +149,7 @@ def _stanford(facts: CheckpointFacts) -> _Rules:
             code="SIE222",
         )
     said = facts.stanford
-    if not said and STANFORD not in (facts.config.get("architectures") or ()):
+    if not said and STANFORD not in facts.architectures:
         refuse(
             facts,
             f"it has ColBERT's projection, and no `{STANFORD_NAME}` says how queries and documents are marked",

@@ -137,7 +137,7 @@ def _prompt_notes(facts: CheckpointFacts) -> list[str]:
 
 
 def _other_readings(facts: CheckpointFacts) -> list[str]:
-    first = str((facts.config.get("architectures") or [""])[0])
+    first = next(iter(facts.architectures), "")
     if not first.endswith("ForMaskedLM"):
         return []
     return [
@@ -233,7 +233,7 @@ def score_draft(facts: CheckpointFacts) -> Draft:
     name = _CROSS_ENCODERS.get(facts.model_type, "CrossEncoderAdapter")
     if facts.model_type == "modernbert" and function == "Sigmoid":
         name = "ModernBertFlashCrossEncoderAdapter"
-    first = (facts.config.get("architectures") or ["its class"])[0]
+    first = next(iter(facts.architectures), "its class")
     return Draft(
         adapter=adapter(name, f"{first} of config.json"),
         dims={},

@@ -13,7 +13,7 @@ from sie_triton.diagnostics import DiagnosticError
 
 from .chat_prompt import Parts, prompt_parts, template_of
 from .checkpoint import SETTINGS_NAME, CheckpointFacts, activation
-from .files import read_object, unsupported
+from .files import read_object, unreadable, unsupported
 from .pipeline import AnswerStep
 
 DEFAULT_ANSWERS = ("yes", "no")
@@ -81,8 +81,7 @@ def read_answer(facts: CheckpointFacts) -> PairAnswer:
 
 
 def _is_causal(facts: CheckpointFacts) -> bool:
-    first = (facts.config.get("architectures") or [""])[0]
-    return str(first).endswith("ForCausalLM")
+    return next(iter(facts.architectures), "").endswith("ForCausalLM")
 
 
 def _unlisted(facts: CheckpointFacts) -> PairAnswer:
@@ -116,8 +115,15 @@ def _mode(false_id: int | None, function: str) -> ScoreMode | None:
 
 
 def _spellings(folder: Path) -> dict[int, str]:
-    """The vocabulary by id, added tokens last: theirs are the ids that a text gets."""
+    """The vocabulary by id, added tokens last: theirs are the ids that a text gets. Raises `DiagnosticError`."""
     path = folder / "tokenizer.json"
+    try:
+        return _read_spellings(folder, path)
+    except (AttributeError, IndexError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise unreadable(path, f"its tokens and those of `tokenizer_config.json` have no ids ({error})") from None
+
+
+def _read_spellings(folder: Path, path: Path) -> dict[int, str]:
     document: Any = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     model = document.get("model") or {}
     vocabulary = model.get("vocab")

@@ -108,10 +108,16 @@ class CheckpointFacts:
         return str(self.config.get("model_type", ""))
 
     @property
+    def architectures(self) -> tuple[str, ...]:
+        """The classes of transformers that the checkpoint was saved from; the first one loads it."""
+        named = self.config.get("architectures")
+        return tuple(map(str, named)) if isinstance(named, list) else ()
+
+    @property
     def generates(self) -> bool:
         """Whether the checkpoint was made for writing text, so that sentence-transformers pools its last token."""
-        architectures = self.config.get("architectures") or [""]
-        return str(architectures[0]).endswith("ForCausalLM") and self.config.get("is_causal", True) is not False
+        first = next(iter(self.architectures), "")
+        return first.endswith("ForCausalLM") and self.config.get("is_causal", True) is not False
 
     @property
     def hidden_size(self) -> int | None:
@@ -210,7 +216,7 @@ def _settings(path: Path) -> SentenceSettings:
     if not isinstance(prompts, dict) or any(not isinstance(text, str | None) for text in prompts.values()):
         raise unreadable(path, "`prompts` does not map names to texts")
     default = document.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    if default is not None and not (isinstance(default, str) and default in prompts):
         raise unreadable(path, f"`default_prompt_name` is {default!r}, which `prompts` does not have")
     activation = document.get("activation_fn")
     return SentenceSettings(

@@ -56,7 +56,7 @@ def _template(folder: Path) -> tuple[str | None, str]:
         return template_of(folder)
     try:
         found = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         found = None
     return (found if isinstance(found, str) and found else None), PROCESSOR_TEMPLATE
 

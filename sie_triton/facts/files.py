@@ -66,7 +66,7 @@ def weight_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
             try:
                 header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
                 found = {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 raise DiagnosticError(
                     [Diagnostic("SIE308", f"`{path.name}` is not a safetensors file: {error}", Where(path))]
                 ) from None

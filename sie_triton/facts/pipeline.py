@@ -283,9 +283,10 @@ class _Odd(Exception):
 def _level(config: Mapping[str, Any], default: str) -> Level:
     source = config.get("module_input_name") or default
     target = config.get("module_output_name") or source
-    if source not in LEVELS or target != source:
+    level = LEVELS.get(source) if isinstance(source, str) else None
+    if level is None or target != source:
         raise _Odd(f"a module that reads `{source}` and writes `{target}`")
-    return LEVELS[source]
+    return level
 
 
 def _width(config: Mapping[str, Any], key: str) -> int:
@@ -334,9 +335,10 @@ def _pooling(config: Mapping[str, Any], path: str, class_path: str) -> PoolingSt
     if "pooling_mode" in config:
         written = config["pooling_mode"]
         modes = [written] if isinstance(written, str) else written
-        if not isinstance(modes, list) or not modes or any(mode not in POOLINGS for mode in modes):
+        known = [POOLINGS.get(mode) for mode in modes if isinstance(mode, str)] if isinstance(modes, list) else []
+        chosen = [mode for mode in known if mode is not None]
+        if not chosen or len(chosen) < len(modes):
             raise _Odd(f"the pooling {written!r}")
-        chosen = [POOLINGS[mode] for mode in modes]
     else:
         chosen = [mode for key, mode in BOOLEAN_POOLINGS.items() if config.get(key)] or ["mean"]
     return PoolingStep("+".join(chosen), include_prompt=config.get("include_prompt", True) is not False)
@@ -355,7 +357,10 @@ def _is_splade_pooling(value: object) -> TypeGuard[Literal["max", "sum"]]:
 
 
 def _mask(config: Mapping[str, Any], path: str, class_path: str) -> MaskStep:
-    return MaskStep(tuple(map(str, config.get("skiplist_words") or ())))
+    words = config.get("skiplist_words") or []
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise _Odd(f"a MultiVectorMask of the words {words!r}")
+    return MaskStep(tuple(words))
 
 
 def _logit_score(config: Mapping[str, Any], path: str, class_path: str) -> AnswerStep:

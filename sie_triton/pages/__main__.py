@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sie_triton.cli.left_out import TABLE as LEFT_OUT
+from sie_triton.bundle.left_out import TABLE as LEFT_OUT
 from sie_triton.embedded import fetching
 from sie_triton.pages import (
     bundle_fields,

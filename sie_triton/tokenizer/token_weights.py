@@ -52,7 +52,7 @@ def _read_weights(path: Path) -> dict[str, float]:
             return {str(token): float(weight) for token, weight in json.loads(text).items()}
         pairs = (line.rsplit("\t", 1) for line in text.splitlines() if line.strip())
         return {token: float(weight) for token, weight in pairs}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DiagnosticError(
             [Diagnostic("SIE406", f"cannot read the token weights: {error}", Where(path), "fetch the checkpoint again")]
         ) from None

@@ -11,7 +11,8 @@ from compiler.command import sie_triton as call
 from compiler.folders import minilm_facts
 
 from sie_triton.bundle import load_bundles
-from sie_triton.cli.left_out import TABLE, check_left_out
+from sie_triton.bundle.left_out import TABLE
+from sie_triton.cli.left_out import check_left_out
 from sie_triton.cli.models import Wanted
 from sie_triton.cli.targets import shipped_bundles
 from sie_triton.diagnostics import DiagnosticError

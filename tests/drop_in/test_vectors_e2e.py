@@ -46,12 +46,16 @@ def minilm_url(built_repository: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def theirs(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Fastembed in process on MiniLM's weights, exported by the migration example."""
+def theirs(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Fastembed in process on MiniLM's weights, exported by the migration example; Fastembed forgets it afterwards."""
+    from fastembed.text.custom_text_embedding import CustomTextEmbedding
+
     example = runpy.run_path(str(EXAMPLE))
     folder = session_folder(tmp_path_factory) / "minilm_in_process"
     made_once(folder, lambda folder: example["export_for_fastembed"](minilm, folder))
-    return example["local_fastembed"](folder)
+    before = list(CustomTextEmbedding.SUPPORTED_MODELS)
+    yield example["local_fastembed"](folder)
+    CustomTextEmbedding.SUPPORTED_MODELS[:] = before
 
 
 def test_fastembeds_published_values(minilm_url: str) -> None:

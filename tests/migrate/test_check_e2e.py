@@ -251,6 +251,48 @@ def test_vectors_that_are_broken(right: Vectors, check_url: str) -> None:
     assert report.causes[0].share == pytest.approx(2 / len(TEXTS))
 
 
+def test_one_vector_for_several_texts(encode: Encoder, right: Vectors, check_url: str) -> None:
+    """As a loop leaves it that stores its first result again and again."""
+    report = judged(check_url, right[:1].repeat(len(TEXTS), axis=0))
+    assert causes(report) == [("broken", True)]
+    assert "belongs to one of them" in report.causes[0].message
+    elsewhere = unit(encode(["A text that is not in the sample."])).repeat(len(TEXTS), axis=0)
+    assert causes(judged(check_url, elsewhere)) == [("broken", False)]
+
+
+def test_numbers_of_one_scale_for_all_vectors(right: Vectors, check_url: str) -> None:
+    """Long texts lose a little more, and are not taken for texts that were cut."""
+    rounded = np.round(100 * right).astype(np.float32)
+    assert (np.einsum("ij,ij->i", unit(rounded), right) < 0.999).any()
+    report = judged(check_url, rounded, metric="cosine")
+    assert causes(report) == [("precision", False)]
+    assert "8 bits" in report.causes[0].message
+    report = judged(check_url, np.sign(right), metric="cosine")
+    assert causes(report) == [("precision", False)]
+    assert "one bit" in report.causes[0].message
+
+
+def test_zeros_behind_the_vectors(right: Vectors, check_url: str) -> None:
+    report = judged(check_url, np.pad(right, ((0, 0), (0, 128))))
+    assert report.verdict == "stay_with_changes"
+    assert causes(report) == [("dims", True)]
+    assert "zeros" in report.causes[0].cure
+
+
+def test_too_few_to_tell(encode: Encoder, right: Vectors, check_url: str) -> None:
+    vectors = right.copy()
+    vectors[2:4] = unit(encode(["Another text altogether.", "And a second one of those."]))
+    report = judged(check_url, vectors)
+    assert report.verdict == "partly"
+    assert causes(report) == [("few", False)]
+
+
+def test_half_a_surrogate_pair_ends_nothing(right: Vectors, check_url: str) -> None:
+    report = judged(check_url, right, [*TEXTS[:-1], "half \ud83d"])
+    assert (report.verdict, report.sampled) == ("stay", len(TEXTS) - 1)
+    assert "left out" in " ".join(report.notes)
+
+
 def test_two_causes_at_once(encode: Encoder, check_url: str) -> None:
     vectors = unit(encode(TEXTS, pooling="cls", before="query: "))
     report = judged(check_url, vectors)

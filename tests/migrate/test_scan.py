@@ -45,7 +45,7 @@ def test_every_style_is_found_and_nothing_else() -> None:
     assert found_in(PROGRAMS) == expected
 
 
-@pytest.mark.parametrize("name", ["flow", "openai_calls", "plain_fastembed", "wrappers"])
+@pytest.mark.parametrize("name", ["flow", "openai_calls", "optional", "plain_fastembed", "wrappers"])
 def test_what_python_itself_gives_to_embedders_is_found(name: str) -> None:
     program = PROGRAMS / f"{name}.py"
     done = subprocess.run(
@@ -77,6 +77,19 @@ def test_the_whole_folder_is_read_as_a_stranger_would_see_it(tmp_path: Path) -> 
     names = found_in(tmp_path)
     assert [line.partition(" ")[0] for line in names] == ["latin.py:4", "loop.py:4"]
     assert "None" in names[1]
+
+
+def test_names_that_go_in_circles_end(tmp_path: Path) -> None:
+    """Modules that import each other, functions that call themselves, and many steps with several ways at each."""
+    (tmp_path / "one.py").write_text("from two import make\nfrom one import make as again\n", encoding="utf-8")
+    (tmp_path / "two.py").write_text("from one import make, again\nagain(make())\n", encoding="utf-8")
+    many = [f"def f{n}(a='m/{n}', b='m/x'):\n    return f{n + 1}(a or b, b) or f{n + 1}(b, a)\n" for n in range(40)]
+    last = "def f40(a, b):\n    return TextEmbedding(a + b)\n"
+    loops = "c = d()\nd = c()\nc.x.embed()\ndef g(n='a/b'):\n    return TextEmbedding(n) or g(n)\n"
+    text = "\n".join(["from fastembed import TextEmbedding", *many, last, loops])
+    (tmp_path / "three.py").write_text(text, encoding="utf-8")
+    found = found_in(tmp_path)
+    assert [line for line in found if "a/b" in line] == [f"three.py:{text.count(chr(10))} | fastembed | dense | a/b"]
 
 
 def test_nothing_is_executed(tmp_path: Path) -> None:
@@ -111,6 +124,7 @@ CASES: Mapping[str, tuple[str, str, str]] = {
     "TextEmbedding('baai/BGE-small-en-v1.5')": ("same", "BAAI/bge-small-en-v1.5:candle", ""),
     "TextEmbedding('nomic-ai/nomic-embed-text-v1.5')": ("differs", "nomic-ai/nomic-embed-text-v1.5:candle", "length"),
     "TextEmbedding('nomic-ai/nomic-embed-text-v1.5-Q')": ("refused", "None", "int8"),
+    "SparseTextEmbedding('prithivida/Splade_PP_en_v1')": ("refused", "None", "pickle"),
     "TextEmbedding('minishlab/potion-base-8M')": ("refused", "None", "without a transformer"),
     "TextEmbedding('Qdrant/clip-ViT-B-32-text')": ("same", "openai/clip-vit-base-patch32", ""),
     "SparseTextEmbedding('Qdrant/bm25')": ("refused", "None", "BM25"),
@@ -147,6 +161,28 @@ def test_what_becomes_of_a_call(line: str, judge: Judge) -> None:
     assert words in " ".join((move.reason, *move.differences))
     assert move.change or status == "refused"
     assert judge(line).all_can_move is (status in ("same", "differs"))
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("nobody/e5-tiny", "`sie-triton build -m nobody/e5-tiny` derives one from its checkpoint"),
+        ("e5-tiny", "`sie-triton build -m OWNER/NAME` derives one from its checkpoint"),
+        ("./mine", "`sie-triton build -m ./mine` derives a bundle from its checkpoint"),
+    ],
+)
+def test_a_model_without_a_bundle_needs_none(name: str, way: str, judge: Judge) -> None:
+    (move,) = judge(f"SentenceTransformer({name!r})").moves
+    assert move.status == "missing"
+    assert move.change.startswith(way)
+
+
+def test_what_needs_its_authors_code_is_refused_with_the_flag_that_tries_it(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import fastembed\nfastembed.TextEmbedding('jinaai/jina-embeddings-v2-small-en')\n", "utf-8")
+    (move,) = scan(program, load_bundles(shipped_bundles())[0]).moves
+    assert (move.status, "JinaBERT" in move.reason) == ("refused", True)
+    assert "--trust-remote-code" in move.change
 
 
 def test_what_the_notes_say(judge: Judge) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -121,6 +122,20 @@ def test_the_vector_is_the_one_of_the_models_name_or_size(replay: tuple[str, typ
     assert "`fast-minilm`, `title`" in mistake(error)[1]
 
 
+def test_the_field_of_texts_is_that_of_all_points_of_the_sample(replay: tuple[str, type[Replay]]) -> None:
+    """As in a collection that two programs fill: the point that comes first has another field."""
+    url, handler = replay
+    answers = copy.deepcopy(dict(handler.answers))
+    for exchange in answers.values():
+        if exchange["path"] == "/collections/cosine/points":
+            first, _ = exchange["answer"]["result"]
+            first["payload"] = {"content": "another program's text"}
+    handler.answers = answers
+    store = opened(url, "cosine")
+    assert [entry.text for entry in store.sample(10, 0)] == ["text 0"]
+    assert store.notes == ["entries without text or without vector, left out: 1"]
+
+
 def test_a_collection_that_is_not_there(replay: tuple[str, type[Replay]]) -> None:
     with pytest.raises(DiagnosticError) as error:
         opened(replay[0], "nothing")
@@ -181,7 +196,9 @@ def test_lines_of_json(tmp_path: Path) -> None:
         ('{"a": "x", "b": "y", "vector": [1]}', "SIE905", "`a`, `b`"),
         ('{"vector": [1]}', "SIE904", "--text-field"),
         ('{"text": "x", "v": [1], "w": [2]}', "SIE905", "`v`, `w`"),
+        ("[" * 100_000, "SIE903", "is no JSON"),
     ],
+    ids=["open", "list", "two texts", "no text", "two vectors", "deep"],
 )
 def test_lines_that_cannot_be_read(tmp_path: Path, line: str, code: str, words: str) -> None:
     path = tmp_path / "index.jsonl"
@@ -190,6 +207,55 @@ def test_lines_that_cannot_be_read(tmp_path: Path, line: str, code: str, words: 
         JsonLines(path, vector=None, text_field=None).sample(5, 0)
     assert mistake(error)[0] == code
     assert words in mistake(error)[1]
+
+
+def test_fields_are_those_of_the_sample_and_not_of_its_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "index.jsonl"
+    whole = [{"text": f"text {row}", "vector": [row, 1.5]} for row in range(20)]
+    for other in ({"id": 1}, {"text": "no vector", "vector": None}, {"body": "another", "values": [1, 2]}):
+        path.write_text("\n".join(json.dumps(line) for line in [*([other] * 20), *whole]), encoding="utf-8")
+        store = JsonLines(path, vector=None, text_field=None)
+        assert {entry.text for entry in store.sample(40, 0)} == {line["text"] for line in whole}
+        assert store.notes == ["entries without text or without vector, left out: 20"]
+
+
+def test_a_file_in_another_encoding_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "index.jsonl.gz"
+    path.write_bytes(b"\x1f\x8b\x08\xff")
+    with pytest.raises(DiagnosticError) as error:
+        JsonLines(path, vector=None, text_field=None).sample(5, 0)
+    assert "UTF-8" in str(error.value.diagnostics[0].hint)
+
+
+VECTORS = np.ones((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("texts", "vectors"),
+    [
+        (np.array("a"), np.array(1.0)),
+        (np.arange(2), VECTORS),
+        (np.array([["a", "b"]]), VECTORS),
+        (np.array(["a", "b"]), VECTORS[None]),
+        (np.array(["a", "b"]), np.array(["a", "b"])),
+        (np.array([b"\xff", b"b"]), VECTORS),
+    ],
+    ids=["scalars", "numbers", "a table of texts", "cubes", "texts for vectors", "not UTF-8"],
+)
+def test_arrays_of_other_kinds_are_refused(texts: Any, vectors: Any, tmp_path: Path) -> None:
+    path = tmp_path / "index.npz"
+    np.savez(path, texts=texts, vectors=vectors)
+    with pytest.raises(DiagnosticError) as error:
+        NumpyFile(path, vector=None, text_field=None)
+    assert mistake(error)[0] == "SIE903"
+
+
+def test_byte_strings_are_texts_and_complex_numbers_no_vectors(tmp_path: Path) -> None:
+    path = tmp_path / "index.npz"
+    np.savez(path, texts=np.array(["é".encode(), b"b"]), vectors=VECTORS)
+    assert {entry.text for entry in NumpyFile(path, vector=None, text_field=None).sample(2, 0)} == {"é", "b"}
+    np.savez(path, texts=np.array(["a", "b"]), vectors=VECTORS.astype(complex))
+    assert NumpyFile(path, vector=None, text_field=None).sample(2, 0) == []
 
 
 def test_arrays_of_numpy(tmp_path: Path) -> None:
@@ -250,6 +316,8 @@ def test_what_numbers_tell() -> None:
     unsigned = ((vectors - least) / wide).round() * wide + least
     unit = signed / np.linalg.norm(signed, axis=1, keepdims=True)
     assert [measure.grid_bits(kind) for kind in (signed, unsigned, unit)] == [8, 8, 8]
+    assert measure.grid_bits(np.round(20 * vectors)) == 8  # one scale for all
+    assert measure.grid_bits(np.sign(vectors)) == 1
     halves = vectors.astype(np.float16).astype(np.float32)
     assert measure.grid_bits(vectors) is measure.grid_bits(halves) is None
     assert measure.is_half(halves)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.official
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_NUMPY_1 = "3.13"
 """Its extras leave tritonserver out, which is fetched: docs/install.md."""
-PYTHONS = ("3.10", "3.12", WITHOUT_NUMPY_1) if os.environ.get("SIE_TRITON_ALL_PYTHONS") else ("3.12",)
+PYTHONS = ("3.10", "3.11", "3.12", WITHOUT_NUMPY_1) if os.environ.get("SIE_TRITON_ALL_PYTHONS") else ("3.12",)
 # What sentence-transformers computes of the sentence in the SDK's page: mean pooling, and a norm of 1.
 KNOWN = (-0.0478733, 0.0541967, -0.0680890, 0.0471586)
 OURS = ("sie-triton", "sie-triton-frontend", "sie-triton-sdk")

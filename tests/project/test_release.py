@@ -121,7 +121,7 @@ def test_the_client_is_the_same_everywhere(dry_run: tuple[Path, str]) -> None:
             assert asked(dry_run[0], "sie_triton_sdk", system, python) == {"httpx", "msgpack", "numpy"}
 
 
-@pytest.mark.parametrize("extra", ["cpu", "gpu", "serve", "serve-gpu"])
+@pytest.mark.parametrize("extra", ["cpu", "gpu", "light", "serve", "serve-gpu"])
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
 def test_what_an_extra_asks_for(extra: str, system: str, python: str, dry_run: tuple[Path, str]) -> None:
@@ -132,7 +132,9 @@ def test_what_an_extra_asks_for(extra: str, system: str, python: str, dry_run: t
     runtimes = {name for name in added if name.startswith("onnxruntime")}
     assert runtimes == {"onnxruntime-gpu" if extra.endswith("gpu") else "onnxruntime"}
     assert "sie-triton-sdk" in added
-    assert ({"torch", "transformers", "onnx"} <= added) is (extra in ("cpu", "gpu"))
+    assert ({"torch", "sentence-transformers"} <= added) is (extra in ("cpu", "gpu"))
+    assert ({"torch", "sentence-transformers"} & added == set()) is (extra not in ("cpu", "gpu"))
+    assert ({"transformers", "onnx"} <= added) is (not extra.startswith("serve"))
     if extra == "serve":
         assert added <= {"nvidia-pytriton", "onnxruntime", "sie-triton-sdk"}
     assert not {name for name in added if re.search("cuda|tensorrt|cupy|pynvml", name)}

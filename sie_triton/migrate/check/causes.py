@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from sie_triton.migrate.check.experiments import Experiment, best, run
 from sie_triton.migrate.check.measure import (
+    GRIDS,
     SAME,
     Numbers,
     all_pairs,
@@ -40,6 +41,7 @@ _SLIGHT = 0.85
 _RELATED = 0.5
 _ALIKE = 0.8
 _MOSTLY_POSITIVE = 0.7
+_LEAST_TO_TELL = 3
 
 Same = npt.NDArray[np.bool_]
 
@@ -77,8 +79,14 @@ def explain(case: Comparison) -> None:
     if _truncation(case, tokens):
         return
     _by_experiments(case, tokens)
-    if (case.cosine < SAME).any() and not _truncation(case, tokens, guess=True):
+    # Rounding alone makes a difference too, and more of it in some texts than in others.
+    if (case.cosine < SAME).any() and (_rounded(case) or not _truncation(case, tokens, guess=True)):
         _by_statistics(case, tokens)
+
+
+def _rounded(case: Comparison) -> bool:
+    wrong = case.cosine < SAME
+    return grid_bits(case.stored) is not None and float(np.median(case.cosine[wrong])) >= _SLIGHT
 
 
 def _other_vector(case: Comparison) -> bool:
@@ -101,6 +109,10 @@ def _mixed_up(case: Comparison) -> bool:
     elsewhere = wrong & (pairs.max(axis=1) >= SAME)
     if elsewhere.sum() < max(2, wrong.sum() / 2):
         return False
+    if len(set(pairs.argmax(axis=1)[elsewhere])) <= elsewhere.sum() / 2:
+        message = "several texts have the vector that belongs to one of them"
+        case.causes.append(Cause("broken", message, True, case.share(elsewhere), "embed those texts again"))
+        return True
     message = "vectors belong to other texts of the sample: texts and vectors were put together in another order"
     case.causes.append(
         Cause("order", message, True, case.share(elsewhere), "write texts and vectors anew, in one order")
@@ -196,17 +208,19 @@ def _by_statistics(case: Comparison, tokens: npt.NDArray[np.int64]) -> None:
 
 def _told(case: Comparison, stored: Vectors, served: Vectors, tokens: npt.NDArray[np.int64]) -> tuple[str, str, str]:
     """The kind of a likely cause, what it is, and its cure."""
-    again = "embed those texts again"
     cosine = cosines(stored, served)
-    alike = likeness(stored, served)
-    if positive_share(stored) > _MOSTLY_POSITIVE > positive_share(served):
-        return (
-            "pooling",
-            "most stored numbers are positive: the maximum over tokens, a pooling that is not served",
-            again,
-        )
+    if (told := _by_numbers(stored, served, cosine)) is not None:
+        return told
     if float(np.median(cosine)) >= _SLIGHT:
         return _slight(stored, served, cosine, tokens)
+    again = "embed those texts again"
+    if len(stored) < _LEAST_TO_TELL:
+        return (
+            "few",
+            "too few texts differ to tell why, and no request gives their vectors",
+            f"look at them, or {again}",
+        )
+    alike = likeness(stored, served)
     if float(np.median(cosine)) >= _RELATED and alike >= _ALIKE:
         message = (
             "the vectors are related, and no request gives them: another revision, a prompt of your own, texts that "
@@ -223,10 +237,23 @@ def _told(case: Comparison, stored: Vectors, served: Vectors, tokens: npt.NDArra
     return "model", message, f"find its name and check with `-m`, or {again}"
 
 
+def _by_numbers(stored: Vectors, served: Vectors, cosine: Numbers) -> tuple[str, str, str] | None:
+    """What the stored numbers tell alone, whatever the texts are."""
+    again = "embed those texts again"
+    if len(stored) > 1 and (cosines(stored[:1].repeat(len(stored), axis=0), stored) > _EQUAL).all():
+        return "broken", "these texts all have one and the same vector", again
+    if positive_share(stored) > _MOSTLY_POSITIVE > positive_share(served):
+        message = "most stored numbers are positive: the maximum over tokens, a pooling that is not served"
+        return "pooling", message, again
+    if (bits := grid_bits(stored)) == 1 and float(np.median(cosine)) >= _RELATED:
+        return "precision", f"the stored numbers {GRIDS[bits]}", again
+    return None
+
+
 def _slight(stored: Vectors, served: Vectors, cosine: Numbers, tokens: npt.NDArray[np.int64]) -> tuple[str, str, str]:
     again = "embed those texts again"
-    if grid_bits(stored) is not None:
-        return "precision", "the stored numbers lie on a grid of 8 bits: they were rounded to int8 or uint8", again
+    if (bits := grid_bits(stored)) is not None:
+        return "precision", f"the stored numbers {GRIDS[bits]}", again
     if common_part(stored, served) < _NOISE:
         message = "all differ a little, each in a direction of its own: the stored vectors were rounded or compressed"
         return "precision", message, again

@@ -12,8 +12,14 @@ SAME = 0.999
 """The least cosine of a vector that counts as the same: what docs/migrate-from-fastembed.md promises."""
 SAME_LENGTH = 0.01
 """How far lengths may be apart, as a part of the length: float16 keeps a thousandth."""
+GRIDS = {
+    1: "have two values only: they were rounded to one bit each",
+    8: "lie on a grid of 8 bits: they were rounded to int8 or uint8",
+}
+"""What is said of stored numbers by what `grid_bits` finds."""
 _ON_GRID = 0.02
 _BITS_OF_INT8 = 8
+_STEPS_OF_INT8 = 255
 
 
 def cosines(left: Vectors, right: Vectors) -> Numbers:
@@ -38,11 +44,13 @@ def all_pairs(left: Vectors, right: Vectors) -> Numbers:
 def grid_bits(vectors: Vectors) -> int | None:
     """8 where the numbers of every vector lie on a grid of at most 256 steps, as int8 or uint8 leave it; else None.
 
-    Scaling and normalising after rounding keep the grid.
+    1 where they have two values, as binary vectors do. Scaling and normalising after rounding keep the grid.
     """
     wide = vectors[:64].astype(np.float64)
     if wide.shape[1] < 64:
         return None
+    if all(len(np.unique(row)) == 2 for row in wide):
+        return 1
     return _BITS_OF_INT8 if all(_on_grid(row) for row in wide) else None
 
 
@@ -95,9 +103,17 @@ def _on_grid(row: Numbers) -> bool:
         return False
     signed = row / largest * 127
     unsigned = (row - least) / (most - least or 1) * 255
-    return any(
-        float(np.abs(steps - steps.round()).max()) < _ON_GRID for steps in (signed, row / largest * 128, unsigned)
-    )
+    scales = (signed, row / largest * 128, unsigned, *_in_steps(row))
+    return any(float(np.abs(steps - steps.round()).max()) < _ON_GRID for steps in scales)
+
+
+def _in_steps(row: Numbers) -> list[Numbers]:
+    """The numbers in steps of the smallest difference, where those are few enough: one scale may be for all vectors."""
+    levels = np.unique(row)
+    if not 1 < len(levels) <= _STEPS_OF_INT8 + 1:
+        return []
+    found: Numbers = (row - levels[0]) / np.diff(levels).min()
+    return [found] if found.max() < _STEPS_OF_INT8 + 0.5 else []
 
 
 def _ranks(values: npt.NDArray[np.generic]) -> Numbers:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from sie_triton.migrate.check.causes import Comparison, explain
 from sie_triton.migrate.check.measure import (
+    GRIDS,
     SAME,
     SAME_LENGTH,
     cosines,
@@ -30,7 +31,8 @@ def check(store: VectorStore, server: EncodingServer, *, sample: int, seed: int)
 
     Raises `DiagnosticError`: `SIE908` if the store has nothing to compare, and what store and server raise.
     """
-    entries = store.sample(sample, seed)
+    sampled = store.sample(sample, seed)
+    entries = [entry for entry in sampled if _can_be_sent(entry.text)]
     if not entries:
         hint = "name where texts and vectors are, as with `--text-field` and `--vector`"
         raise fail("SIE908", f"{store.name} has no entry with text and vector", hint)
@@ -40,6 +42,8 @@ def check(store: VectorStore, server: EncodingServer, *, sample: int, seed: int)
     stored = np.stack([entry.vector for entry in entries])
     served = server.encode([entry.text for entry in entries])
     notes, broken = list(store.notes), _broken(stored)
+    if unsent := len(sampled) - len(entries):
+        notes.append(f"texts with half a surrogate pair, which no server can be sent: {unsent}; they were left out")
     causes = [broken] if broken else []
     whole = np.isfinite(stored).all(axis=1) & (lengths(stored) > 0)
     if stored.shape[1] != served.shape[1]:
@@ -54,6 +58,14 @@ def check(store: VectorStore, server: EncodingServer, *, sample: int, seed: int)
         causes += _lengths(store, case, notes)
         notes += _roundings(case.stored)
     return _report(store, server, entries, stored, served, causes, case.tried, notes)
+
+
+def _can_be_sent(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _broken(stored: Vectors) -> Cause | None:
@@ -73,6 +85,9 @@ def _other_dims(stored: Vectors, served: Vectors) -> Cause:
             cure = (
                 f"cut the server's vectors to {has} numbers and normalise them, or set `truncate_dim` in the checkpoint"
             )
+        elif not stored[:, gives:].any():
+            message = f"the index holds the server's {gives} numbers and {has - gives} zeros behind them"
+            cure = f"fill the server's vectors up to {has} numbers with zeros"
         else:
             message = f"the server gives the first {gives} of the {has} numbers that the index holds"
             cure = "serve the checkpoint without `truncate_dim`"
@@ -114,8 +129,8 @@ def _apart(stored: Vectors, served: Vectors) -> npt.NDArray[np.bool_]:
 
 
 def _roundings(stored: Vectors) -> list[str]:
-    if grid_bits(stored) is not None:
-        return ["the stored numbers lie on a grid of 8 bits: they were rounded to int8 or uint8"]
+    if (bits := grid_bits(stored)) is not None:
+        return [f"the stored numbers {GRIDS[bits]}"]
     return ["the stored numbers have half precision (float16)"] if is_half(stored) else []
 
 

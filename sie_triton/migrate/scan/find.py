@@ -12,7 +12,7 @@ from sie_triton.migrate.scan.names import Function, Module
 from sie_triton.migrate.scan.programs import Program
 from sie_triton.migrate.scan.project import Project, keywords_of, map_entries
 from sie_triton.migrate.scan.table import Callable, find_callable
-from sie_triton.migrate.scan.values import Text, Values, tail
+from sie_triton.migrate.scan.values import Text, Values, tail, tail_name
 
 _HTTP_CALLS = frozenset({"post", "request", "Request", "urlopen", "stream"})
 # The path of a request -> whose it is and what it asks for.
@@ -22,6 +22,16 @@ _PATHS: Mapping[str, tuple[str, str]] = {
     "embed_sparse": ("TEI", "sparse"),
     "rerank": ("TEI", "score"),
     "embeddings": ("OpenAI", "dense"),
+}
+# What calls a function later or elsewhere -> where that function stands among its arguments.
+_DEFERRED: Mapping[str, int] = {
+    "partial": 0,
+    "partialmethod": 0,
+    "run_in_executor": 1,
+    "run_in_threadpool": 0,
+    "run_sync": 0,
+    "submit": 0,
+    "to_thread": 0,
 }
 _HOSTED = ("api.openai.com", "openai.azure.com")
 
@@ -54,20 +64,27 @@ def find_calls(programs: Iterable[Program]) -> list[EmbedderCall]:
 def _of(project: Project, values: Values, module: Module, node: ast.Call) -> Iterator[EmbedderCall]:
     parent = _parent_constructor(project, module, node)
     names = list(project.qualified(module, node.func)) if parent is None else parent
-    row = next((row for name in names if (row := find_callable(name)) is not None), None)
-    if row is None and _is_partial(names):
-        row, node = _partial(project, module, node)
-    if row is None:
+    rows = _rows_of(names)
+    if not rows and (made := _deferred(project, module, node)) is not None:
+        rows, node = made
+    if not rows:
         yield from _openai_of_unknown(values, module, node, names)
         yield from _http(values, module, node, names)
         return
     # A subclass with an `__init__` of its own says in there which model it takes.
     if parent is None and _has_own_init(project, module, node.func):
         return
-    yield from _rows(project, values, module, node, row)
+    for row in rows:
+        yield from _called(project, values, module, node, row)
 
 
-def _rows(project: Project, values: Values, module: Module, node: ast.Call, row: Callable) -> Iterator[EmbedderCall]:
+def _rows_of(names: Iterable[str]) -> list[Callable]:
+    """The rows of all names that one expression may have: a map or a loop may hold several classes."""
+    return list(dict.fromkeys(row for name in names if (row := find_callable(name)) is not None))
+
+
+def _called(project: Project, values: Values, module: Module, node: ast.Call, row: Callable) -> Iterator[EmbedderCall]:
+    node = values.unpacked(module, node)
     place = module.program.place(node.lineno)
     made = project.constructor(module, node.func.value) if isinstance(node.func, ast.Attribute) else None
     url = _base_url(values, node, module) or (_base_url(values, made[1], made[0]) if made else "")
@@ -151,17 +168,16 @@ def _has_own_init(project: Project, module: Module, func: ast.expr) -> bool:
     )
 
 
-def _is_partial(names: Iterable[str]) -> bool:
-    return any(name in ("functools.partial", "partial") for name in names)
-
-
-def _partial(project: Project, module: Module, node: ast.Call) -> tuple[Callable | None, ast.Call]:
-    """`partial(TextEmbedding, "name")` as the call that it makes."""
-    if not node.args:
-        return None, node
-    row = next((row for name in project.qualified(module, node.args[0]) if (row := find_callable(name))), None)
-    made = ast.copy_location(ast.Call(func=node.args[0], args=node.args[1:], keywords=node.keywords), node)
-    return row, made
+def _deferred(project: Project, module: Module, node: ast.Call) -> tuple[list[Callable], ast.Call] | None:
+    """`partial(TextEmbedding, "name")`, `pool.submit(TextEmbedding, "name")` and the like, as the call that is made."""
+    position = _DEFERRED.get(tail_name(node.func))
+    if position is None or position >= len(node.args):
+        return None
+    func = node.args[position]
+    rows = _rows_of(project.qualified(module, func))
+    if not rows:
+        return None
+    return rows, ast.copy_location(ast.Call(func=func, args=node.args[position + 1 :], keywords=node.keywords), node)
 
 
 def _openai_of_unknown(values: Values, module: Module, node: ast.Call, names: Iterable[str]) -> Iterator[EmbedderCall]:
@@ -178,8 +194,7 @@ def _openai_of_unknown(values: Values, module: Module, node: ast.Call, names: It
 
 
 def _http(values: Values, module: Module, node: ast.Call, names: Iterable[str]) -> Iterator[EmbedderCall]:
-    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if called not in _HTTP_CALLS:
+    if tail_name(node.func) not in _HTTP_CALLS:
         return
     given = keywords_of(node)
     for argument in [*node.args[:2], *(given[key] for key in ("url", "path") if key in given)]:

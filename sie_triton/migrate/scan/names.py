@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from sie_triton.migrate.scan.programs import Program
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Parametrized = Function | ast.Lambda
 Scope = tuple[ast.AST, ...]
 """The classes and functions around a node, outermost first."""
+_CHANGES = frozenset({"append", "clear", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"})
 _SCOPES = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -27,18 +29,28 @@ class Bound:
     each: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import gives to a name, as a dotted name, and the class or function that it stands in, if any."""
+
+    dotted: str
+    place: ast.AST | None
+
+
 class Module:
     """One program with its names. Everything is collected once; nothing is evaluated."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.imports: dict[str, str] = {}
+        self.imports: dict[str, list[Imported]] = defaultdict(list)
         self.stars: list[str] = []
         self.scopes: dict[ast.AST, Scope] = {}
         self.bound: dict[tuple[ast.AST | None, str], list[Bound]] = defaultdict(list)
         self.attributes: dict[tuple[ast.ClassDef, str], list[Bound]] = defaultdict(list)
         self.definitions: dict[tuple[ast.AST | None, str], ast.AST] = {}
         self.calls: list[ast.Call] = []
+        # Names of lists and maps that the module changes after it has written them out.
+        self.changed: set[str] = set()
         self._walk(program.tree, ())
 
     def scope(self, node: ast.AST) -> Scope:
@@ -47,16 +59,43 @@ class Module:
 
     def lookup(self, name: str, scope: Scope) -> tuple[ast.AST | None, list[Bound]] | None:
         """The innermost scope in which a name is bound by assignment, and to what; None where it is bound nowhere."""
-        for place in (*reversed(scope), None):
+        for place in _visible(scope):
             if (place, name) in self.bound:
                 return place, self.bound[place, name]
-            if isinstance(place, Function) and name in parameter_names(place):
+            if self._imports_at(name, place) or (isinstance(place, Parametrized) and name in parameter_names(place)):
                 return place, []
         return None
 
+    def imported(self, name: str, scope: Scope) -> list[str]:
+        """What a name is imported as, by every import of it that may count: one in `try`, another in `except`.
+
+        Empty where something else of that name is nearer. What functions import is known in the whole module.
+        """
+        for place in _visible(scope):
+            if place is None:
+                break
+            here = self._imports_at(name, place)
+            if here or self._binds(name, place):
+                return here
+        return [entry.dotted for entry in self.imports.get(name, ())]
+
+    def meant(self, name: str) -> set[str]:
+        """A name as it is written here, and as those call it that it is imported from."""
+        return {name, *(entry.dotted.rpartition(".")[2] for entry in self.imports.get(name, ()))}
+
+    def _imports_at(self, name: str, place: ast.AST | None) -> list[str]:
+        return [entry.dotted for entry in self.imports.get(name, ()) if entry.place is place]
+
+    def _binds(self, name: str, place: ast.AST | None) -> bool:
+        return (
+            (place, name) in self.bound
+            or (place, name) in self.definitions
+            or (isinstance(place, Parametrized) and name in parameter_names(place))
+        )
+
     def definition(self, name: str, scope: Scope) -> ast.AST | None:
         """The class or function of this module that a name means."""
-        for place in (*reversed(scope), None):
+        for place in _visible(scope):
             if (place, name) in self.definitions:
                 return self.definitions[place, name]
         return None
@@ -74,12 +113,8 @@ class Module:
 
     def _collect(self, node: ast.AST, scope: Scope) -> None:
         match node:
-            case ast.Import():
-                for alias in node.names:
-                    head = alias.name.partition(".")[0]
-                    self.imports[alias.asname or head] = alias.name if alias.asname else head
-            case ast.ImportFrom():
-                self._collect_from(node)
+            case ast.Import() | ast.ImportFrom():
+                self._collect_import(node, scope)
             case ast.Assign():
                 for target in node.targets:
                     self._bind(target, node.value, scope)
@@ -93,16 +128,31 @@ class Module:
                 self.definitions[scope[-1] if scope else None, node.name] = node
             case ast.Call():
                 self.calls.append(node)
+                self._collect_change(node.func)
+            case ast.Subscript():
+                self._collect_change(node)
             case _:
                 pass
 
-    def _collect_from(self, node: ast.ImportFrom) -> None:
-        source = _absolute(node, self.program)
+    def _collect_change(self, node: ast.expr) -> None:
+        match node:
+            case ast.Attribute(value=ast.Name(id=name), attr=method) if method in _CHANGES:
+                self.changed.add(name)
+            case ast.Subscript(value=ast.Name(id=name), ctx=ast.Store() | ast.Del()):
+                self.changed.add(name)
+            case _:
+                pass
+
+    def _collect_import(self, node: ast.Import | ast.ImportFrom, scope: Scope) -> None:
+        source = f"{_absolute(node, self.program)}." if isinstance(node, ast.ImportFrom) else ""
         for alias in node.names:
             if alias.name == "*":
-                self.stars.append(source)
-            else:
-                self.imports[alias.asname or alias.name] = f"{source}.{alias.name}".strip(".")
+                self.stars.append(source.removesuffix("."))
+                continue
+            whole = bool(source or alias.asname)  # `import a.b` gives `a`
+            name = alias.name if whole else alias.name.partition(".")[0]
+            dotted = f"{source}{name}".strip(".")
+            self.imports[alias.asname or name].append(Imported(dotted, scope[-1] if scope else None))
 
     def _bind(self, target: ast.expr, value: ast.expr, scope: Scope, *, each: bool = False) -> None:
         place = scope[-1] if scope else None
@@ -135,13 +185,21 @@ class Module:
                     self._bind(part, its, scope)
 
 
-def parameter_names(function: Function) -> tuple[str, ...]:
+def _visible(scope: Scope) -> Iterator[ast.AST | None]:
+    """The scopes whose names are known in a scope, the nearest first: what a class binds its functions do not see."""
+    for position, place in enumerate(reversed(scope)):
+        if not position or not isinstance(place, ast.ClassDef):
+            yield place
+    yield None
+
+
+def parameter_names(function: Parametrized) -> tuple[str, ...]:
     """The parameters of a function in their order, without `*args` and `**kwargs`."""
     arguments = function.args
     return tuple(argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs))
 
 
-def parameter_defaults(function: Function) -> Mapping[str, ast.expr]:
+def parameter_defaults(function: Parametrized) -> Mapping[str, ast.expr]:
     """The default of each parameter that has one."""
     arguments = function.args
     plain = [*arguments.posonlyargs, *arguments.args]
@@ -166,6 +224,8 @@ def _outside(node: ast.AST) -> Iterator[ast.AST]:
             yield from (*node.decorator_list, *node.bases, *node.keywords)
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             yield from (*node.decorator_list, node.args)
+        case ast.Lambda():
+            yield node.args
         case _:
             pass
 

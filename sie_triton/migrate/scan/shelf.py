@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sie_triton.bundle import Bundle, ResolvedProfile, did_you_mean, expand
+from sie_triton.bundle import Bundle, LeftOut, ResolvedProfile, did_you_mean, expand, left_out
 from sie_triton.migrate.scan.fastembed_models import FastembedModel
 from sie_triton.planning.catalogue import verdict
 from sie_triton.planning.families import Recipe
@@ -80,9 +80,20 @@ class Shelf:
             near = f"`{bundle.sie_id}` is served in float: embed again with it" if bundle else ""
             return NotServed("refused", f"its weights are int8 (`{row.file}`), whose vectors are others", near)
         if bundle is None:
-            near = did_you_mean(model, self._ids) or ""
-            return NotServed("missing", "no bundle is for it", near or "write one: docs/add-a-bundle.md")
+            why = next((why for name in names if (why := left_out(name))), None)
+            return self._missing(model) if why is None else _refused(model, why)
         return _judged(bundle, task)
+
+    def _missing(self, name: str) -> NotServed:
+        near = did_you_mean(name, self._ids)
+        known = name if "/" in name else "OWNER/NAME"  # the hub's ids have both
+        way = f"`sie-triton build -m {known}` derives one from its checkpoint"
+        return NotServed("missing", "no bundle is for it", f"{way}; {near}" if near else way)
+
+
+def _refused(name: str, why: LeftOut) -> NotServed:
+    way = f"`sie-triton build -m {name} {why.flag}` tries it all the same" if why.flag else "keep it where it is"
+    return NotServed("refused", why.why, way)
 
 
 def _judged(bundle: Bundle, task: str) -> Served | NotServed:
@@ -130,6 +141,8 @@ def _never(model: str, task: str, row: FastembedModel | None) -> NotServed | Non
         return NotServed("refused", "it is a table of token vectors without a transformer", keep)
     if model.startswith((".", "/", "~")) or "\\" in model:
         return NotServed(
-            "missing", "it is a folder of your own", "write a bundle with its `weights_path`: docs/add-a-bundle.md"
+            "missing",
+            "it is a folder of your own",
+            f"`sie-triton build -m {model}` derives a bundle from its checkpoint",
         )
     return None

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import ast
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from sie_triton.migrate.scan.names import Bound, Function, Module, Scope, parameter_defaults, parameter_names
+from sie_triton.migrate.scan.names import (
+    Bound,
+    Function,
+    Module,
+    Parametrized,
+    Scope,
+    parameter_defaults,
+    parameter_names,
+)
 from sie_triton.migrate.scan.project import Project, keywords_of, map_entries
 
 _DEEPEST = 14
@@ -25,20 +34,37 @@ class Text:
     note: str = ""
 
 
+_ITSELF = Text(None, "it is defined by itself")
+
+
 class Values:
     """Evaluates expressions of a project as far as they are constants."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
+        self._calls: dict[str, list[tuple[Module, ast.Call]]] = defaultdict(list)
+        for module in project.modules:
+            for call in module.calls:
+                for name in module.meant(tail_name(call.func)):
+                    self._calls[name].append((module, call))
+        self._known: dict[ast.expr, tuple[Text, ...]] = {}
 
     def texts(self, module: Module, node: ast.expr) -> tuple[Text, ...]:
         """Every text that an expression may be, at most 32, each once."""
-        return tuple(dict.fromkeys(itertools.islice(self._texts(module, node, 0), _MOST)))
+        found = self._texts(module, node, 0)
+        return tuple(text for text in found if text is not _ITSELF) or found
 
-    def _texts(self, module: Module, node: ast.expr, depth: int) -> Iterator[Text]:
+    def _texts(self, module: Module, node: ast.expr, depth: int) -> tuple[Text, ...]:
+        if node in self._known:
+            return self._known[node]
         if depth > _DEEPEST:
-            yield Text(None, "it is defined by too many steps")
-            return
+            return (Text(None, "it is defined by too many steps"),)
+        self._known[node] = (_ITSELF,)
+        found = tuple(itertools.islice(dict.fromkeys(self._found(module, node, depth)), _MOST))
+        self._known[node] = found
+        return found
+
+    def _found(self, module: Module, node: ast.expr, depth: int) -> Iterator[Text]:
         for part in _alternatives(node):
             yield from self._texts(module, part, depth + 1)
         match node:
@@ -82,11 +108,12 @@ class Values:
         if found is not None:
             place, bindings = found
             yield from self._bound(module, bindings, depth)
-            if isinstance(place, Function) and name in parameter_names(place):
+            if isinstance(place, Parametrized) and name in parameter_names(place):
                 yield from self._parameter(module, place, name, depth)
-        elif name in module.imports:
-            yield from self._imported(module.imports[name], depth)
-        else:
+        imports = module.imported(name, scope)
+        for dotted in imports:
+            yield from self._imported(dotted, depth)
+        if found is None and not imports:
             yield Text(None, f"`{name}` is not defined in this file")
 
     def _imported(self, dotted: str, depth: int) -> Iterator[Text]:
@@ -108,12 +135,13 @@ class Values:
                 yield from self._of_class(module, made, attribute, depth)
         elif bindings:
             yield from self._bound(module, bindings, depth)
-        elif head in module.imports and module.imports[head] != dotted:
-            yield from self._imported(module.imports[head], depth + 1) if depth < _DEEPEST else ()
+        elif (sources := [source for source in module.imported(head, ()) if source != dotted]) and depth < _DEEPEST:
+            for source in sources:
+                yield from self._imported(source, depth + 1)
         else:
             yield Text(None, f"`{dotted}` is known only when the program runs")
 
-    def _parameter(self, module: Module, function: Function, name: str, depth: int) -> Iterator[Text]:
+    def _parameter(self, module: Module, function: Parametrized, name: str, depth: int) -> Iterator[Text]:
         """The default of a parameter, and what the calls of the function in this code base give."""
         told = False
         default = parameter_defaults(function).get(name)
@@ -121,29 +149,27 @@ class Values:
             texts = list(self._texts(module, default, depth + 1))
             told = bool(texts)
             yield from texts
-        for caller, argument in self._arguments(module, function, name):
+        for caller, argument in self._arguments(module, function, name) if isinstance(function, Function) else ():
             told = True
             yield from self._texts(caller, argument, depth + 1)
         if not told:
-            yield Text(None, f"the callers of `{function.name}` give it as `{name}`")
+            title = f"`{function.name}`" if isinstance(function, Function) else "a lambda"
+            yield Text(None, f"the callers of {title} give it as `{name}`")
 
     def _arguments(self, module: Module, function: Function, name: str) -> Iterator[tuple[Module, ast.expr]]:
         owner = next((entry for entry in reversed(module.scope(function)) if isinstance(entry, ast.ClassDef)), None)
         wanted: ast.AST = owner if owner is not None and function.name == "__init__" else function
         position = parameter_names(function).index(name) - (owner is not None)
         title = owner.name if owner is not None and wanted is owner else function.name
-        for caller in self.project.modules:
-            for call in caller.calls:
-                if _last(call.func) != title and title not in caller.imports.values():
-                    continue
-                found = self.project.definition_of(caller, call.func)
-                method = owner is not None and wanted is function and _last(call.func) == function.name
-                if not method and (found is None or found[1] is not wanted):
-                    continue
-                if (given := keywords_of(call).get(name)) is not None:
-                    yield caller, given
-                elif 0 <= position < len(call.args):
-                    yield caller, call.args[position]
+        for caller, call in self._calls[title]:
+            found = self.project.definition_of(caller, call.func)
+            method = owner is not None and wanted is function and tail_name(call.func) == function.name
+            if not method and (found is None or found[1] is not wanted):
+                continue
+            if (given := keywords_of(call).get(name)) is not None:
+                yield caller, given
+            elif 0 <= position < len(call.args):
+                yield caller, call.args[position]
 
     def _attribute(self, module: Module, node: ast.Attribute, depth: int) -> Iterator[Text]:
         if node.attr == "value" and isinstance(node.value, ast.Attribute):
@@ -195,6 +221,38 @@ class Values:
                 yield from self._texts(module, element, depth + 1)
         else:
             yield Text(None, f"`{_shown(node)}` is known only when the program runs")
+
+    def unpacked(self, module: Module, call: ast.Call) -> ast.Call:
+        """A call whose `*arguments` and `**keywords` are written out where the program writes them out."""
+        arguments: list[ast.expr] = []
+        for argument in call.args:
+            source = self._unchanged(module, argument.value) if isinstance(argument, ast.Starred) else None
+            arguments += source.elts if isinstance(source, ast.List | ast.Tuple) else [argument]
+        keywords: list[ast.keyword] = []
+        for keyword in call.keywords:
+            keywords += [keyword] if keyword.arg is not None else self._keywords(module, keyword.value)
+        return ast.copy_location(ast.Call(func=call.func, args=arguments, keywords=keywords), call)
+
+    def _keywords(self, module: Module, node: ast.expr, depth: int = 0) -> list[ast.keyword]:
+        """What `**node` gives; itself where that cannot be told."""
+        source = self._unchanged(module, node) if depth < _DEEPEST else None
+        if isinstance(source, ast.Call) and isinstance(source.func, ast.Name) and source.func.id == "dict":
+            inside = [(keyword.arg, keyword.value) for keyword in source.keywords]
+        elif isinstance(source, ast.Dict):
+            inside = [
+                (str(key.value) if isinstance(key, ast.Constant) else None, value)
+                for key, value in zip(source.keys, source.values, strict=True)
+                if key is None or isinstance(key, ast.Constant)
+            ]
+        else:
+            return [ast.keyword(arg=None, value=node)]
+        found: list[ast.keyword] = []
+        for name, value in inside:
+            found += [ast.keyword(arg=name, value=value)] if name else self._keywords(module, value, depth + 1)
+        return found
+
+    def _unchanged(self, module: Module, node: ast.expr) -> ast.expr | None:
+        return None if isinstance(node, ast.Name) and node.id in module.changed else self.written(module, node)
 
     def written(self, module: Module, node: ast.expr) -> ast.expr | None:
         """The list or map that an expression stands for, where it is written out in this module."""
@@ -291,7 +349,7 @@ def _command_line_default(module: Module, node: ast.Attribute) -> ast.expr | Non
     if not made or not any("parse_args" in _shown(bound.value) for bound in made[1]):
         return None
     for call in module.calls:
-        if _last(call.func) == "add_argument" and any(
+        if tail_name(call.func) == "add_argument" and any(
             isinstance(spelling, ast.Constant) and str(spelling.value).lstrip("-").replace("-", "_") == node.attr
             for spelling in call.args
         ):
@@ -299,7 +357,8 @@ def _command_line_default(module: Module, node: ast.Attribute) -> ast.expr | Non
     return None
 
 
-def _last(node: ast.expr) -> str:
+def tail_name(node: ast.expr) -> str:
+    """The last part of a dotted name, "" where an expression is none."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 

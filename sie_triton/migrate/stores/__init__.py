@@ -76,10 +76,11 @@ def pages(keys: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 def as_vector(value: object) -> Vector | None:
     """A list of numbers as `[dims]`; None for what is none, such as nothing, or a list of lists."""
     try:
-        vector = np.asarray(value, np.float32)
-    except (TypeError, ValueError):
+        given = np.asarray(value)
+        vector = None if np.iscomplexobj(given) else given.astype(np.float32)
+    except (TypeError, ValueError, OverflowError):
         return None
-    return vector if vector.ndim == 1 and vector.size else None
+    return vector if vector is not None and vector.ndim == 1 and vector.size else None
 
 
 def pick(kind: str, wanted: str | None, there: Sequence[str], usual: Sequence[str], option: str) -> str:
@@ -98,6 +99,11 @@ def pick(kind: str, wanted: str | None, there: Sequence[str], usual: Sequence[st
     if known:
         raise fail("SIE905", f"several could be the {kind}: {listed}", f"name it with `{option}`")
     raise fail("SIE904", f"there is no {kind}", f"name it with `{option}`")
+
+
+def left_out(chosen: int, found: int) -> list[str]:
+    """What is noted of the entries of a sample that have no text or no vector; nothing where all have both."""
+    return [f"entries without text or without vector, left out: {chosen - found}"] if found < chosen else []
 
 
 def text_at(payload: object, path: str) -> str | None:

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sie_triton.migrate.stores import Metric, Stored, as_vector, chosen, fail, missing_package, pages, text_fields
+from sie_triton.migrate.stores import (
+    Metric,
+    Stored,
+    as_vector,
+    chosen,
+    fail,
+    left_out,
+    missing_package,
+    pages,
+    text_fields,
+)
 
 _METRICS: Mapping[str, Metric] = {"cosine": "cosine", "ip": "dot", "l2": "euclid"}
 _IDS = 5000
@@ -66,6 +76,7 @@ class ChromaStore:
                 vector = as_vector(numbers)
                 if isinstance(text, str) and vector is not None:
                     found[key] = Stored(key, text, vector, text_fields(beside or {}))
+        self.notes += left_out(len(keys), len(found))
         return [found[key] for key in keys if key in found]
 
 

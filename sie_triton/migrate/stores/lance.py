@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sie_triton.migrate.stores import TEXT_FIELDS, Metric, Stored, as_vector, chosen, fail, missing_package, pages, pick
+from sie_triton.migrate.stores import (
+    TEXT_FIELDS,
+    Metric,
+    Stored,
+    as_vector,
+    chosen,
+    fail,
+    left_out,
+    missing_package,
+    pages,
+    pick,
+)
 
 _METRICS: Mapping[str, Metric] = {"cosine": "cosine", "dot": "dot", "l2": "euclid"}
 _ROWS = 64
@@ -62,4 +73,5 @@ class LanceStore:
                 if isinstance(row[self._text], str) and vector is not None:
                     beside = {name: row[name] for name in self._beside if isinstance(row[name], str)}
                     found.append(Stored(f"row {place}", row[self._text], vector, beside))
+        self.notes += left_out(len(rows), len(found))
         return found

@@ -17,6 +17,7 @@ from sie_triton.migrate.stores import (
     as_vector,
     chosen,
     fail,
+    left_out,
     pages,
     pick,
     text_at,
@@ -91,27 +92,24 @@ class QdrantStore:
 
     def sample(self, count: int, seed: int) -> list[Stored]:
         """Reads every id, a page at a time, and the points of the chosen ones."""
-        found: dict[Any, Stored] = {}
-        seen: set[str] = set()
         keys = chosen(self._keys(), count, seed)
         names = [self._vector, *self._others] if self._vector else True
+        points: list[Mapping[str, Any]] = []
         for page in pages(keys, _POINTS):
             body = {"ids": list(page), "with_payload": True, "with_vector": names}
-            for point in self._ask(f"{self._path}/points", body):
-                stored = self._stored(point, seen)
-                if stored is not None:
-                    found[point["id"]] = stored
+            points += self._ask(f"{self._path}/points", body)
+        seen = {name for point in points for name in text_fields(point.get("payload") or {})}
+        if self._text_field is None:
+            self._text_field = next((name for name in TEXT_FIELDS if name in seen), None)
+        found = {point["id"]: stored for point in points if (stored := self._stored(point)) is not None}
         if keys and not found:
             listed = ", ".join(f"`{name}`" for name in sorted(seen)[:_MOST_FOR_NAMES]) or "none"
             raise fail("SIE904", f"no point has text and vector; texts are in: {listed}", "name it with `--text-field`")
+        self.notes += left_out(len(keys), len(found))
         return [found[key] for key in keys if key in found]
 
-    def _stored(self, point: Mapping[str, Any], seen: set[str]) -> Stored | None:
+    def _stored(self, point: Mapping[str, Any]) -> Stored | None:
         payload = point.get("payload") or {}
-        fields = text_fields(payload)
-        seen.update(fields)
-        if self._text_field is None:
-            self._text_field = next((name for name in TEXT_FIELDS if name in fields), None)
         text = text_at(payload, self._text_field) if self._text_field else None
         vectors = point.get("vector")
         named = vectors if isinstance(vectors, Mapping) else {"": vectors}
@@ -119,7 +117,7 @@ class QdrantStore:
         if text is None or vector is None:
             return None
         others = {name: other for name in self._others if (other := as_vector(named.get(name))) is not None}
-        beside = {name: value for name, value in fields.items() if name != self._text_field}
+        beside = {name: value for name, value in text_fields(payload).items() if name != self._text_field}
         return Stored(str(point["id"]), text, vector, beside, others)
 
 

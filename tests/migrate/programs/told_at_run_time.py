@@ -22,3 +22,7 @@ h = SentenceTransformer("./my-model")
 
 def unknown(name):
     return SentenceTransformer(name)
+
+CHANGED = {"model_name_or_path": "a/before"}
+CHANGED["model_name_or_path"] = input()
+changed = SentenceTransformer(**CHANGED)
