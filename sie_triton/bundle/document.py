@@ -73,13 +73,13 @@ class _RefusedError(Exception):
         super().__init__(str(diagnostic))
 
 
-class _DepthLimitedLoader(yaml.SafeLoader):
-    """A safe loader that refuses deep nesting before its recursive composer meets Python's own limit."""
+class _DepthLimited(yaml.composer.Composer):
+    """A composer that refuses deep nesting before it meets Python's own limit, being recursive."""
 
-    def __init__(self, text: str, path: Path) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.depth = 0
-        super().__init__(text)
+        self.anchors: dict[str, Any] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
@@ -93,14 +93,44 @@ class _DepthLimitedLoader(yaml.SafeLoader):
             self.depth -= 1
 
 
-def read_document(path: Path, text: str | None = None) -> tuple[Map | None, list[Diagnostic]]:
+class _CarefulLoader(_DepthLimited, yaml.SafeLoader):
+    """A safe loader of PyYAML's own."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        _DepthLimited.__init__(self, path)
+        yaml.SafeLoader.__init__(self, text)
+
+
+_Libyaml: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _QuickLoader(_DepthLimited, _Libyaml):  # type: ignore[misc] # which one is known when it runs
+    """The same with libyaml's parser, where PyYAML has it: it has other words for what is wrong."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        _DepthLimited.__init__(self, path)
+        _Libyaml.__init__(self, text)
+
+
+def read_document(path: Path, text: str | None = None, *, own: bool = False) -> tuple[Map | None, list[Diagnostic]]:
     """The root map of a UTF-8 YAML file, or None; every mistake found on the way (`SIE101` to `SIE104`, `SIE107`).
 
-    `text` is what is read in place of the file.
+    `text` is what is read in place of the file. `own`: the file comes with the distribution; what libyaml takes is then
+    read with it, in a fourth of the time.
     """
+    if own:
+        root, mistakes = _read(path, text, _QuickLoader)
+        if not mistakes:
+            return root, mistakes
+    return _read(path, text, _CarefulLoader)
+
+
+def _read(
+    path: Path, text: str | None, kind: type[_CarefulLoader | _QuickLoader]
+) -> tuple[Map | None, list[Diagnostic]]:
     try:
         text = _read_text(path) if text is None else text
-        loader = _loader(text, path)
+        loader = _loader(text, path, kind)
         try:
             root = _compose(loader, path)
             return _Walk(loader, path).document(root)
@@ -139,9 +169,9 @@ def _read_text(path: Path) -> str:
         ) from None
 
 
-def _loader(text: str, path: Path) -> _DepthLimitedLoader:
+def _loader(text: str, path: Path, kind: type[_CarefulLoader | _QuickLoader]) -> Any:
     try:
-        return _DepthLimitedLoader(text, path)
+        return kind(text, path)
     except yaml.reader.ReaderError as error:
         raise _RefusedError(
             Diagnostic(
@@ -153,7 +183,7 @@ def _loader(text: str, path: Path) -> _DepthLimitedLoader:
         ) from None
 
 
-def _compose(loader: _DepthLimitedLoader, path: Path) -> Any:
+def _compose(loader: Any, path: Path) -> Any:
     try:
         root = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -195,7 +225,7 @@ def _too_deep(where: Where) -> Diagnostic:
 class _Walk:
     """Turns composed nodes into the tree, expanding aliases under one budget for the whole document."""
 
-    def __init__(self, loader: _DepthLimitedLoader, path: Path) -> None:
+    def __init__(self, loader: Any, path: Path) -> None:
         self._loader = loader
         self._path = path
         self._values = 0

@@ -88,12 +88,12 @@ _TENSOR_PARALLEL: Kind[int] = Kind(f"a whole number from 1 to {_WIDEST_TENSOR_PA
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
-def read_bundle(path: Path, text: str | None = None) -> tuple[Bundle | None, list[Diagnostic]]:
+def read_bundle(path: Path, text: str | None = None, *, own: bool = False) -> tuple[Bundle | None, list[Diagnostic]]:
     """The bundle in one file, or None with every mistake of the file (`SIE101` to `SIE109`), in line order.
 
-    `text` is what is read in place of the file.
+    `text` is what is read in place of the file. `own`: the file comes with the distribution.
     """
-    document, mistakes = read_document(path, text)
+    document, mistakes = read_document(path, text, own=own)
     if document is None:
         return None, mistakes
     report = Report(path, list(mistakes))

@@ -42,7 +42,7 @@ def _shipped(folder: Path) -> tuple[Mapping[str, Bundle], Sequence[Diagnostic]]:
     """Read once: nobody changes them while a program runs."""
     from sie_triton.bundle import load_bundles
 
-    bundles, mistakes = load_bundles(folder)
+    bundles, mistakes = load_bundles(folder, own=True)
     return MappingProxyType(bundles), tuple(mistakes)
 
 

@@ -14,6 +14,7 @@ from contract.recorded import resolved
 from sie_frontend.outputs.dense import DenseHead
 
 from sie_triton.bundle import Bundle, expand, find_model, load_bundles
+from sie_triton.bundle.document import read_document
 from sie_triton.cli import main, shipped_bundles
 from sie_triton.compiler.options import select
 from sie_triton.diagnostics import Diagnostic
@@ -73,6 +74,19 @@ def shipped() -> dict[str, Bundle]:
 def test_every_file_has_the_name_of_its_model(shipped: Mapping[str, Bundle]) -> None:
     assert {bundle.path.name for bundle in shipped.values()} == {file_name(sie_id) for sie_id in shipped}
     assert len({name.casefold() for name in shipped}) == len(shipped), "some file systems know no case"
+
+
+def test_the_quick_way_to_read_them_gives_the_same_trees(tmp_path: Path) -> None:
+    """With every place; and what is wrong is told in the same words."""
+    files = sorted(shipped_bundles().glob("*.yaml"))
+    assert files
+    for path in files:
+        assert read_document(path, own=True) == read_document(path), path.name
+        text = path.read_text(encoding="utf-8")
+        for wrong in (text.replace("profiles:", "profiles: ["), text.replace("sie_id:", "\tsie_id:"), text + text):
+            assert read_document(path, wrong, own=True) == read_document(path, wrong)
+            assert read_document(path, wrong)[1]
+    assert read_document(tmp_path / "none.yaml", own=True) == read_document(tmp_path / "none.yaml")
 
 
 def test_every_model_that_compiles_is_shipped_or_left_out_with_a_reason(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,13 +19,18 @@ _MOST_BYTES = 1_000_000
 
 
 class EncodingServer:
-    """One model of one server. `options` go with every request and stand below those of a single one."""
+    """One model of one server. `options` go with every request and stand below those of a single one.
+
+    What it said of a text under the same options is not asked again: much of what a check tries is a text as before.
+    """
 
     def __init__(self, url: str, model: str, options: Mapping[str, Any] | None = None) -> None:
         """Raises `DiagnosticError` (`SIE907`) if it does not answer, or does not serve dense vectors of the model."""
         self.url = url.rstrip("/")
         self.model = model
         self.options = dict(options or {})
+        self._vectors: dict[tuple[str, str], Vectors] = {}
+        self._tokens: dict[tuple[str, str], int] = {}
         info = self._ask(f"/v1/models/{model}")
         if "dense" not in info.get("outputs", ()):
             given = ", ".join(info.get("outputs", ())) or "nothing"
@@ -34,18 +40,25 @@ class EncodingServer:
 
     def encode(self, texts: Sequence[str], **options: object) -> Vectors:
         """The dense vectors of texts, in their order; `options` are those of `params.options`."""
-        rows = [row for part in _parts(texts) for row in self._encode(part, options)]
-        return np.asarray(rows, np.float32).reshape(len(texts), -1)
+        params = {**self.options, **options}
+        told = _told(params)
+        unknown = [text for text in dict.fromkeys(texts) if (told, text) not in self._vectors]
+        for part in _parts(unknown):
+            for text, item in zip(part, self._answer(part, params)["items"], strict=True):
+                self._vectors[told, text] = _row(item)
+        return np.asarray([self._vectors[told, text] for text in texts], np.float32).reshape(len(texts), -1)
 
     def tokens(self, text: str) -> int:
         """How many tokens a text has with the special ones, as the server counts them: perhaps after cutting."""
-        return int(self._answer([text], {})["usage"]["input_tokens"])
-
-    def _encode(self, texts: Sequence[str], options: Mapping[str, object]) -> list[list[float]]:
-        return [item["dense"]["values"] for item in self._answer(texts, options)["items"]]
+        key = _told(self.options), text
+        if key not in self._tokens:
+            answer = self._answer([text], self.options)
+            self._tokens[key] = int(answer["usage"]["input_tokens"])
+            self._vectors.setdefault(key, _row(answer["items"][0]))
+        return self._tokens[key]
 
     def _answer(self, texts: Sequence[str], options: Mapping[str, object]) -> Any:
-        params = {"output_types": ["dense"], "options": {**self.options, **options}}
+        params = {"output_types": ["dense"], "options": dict(options)}
         return self._ask(f"/v1/encode/{self.model}", {"items": [{"text": text} for text in texts], "params": params})
 
     def _ask(self, path: str, body: object = None) -> Any:
@@ -58,6 +71,14 @@ class EncodingServer:
         except Unreachable as error:
             hint = "start it with `sie-triton serve`, or name it with `--url`"
             raise fail("SIE907", f"{self.url} cannot be reached: {error}", hint) from None
+
+
+def _row(item: Any) -> Vectors:
+    return np.asarray(item["dense"]["values"], np.float32)
+
+
+def _told(options: Mapping[str, object]) -> str:
+    return json.dumps(options, sort_keys=True)
 
 
 def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:

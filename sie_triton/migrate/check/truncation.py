@@ -71,23 +71,36 @@ def _prove(
     some = differing[np.argsort(tokens[differing], kind="stable")][-_MOST_CUT:]
     stored = np.stack([entries[place].vector for place in some])
     medians: dict[int, float] = {}
+    cuts = [_Cuts(server, entries[place].text) for place in some]
     for limit in [limit for limit in USUAL if least <= limit < most][:_MOST_LIMITS]:
-        texts = [cut(server, entries[place].text, limit) for place in some]
+        texts = [one.at(limit) for one in cuts]
         medians[limit] = float(np.median(cosines(stored, server.encode(texts))))
     closest = max(medians, key=lambda limit: medians[limit], default=None)
     return closest if closest is not None and medians[closest] >= _PROVED else None
 
 
-def cut(server: EncodingServer, text: str, limit: int) -> str:
-    """The longest beginning of a text that has at most `limit` tokens, as the server counts them."""
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if server.tokens(text[:middle]) <= limit:
-            low = middle
-        else:
-            high = middle - 1
-    return text[:low]
+class _Cuts:
+    """The beginnings of a text that have so many tokens. What found one limit narrows the search for the next."""
+
+    def __init__(self, server: EncodingServer, text: str) -> None:
+        self._server = server
+        self._text = text
+        self._known = {0: 0}
+
+    def at(self, limit: int) -> str:
+        """The longest beginning that has at most `limit` tokens, as the server counts them."""
+        low = max(length for length, tokens in self._known.items() if tokens <= limit)
+        high = (
+            min((length for length, tokens in self._known.items() if tokens > limit), default=len(self._text) + 1) - 1
+        )
+        while low < high:
+            middle = (low + high + 1) // 2
+            self._known[middle] = self._server.tokens(self._text[:middle])
+            if self._known[middle] <= limit:
+                low = middle
+            else:
+                high = middle - 1
+        return self._text[:low]
 
 
 def count_tokens(server: EncodingServer, entries: Sequence[Stored]) -> npt.NDArray[np.int64]:
