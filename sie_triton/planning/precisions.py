@@ -29,12 +29,12 @@ def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Devi
     build, or the bundle's `runtime.cpu_precision`, says otherwise. Raises `DiagnosticError` for a choice of the build
     that the format cannot carry.
     """
-    carried = FORMATS[options.format].precisions
+    carried = on_cpu = FORMATS[options.format].precisions
     if options.engine != "onnxruntime":
         _check_engine(options)
         # OpenVINO computes a float32 graph in bfloat16, where ONNX Runtime has no kernels for it.
-        carried = (*carried, "bfloat16")
-    if options.precision and options.precision not in carried:
+        on_cpu = (*carried, "bfloat16")
+    if options.precision and options.precision not in on_cpu:
         able = [f"`--format {row.name}`" for row in FORMATS.values() if options.precision in row.precisions]
         if options.precision == "bfloat16" and options.format == "onnx" and "cpu" in options.devices:
             able.insert(0, "`--engine openvino`")
@@ -42,12 +42,15 @@ def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Devi
             "SIE215",
             f"{options.format} graphs cannot be verified in {options.precision}: their runtime has no kernels for it "
             "on a CPU",
-            f"choose {' or '.join(carried)}, or {' or '.join(able)}",
+            f"choose {' or '.join(on_cpu)}, or {' or '.join(able)}",
         )
     chosen: dict[Device, Precision] = {}
     for device in options.devices:
-        wanted: Precision = _of_bundle(profile, carried) if device == "cpu" else profile.compute_precision or "float16"
-        if options.precision and (device == "cpu" or options.precision not in CPU_ONLY):
+        if device == "cpu":
+            chosen[device] = options.precision or _of_bundle(profile, on_cpu)
+            continue
+        wanted: Precision = profile.compute_precision or "float16"
+        if options.precision in carried and options.precision not in CPU_ONLY:
             wanted = options.precision
         # What was trained in bfloat16 runs in float16 where that is close enough: verification decides.
         chosen[device] = wanted if wanted in carried else "float16"

@@ -62,6 +62,8 @@ def profile(precision: str | None, **runtime: Any) -> ResolvedProfile:
         (None, GraphOptions(precision="int8"), {"cpu": "int8", "cuda": "float16"}),
         ("float32", GraphOptions(precision="int8", devices=("cpu",)), {"cpu": "int8"}),
         (None, GraphOptions(devices=("cuda",)), {"cuda": "float16"}),
+        ("bfloat16", GraphOptions(engine="openvino"), {"cpu": "float32", "cuda": "float16"}),
+        (None, GraphOptions(precision="bfloat16", engine="openvino"), {"cpu": "bfloat16", "cuda": "float16"}),
     ],
 )
 def test_precision_is_the_builds_else_the_bundles_else_the_devices(
