@@ -160,10 +160,14 @@ class InProcess:
         return content
 
     def close(self) -> None:
-        """End the process."""
+        """End the process. Libraries that end slowly on a busy machine are not waited for."""
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(60)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 class Server:

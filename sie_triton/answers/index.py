@@ -40,7 +40,7 @@ class IndexedOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class DocumentsAndQueries:
     """Of one output, what the documents and the queries became."""
 
     documents: list[Any]
@@ -59,7 +59,7 @@ class Corpus:
     digest: str
     rows: tuple[Row, ...]
     asked: tuple[Row, ...]
-    float32: Mapping[str, Encoded]
+    float32: Mapping[str, DocumentsAndQueries]
 
     @classmethod
     def of(cls, model: PublicModel, runner: ModelRunner, count: int) -> Corpus:
@@ -75,10 +75,10 @@ class Corpus:
         made = cls(model, items, digest.told(), tuple(rows), tuple(asked), {})
         return replace(made, float32=made.encoded(runner))
 
-    def encoded(self, runner: ModelRunner) -> dict[str, Encoded]:
+    def encoded(self, runner: ModelRunner) -> dict[str, DocumentsAndQueries]:
         """All outputs of all rows by the graphs of `runner`, each row computed once."""
         outputs = indexed(self.model)
-        made = {output.name: Encoded([None] * len(self.rows), []) for output in outputs}
+        made = {output.name: DocumentsAndQueries([None] * len(self.rows), []) for output in outputs}
         for place, tensors in computed(self.model, runner, self.rows, _names(output.tensors for output in outputs)):
             for output in outputs:
                 made[output.name].documents[place] = output.read(tensors, self.rows[place], False)
@@ -129,7 +129,7 @@ def measure_nearest(corpus: Corpus, runner: ModelRunner) -> dict[str, Nearest]:
     return {output.name: _measured(corpus, output, ours[output.name]) for output in indexed(corpus.model)}
 
 
-def _measured(corpus: Corpus, output: IndexedOutput, ours: Encoded) -> Nearest:
+def _measured(corpus: Corpus, output: IndexedOutput, ours: DocumentsAndQueries) -> Nearest:
     theirs, every = corpus.float32[output.name], output.index.asked
     index, own_index = output.index(theirs.documents), output.index(ours.documents)
     places = range(0, len(corpus.rows), corpus.items.query_every * every)
