@@ -25,8 +25,21 @@ _CONFIG: dict[str, Any] = {
 def write_files(cache: Path) -> Path:
     """`checkpoint`, `onnx` and `repository` in a folder of the cache, made where they are missing."""
     folder = cache / "clip"
-    if (folder / "complete").exists():
-        return folder
+    if not (folder / "complete").exists():
+        _write(folder)
+    return folder
+
+
+def write_bfloat16(folder: Path) -> Path:
+    """A repository of the same checkpoint in bfloat16, by OpenVINO, in the folder that `write_files` made."""
+    repository = folder / "repository-bfloat16"
+    if not repository.exists():
+        # Random weights give vectors that all lie close together: which of them are nearest means nothing.
+        _build(folder, repository, "--engine", "openvino", "--precision", "bfloat16", "--accept", "nearest=0")
+    return repository
+
+
+def _write(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     from image_text.checkpoints import PREPROCESSOR, write_clip
     from image_text.test_image_text_graphs import bundle_text
@@ -39,11 +52,14 @@ def write_files(cache: Path) -> Path:
     bundles = folder / "bundles"
     bundles.mkdir()
     (bundles / "clip.yaml").write_text(bundle_text(checkpoint, DIM).replace("acme/clip", MODEL), encoding="utf-8")
-    command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(bundles), "-m", MODEL]
-    command += ["--device", "cpu", "-r", str(folder / "repository")]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    _build(folder, folder / "repository")
     (folder / "complete").touch()
-    return folder
+
+
+def _build(folder: Path, repository: Path, *more: str) -> None:
+    command = [sys.executable, "-m", "sie_triton.cli", "build", "--bundles", str(folder / "bundles"), "-m", MODEL]
+    command += ["--device", "cpu", "-r", str(repository), *more]
+    subprocess.run(command, check=True, stdout=sys.stderr)
 
 
 def _export(model: Any, folder: Path) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -63,7 +64,7 @@ def _pixels(data: bytes, size: int = 224) -> Any:
 
 
 def limit(files: Files) -> dict[str, Embed]:
-    """What this machine can do: Pillow alone, the graph alone, and both, by one-threaded workers, one for each core."""
+    """What this machine can do in float32, by ONNX Runtime; and what Pillow alone can do."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -71,14 +72,32 @@ def limit(files: Files) -> dict[str, Embed]:
     session = ort.InferenceSession(files.graph, options, providers=["CPUExecutionProvider"])
     pool = ThreadPoolExecutor(files.cores)
 
-    def compute(pixels: Sequence[Any]) -> Any:
-        return session.run(["dense"], {"pixels": np.stack(pixels)})[0]
+    def pillow(pictures: Sequence[bytes]) -> Any:
+        list(pool.map(_pixels, pictures))
+
+    return {"Pillow alone": pillow} | _limits(
+        pool, "", lambda pixels: session.run(["dense"], {"pixels": np.stack(pixels)})[0]
+    )
+
+
+def limit_bfloat16(files: Files) -> dict[str, Embed]:
+    """What this machine can do in bfloat16, by OpenVINO."""
+    from sie_triton.embedded.openvino_engine import OpenVinoGraph
+
+    graph = OpenVinoGraph(Path(files.graph), threads=files.cores, precision="bf16", streams=files.cores)
+    return _limits(
+        ThreadPoolExecutor(files.cores), " in bfloat16", lambda p: graph.run(["dense"], {"pixels": np.stack(p)})[0]
+    )
+
+
+def _limits(pool: ThreadPoolExecutor, called: str, compute: Callable[[Sequence[Any]], Any]) -> dict[str, Embed]:
+    """The graph alone, and with Pillow before it, by one-threaded workers, one for each core.
+
+    `compute` makes vectors of pixels.
+    """
 
     def whole(part: Sequence[bytes]) -> Any:
         return compute([_pixels(data) for data in part])
-
-    def pillow(pictures: Sequence[bytes]) -> Any:
-        list(pool.map(_pixels, pictures))
 
     def both(run: int) -> Embed:
         return lambda pictures: np.concatenate(list(pool.map(whole, _parts(pictures, run))))
@@ -94,25 +113,26 @@ def limit(files: Files) -> dict[str, Embed]:
 
         return embed
 
-    sides: dict[str, Embed] = {"Pillow alone": pillow}
-    sides |= {f"graph alone, {run} a run": graph(run) for run in RUNS}
-    return sides | {f"limit, {run} a run": both(run) for run in RUNS}
+    alone = {f"graph alone{called}, {run} a run": graph(run) for run in RUNS}
+    return alone | {f"limit{called}, {run} a run": both(run) for run in RUNS}
 
 
-def sentence_transformers(files: Files) -> dict[str, Embed]:
-    """Its CLIP module, with torch on all cores and its own batch of 32."""
+def sentence_transformers(files: Files, *, halved: bool = False) -> dict[str, Embed]:
+    """Its CLIP module, with torch on all cores and its own batch of 32; `halved`: with weights in bfloat16."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules.clip_model import CLIPModel
 
     torch.set_num_threads(files.cores)
     model = SentenceTransformer(modules=[CLIPModel(files.checkpoint)], device="cpu")
+    if halved:
+        model.to(torch.bfloat16)
 
     def embed(pictures: Sequence[bytes]) -> Any:
         given: Any = [_decoded(data) for data in pictures]
         return model.encode(given, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
 
-    return {"sentence-transformers": embed}
+    return {f"sentence-transformers{' in bfloat16' if halved else ''}": embed}
 
 
 def fastembed(files: Files) -> dict[str, Embed]:
@@ -129,7 +149,9 @@ def fastembed(files: Files) -> dict[str, Embed]:
 
 SIDES: dict[str, Callable[[Files], dict[str, Embed]]] = {
     "limit": limit,
+    "limit-bfloat16": limit_bfloat16,
     "sentence_transformers": sentence_transformers,
+    "sentence_transformers-bfloat16": partial(sentence_transformers, halved=True),
     "fastembed": fastembed,
 }
 

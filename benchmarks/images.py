@@ -25,7 +25,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,16 @@ import msgspec
 import numpy as np
 
 from benchmarks import load
-from benchmarks.clip_files import MODEL, write_files
+from benchmarks.clip_files import MODEL, write_bfloat16, write_files
 from benchmarks.environment import Environment, Unavailable, find_environment
 from benchmarks.image_sides import Files
 from benchmarks.load import ROOT, Plan, percentile
 from benchmarks.measure import cpu_seconds
 from benchmarks.peers import Peer, sie_wire
 from benchmarks.photographs import as_jpegs
+from sie_triton.embedded.openvino_engine import installed
 from sie_triton.embedded.ports import free_port
+from sie_triton.repository.processor import multiplies_bfloat16
 
 # Its extra `vision` brings a torchvision that does not fit this torch, and is not needed for CLIP.
 _INFINITY = Peer(
@@ -57,8 +59,21 @@ _INFINITY = Peer(
     ),
     http=True,
 )
-_SIDES = ("ours", "limit", "sentence_transformers", "fastembed", "infinity")
-_SHOWN = ("sie-triton", "onnxruntime", "pillow", "torch", "transformers", "sentence-transformers", "fastembed")
+_SIDES = (
+    *("ours", "ours-bfloat16", "limit", "limit-bfloat16"),
+    *("sentence_transformers", "sentence_transformers-bfloat16", "fastembed", "infinity"),
+)
+_HALVED = frozenset({"ours-bfloat16", "limit-bfloat16"})
+_SHOWN = (
+    "sie-triton",
+    "onnxruntime",
+    "openvino",
+    "pillow",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "fastembed",
+)
 _TEXT = "a photograph of a dog on a beach"
 _PER_REQUEST, _BESIDE, _CLIENTS = 16, 50, 32
 _START_S = 180.0
@@ -145,10 +160,14 @@ class InProcess:
         return content
 
     def close(self) -> None:
-        """End the process."""
+        """End the process. Libraries that end slowly on a busy machine are not waited for."""
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(60)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 class Server:
@@ -222,11 +241,11 @@ def _plan(server: Server, protocol: Protocol, bodies: list[bytes], clients: int,
     return Plan("127.0.0.1", server.port, protocol.path, protocol.content_type, bodies, clients, seconds, keep=1)
 
 
-def start_ours(repository: Path, cache: Path) -> Server:
+def start_ours(name: str, repository: Path, cache: Path) -> Server:
     """`sie-triton serve`."""
     port = free_port()
     command = [sys.executable, "-m", "sie_triton.cli", "serve", "-r", str(repository), "--port", str(port)]
-    return Server([*command, "--log-dir", str(cache / "log")], port, "/readyz", cache / "images-ours.log")
+    return Server([*command, "--log-dir", str(cache / f"log-{name}")], port, "/readyz", cache / f"images-{name}.log")
 
 
 def start_infinity(checkpoint: str, cores: int, cache: Path) -> Server:
@@ -247,11 +266,15 @@ def start_infinity(checkpoint: str, cores: int, cache: Path) -> Server:
     return Server(command, port, "/health", cache / "images-infinity.log", **told)
 
 
-def cosines(ours: Server, others: dict[str, InProcess], files: Sequence[bytes]) -> dict[str, float]:
-    """The smallest cosine between our vectors and those of each side in process."""
-    plan = _plan(ours, OURS, [OURS.images(files)], 1, 0.01)
-    found = np.array(sie_wire.vectors(load.run(plan).kept[0]))
-    smallest = {}
+def cosines(ours: dict[str, Server], others: dict[str, InProcess], files: Sequence[bytes]) -> dict[str, float]:
+    """The smallest cosine between the vectors of our first server and those of each other side that makes some."""
+    made = {}
+    for name, server in ours.items():
+        plan = _plan(server, OURS, [OURS.images(files)], 1, 0.01)
+        made[name] = np.array(sie_wire.vectors(load.run(plan).kept[0]))
+    first, *rest = made
+    found = made[first]
+    smallest = {name: float((made[name] * found).sum(axis=1).min()) for name in rest}
     for worker in others.values():
         for name in worker.names:
             if "vectors" in name or name.startswith(("Pillow", "graph")):
@@ -302,20 +325,20 @@ def _measure(options: argparse.Namespace, cache: Path, wanted: Sequence[str], st
     sides: list[Side] = []
     workers: dict[str, InProcess] = {}
     skipped: dict[str, str] = {}
-    ours = None
+    ours: dict[str, Server] = {}
     for name in wanted:
         say(f"starting {name}")
         try:
-            if name in ("ours", "infinity"):
-                repository = (options.repository or folder / "repository").resolve()
-                server = (
-                    start_ours(repository, cache)
-                    if name == "ours"
-                    else start_infinity(files.checkpoint, files.cores, cache)
-                )
+            if name in _HALVED:
+                _check_bfloat16()
+            if name in ("ours", "ours-bfloat16", "infinity"):
+                if name == "infinity":
+                    server, protocol = start_infinity(files.checkpoint, files.cores, cache), INFINITY
+                else:
+                    built = write_bfloat16(folder) if name in _HALVED else folder / "repository"
+                    server, protocol = start_ours(name, (options.repository or built).resolve(), cache), OURS
+                    ours[name] = server
                 stack.callback(server.close)
-                ours = server if name == "ours" else ours
-                protocol = OURS if name == "ours" else INFINITY
                 sides += [
                     Side(f"{name}, {how}", run, server.pid)
                     for how, run in served(server, protocol, pictures, options.seconds)
@@ -333,8 +356,14 @@ def _measure(options: argparse.Namespace, cache: Path, wanted: Sequence[str], st
             side.slice(counts=number > 0)
         say(f"round {number} of {options.rounds}")
     same = cosines(ours, workers, jpegs) if ours else {}
-    waits = beside(ours, pictures, options.rounds, options.seconds) if ours else []
+    waits = beside(next(iter(ours.values())), pictures, options.rounds, options.seconds) if ours else []
     _tell(sides, same, waits, skipped, jpegs)
+
+
+def _check_bfloat16() -> None:
+    """Raises `Unavailable` where there is nothing that computes it."""
+    if not (installed() and multiplies_bfloat16()):
+        raise Unavailable("it needs `openvino`, and a processor that multiplies bfloat16")
 
 
 def _files(cache: Path, folder: Path, jpegs: Sequence[bytes]) -> Files:
@@ -359,8 +388,9 @@ def _tell(
     print(f"{models[0] if models else platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python", end=" ")
     print(f"{platform.python_version()}; load average {os.getloadavg()[0]:.1f}; {len(jpegs)} JPEGs, ", end="")
     print(f"{sum(map(len, jpegs)) // len(jpegs) // 1000} KB each in the mean; ", end="")
-    print(", ".join(f"{name} {version(name)}" for name in _SHOWN), end="\n\n")
-    best = max((s for s in sides if s.name.startswith("limit")), key=lambda s: max(s.rates), default=None)
+    print(", ".join(_versions()), end="\n\n")
+    limits = [[s for s in sides if s.name.startswith(called)] for called in ("limit,", "limit in bfloat16,")]
+    best = [max(some, key=lambda s: statistics.median(s.rates)) for some in limits if some]
     ours = [side for side in sides if side.name.startswith("ours")]
     print(
         "| side | images/s, median | best | CPU ms an image | "
@@ -370,8 +400,9 @@ def _tell(
     print("|---|---|---|---|" + "---|" * (len(ours) + 1))
     for side in sides:
         ratios = "".join(f"{_ratio(one, side):.2f} | " for one in ours)
-        cosine = f"{same[side.name]:.6f}" if side.name in same else ""
-        mark = " (the limit)" if side is best else ""
+        called = side.name.partition(", ")[0]
+        cosine = next((f"{same[name]:.6f}" for name in (side.name, called) if name in same), "")
+        mark = " (the limit)" if any(side is one for one in best) else ""
         median = statistics.median(side.rates)
         told = f"{median:.1f} | {max(side.rates):.1f} | {statistics.median(side.cpu_ms):.0f}"
         print(f"| {side.name}{mark} | {told} | {ratios}{cosine} |")
@@ -385,6 +416,12 @@ def _tell(
         print(f"photographs, {ratio:.1f} times (median of {len(waits)} rounds)")
     for name, reason in skipped.items():
         print(f"\n{name} was skipped: {reason}")
+
+
+def _versions() -> Iterator[str]:
+    for name in _SHOWN:
+        with suppress(PackageNotFoundError):
+            yield f"{name} {version(name)}"
 
 
 def _ratio(ours: Side, other: Side) -> float:

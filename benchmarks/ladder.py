@@ -122,7 +122,7 @@ def climb(repository: Path, model: PublicModel, folder: Path, options: argparse.
     texts, rounds = int(options.texts), int(options.rounds)
     source = repository / model.name / "1" / "model.onnx"
     rows = model.rows(calibration(model))
-    seen = largest_seen(source, (model.reader.batch(*_run(model, rows, run)) for run in runs_of(rows)))
+    seen = largest_seen(source, (model.reader.batch(*_run(model, rows, run)) for run in runs_of(model, rows)))
     products = products_of(onnx.load(str(source), load_external_data=False))
     words = frozenset(p.weight for p in products if p.outputs >= WORDS)
     float32: Float32Answers | None = None
@@ -171,7 +171,7 @@ def _seconds(
     model: PublicModel, runners: Sequence[ModelRunner], rows: Sequence[Row], rounds: int, *, alone: bool = False
 ) -> list[float]:
     """The best time of each for all rows, in runs of a server's size or one by one; all take turns."""
-    runs = [[index] for index in range(len(rows))] if alone else list(runs_of(rows))
+    runs = [[index] for index in range(len(rows))] if alone else list(runs_of(model, rows))
     feeds = [model.reader.batch(*_run(model, rows, run)) for run in runs]
     names = [model.comparables[0].tensors[0]]
     best = [float("inf")] * len(runners)

@@ -14,8 +14,9 @@ import random
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 TOLD = "sentences of Python's documentation"
 FEWEST_WORDS = 6
@@ -36,9 +37,32 @@ def documentation(count: int) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def digest(texts: tuple[str, ...]) -> str:
-    """SHA-256 of the texts."""
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+class Digest:
+    """SHA-256 of items, one after the other, as a list in JSON."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._between = "["
+
+    def seen(self, item: Any) -> Any:
+        """The item, which counts from now on."""
+        self._hash.update(f"{self._between}{json.dumps(item)}".encode())
+        self._between = ", "
+        return item
+
+    def told(self) -> str:
+        """The digest of all that were seen."""
+        whole = self._hash.copy()
+        whole.update(b"]" if self._between == ", " else b"[]")
+        return whole.hexdigest()
+
+
+def digest(items: Iterable[Any]) -> str:
+    """SHA-256 of all of them."""
+    found = Digest()
+    for item in items:
+        found.seen(item)
+    return found.told()
 
 
 def _sentences() -> Iterator[str]:

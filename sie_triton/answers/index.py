@@ -1,9 +1,9 @@
-"""A public model in two precisions over the same texts: how many of the true ten nearest stay."""
+"""A public model in two precisions over the same items: how many of the true ten nearest stay."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,15 +13,13 @@ from sie_frontend.outputs.table import encoded_kind
 from sie_frontend.reference import Case
 from sie_frontend.rows import Array, Row
 
-from sie_triton.answers.corpus import TOLD, digest
+from sie_triton.answers.corpus import Digest
+from sie_triton.answers.items import ITEMS, Items
 from sie_triton.answers.order import first_of, kept
 from sie_triton.answers.runs import computed
 from sie_triton.answers.similarity import CosineIndex, DotIndex, Index, MaxSimIndex
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import OpenHead, PublicModel
-
-# Every so many texts one is asked for, as a query.
-QUERY_EVERY = 10
 
 Reads: TypeAlias = "Callable[[Mapping[str, Array], Row, bool], Any]"
 """A row's tensors, the row, and whether it is a query's -> what is compared."""
@@ -42,29 +40,56 @@ class IndexedOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class TextsAndQueries:
-    """Of one output, what the texts and the queries became."""
+class DocumentsAndQueries:
+    """Of one output, what the documents and the queries became."""
 
-    texts: list[Any]
+    documents: list[Any]
     queries: list[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Texts, their rows, those of the queries, and what float32 makes of them, by output."""
+    """Items as rows, as documents and as queries, and what float32 makes of them, by output.
+
+    `asked` is empty where a document's row is the query's too. `digest` is the SHA-256 of the items.
+    """
 
     model: PublicModel
-    texts: tuple[str, ...]
+    items: Items
+    digest: str
     rows: tuple[Row, ...]
     asked: tuple[Row, ...]
-    float32: Mapping[str, TextsAndQueries]
+    float32: Mapping[str, DocumentsAndQueries]
 
     @classmethod
-    def of(cls, model: PublicModel, runner: ModelRunner, texts: tuple[str, ...]) -> Corpus:
-        """Compute float32's side."""
-        rows = tuple(model.rows([Case(text) for text in texts]))
-        asked = tuple(model.rows([Case(None, text) for text in texts[::QUERY_EVERY]]))
-        return cls(model, texts, rows, asked, _encoded(model, runner, indexed(model), rows, asked))
+    def of(cls, model: PublicModel, runner: ModelRunner, count: int) -> Corpus:
+        """Compute float32's side of `count` items of the model's modality, or of as many as there are."""
+        items, digest = ITEMS[model.modality], Digest()
+        rows: list[Row] = []
+        asked: list[Row] = []
+        # One at a time: the bytes of many pictures would take more room than their rows.
+        for place, item in enumerate(items.made(count)):
+            rows += model.rows([Case(digest.seen(item))])
+            if items.queries_apart and place % items.query_every == 0:
+                asked += model.rows([Case(None, item)])
+        made = cls(model, items, digest.told(), tuple(rows), tuple(asked), {})
+        return replace(made, float32=made.encoded(runner))
+
+    def encoded(self, runner: ModelRunner) -> dict[str, DocumentsAndQueries]:
+        """All outputs of all rows by the graphs of `runner`, each row computed once."""
+        outputs = indexed(self.model)
+        made = {output.name: DocumentsAndQueries([None] * len(self.rows), []) for output in outputs}
+        for place, tensors in computed(self.model, runner, self.rows, _names(output.tensors for output in outputs)):
+            for output in outputs:
+                made[output.name].documents[place] = output.read(tensors, self.rows[place], False)
+        if not self.items.queries_apart:
+            return {n: replace(one, queries=one.documents[:: self.items.query_every]) for n, one in made.items()}
+        for one in made.values():
+            one.queries.extend([None] * len(self.asked))
+        for place, tensors in computed(self.model, runner, self.asked, _names(output.asks for output in outputs)):
+            for output in outputs:
+                made[output.name].queries[place] = output.read(tensors, self.asked[place], True)
+        return made
 
 
 def indexed(model: PublicModel) -> list[IndexedOutput]:
@@ -100,50 +125,35 @@ def _by_head(name: str, index: type[Index], model: PublicModel, head: OpenHead) 
 
 def measure_nearest(corpus: Corpus, runner: ModelRunner) -> dict[str, Nearest]:
     """What the graphs of `runner` do to an index of the corpus, for each output that indexes are made of."""
-    outputs = indexed(corpus.model)
-    ours = _encoded(corpus.model, runner, outputs, corpus.rows, corpus.asked)
-    return {output.name: _measured(corpus, output, ours[output.name]) for output in outputs}
+    ours = corpus.encoded(runner)
+    return {output.name: _measured(corpus, output, ours[output.name]) for output in indexed(corpus.model)}
 
 
-def _measured(corpus: Corpus, output: IndexedOutput, ours: TextsAndQueries) -> Nearest:
+def _measured(corpus: Corpus, output: IndexedOutput, ours: DocumentsAndQueries) -> Nearest:
     theirs, every = corpus.float32[output.name], output.index.asked
-    index, own_index = output.index(theirs.texts), output.index(ours.texts)
-    places = range(0, len(corpus.texts), QUERY_EVERY * every)
+    index, own_index = output.index(theirs.documents), output.index(ours.documents)
+    places = range(0, len(corpus.rows), corpus.items.query_every * every)
     true = _nearest(index, theirs.queries[::every], places)
     return Nearest(
-        texts=len(corpus.texts),
+        texts=len(corpus.rows),
         queries=len(places),
         alike=kept(true, _nearest(own_index, ours.queries[::every], places)),
         mixed=kept(true, _nearest(index, ours.queries[::every], places)),
-        min_cosine=min(map(output.index.closeness, ours.texts, theirs.texts)),
-        corpus=TOLD,
-        digest=digest(corpus.texts),
+        min_cosine=min(map(output.index.closeness, ours.documents, theirs.documents)),
+        corpus=corpus.items.told,
+        digest=corpus.digest,
         comparison=output.index.comparison,
     )
 
 
 def _nearest(index: Index, queries: Sequence[Any], own: Sequence[int]) -> Array:
-    """The first answers to each query `[queries, FIRST]`; the text that a query is made of is none."""
+    """The first answers to each query `[queries, FIRST]`; the item that a query is made of is none."""
     answers = []
     for place, query in zip(own, queries, strict=True):
         scores = index.scores(query)
         scores[place] = -np.inf
         answers.append(first_of(scores))
     return np.stack(answers)
-
-
-def _encoded(
-    model: PublicModel, runner: ModelRunner, outputs: Sequence[IndexedOutput], rows: Sequence[Row], asked: Sequence[Row]
-) -> dict[str, TextsAndQueries]:
-    """All outputs of all rows, each row computed once."""
-    made = {output.name: TextsAndQueries([None] * len(rows), [None] * len(asked)) for output in outputs}
-    for place, tensors in computed(model, runner, rows, _names(output.tensors for output in outputs)):
-        for output in outputs:
-            made[output.name].texts[place] = output.read(tensors, rows[place], False)
-    for place, tensors in computed(model, runner, asked, _names(output.asks for output in outputs)):
-        for output in outputs:
-            made[output.name].queries[place] = output.read(tensors, asked[place], True)
-    return made
 
 
 def _names(needed: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

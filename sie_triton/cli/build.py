@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -183,8 +184,13 @@ def _save_references(built: Iterable[BuiltModel], repository: Path, folder: Path
 
 
 def _print_built(built: Iterable[BuiltModel]) -> None:
-    for result in built:
+    results = list(built)
+    often = Counter(result.model_ids for result in results)
+    for result in results:
         ids = ", ".join(result.model_ids)
+        # An id with several inputs is a Triton model for each of them.
+        if often[result.model_ids] > 1:
+            ids += f" (`{result.triton_model}`)"
         if result.skipped:
             err.print(f"[green]unchanged[/] {ids}")
             continue

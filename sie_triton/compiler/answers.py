@@ -9,9 +9,9 @@ from sie_frontend.manifest import Nearest, Reranked
 from sie_frontend.outputs.kind import Shape
 from sie_frontend.reference import Case
 
-from sie_triton.answers import runs
 from sie_triton.answers.corpus import documentation
 from sie_triton.answers.index import Corpus, indexed, measure_nearest
+from sie_triton.answers.items import ITEMS
 from sie_triton.answers.reranking import Lists, measure_reranked, scored
 from sie_triton.answers.similarity import MaxSimIndex
 from sie_triton.formats import Precision
@@ -19,7 +19,6 @@ from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.parity import EIGHT_BIT_COSINES, TOLERANCES
 from sie_triton.verify.public_model import PublicModel
 
-CALIBRATION_TEXTS = 128
 # Of float32's ten nearest, or its ten first of a list, this share must stay.
 KEPT_NEAREST = 0.98
 # And of all pairs of a list, at most a hundredth may change places: tau is one minus twice that.
@@ -46,16 +45,17 @@ def required(precision: Precision, accepted: Mapping[str, float]) -> Iterator[st
 
 
 def calibration(model: PublicModel) -> list[Case]:
-    """What the sizes of states are taken over: sentences, as documents; with one another where pairs are scored.
+    """What the sizes of states are taken over: items, as documents; with one another where pairs are scored.
 
     Queries of late interaction are mostly padding that is read, so that they come in too.
     """
-    texts = documentation(CALIBRATION_TEXTS)
+    items = ITEMS[model.modality]
+    given = tuple(items.made(items.sizing))
     if any(output.index is MaxSimIndex for output in indexed(model)):
-        return [*(Case(text) for text in texts), *(Case(None, text) for text in texts[::4])]
+        return [*(Case(item) for item in given), *(Case(None, item) for item in given[::4])]
     if not scored(model):
-        return [Case(text) for text in texts]
-    return [Case(text, other) for text, other in zip(texts, (*texts[1:], texts[0]), strict=True)]
+        return [Case(item) for item in given]
+    return [Case(item, other) for item, other in zip(given, (*given[1:], given[0]), strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,9 @@ class Answers:
         """The figures in words."""
         for name, near in self.nearest.items():
             yield (
-                f"`{name}` keeps {near.alike:.1%} of the ten nearest by {near.comparison} of {near.texts} texts, "
-                f"{near.mixed:.1%} on a float32 index, lowest cosine of a text {near.min_cosine:.5f}"
+                f"`{name}` keeps {near.alike:.1%} of the ten nearest by {near.comparison} of "
+                f"{near.texts} {near.corpus}, {near.mixed:.1%} on a float32 index, lowest cosine of one "
+                f"{near.min_cosine:.5f}"
             )
         for name, order in self.reranked.items():
             yield (
@@ -98,9 +99,9 @@ class Float32Answers:
 
     @classmethod
     def of(cls, model: PublicModel, runner: ModelRunner, count: int) -> Float32Answers:
-        """Ask `runner`, which computes float32, about `count` texts, and about as many pairs."""
-        corpus = Corpus.of(model, runner, documentation(count)) if indexed(model) else None
-        lists = Lists.of(model, runner, documentation(runs.TEXTS), count) if scored(model) else None
+        """Ask `runner`, which computes float32, about `count` items, and about as many pairs."""
+        corpus = Corpus.of(model, runner, count) if indexed(model) else None
+        lists = Lists.of(model, runner, documentation(ITEMS["text"].most), count) if scored(model) else None
         return cls(corpus, lists)
 
     def against(self, runner: ModelRunner) -> Answers:

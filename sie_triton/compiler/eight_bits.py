@@ -11,7 +11,8 @@ import onnx
 from sie_frontend.manifest import Distance
 from sie_frontend.rows import Array, Row
 
-from sie_triton.answers.runs import runs_of, texts_for
+from sie_triton.answers.items import ITEMS
+from sie_triton.answers.runs import items_for, runs_of
 from sie_triton.backends.onnxruntime.operators import BLOCK_BITS_SINCE
 from sie_triton.compiler.answers import Answers, Float32Answers, calibration
 from sie_triton.compiler.float32_side import float32_side
@@ -68,8 +69,9 @@ def _first_close(
 
     @cache
     def float32() -> Float32Answers:
-        count = texts_for(apart.staging)
-        site.announce(f"{plan.name}: answers over {count} sentences or pairs of them, in float32 and in int8")
+        count = items_for(model, apart.staging)
+        told = ITEMS[model.modality].told
+        site.announce(f"{plan.name}: answers over {count} {told} or pairs of them, in float32 and in int8")
         return Float32Answers.of(model, ModelRunner(apart.staging, model.name), count)
 
     graphs = list(zip(files(whole, apart.staging, "float32"), files(plan, site.staging, "int8"), strict=True))
@@ -137,7 +139,7 @@ def _values(graphs: Sequence[tuple[Path, Path]]) -> frozenset[str]:
 
 
 def _inputs(model: PublicModel, rows: Sequence[Row]) -> Iterator[Mapping[str, Array]]:
-    for run in runs_of(rows):
+    for run in runs_of(model, rows):
         yield model.reader.batch([rows[i] for i in run], max(rows[i].cost for i in run))
 
 

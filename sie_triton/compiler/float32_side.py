@@ -11,7 +11,8 @@ from pathlib import Path
 
 from sie_frontend.reference import REFERENCE_NAME
 
-from sie_triton.answers.runs import FEWEST_TEXTS, texts_for
+from sie_triton.answers.items import ITEMS
+from sie_triton.answers.runs import items_for
 from sie_triton.compiler.answers import Answers, Float32Answers
 from sie_triton.compiler.measured import Site, WriteGraphs, write_configs
 from sie_triton.interrupts import fleeting
@@ -42,10 +43,11 @@ def float32_side(
 
 
 def bfloat16_answers(plan: TritonPlan, model: PublicModel, write: WriteGraphs, site: Site, config_name: str) -> Answers:
-    """What bfloat16 on a CPU does to answers. A processor that has to imitate it is asked about few texts."""
+    """What bfloat16 on a CPU does to answers. A processor that has to imitate it is asked about few items."""
     with float32_side(plan, model, write, site) as (_, apart, _):
-        count = texts_for(apart.staging) if multiplies_bfloat16() else FEWEST_TEXTS
-        site.announce(f"{plan.name}: answers over {count} sentences or pairs of them, in float32 and in bfloat16")
+        items = ITEMS[model.modality]
+        count = items_for(model, apart.staging) if multiplies_bfloat16() else items.fewest
+        site.announce(f"{plan.name}: answers over {count} {items.told} or pairs of them, in float32 and in bfloat16")
         float32 = Float32Answers.of(model, ModelRunner(apart.staging, model.name), count)
         answers = float32.against(ModelRunner(site.staging, model.name, config_name))
     for told in answers.told():

@@ -25,7 +25,7 @@ from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.planning.families import QUERY_WEIGHTS_NAME
 from sie_triton.planning.plan import EXPORTER_REVISION, GraphOptions, TritonPlan
 from sie_triton.planning.planner import make_plans
-from sie_triton.repository.config import CpuShape, cpu_shape, triton_configs
+from sie_triton.repository.config import CpuShape, cpu_shape, run_tokens, triton_configs
 from sie_triton.repository.processor import NO_BFLOAT16, notes_here
 from sie_triton.repository.record import Record, built_entry, model_entries, triton_entries
 from sie_triton.verify.carried import carried_name
@@ -155,7 +155,15 @@ def _public_model(plan: TritonPlan, reads: object, staging: Path) -> PublicModel
     reader = open_reader(plan.modality, reads, staging, {"default": options})
     comparables = comparables_of(head for served in plan.served for head in served.heads.values())
     heads = (open_heads(s.heads, staging, reads, s.profile.loadtime) for s in plan.served)
-    return PublicModel(plan.name, reader, options, comparables, tuple(head for opened in heads for head in opened))
+    return PublicModel(
+        plan.name,
+        reader,
+        options,
+        comparables,
+        tuple(head for opened in heads for head in opened),
+        plan.modality,
+        run_tokens("cpu", plan.max_batch_tokens, plan.row_tokens),
+    )
 
 
 def _clear(plan: TritonPlan, staging: Path) -> Path:

@@ -22,6 +22,8 @@ def largest_seen(path: Path, batches: Iterable[Mapping[str, Array]]) -> dict[str
 
     model = onnx.load(str(path), load_external_data=False)
     names = list(dict.fromkeys(product.states for product in products_of(model)))
+    if not names:
+        return {}
     given = {value.name for value in (*model.graph.input, *model.graph.output)}
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in given)
     # Beside the graph, since weights in another file are found from there.

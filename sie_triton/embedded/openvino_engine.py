@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import LifoQueue
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from sie_triton.backends.onnxruntime.signature import GraphTensor
 
@@ -38,6 +39,7 @@ _TYPES: Final[Mapping[str, str]] = {
 # What streams share, among the settings of a compiled model.
 _SHARED: Final = ("NUM_STREAMS", "INFERENCE_NUM_THREADS")
 _COARSE: Final = ("u8", "i8", "u4", "i4")
+_FIRST_RUN: Final = threading.Lock()
 
 
 class OpenVinoError(Exception):
@@ -62,6 +64,8 @@ class OpenVinoGraph:
 
     Raises `OpenVinoError`. `computes_in` is what it really computes in: a processor without bfloat16 gets float32.
     """
+
+    _has_run: ClassVar[bool] = False
 
     def __init__(self, path: Path, *, threads: int, precision: str = "f32", streams: int = 1) -> None:
         if not installed():
@@ -93,6 +97,16 @@ class OpenVinoGraph:
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Named inputs in, the named outputs in that order; the arrays are the caller's."""
+        if OpenVinoGraph._has_run:
+            return self._run(outputs, feed)
+        # OpenVINO's binding (2026.4) makes its tables of numpy's types in the first run of a process, and lets go of
+        # Python's lock meanwhile: of two first runs, one waits for the tables with that lock, and the other for it.
+        with _FIRST_RUN:
+            found = self._run(outputs, feed)
+            OpenVinoGraph._has_run = True
+            return found
+
+    def _run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         request = self._requests.get()
         try:
             found = request.infer(dict(feed), share_inputs=True)

@@ -26,7 +26,7 @@ from sie_triton.planning.plan import (
     TritonPlan,
     bucket_lengths,
 )
-from sie_triton.planning.precisions import check_format, check_int8, precisions_for
+from sie_triton.planning.precisions import check_answerable, check_format, precisions_for
 from sie_triton.planning.tensors import (
     ATTENTION_MASK,
     HIDDEN,
@@ -75,7 +75,7 @@ def make_plans(
             served.setdefault(modality, []).append((profile, recipe))
     plans = tuple(plan for m, those in served.items() for plan in PLANNERS[m](bundle, those, facts, options))
     for plan in plans:
-        check_int8(plan)
+        check_answerable(plan)
     return plans
 
 

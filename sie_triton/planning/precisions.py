@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from sie_frontend.outputs.kind import Comparable, Shape
 
 from sie_triton.bundle import ResolvedProfile
 from sie_triton.formats import CPU_ONLY, FORMATS, PRECISIONS, Device, Precision
@@ -10,6 +13,13 @@ from sie_triton.planning.effects import CPU_PRECISION
 from sie_triton.planning.modules import PlannedHead
 from sie_triton.planning.need import mistake
 from sie_triton.planning.plan import GraphOptions, TritonPlan
+
+ANSWERING: Final[frozenset[Precision]] = frozenset({"int8", "bfloat16"})
+"""What a CPU is given only after it was asked what becomes of float32's answers."""
+UNMEASURED: Final = (
+    "what that does to answers is measured on texts, and on pictures that are compared with pictures; this one reads "
+    "pages, or pictures and texts together"
+)
 
 
 def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Device, Precision]:
@@ -19,23 +29,28 @@ def precisions_for(profile: ResolvedProfile, options: GraphOptions) -> dict[Devi
     build, or the bundle's `runtime.cpu_precision`, says otherwise. Raises `DiagnosticError` for a choice of the build
     that the format cannot carry.
     """
-    carried = FORMATS[options.format].precisions
+    carried = on_cpu = FORMATS[options.format].precisions
     if options.engine != "onnxruntime":
         _check_engine(options)
         # OpenVINO computes a float32 graph in bfloat16, where ONNX Runtime has no kernels for it.
-        carried = (*carried, "bfloat16")
-    if options.precision and options.precision not in carried:
-        able = [row.name for row in FORMATS.values() if options.precision in row.precisions]
+        on_cpu = (*carried, "bfloat16")
+    if options.precision and options.precision not in on_cpu:
+        able = [f"`--format {row.name}`" for row in FORMATS.values() if options.precision in row.precisions]
+        if options.precision == "bfloat16" and options.format == "onnx" and "cpu" in options.devices:
+            able.insert(0, "`--engine openvino`")
         raise mistake(
             "SIE215",
             f"{options.format} graphs cannot be verified in {options.precision}: their runtime has no kernels for it "
             "on a CPU",
-            f"choose {' or '.join(carried)}, or {' or '.join(f'`--format {name}`' for name in able)}",
+            f"choose {' or '.join(on_cpu)}, or {' or '.join(able)}",
         )
     chosen: dict[Device, Precision] = {}
     for device in options.devices:
-        wanted: Precision = _of_bundle(profile, carried) if device == "cpu" else profile.compute_precision or "float16"
-        if options.precision and (device == "cpu" or options.precision not in CPU_ONLY):
+        if device == "cpu":
+            chosen[device] = options.precision or _of_bundle(profile, on_cpu)
+            continue
+        wanted: Precision = profile.compute_precision or "float16"
+        if options.precision in carried and options.precision not in CPU_ONLY:
             wanted = options.precision
         # What was trained in bfloat16 runs in float16 where that is close enough: verification decides.
         chosen[device] = wanted if wanted in carried else "float16"
@@ -79,13 +94,22 @@ def check_format(head: PlannedHead, options: GraphOptions, *, written_only: bool
     )
 
 
-def check_int8(plan: TritonPlan) -> None:
-    """Raises `DiagnosticError` (`SIE216`) for int8 of what is computed of pictures: the measure's items are texts."""
-    if "int8" not in plan.precisions.values() or plan.modality == "text":
+def answerable(modality: str, comparables: Iterable[Comparable]) -> bool:
+    """Whether what a coarse precision does to the answers of a model is measured.
+
+    There are texts to ask about, and pictures for models that compare pictures by a vector of each. Pages are asked for
+    with texts, which another graph reads.
+    """
+    if modality == "image":
+        return all(compared.shape is Shape.VECTOR for compared in comparables)
+    return modality == "text"
+
+
+def check_answerable(plan: TritonPlan) -> None:
+    """Raises `DiagnosticError` (`SIE216`) for a precision of a CPU whose answers nothing measures."""
+    precision = plan.precisions.get("cpu")
+    heads = (head for served in plan.served for head in served.heads.values())
+    if precision not in ANSWERING or answerable(plan.modality, (c for head in heads for c in head.comparables)):
         return
-    raise mistake(
-        "SIE216",
-        f"`{plan.name}` is not built in int8: what that does to answers is measured on texts, and it reads "
-        f"{'pictures with them' if plan.modality == 'mixed' else f'{plan.modality}s'}",
-        "leave `--precision` out",
-    )
+    message = f"`{plan.name}` is not built in {precision} for a CPU: {UNMEASURED}"
+    raise mistake("SIE216", message, "leave `--precision` out")

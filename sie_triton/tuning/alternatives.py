@@ -17,9 +17,9 @@ from typing import TypeAlias
 
 from google.protobuf import text_format
 from sie_frontend.manifest import Built, Distance, Manifest
-from sie_frontend.text.reader import TextReader
 
-from sie_triton.answers.runs import texts_for
+from sie_triton.answers.items import ITEMS
+from sie_triton.answers.runs import items_for
 from sie_triton.backends.embedded import ALONE_THREADS
 from sie_triton.backends.embedded import CONFIG_NAME as EMBEDDED
 from sie_triton.compiler.answers import Answers, Float32Answers
@@ -28,6 +28,7 @@ from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.openvino_engine import ACCELERATOR, PRECISION_KEY, installed
 from sie_triton.formats import Precision
 from sie_triton.interrupts import fleeting
+from sie_triton.planning.precisions import UNMEASURED, answerable
 from sie_triton.repository.processor import multiplies_bfloat16
 from sie_triton.tuning.settings import RunSetting, budgets_of, candidates, choose
 from sie_triton.tuning.speeds import Samples, TimedModel
@@ -134,8 +135,6 @@ class _Weighing:
         self._config_name = self._built.configs["cpu"]
         self._folder = folder
         self._announce = announce
-        # Answers are asked with texts, and what was made for them is the only thing that tells 8 bits from float32.
-        self._asks = isinstance(self._model.reader, TextReader)
 
     def alternatives(self, cores: int, samples: Samples) -> Alternatives:
         """Make and compare all of them, then time those that there are, in turns."""
@@ -171,8 +170,8 @@ class _Weighing:
             return "the package `openvino` is not installed: `pip install 'sie-triton[openvino]'`"
         if rung.precision == "bfloat16" and not multiplies_bfloat16():
             return "this processor does not multiply bfloat16"
-        if rung.precision != "float32" and not self._asks:
-            return "what it does to answers is measured with texts"
+        if rung.precision != "float32" and not answerable(self._model.modality, self._model.comparables):
+            return UNMEASURED
         return ""
 
     def _as_it_is(self, rung: Rung) -> Alternative:
@@ -199,8 +198,9 @@ class _Weighing:
 
     @cached_property
     def _float32(self) -> Float32Answers:
-        count = texts_for(self._place(SERVED))
-        self._announce(f"{self._model.name}: answers over {count} sentences or pairs of them, in float32")
+        count = items_for(self._model, self._place(SERVED))
+        told = ITEMS[self._model.modality].told
+        self._announce(f"{self._model.name}: answers over {count} {told} or pairs of them, in float32")
         return Float32Answers.of(
             self._model, ModelRunner(self._place(SERVED), self._model.name, self._config_name), count
         )

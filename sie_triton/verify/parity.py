@@ -151,7 +151,7 @@ def check_parity(
             yield Diagnostic(
                 "SIE501",
                 f"`{tensor}` of `{name}` in {precision} misses the reference: worst cosine {distance.min_cosine:.7f} "
-                f"over {distance.cases} texts, {tolerance.min_cosine} is required; worst difference "
+                f"over {distance.cases} cases, {tolerance.min_cosine} is required; worst difference "
                 f"{distance.max_abs:.2e}",
                 where,
                 hint,
@@ -164,7 +164,7 @@ def check_parity(
             yield Diagnostic(
                 "SIE501",
                 f"`{tensor}` of `{name}` in {precision} misses the reference by {distance.max_abs:.2e} over "
-                f"{distance.cases} texts, {allowed:.0e} is allowed",
+                f"{distance.cases} cases, {allowed:.0e} is allowed",
                 where,
                 hint,
             )

@@ -19,6 +19,7 @@ from sie_frontend.rows import Reader, Row
 from sie_frontend.settings import SettingsError
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
+from sie_triton.repository.config import CPU_RUN_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class OpenHead:
 class PublicModel:
     """One public Triton model. `options` are the default profile's runtime options of an id that it serves.
 
-    `heads` are those of all ids that it serves.
+    `heads` are those of all ids that it serves, `modality` is that of its items, and `run_cost` what the rows of one
+    run may cost on a CPU.
     """
 
     name: str
@@ -49,6 +51,8 @@ class PublicModel:
     options: Mapping[str, Any]
     comparables: tuple[Comparable, ...]
     heads: tuple[OpenHead, ...] = ()
+    modality: str = "text"
+    run_cost: int = CPU_RUN_TOKENS
 
     @property
     def call(self) -> CaseCall:
@@ -115,4 +119,6 @@ def public_model(repository: Path, manifest: Manifest, triton_model: str) -> Pub
             for model in models
             for head in open_heads(model.heads, repository, input_of(model, triton_model)[1].reads, model.loadtime)
         ),
+        modality,
+        entry.batching["cpu"].run_tokens if "cpu" in entry.batching else CPU_RUN_TOKENS,
     )

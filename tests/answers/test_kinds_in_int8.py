@@ -20,7 +20,7 @@ from sie_frontend.manifest import Built, Nearest, read_manifest
 from sie_frontend.outputs.heads import Heads
 from sie_frontend.rows import Array
 
-from sie_triton.answers import reranking, runs
+from sie_triton.answers import reranking
 from sie_triton.answers.candidates import candidates
 from sie_triton.answers.corpus import documentation
 from sie_triton.bundle import expand, load_bundles
@@ -31,6 +31,8 @@ from sie_triton.planning.plan import GraphOptions
 from sie_triton.verify.checks import verify_repository
 from sie_triton.verify.model_runner import ModelRunner
 from sie_triton.verify.public_model import CaseCall, PublicModel, input_of, public_model
+
+from .few import few
 
 pytestmark = pytest.mark.export
 
@@ -80,12 +82,11 @@ class InInt8:
 def few_texts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module, name, count in (
-            (runs, "TEXTS", TEXTS),
-            (runs, "FEWEST_TEXTS", TEXTS),
             (reranking, "FEWEST_QUERIES", QUERIES),
             (reranking, "CANDIDATES", CANDIDATES),
         ):
             patch.setattr(module, name, count)
+        few(patch, text=TEXTS)
         yield
 
 
@@ -175,7 +176,7 @@ def test_a_colbert_keeps_answers_by_maxsim(tmp_path: Path) -> None:
 def test_a_reranker_keeps_the_order_of_its_candidates(tmp_path: Path) -> None:
     model = InInt8("cross_encoder_bert_identity", tmp_path / "r")
     said_and_sound(model, model.built)
-    texts = documentation(runs.TEXTS)
+    texts = documentation(TEXTS)
     [found] = model.built.reranked["int8"].values()
     assert (found.queries, found.candidates, found.corpus) == (
         QUERIES,

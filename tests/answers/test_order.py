@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import kendalltau
 
 from sie_triton.answers.corpus import digest, documentation
 from sie_triton.answers.order import first_of, kendall_tau, kept
+from sie_triton.answers.pictures import pictures
 
 RANDOM = np.random.default_rng(5)
 
@@ -48,3 +53,13 @@ def test_the_documentation_is_the_same_every_time() -> None:
     assert texts == documentation(600) and len(set(texts)) == 600
     assert digest(texts) != digest(texts[:-1])
     assert all(len(text.split()) > 3 and len(text) <= 200 for text in texts)
+
+
+def test_pictures_are_the_same_everywhere() -> None:
+    """Recorded: what is measured on one machine is measured on another."""
+    drawn = list(pictures(3))
+    assert digest(drawn) == "5fa73bc601847be61bd90e8a2096b09646a33f9b60b228f7410d91754e69a05a"
+    assert len(set(drawn)) == 3
+    decoded = [Image.open(io.BytesIO(base64.b64decode(one))) for one in drawn]
+    assert {picture.mode for picture in decoded} == {"RGB"} and len({picture.size for picture in decoded}) == 3
+    assert min(np.asarray(picture, np.float64).std() for picture in decoded) > 10

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from answers.few import few
 from sie_frontend.manifest import read_manifest
 
 from compiler import tiny
 from compiler.command import sie_triton
-from sie_triton.answers import runs
 from sie_triton.compiler.build import compile_models
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.embedded.openvino_engine import installed
@@ -50,7 +50,7 @@ def everything(built: Path) -> Everything:
     said: list[str] = []
     before = tree_digests(built)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "TEXTS", 500)
+        few(patch, text=500)
         found = weighed(built, said)
     assert found.triton_model == tiny.TRITON_NAME and not found.nothing
     assert [one.rung for one in found.rungs] == list(RUNGS)
@@ -97,7 +97,7 @@ def test_8_bits_are_tried_as_a_build_tries_them(everything: Everything, tiny_mod
     assert not everything.rungs[Rung("onnxruntime", "int8")].close
     graphs = GraphOptions(layout="ensemble", devices=("cpu",), precision="int8")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DiagnosticError) as caught:
-        patch.setattr(runs, "TEXTS", 500)
+        few(patch, text=500)
         compile_models([tiny_model.target("default")], tiny_model.options(tmp_path / "r", graphs=graphs))
     [problem] = caught.value.diagnostics
     tried = [line.removeprefix(f"{tiny.TRITON_NAME}: ") for line in everything.said if "blocks of" in line]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from answers.few import few
 from sie_frontend.http.listing import certificate_info
 from sie_frontend.manifest import read_manifest
 
-from sie_triton.answers import runs
 from sie_triton.compiler.build import compile_models
 from sie_triton.diagnostics import DiagnosticError
 from sie_triton.lint import lint_repository
@@ -29,14 +29,14 @@ def options(**accepted: float) -> GraphOptions:
 
 @pytest.fixture(autouse=True)
 def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "TEXTS", 600)
+    few(monkeypatch, text=600)
 
 
 @pytest.fixture(scope="module")
 def eight_bits(tiny_model: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = tmp_path_factory.mktemp("int8") / "repository"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "TEXTS", 600)
+        few(patch, text=600)
         graphs = options(cosine=0.95, nearest=0.3)
         compile_models([tiny_model.target("default")], tiny_model.options(repository, graphs=graphs))
     return repository

@@ -62,6 +62,8 @@ def profile(precision: str | None, **runtime: Any) -> ResolvedProfile:
         (None, GraphOptions(precision="int8"), {"cpu": "int8", "cuda": "float16"}),
         ("float32", GraphOptions(precision="int8", devices=("cpu",)), {"cpu": "int8"}),
         (None, GraphOptions(devices=("cuda",)), {"cuda": "float16"}),
+        ("bfloat16", GraphOptions(engine="openvino"), {"cpu": "float32", "cuda": "float16"}),
+        (None, GraphOptions(precision="bfloat16", engine="openvino"), {"cpu": "bfloat16", "cuda": "float16"}),
     ],
 )
 def test_precision_is_the_builds_else_the_bundles_else_the_devices(
@@ -80,8 +82,10 @@ def test_a_bundle_chooses_for_the_cpu_among_its_runtime_options() -> None:
 
 
 def test_a_precision_that_the_format_cannot_carry_is_refused() -> None:
-    with pytest.raises(DiagnosticError, match="SIE215"):
+    with pytest.raises(DiagnosticError, match="SIE215") as caught:
         precisions_for(profile(None), GraphOptions(precision="bfloat16"))
+    [problem] = caught.value.diagnostics
+    assert "`--engine openvino` or `--format torchscript`" in str(problem.hint)
 
 
 def test_int8_is_planned_for_cpus_alone() -> None:
@@ -90,10 +94,12 @@ def test_int8_is_planned_for_cpus_alone() -> None:
     assert "for cpu in int8, cuda in float16" in done.stdout
 
 
-@pytest.mark.parametrize("model", ["openai/clip-vit-base-patch32", "Qwen/Qwen3-VL-Embedding-2B"])
-def test_int8_is_refused_where_nothing_measures_it(model: str) -> None:
-    done = sie_triton("plan", "-m", model, "--precision", "int8")
+@pytest.mark.parametrize("asked", [("int8",), ("bfloat16", "--engine", "openvino")], ids=lambda asked: asked[0])
+@pytest.mark.parametrize("model", ["vidore/colpali-v1.3-hf", "Qwen/Qwen3-VL-Embedding-2B"])
+def test_what_nothing_measures_is_refused(model: str, asked: tuple[str, ...]) -> None:
+    done = sie_triton("plan", "-m", model, "--precision", *asked, "--device", "cpu")
     assert (done.code, "SIE216" in done.stderr) == (2, True), done.stderr
+    assert f"in {asked[0]} for a CPU: what that does to answers is measured" in done.stderr
 
 
 @pytest.mark.parametrize(

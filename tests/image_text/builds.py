@@ -22,9 +22,16 @@ class Asked:
     instruction: str | None = None
 
 
-def build(root: Path, *more: str | Path, bundle: str = "", dim: int = 20, adapter: str = "CLIPAdapter") -> Outcome:
-    """`root/checkpoint` into `root/repository`, by a bundle of its own, or by this one."""
+def build(
+    root: Path,
+    *more: str | Path,
+    bundle: str = "",
+    dim: int = 20,
+    adapter: str = "CLIPAdapter",
+    model: str = MODEL,
+) -> Outcome:
+    """`root/checkpoint` into `root/repository`, by a bundle of its own, or by this one, which names the `model`."""
     (root / "bundles").mkdir(exist_ok=True)
     text = bundle or bundle_text(root / "checkpoint", dim, adapter)
-    (root / "bundles" / "clip.yaml").write_text(text, encoding="utf-8")
-    return sie_triton("build", "--bundles", root / "bundles", "-m", MODEL, "-r", root / "repository", *more)
+    (root / "bundles" / f"{model.rpartition('/')[2]}.yaml").write_text(text, encoding="utf-8")
+    return sie_triton("build", "--bundles", root / "bundles", "-m", model, "-r", root / "repository", *more)

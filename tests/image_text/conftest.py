@@ -1,4 +1,4 @@
-"""One tiny CLIP behind the real server, for every test of the folder that asks."""
+"""One tiny CLIP behind the real server, in float32 and by OpenVINO, for every test of the folder that asks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from e2e.processes import Serving
 
+from sie_triton.embedded.openvino_engine import installed
+
+from .precisions import build_halved
 from .served import build_clip
 
 
@@ -16,6 +19,8 @@ def clip_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `checkpoint` and the built `repository`."""
     folder = tmp_path_factory.mktemp("served_clip")
     build_clip(folder)
+    if installed():
+        build_halved(folder)
     return folder
 
 

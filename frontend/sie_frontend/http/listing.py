@@ -12,7 +12,7 @@ from sie_frontend.manifest import Built, Model
 from sie_frontend.serving.engine import Engine
 
 # What coarse precisions do to the answers of an index, and to the order of pairs' scores.
-_NEAREST = ("texts", "comparison", "alike", "mixed", "min_cosine")
+_NEAREST = ("texts", "corpus", "comparison", "alike", "mixed", "min_cosine")
 _RERANKED = ("queries", "candidates", "kept", "tau", "max_abs")
 
 
