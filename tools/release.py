@@ -2,6 +2,7 @@
 
     python tools/release.py                   # what `make release` runs
     python tools/release.py --final           # refuses what a dry run only notes: no date, changes not committed
+    python tools/release.py --images          # builds the images too, with Docker
 
 Into `dist/` come the source distribution and the wheel of each of the three, an SBOM, and `SHA256SUMS`. Everything is
 built twice, the second time out of the unpacked source distribution: the bytes have to be equal. The time that they
@@ -165,16 +166,32 @@ def write_sums(out: Path) -> None:
     (out / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
 
-def commands(wanted: str, built: Sequence[Built], out: Path) -> Iterator[str]:
+def image_commands(wanted: str) -> Iterator[tuple[str, ...]]:
+    """How each image is built."""
+    for image in IMAGES:
+        tag = f"sie-triton-{image}:{wanted}"
+        yield ("docker", "build", "-f", "docker/Dockerfile", "--target", image, "-t", tag, ".")
+
+
+def build_images(wanted: str, moment: int) -> None:
+    """Build all images; their layers state the time of the commit."""
+    if shutil.which("docker") is None:
+        raise Refused("`docker` is not on the PATH: leave `--images` out, and build them where it is")
+    for command in image_commands(wanted):
+        print(" ".join(command))
+        _run(ROOT, *command, SOURCE_DATE_EPOCH=str(moment))
+
+
+def commands(wanted: str, built: Sequence[Built], out: Path, *, images: bool) -> Iterator[str]:
     """What is left to do by hand, in this order."""
     yield f"git tag -s v{wanted} && git push origin v{wanted}"
     for one in built:
         yield f"twine upload {out}/{one.sdist.name} {out}/{one.wheel.name}"
-    for image in IMAGES:
-        yield f"docker build -f docker/Dockerfile --target {image} -t sie-triton-{image}:{wanted} ."
+    if not images:
+        yield from map(" ".join, image_commands(wanted))
 
 
-def release(out: Path, *, final: bool) -> None:
+def release(out: Path, *, final: bool, images: bool) -> None:
     """Carry out every step. Raises `Refused` at the first that fails."""
     shown, out = out, out.resolve()
     wanted = version()
@@ -198,10 +215,12 @@ def release(out: Path, *, final: bool) -> None:
     (out / f"sie-triton-{wanted}.cdx.json").write_text(sbom.render(wanted, moment), encoding="utf-8")
     write_sums(out)
     print(f"{shown}: SBOM and SHA256SUMS beside them")
+    if images:
+        build_images(wanted, moment)
     for note in notes:
         print(f"note: {note}; `--final` refuses that")
     print("nothing was uploaded. What is left:")
-    for command in commands(wanted, built, shown):
+    for command in commands(wanted, built, shown, images=images):
         print(f"  {command}")
 
 
@@ -227,9 +246,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tools/release.py", description="build and check a release; upload nothing")
     parser.add_argument("--out", type=Path, default=Path("dist"), help="folder of the result; it is emptied first")
     parser.add_argument("--final", action="store_true", help="refuse what a dry run only notes")
+    parser.add_argument("--images", action="store_true", help="build the images as well, with Docker")
     options = parser.parse_args(arguments)
     try:
-        release(options.out, final=options.final)
+        release(options.out, final=options.final, images=options.images)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -88,6 +88,28 @@ def test_everything_is_there_and_the_sums_are_right(dry_run: tuple[Path, str]) -
         assert f" AS {image}\n" in (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
 
 
+def test_images_are_built_by_docker_in_the_same_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Docker is one that only notes how it was called: no engine runs here."""
+    release, log = tool(), tmp_path / "log"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(release.Refused, match="`docker` is not on the PATH"):
+        release.build_images(VERSION, 12)
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$SOURCE_DATE_EPOCH" "$@" >> {log}\n', encoding="utf-8")
+    docker.chmod(0o755)
+    release.build_images(VERSION, 12)
+    assert log.read_text(encoding="utf-8").splitlines() == [
+        f"12 build -f docker/Dockerfile --target {image} -t sie-triton-{image}:{VERSION} ." for image in release.IMAGES
+    ]
+    left = "\n".join(release.commands(VERSION, [], tmp_path, images=True))
+    assert "docker build" not in left
+    docker.write_text("#!/bin/sh\necho no space >&2\nexit 3\n", encoding="utf-8")
+    with pytest.raises(release.Refused, match="no space"):
+        release.build_images(VERSION, 12)
+
+
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_a_wheel_has_its_page_its_licence_and_its_types(name: str, dry_run: tuple[Path, str]) -> None:
     with zipfile.ZipFile(dry_run[0] / f"{name}-{VERSION}-py3-none-any.whl") as archive:
@@ -229,7 +251,7 @@ def test_a_final_run_wants_a_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tool(), "version", lambda: "0.3.0")
     (tmp_path / "CHANGELOG.md").write_text(LOG, encoding="utf-8")
     with pytest.raises(tool().Refused, match=r"CHANGELOG\.md has no date for 0\.3\.0 yet"):
-        tool().release(tmp_path / "dist", final=True)
+        tool().release(tmp_path / "dist", final=True, images=False)
     assert not (tmp_path / "dist").exists()
 
 
