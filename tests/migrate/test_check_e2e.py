@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,14 @@ def judged(
         Stored(str(row), text, vectors[row], fields[row] if fields else {}, others[row] if others else {})
         for row, text in enumerate(stored)
     ]
-    return check(Memory(entries, metric), EncodingServer(url, model, options), sample=len(entries), seed=0)
+    server = asked(url, model, json.dumps(options or {}, sort_keys=True))
+    return check(Memory(entries, metric), server, sample=len(entries), seed=0)
+
+
+@cache
+def asked(url: str, model: str, options: str) -> EncodingServer:
+    """One for all tests: they ask of the same texts, and it knows what the real server said of them."""
+    return EncodingServer(url, model, json.loads(options))
 
 
 def causes(report: IndexReport) -> list[tuple[str, bool]]:

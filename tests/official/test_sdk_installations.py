@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -236,7 +237,7 @@ def test_type_checkers_find_ours(place: Place, tmp_path: Path) -> None:
         "SIEClient('http://a').encode('m', Item(txt='x'))\n"
     )
     out, _, _ = mypy.run(
-        ["--strict", "--python-executable", str(place.interpreter), "--cache-dir", str(tmp_path), str(program)]
+        ["--strict", "--python-executable", str(place.interpreter), "--cache-dir", os.devnull, str(program)]
     )
     assert "program.py:4: note: Revealed type is" in out and "EncodeResult" in out.splitlines()[0]
     assert [line.split(":")[1] for line in out.splitlines() if ": error:" in line] == ["5"]
