@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from answers.few import few
 from PIL import Image
 from sie_frontend.manifest import Built, Manifest, read_manifest
 from sie_frontend.reference import Case
-from sie_frontend.rows import Array
+from sie_frontend.rows import Array, Row
 
 from sie_triton.answers.pictures import pictures
-from sie_triton.embedded.openvino_engine import installed
+from sie_triton.embedded.openvino_engine import OpenVinoGraph, installed
 from sie_triton.repository.processor import multiplies_bfloat16
 from sie_triton.tuning import alternatives
 from sie_triton.tuning.alternatives import Rung, weigh
@@ -28,6 +29,7 @@ from sie_triton.verify.public_model import public_model
 
 from .builds import NAME, build
 from .checkpoints import TINY, write_clip
+from .precisions import least_cosine
 from .served import Reference
 
 pytestmark = pytest.mark.export
@@ -82,10 +84,14 @@ def check(built: Built, precision: str, checkpoint: Path, found: Array, drawn: S
     assert 0.2 < nearest.alike <= 1 and nearest.min_cosine < 1
 
 
+def rows_of(repository: Path, manifest: Manifest, drawn: Sequence[str]) -> list[Row]:
+    return public_model(repository, manifest, IMAGE).rows([Case(one) for one in drawn])
+
+
 def vectors(repository: Path, manifest: Manifest, drawn: Sequence[str]) -> Array:
     model = public_model(repository, manifest, IMAGE)
     runner = ModelRunner(repository, IMAGE)
-    rows = model.rows([Case(one) for one in drawn])
+    rows = rows_of(repository, manifest, drawn)
     return np.stack([runner.run(model.reader.batch([row], row.cost), ["dense"])["dense"][0] for row in rows])
 
 
@@ -108,11 +114,18 @@ def test_each_side_says_what_becomes_of_its_answers(precision: str, engine: str,
         assert (built.precisions, built.engine) == ({"cpu": precision}, engine)
         assert set(built.parity) == set(built.nearest) == set(built.written) == {precision}
     drawn = list(pictures(COUNT))
-    check(manifest.built[IMAGE], precision, checkpoint, vectors(repository, manifest, drawn), drawn)
+    found = vectors(repository, manifest, drawn)
+    check(manifest.built[IMAGE], precision, checkpoint, found, drawn)
+    [path] = (repository / IMAGE / "1").glob("*.onnx")
+    if engine == "openvino":
+        graph = OpenVinoGraph(path, threads=3, streams=3, precision="bf16" if precision == "bfloat16" else "f32")
+        feeds = [row.arrays["pixels"][None] for row in rows_of(repository, manifest, drawn)]
+        with ThreadPoolExecutor(3) as threads:
+            crowd = threads.map(lambda pixels: graph.run(["dense"], {"pixels": pixels})[0][0], feeds)
+            assert least_cosine(list(crowd), found) > 0.9999
     assert verify_repository(repository, manifest) == []
     if precision == "int8":
-        [graph] = (repository / IMAGE / "1").glob("*.onnx")
-        assert "MatMulNBits" in {node.op_type for node in onnx.load(str(graph)).graph.node}
+        assert "MatMulNBits" in {node.op_type for node in onnx.load(str(path)).graph.node}
 
 
 def test_pictures_that_lose_too_many_answers_are_not_published(root: Path) -> None:
