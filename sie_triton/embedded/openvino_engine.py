@@ -62,12 +62,15 @@ def wanted_precision(parameters: Mapping[str, str]) -> str:
 class OpenVinoGraph:
     """One graph, compiled for this machine's CPU, with `streams` that share `threads`; as many threads may run it.
 
+    With more than one of `alone_threads`, `run_alone` computes one run at a time by as many, over weights of its own.
     Raises `OpenVinoError`. `computes_in` is what it really computes in: a processor without bfloat16 gets float32.
     """
 
     _has_run: ClassVar[bool] = False
 
-    def __init__(self, path: Path, *, threads: int, precision: str = "f32", streams: int = 1) -> None:
+    def __init__(
+        self, path: Path, *, threads: int, precision: str = "f32", streams: int = 1, alone_threads: int = 1
+    ) -> None:
         if not installed():
             raise OpenVinoError("the package `openvino` is not installed")
         openvino: Any = importlib.import_module("openvino")
@@ -86,6 +89,10 @@ class OpenVinoGraph:
             apart = streams if _has_coarse_weights(model) else 1
             each = {name: value // apart if name in _SHARED else value for name, value in settings.items()}
             compiled = [core.compile_model(model, "CPU", each) for _ in range(apart)]
+            self._alone: Any = None
+            if alone_threads > 1:  # of the same model: a second one would keep float32's weights a second time
+                one = {**settings, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": alone_threads}
+                self._alone = core.compile_model(model, "CPU", one).create_infer_request()
         except RuntimeError as error:
             raise OpenVinoError(f"OpenVINO does not load the graph: {_first_line(error)}") from error
         self.inputs = [_tensor(port) for port in compiled[0].inputs]
@@ -106,13 +113,20 @@ class OpenVinoGraph:
             OpenVinoGraph._has_run = True
             return found
 
+    def run_alone(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        """The same by `alone_threads`; whoever calls sees to it that no other such run is under way."""
+        return self._infer(self._alone, outputs, feed) if self._alone and self._has_run else self.run(outputs, feed)
+
     def _run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         request = self._requests.get()
         try:
-            found = request.infer(dict(feed), share_inputs=True)
-            return [found[self._places[name]] for name in outputs]
+            return self._infer(request, outputs, feed)
         finally:
             self._requests.put(request)
+
+    def _infer(self, request: Any, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        found = request.infer(dict(feed), share_inputs=True)
+        return [found[self._places[name]] for name in outputs]
 
 
 def _has_coarse_weights(model: Any) -> bool:

@@ -232,10 +232,10 @@ class _Weighing:
         return sum(p.stat().st_size for path in self._graphs(folder) for p in path.parent.glob(f"{path.name}*"))
 
     def _alone_threads(self, rung: Rung, setting: RunSetting) -> int:
-        """The threads of a run that is alone: OpenVINO has none beside those of a stream."""
+        """The threads of a run that is alone."""
         heavy, *_ = self._built.triton_models
         embedded = read_model_config(config_path(self._repository / heavy, EMBEDDED))
-        if rung.engine == ACCELERATOR or ALONE_THREADS not in embedded.parameters:
+        if ALONE_THREADS not in embedded.parameters:
             return setting.threads
         return max(setting.threads, int(embedded.parameters[ALONE_THREADS].string_value))
 

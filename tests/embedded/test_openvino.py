@@ -108,6 +108,19 @@ def test_streams_compute_side_by_side_what_one_computes(layer: Path) -> None:
 
 
 @there
+def test_a_run_that_is_alone_has_threads_of_its_own(layer: Path) -> None:
+    graph = OpenVinoGraph(layer, threads=1, streams=2, alone_threads=2)
+    for rows in (1, 3):
+        feed = {"states": np.random.default_rng(rows).standard_normal((rows, 64)).astype(np.float32)}
+        [expected] = graph.run(["up"], feed)
+        [alone] = graph.run_alone(["up"], feed)
+        np.testing.assert_allclose(alone, expected, atol=1e-5)
+        assert alone is not graph.run_alone(["up"], feed)[0]
+    [only] = OpenVinoGraph(layer, threads=1).run_alone(["up"], feed)
+    np.testing.assert_allclose(only, expected, atol=1e-5)
+
+
+@there
 def test_the_first_runs_of_a_process_may_come_at_once(layer: Path) -> None:
     """Without an order among them, two of five such processes hung for good, inside OpenVINO's binding."""
     done = subprocess.run([sys.executable, "-c", FIRST_RUNS, str(layer)], capture_output=True, text=True, check=False)

@@ -91,7 +91,10 @@ class TritonPythonModel(BatchedModel):
         try:
             precision = wanted_precision(self.config.cpu_accelerators[ACCELERATOR])
             threads = self.config.integer("intra_op_thread_count", 0) or 1
-            graph = OpenVinoGraph(path, threads=threads, precision=precision, streams=self.stream_count)
+            alone = self.alone_threads if threads == 1 else 1
+            graph = OpenVinoGraph(
+                path, threads=threads, precision=precision, streams=self.stream_count, alone_threads=alone
+            )
         except (OpenVinoError, ValueError) as error:
             return [str(error)]
         if graph.computes_in != precision:
@@ -100,6 +103,9 @@ class TritonPythonModel(BatchedModel):
                 f"{graph.computes_in}"
             )
         self._run = lambda outputs, feed, _: graph.run(outputs, feed)
+        if alone > 1:
+            self._alone = lambda outputs, feed, _: graph.run_alone(outputs, feed)
+            self._way = QuickerWay()
         self._run_options = None
         return signature_refusals(self.config, graph.inputs, graph.outputs, gpu=False)
 
