@@ -19,7 +19,6 @@ from sie_frontend.rows import Reader, Row
 from sie_frontend.settings import SettingsError
 
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
-from sie_triton.repository.config import CPU_RUN_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class PublicModel:
     """One public Triton model. `options` are the default profile's runtime options of an id that it serves.
 
     `heads` are those of all ids that it serves, `modality` is that of its items, and `run_cost` what the rows of one
-    run may cost on a CPU.
+    run may cost on a CPU: what one row does, where nobody says.
     """
 
     name: str
@@ -52,7 +51,7 @@ class PublicModel:
     comparables: tuple[Comparable, ...]
     heads: tuple[OpenHead, ...] = ()
     modality: str = "text"
-    run_cost: int = CPU_RUN_TOKENS
+    run_cost: int = 1
 
     @property
     def call(self) -> CaseCall:
@@ -120,5 +119,5 @@ def public_model(repository: Path, manifest: Manifest, triton_model: str) -> Pub
             for head in open_heads(model.heads, repository, input_of(model, triton_model)[1].reads, model.loadtime)
         ),
         modality,
-        entry.batching["cpu"].run_tokens if "cpu" in entry.batching else CPU_RUN_TOKENS,
+        entry.batching.get("cpu", next(iter(entry.batching.values()))).run_tokens,
     )
