@@ -10,6 +10,7 @@ spin, and then streams of several threads take each other's cores.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import statistics
 import time
@@ -56,7 +57,8 @@ class _Opened:
     def __init__(self, open_runner: Callable[[Path, Timed], ModelRunner], triton_models: Sequence[str]) -> None:
         self._open = open_runner
         self._triton_models = triton_models
-        self._room = (available_memory() or 0) / 2
+        memory = available_memory()
+        self._room = math.inf if memory is None else memory / 2
         self._kept: dict[tuple[Path, Timed], ModelRunner] = {}
 
     def get(self, folder: Path, timed: Timed) -> ModelRunner:

@@ -194,7 +194,7 @@ def test_settings_are_timed_in_turns_where_memory_is_short(repository: Path, mon
             super().__init__(*arguments)
 
     monkeypatch.setattr(speeds, "ModelRunner", Counted)
-    for room, times in ((1 << 40, 1), (0, 2)):
+    for room, times in ((1 << 40, 1), (0, 2), (None, 1)):
         opened.clear()
         monkeypatch.setattr(speeds, "available_memory", lambda room=room: room)
         [found] = TimedModel(repository, manifest, tiny.TRITON_NAME).speeds([repository], settings, Samples(0.02, 2))
