@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import uvloop
 from sie_frontend.triton.client import FailureKind, TritonClient, TritonFailure, parse_url
+from sie_frontend.triton.connections import ExchangeError, _Connection
 
 from .triton_peer import DATA, HEAD, Answer, Peer, X, call, client_of, regular, reply, serving, settle
 
@@ -72,6 +75,30 @@ async def test_a_request_that_crossed_the_closing_is_sent_again_once() -> None:
             await call(client)
         assert failed.value.kind is FailureKind.UNREACHABLE
         assert (len(server.targets), server.connections) == (5, 3)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_connection_that_ended_before_the_first_request_on_it(
+    loop: Callable[[], asyncio.AbstractEventLoop], told: bool
+) -> None:
+    """A write to it would raise in uvloop, and never be answered in asyncio."""
+
+    async def run() -> None:
+        async with serving(regular) as server:
+            _, connection = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", server.port)
+            assert connection._transport is not None
+            connection._transport.close()
+            if told:
+                await settle(lambda: connection.lost)
+            with pytest.raises(ExchangeError, match="lost before the answer: closed by the server"):
+                await asyncio.wait_for(connection.exchange(b"GET / HTTP/1.1\r\n\r\n"), 30)
+
+    running = loop()
+    try:
+        running.run_until_complete(run())
+    finally:
+        running.close()
 
 
 @pytest.mark.asyncio

@@ -43,6 +43,10 @@ class Answer:
         return body[:at], body[at:]
 
 
+def _because(why: Exception | None) -> str:
+    return str(why or "closed by the server")
+
+
 class _Connection(asyncio.Protocol):
     """One connection. `httptools` calls the `on_…` methods."""
 
@@ -62,7 +66,11 @@ class _Connection(asyncio.Protocol):
         assert self._transport is not None
         self._waiter = asyncio.get_running_loop().create_future()
         self._begun = self.reusable = False
-        self._transport.write(request)
+        if self._transport.is_closing():
+            # The server's end was read and `connection_lost` is still to come, or has come. uvloop raises at a write.
+            self._fail(self._ended_before_answer(None))
+        else:
+            self._transport.write(request)
         return self._waiter
 
     def discard(self) -> None:
@@ -85,6 +93,11 @@ class _Connection(asyncio.Protocol):
             self._waiter.set_exception(error)
         self.discard()
 
+    def _ended_before_answer(self, why: Exception | None) -> ExchangeError:
+        if self.kept:
+            return _StaleError("a kept connection was closed")
+        return ExchangeError(f"the connection was lost before the answer: {_because(why)}")
+
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -104,11 +117,10 @@ class _Connection(asyncio.Protocol):
         self.lost = True
         if self._ends_with_connection and exc is None:
             self._complete()
-        elif self.kept and not self._begun:
-            self._fail(_StaleError("a kept connection was closed"))
+        elif self._begun:
+            self._fail(ExchangeError(f"the connection was lost in the middle of the answer: {_because(exc)}"))
         else:
-            when = "in the middle of the answer" if self._begun else "before the answer"
-            self._fail(ExchangeError(f"the connection was lost {when}: {exc or 'closed by the server'}"))
+            self._fail(self._ended_before_answer(exc))
 
     # What httptools calls
 
