@@ -6,20 +6,22 @@ them: they wait for each other. Nothing says which it is but the clock. Standard
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-# How much of an estimate one run replaces, and how often the slower way is tried again.
+# How much of an estimate one run replaces, and what share of the time trying the slower way may lose.
 _WEIGHT = 0.2
-_EVERY = 24
+_LOST = 0.02
 _FIRST = 3
 
 
 @dataclass(slots=True)
 class _Estimates:
-    """Seconds of each way, and how often it was taken."""
+    """Seconds of each way, how often it was taken, and the seconds of all runs since the slower one was tried."""
 
     seconds: list[float] = field(default_factory=lambda: [0.0, 0.0])
     taken: list[int] = field(default_factory=lambda: [0, 0])
+    spent: float = 0.0
 
 
 class QuickerWay:
@@ -27,21 +29,28 @@ class QuickerWay:
 
     def __init__(self) -> None:
         self._of: dict[int, _Estimates] = {}
-        self._runs = 0
 
     def choose(self, size: int) -> int:
         """0 or 1. Both are tried at first, and the slower one now and then: the machine may have become quiet."""
         known = self._of.setdefault(size.bit_length(), _Estimates())
-        self._runs += 1
         fewer = min((0, 1), key=known.taken.__getitem__)
         if known.taken[fewer] < _FIRST:
             return fewer
         quicker = min((0, 1), key=known.seconds.__getitem__)
-        return 1 - quicker if self._runs % _EVERY == 0 else quicker
+        if abs(known.seconds[0] - known.seconds[1]) > _LOST * known.spent:
+            return quicker
+        known.spent = 0.0
+        return 1 - quicker
+
+    def expected(self, size: int) -> float:
+        """Seconds of the next run of a size; infinite as long as not both ways are known."""
+        known = self._of.get(size.bit_length())
+        return math.inf if known is None or min(known.taken) < _FIRST else min(known.seconds)
 
     def took(self, size: int, way: int, seconds: float) -> None:
         """A run of `size` took so long."""
         known = self._of.setdefault(size.bit_length(), _Estimates())
         first = not known.taken[way]
+        known.spent += seconds
         known.taken[way] += 1
         known.seconds[way] += (1.0 if first else _WEIGHT) * (seconds - known.seconds[way])

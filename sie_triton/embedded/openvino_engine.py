@@ -15,7 +15,9 @@ from pathlib import Path
 from queue import LifoQueue
 from typing import Any, ClassVar, Final, TypeAlias
 
+from sie_triton.backends.onnxruntime.header import read_header
 from sie_triton.backends.onnxruntime.signature import GraphTensor
+from sie_triton.embedded.one_row import cut, filled, unpack
 
 Array: TypeAlias = Any  # numpy's; this module is imported where numpy may come later
 
@@ -39,6 +41,8 @@ _TYPES: Final[Mapping[str, str]] = {
 # What streams share, among the settings of a compiled model.
 _SHARED: Final = ("NUM_STREAMS", "INFERENCE_NUM_THREADS")
 _COARSE: Final = ("u8", "i8", "u4", "i4")
+# A run costs least where the last one had its shape: a row that is alone is filled up to a multiple of this.
+_FILLED_TO: Final = 8
 _FIRST_RUN: Final = threading.Lock()
 
 
@@ -62,14 +66,22 @@ def wanted_precision(parameters: Mapping[str, str]) -> str:
 class OpenVinoGraph:
     """One graph, compiled for this machine's CPU, with `streams` that share `threads`; as many threads may run it.
 
-    With more than one of `alone_threads`, `run_alone` computes one run at a time by as many, over weights of its own.
-    Raises `OpenVinoError`. `computes_in` is what it really computes in: a processor without bfloat16 gets float32.
+    With `alone_threads`, `run_alone` computes one row at a time by as many, over weights of its own; a packed graph is
+    not packed there, and takes rows filled up to few widths, of which none exceeds `widest_row`. Raises
+    `OpenVinoError`. `computes_in` is what it really computes in: a processor without bfloat16 gets float32.
     """
 
     _has_run: ClassVar[bool] = False
 
     def __init__(
-        self, path: Path, *, threads: int, precision: str = "f32", streams: int = 1, alone_threads: int = 1
+        self,
+        path: Path,
+        *,
+        threads: int,
+        precision: str = "f32",
+        streams: int = 1,
+        alone_threads: int = 0,
+        widest_row: int = 0,
     ) -> None:
         if not installed():
             raise OpenVinoError("the package `openvino` is not installed")
@@ -90,13 +102,19 @@ class OpenVinoGraph:
             each = {name: value // apart if name in _SHARED else value for name, value in settings.items()}
             compiled = [core.compile_model(model, "CPU", each) for _ in range(apart)]
             self._alone: Any = None
-            if alone_threads > 1:  # of the same model: a second one would keep float32's weights a second time
+            self._widest_row = 0
+            packed = bool(alone_threads) and unpack(model)
+            if packed or alone_threads not in (0, threads):
+                # Of the same model: a second one would keep float32's weights a second time.
+                self._widest_row = widest_row if packed else 0
                 one = {**settings, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": alone_threads}
                 self._alone = core.compile_model(model, "CPU", one).create_infer_request()
         except RuntimeError as error:
             raise OpenVinoError(f"OpenVINO does not load the graph: {_first_line(error)}") from error
-        self.inputs = [_tensor(port) for port in compiled[0].inputs]
-        self.outputs = [_tensor(port) for port in compiled[0].outputs]
+        self.inputs = [_tensor(port, port.get_any_name()) for port in compiled[0].inputs]
+        # A tensor that OpenVINO computes may have several names, of nodes that do nothing: the file has the output's.
+        self.outputs = [_tensor(*pair) for pair in zip(compiled[0].outputs, read_header(path).outputs, strict=True)]
+        self._open_axes = {tensor.name: [dim < 0 for dim in tensor.dims or ()] for tensor in self.outputs}
         self._places = {tensor.name: place for place, tensor in enumerate(self.outputs)}
         self._requests: LifoQueue[Any] = LifoQueue()
         for place in range(streams):
@@ -114,8 +132,13 @@ class OpenVinoGraph:
             return found
 
     def run_alone(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
-        """The same by `alone_threads`; whoever calls sees to it that no other such run is under way."""
-        return self._infer(self._alone, outputs, feed) if self._alone and self._has_run else self.run(outputs, feed)
+        """The same of one row by `alone_threads`; whoever calls sees to it that no other such run is under way."""
+        if self._alone is None or not self._has_run:
+            return self.run(outputs, feed)
+        tokens = next(iter(feed.values())).shape[1] if self._widest_row else 0
+        width = max(tokens, min(-(-tokens // _FILLED_TO) * _FILLED_TO, self._widest_row))
+        found = self._infer(self._alone, outputs, filled(feed, width) if width > tokens else feed)
+        return cut(found, [self._open_axes[name] for name in outputs], tokens) if width > tokens else found
 
     def _run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         request = self._requests.get()
@@ -142,10 +165,10 @@ def _has_coarse_weights(model: Any) -> bool:
     )
 
 
-def _tensor(port: Any) -> GraphTensor:
+def _tensor(port: Any, name: str) -> GraphTensor:
     dims = tuple(int(dim.get_length()) if dim.is_static else None for dim in port.get_partial_shape())
     kind = str(port.get_element_type().get_type_name())
-    return GraphTensor(str(port.get_any_name()), _TYPES.get(kind, kind), dims)
+    return GraphTensor(name, _TYPES.get(kind, kind), dims)
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from sie_triton.backends.embedded import ALONE_THREADS, STREAMS
+from sie_triton.backends.embedded import ALONE_THREADS, STREAMS, WIDEST_ROW
 from sie_triton.embedded.openvino_engine import ACCELERATOR as OPENVINO
 from sie_triton.embedded.openvino_engine import PRECISION_KEY
 from sie_triton.formats import Device, Format
@@ -169,20 +169,22 @@ def triton_configs(plan: TritonPlan, cpu: CpuShape, tag: str) -> Mapping[ConfigN
         of_cpu = found[machines(plan)["cpu"]]
         encoders = {graph.triton_model for graph in plan.graphs if graph.has_encoder}
         found["embedded"] = tuple(
-            _embedded(config, plan.format, cpu) if config.name in encoders else config for config in of_cpu
+            _embedded(config, plan, cpu) if config.name in encoders else config for config in of_cpu
         )
     return found
 
 
-def _embedded(config: TritonModelConfig, graph_format: Format, cpu: CpuShape) -> TritonModelConfig:
+def _embedded(config: TritonModelConfig, plan: TritonPlan, cpu: CpuShape) -> TritonModelConfig:
     """A CPU's configuration for the embedded server: one process and one copy of the weights, whatever the streams.
 
     Runs of several threads share those of one session, so that it has as many as all streams together.
     """
     threads = 1 if cpu.threads == 1 else cpu.threads * cpu.instances
-    parameters = (*CPU_PARAMETERS[graph_format](threads), (STREAMS, str(cpu.instances + cpu.express)))
-    if threads == 1 and cpu.instances > 1 and graph_format == "onnx":
+    parameters = (*CPU_PARAMETERS[plan.format](threads), (STREAMS, str(cpu.instances + cpu.express)))
+    if threads == 1 and cpu.instances > 1 and plan.format == "onnx":
         parameters = (*parameters, (ALONE_THREADS, str(min(cpu.instances, MAX_ALONE_THREADS))))
+        if any(accelerator.name == OPENVINO for accelerator in config.cpu_accelerators):
+            parameters = (*parameters, (WIDEST_ROW, str(plan.buckets[-1])))
     return replace(config, instance_group=InstanceGroup(1), parameters=parameters)
 
 

@@ -113,7 +113,7 @@ class TimedModel:
         found: dict[Path, list[float]] = {folder: [] for folder in folders}
         for _ in range(samples.rounds):
             for folder, threads in folders.items():
-                runner = opened.get(folder, Timed(threads, server=samples.server))
+                runner = opened.get(folder, Timed(threads, server=samples.server, alone=True))
                 end = time.perf_counter() + samples.seconds
                 while (begun := time.perf_counter()) < end:
                     runner.run(feed, self._outputs)

@@ -28,11 +28,15 @@ TimedServer = Literal["embedded", "nvidia"]
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """How a server opens a graph: the threads of each run, the runs at a time, and which server it is."""
+    """How a server opens a graph: the threads of each run, the runs at a time, and which server it is.
+
+    `alone` opens it for runs of one row beside which there is no other.
+    """
 
     threads: int
     streams: int = 1
     server: TimedServer = "embedded"
+    alone: bool = False
 
 
 Runtime: TypeAlias = "Callable[[Any, Path, Timed | None], Graph]"
@@ -133,14 +137,26 @@ def open_onnx(config: Any, path: Path, timed: Timed | None) -> Graph:
 def _open_openvino(path: Path, timed: Timed | None, parameters: Mapping[str, str]) -> Graph:
     if not installed():
         raise _runtime_missing("openvino", "`pip install 'sie-triton[openvino]'`")
-    timed = timed or Timed(available_cores())
+    timed = timed or Timed(available_cores(), alone=True)
     threads, streams = timed.threads * timed.streams, timed.streams
     try:
-        graph = OpenVinoGraph(path, threads=threads, precision=wanted_precision(parameters), streams=streams)
+        graph = OpenVinoGraph(
+            path,
+            threads=threads,
+            precision=wanted_precision(parameters),
+            streams=streams,
+            alone_threads=threads if timed.alone else 0,
+        )
     except OpenVinoError as error:
         hint = "build it without `--engine openvino`"
         raise DiagnosticError([Diagnostic("SIE531", str(error), Where(path), hint)]) from None
-    return lambda inputs, outputs: graph.run(list(outputs), inputs)
+
+    def run(inputs: Mapping[str, Array], outputs: Sequence[str]) -> Sequence[Array]:
+        # One row goes the way that a row goes which is alone on the server.
+        compute = graph.run_alone if all(len(array) == 1 for array in inputs.values()) else graph.run
+        return compute(list(outputs), inputs)
+
+    return run
 
 
 def open_torchscript(config: Any, path: Path, _: Timed | None) -> Graph:

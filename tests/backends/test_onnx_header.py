@@ -23,7 +23,8 @@ def test_versions_are_those_that_onnx_reads(tmp_path: Path, ir_version: int, ops
     onnx.save(model, path)
     read = onnx.load(path)
     operators = frozenset((node.domain, node.op_type) for node in read.graph.node)
-    assert read_header(path) == OnnxHeader(read.ir_version, read.opset_import[0].version, 0, operators)
+    outputs = tuple(value.name for value in read.graph.output)
+    assert read_header(path) == OnnxHeader(read.ir_version, read.opset_import[0].version, 0, operators, outputs)
 
 
 def test_operators_are_found_in_branches_and_functions(tmp_path: Path) -> None:

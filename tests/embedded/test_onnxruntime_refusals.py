@@ -46,7 +46,7 @@ def refusals(
     """All that is refused, before and after a session is made."""
     received = ReceivedConfig.of(configuration)
     return [
-        *header_refusals(received, OnnxHeader(**versions, operators=frozenset(operators))),
+        *header_refusals(received, OnnxHeader(**versions, operators=frozenset(operators), outputs=())),
         *signature_refusals(received, inputs, outputs, overridable=overridable, gpu=gpu),
     ]
 

@@ -17,6 +17,7 @@ _IR_VERSION, _GRAPH, _OPSET_IMPORT, _FUNCTIONS = 1, 7, 8, 25
 # OperatorSetIdProto
 _SET_DOMAIN, _SET_VERSION = 1, 2
 # GraphProto, FunctionProto and NodeProto
+_GRAPH_OUTPUT, _VALUE_NAME = 12, 1
 _GRAPH_NODE, _FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 1, 7, 10
 _NODE_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 # AttributeProto
@@ -31,13 +32,15 @@ Operator = tuple[str, str]
 class OnnxHeader:
     """Versions of an ONNX file: `opset` is that of the default domain, `ml_opset` of `ai.onnx.ml`; 0 for none.
 
-    `operators` are those of all nodes, also inside of loops and branches, without the file's own functions.
+    `operators` are those of all nodes, also inside of loops and branches, without the file's own functions. `outputs`
+    are the names of the graph's outputs, in order.
     """
 
     ir_version: int
     opset: int
     ml_opset: int = 0
     operators: frozenset[Operator] = frozenset()
+    outputs: tuple[str, ...] = ()
 
 
 def read_header(path: Path) -> OnnxHeader:
@@ -61,6 +64,7 @@ def _header(data: mmap.mmap) -> OnnxHeader:
     opsets: dict[bytes, int] = {}
     operators: set[Operator] = set()
     functions: set[Operator] = set()
+    outputs: tuple[str, ...] = ()
     for number, value in _fields(data, (0, len(data))):
         if number == _IR_VERSION and isinstance(value, int):
             ir_version = value
@@ -69,11 +73,12 @@ def _header(data: mmap.mmap) -> OnnxHeader:
             opsets[domain] = version
         elif number == _GRAPH and isinstance(value, tuple):
             operators |= _operators(data, value, _GRAPH_NODE)
+            outputs = tuple(_text(data, span, _VALUE_NAME) for span in _messages(data, value, _GRAPH_OUTPUT))
         elif number == _FUNCTIONS and isinstance(value, tuple):
             functions.add((_text(data, value, _FUNCTION_DOMAIN), _text(data, value, _FUNCTION_NAME)))
             operators |= _operators(data, value, _FUNCTION_NODE)
     opset = max(opsets.get(b"", 0), opsets.get(b"ai.onnx", 0))
-    return OnnxHeader(ir_version, opset, opsets.get(b"ai.onnx.ml", 0), frozenset(operators - functions))
+    return OnnxHeader(ir_version, opset, opsets.get(b"ai.onnx.ml", 0), frozenset(operators - functions), outputs)
 
 
 def _operator_set(data: mmap.mmap, span: Span) -> tuple[bytes, int]:
@@ -89,21 +94,18 @@ def _operator_set(data: mmap.mmap, span: Span) -> tuple[bytes, int]:
 def _operators(data: mmap.mmap, span: Span, node_field: int) -> set[Operator]:
     """The operators of a graph's or a function's nodes."""
     found: set[Operator] = set()
-    for number, node in _fields(data, span):
-        if number == node_field and isinstance(node, tuple):
-            found.add((_text(data, node, _NODE_DOMAIN), _text(data, node, _NODE_TYPE)))
-            for inner in _inner_graphs(data, node):
-                found |= _operators(data, inner, _GRAPH_NODE)
+    for node in _messages(data, span, node_field):
+        found.add((_text(data, node, _NODE_DOMAIN), _text(data, node, _NODE_TYPE)))
+        for inner in _inner_graphs(data, node):
+            found |= _operators(data, inner, _GRAPH_NODE)
     return found
 
 
 def _inner_graphs(data: mmap.mmap, node: Span) -> Iterator[Span]:
     """The bodies of loops and branches."""
-    for number, attribute in _fields(data, node):
-        if number == _NODE_ATTRIBUTE and isinstance(attribute, tuple):
-            for inner, value in _fields(data, attribute):
-                if inner in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS) and isinstance(value, tuple):
-                    yield value
+    for attribute in _messages(data, node, _NODE_ATTRIBUTE):
+        for inner in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
+            yield from _messages(data, attribute, inner)
 
 
 def _text(data: mmap.mmap, span: Span, field: int) -> str:
@@ -112,6 +114,13 @@ def _text(data: mmap.mmap, span: Span, field: int) -> str:
         if number == field and isinstance(value, tuple):
             return data[value[0] : value[1]].decode()
     return ""
+
+
+def _messages(data: mmap.mmap, span: Span, field: int) -> Iterator[Span]:
+    """The messages that a field holds."""
+    for number, value in _fields(data, span):
+        if number == field and isinstance(value, tuple):
+            yield value
 
 
 def _fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, int | Span]]:

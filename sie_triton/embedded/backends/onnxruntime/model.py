@@ -17,6 +17,7 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from sie_triton.backends.embedded import WIDEST_ROW
 from sie_triton.backends.onnxruntime.header import read_header
 from sie_triton.backends.onnxruntime.parameters import ARENA_SHRINKAGE, GRAPH_LEVELS, OTHER_GRAPH_LEVEL
 from sie_triton.backends.onnxruntime.signature import GraphTensor
@@ -30,6 +31,8 @@ from sie_triton.embedded.openvino_engine import ACCELERATOR, OpenVinoError, Open
 from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# So long others may wait for a run that is alone. A stream that is woken for it costs 0.3 ms.
+_SHORT_S = 0.008
 _SPINNING = "session.intra_op.allow_spinning"
 _set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
 _set_destructor.argtypes = [ctypes.py_object, ctypes.c_void_p]
@@ -91,9 +94,14 @@ class TritonPythonModel(BatchedModel):
         try:
             precision = wanted_precision(self.config.cpu_accelerators[ACCELERATOR])
             threads = self.config.integer("intra_op_thread_count", 0) or 1
-            alone = self.alone_threads if threads == 1 else 1
+            alone = self.alone_threads if threads == 1 and self.alone_threads > 1 else 0
             graph = OpenVinoGraph(
-                path, threads=threads, precision=precision, streams=self.stream_count, alone_threads=alone
+                path,
+                threads=threads,
+                precision=precision,
+                streams=self.stream_count,
+                alone_threads=alone,
+                widest_row=self.config.integer(WIDEST_ROW, 0),
             )
         except (OpenVinoError, ValueError) as error:
             return [str(error)]
@@ -103,7 +111,7 @@ class TritonPythonModel(BatchedModel):
                 f"{graph.computes_in}"
             )
         self._run = lambda outputs, feed, _: graph.run(outputs, feed)
-        if alone > 1:
+        if alone:
             self._alone = lambda outputs, feed, _: graph.run_alone(outputs, feed)
             self._way = QuickerWay()
         self._run_options = None
@@ -156,6 +164,10 @@ class TritonPythonModel(BatchedModel):
         found = (self._alone if way else self._run)(list(outputs), feed, self._run_options)
         self._way.took(size, way, time.perf_counter() - begun)
         return dict(zip(outputs, found, strict=True))
+
+    def is_short(self, size: int) -> bool:
+        """By what such runs took."""
+        return self._alone is not None and self._way.expected(size) < _SHORT_S
 
     def decode(self, tensor: DlpackInput) -> Array:
         """A view of the shared memory."""

@@ -1,0 +1,76 @@
+"""A packed graph for a run of one row: OpenVINO computes it padded, and sees few widths.
+
+Packing (`onnx_graphs/packing.py`) lets products see the real tokens of several rows. One row has nothing to pack, but
+pays for the way to and fro, and since its shapes depend on data, OpenVINO infers them node by node in each run. Without
+these nodes the graph is the padded one again, over the same weights. A width that the last run had costs least, so that
+rows are filled up to a few widths: padding is what the graph does not read, in a batch as here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Any
+
+# From what packing counts the tokens of, to the places that it takes them from and shows them at.
+_ON_THE_WAY: Final = frozenset({"Convert", "Reshape", "Squeeze", "Subtract", "Transpose"})
+_LONGEST_WAY: Final = 8
+
+
+def unpack(model: Any) -> bool:
+    """Make a packed OpenVINO model one of a padded row; False, and the model as it was, where it is not packed."""
+    counted = _counted(model)
+    if counted is None:
+        return False
+    for op in model.get_ordered_ops():
+        if op.get_type_name() == "Gather" and _comes_from(op.input_value(1), counted):
+            op.output(0).replace(op.input_value(0))
+    model.reshape({port.get_any_name(): [1, -1] for port in model.inputs})
+    return True
+
+
+def _counted(model: Any) -> str | None:
+    """The value of which packing takes both the places and the running number of its tokens, by name, if there is it.
+
+    Positions may be a running number of the mask too; of nothing else both are taken.
+    """
+    if any(len(port.get_partial_shape()) != 2 for port in model.inputs):
+        return None
+    places, numbers = (
+        {_source(op) for op in model.get_ops() if op.get_type_name() == kind} for kind in ("NonZero", "CumSum")
+    )
+    both = places & numbers
+    return both.pop() if len(both) == 1 and len(places) == 1 else None
+
+
+def _source(op: Any) -> str:
+    return str(op.input_value(0).get_node().get_friendly_name())
+
+
+def _comes_from(value: Any, counted: str) -> bool:
+    for _ in range(_LONGEST_WAY):
+        node = value.get_node()
+        kind = node.get_type_name()
+        if kind in ("NonZero", "CumSum"):
+            return _source(node) == counted
+        if kind not in _ON_THE_WAY:
+            return False
+        value = node.input_value(0)
+    return False
+
+
+def filled(feed: Mapping[str, Array], width: int) -> dict[str, Array]:
+    """Arrays `[1, n]` filled up with zeros to `[1, width]`, which in the mask says that there is nothing."""
+    wide = {name: np.zeros((1, width), array.dtype) for name, array in feed.items()}
+    for name, array in feed.items():
+        wide[name][:, : array.shape[1]] = array
+    return wide
+
+
+def cut(arrays: Sequence[Array], open_axes: Sequence[Sequence[bool]], tokens: int) -> list[Array]:
+    """Outputs `[1, …]` without what was filled up: the first `tokens` of each axis behind the first that is open."""
+    places = [(slice(None), *(slice(tokens if is_open else None) for is_open in axes[1:])) for axes in open_axes]
+    return [np.ascontiguousarray(array[place]) for array, place in zip(arrays, places, strict=True)]

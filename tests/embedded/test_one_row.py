@@ -1,0 +1,126 @@
+"""A packed graph that OpenVINO computes for one row: the padded one again, with the same numbers."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from export_onnx.one_layer import MAXIMUM, MEAN, VOCABULARY, graph
+from onnx import helper
+
+from sie_triton.embedded.one_row import cut, filled, unpack
+from sie_triton.embedded.openvino_engine import OpenVinoGraph
+from sie_triton.onnx_graphs.packing import pack
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs `openvino`, an extra")
+
+# What is said of each token, as late interaction and term weights have it.
+TOKENS = "output = Identity(final)"
+# Positions by a running number of the mask, as RoBERTa and some decoders have them.
+NUMBERED = """
+    axis = Constant<value_int = 1>()
+    numbers = CumSum(attention_mask, axis)
+    table_of_positions = Gather(table, numbers)
+    placed = Add(final, table_of_positions)
+    output = Identity(placed)
+"""
+EACH = "float[batch, sequence, 4] output"
+HEADS = {"mean": (MEAN,), "maximum": (MAXIMUM,), "tokens": (TOKENS, EACH), "numbered": (NUMBERED, EACH)}
+
+
+def feed(tokens: int, rows: int = 1) -> dict[str, Any]:
+    ids = np.random.default_rng(tokens).integers(0, VOCABULARY, (rows, tokens))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+def read(path: Path) -> Any:
+    return importlib.import_module("openvino").Core().read_model(str(path))
+
+
+@pytest.fixture(params=HEADS)
+def padded(request: pytest.FixtureRequest) -> onnx.ModelProto:
+    return graph(*HEADS[request.param])
+
+
+@pytest.fixture
+def path(padded: onnx.ModelProto, tmp_path: Path) -> Path:
+    model = onnx.ModelProto()
+    model.CopyFrom(padded)
+    assert pack(model, "input_ids", "attention_mask")
+    onnx.save(model, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+@pytest.mark.parametrize("widest", [0, 8, 40])
+def test_it_gives_what_the_padded_graph_gives(padded: onnx.ModelProto, path: Path, widest: int) -> None:
+    theirs = ort.InferenceSession(padded.SerializeToString(), providers=["CPUExecutionProvider"])
+    ours = OpenVinoGraph(path, threads=1, alone_threads=1, widest_row=widest)
+    ours.run(["output"], feed(3, rows=2))
+    for tokens in (1, 2, 5, 8, 3):
+        [expected] = theirs.run(["output"], feed(tokens))
+        [found] = ours.run_alone(["output"], feed(tokens))
+        assert found.shape == expected.shape and found.flags["C_CONTIGUOUS"]
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_nothing_of_packing_is_left(path: Path) -> None:
+    model = read(path)
+    before = [op.get_type_name() for op in model.get_ops()]
+    assert unpack(model)
+    after = [op.get_type_name() for op in model.get_ops()]
+    assert "NonZero" in before and "NonZero" not in after
+    assert after.count("CumSum") == before.count("CumSum") - 1
+    assert all(str(port.get_partial_shape()) == "[1,?]" for port in model.inputs)
+    assert not unpack(model)
+
+
+def test_a_graph_that_is_not_packed_stays_as_it_is(padded: onnx.ModelProto, tmp_path: Path) -> None:
+    onnx.save(padded, tmp_path / "model.onnx")
+    model = read(tmp_path / "model.onnx")
+    before = [op.get_friendly_name() for op in model.get_ordered_ops()]
+    assert not unpack(model)
+    assert [op.get_friendly_name() for op in model.get_ordered_ops()] == before
+    assert all(str(port.get_partial_shape()) == "[?,?]" for port in model.inputs)
+    alone = OpenVinoGraph(tmp_path / "model.onnx", threads=1, alone_threads=2, widest_row=40)
+    alone.run(["output"], feed(3))
+    [[found], [expected]] = [run(["output"], feed(5)) for run in (alone.run_alone, alone.run)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_another_graph_with_both_nodes_is_not_taken_for_a_packed_one(tmp_path: Path) -> None:
+    """Its places and its running numbers are of different values."""
+    nodes = [
+        helper.make_node("NonZero", ["mask"], ["at"]),
+        helper.make_node("CumSum", ["ids", "axis"], ["number"]),
+        helper.make_node("Gather", ["at", "axis"], ["rows"], axis=0),
+        helper.make_node("Gather", ["table", "number"], ["taken"], axis=0),
+    ]
+    inputs = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["b", "s"]) for name in ("ids", "mask")]
+    outputs = [
+        helper.make_tensor_value_info("rows", onnx.TensorProto.INT64, ["n"]),
+        helper.make_tensor_value_info("taken", onnx.TensorProto.FLOAT, ["b", "s", 4]),
+    ]
+    weights = [
+        onnx.numpy_helper.from_array(np.array(0), "axis"),
+        onnx.numpy_helper.from_array(np.ones((9, 4), np.float32), "table"),
+    ]
+    made = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, weights))
+    onnx.save(made, tmp_path / "model.onnx")
+    assert not unpack(read(tmp_path / "model.onnx"))
+
+
+def test_what_is_filled_up_is_cut_off() -> None:
+    given = feed(3)
+    wide = filled(given, 8)
+    assert {name: array.shape for name, array in wide.items()} == {"input_ids": (1, 8), "attention_mask": (1, 8)}
+    assert wide["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]]
+    vector, tokens = np.ones((1, 8)), np.arange(16).reshape(1, 8, 2)
+    one, many = cut([vector, tokens], [[True, False], [True, True, False]], 3)
+    assert one.shape == (1, 8)
+    np.testing.assert_array_equal(many, tokens[:, :3])
