@@ -6,8 +6,6 @@ from typing import Final
 
 CONFIG_NAME: Final = "embedded"
 """`configs/embedded.pbtxt` is what the embedded server reads of a model on a CPU; NVIDIA's reads `config.pbtxt`."""
-ALONE: Final = "sie_alone"
-"""Parameter of a request: its sender has no other run of the model under way, and had none of late."""
 ALONE_THREADS: Final = "alone_threads"
 """Parameter: how many threads may compute a run of one row while no other is under way; 1 where it is not written."""
 WIDEST_ROW: Final = "widest_row"

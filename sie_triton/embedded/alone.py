@@ -6,7 +6,6 @@ them: they wait for each other. Nothing says which it is but the clock. Standard
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 # How much of an estimate one run replaces, and what share of the time trying the slower way may lose.
@@ -41,11 +40,6 @@ class QuickerWay:
             return quicker
         known.spent = 0.0
         return 1 - quicker
-
-    def expected(self, size: int) -> float:
-        """Seconds of the next run of a size; infinite as long as not both ways are known."""
-        known = self._of.get(size.bit_length())
-        return math.inf if known is None or min(known.taken) < _FIRST else min(known.seconds)
 
     def took(self, size: int, way: int, seconds: float) -> None:
         """A run of `size` took so long."""

@@ -101,12 +101,11 @@ class OpenVinoGraph:
             apart = streams if _has_coarse_weights(model) else 1
             each = {name: value // apart if name in _SHARED else value for name, value in settings.items()}
             compiled = [core.compile_model(model, "CPU", each) for _ in range(apart)]
-            self._alone: Any = None
-            self._widest_row = 0
+            # Of the same model, which no stream reads any more: another would keep float32's weights once more.
             packed = bool(alone_threads) and unpack(model)
+            self._widest_row = widest_row if packed else 0
+            self._alone: Any = None
             if packed or alone_threads not in (0, threads):
-                # Of the same model: a second one would keep float32's weights a second time.
-                self._widest_row = widest_row if packed else 0
                 one = {**settings, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": alone_threads}
                 self._alone = core.compile_model(model, "CPU", one).create_infer_request()
         except RuntimeError as error:

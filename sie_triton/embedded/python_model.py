@@ -17,7 +17,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from sie_triton.backends.embedded import ALONE, ALONE_THREADS, STREAMS
+from sie_triton.backends.embedded import ALONE_THREADS, STREAMS
 from sie_triton.backends.received import ReceivedConfig
 from sie_triton.embedded.batching import Array, Arrays, BatchPlan, RowsError
 from sie_triton.embedded.last_resort import UNANSWERED, end_process, lack_of_room
@@ -100,16 +100,9 @@ class BatchedModel(ABC):
         """As `run`, of one row while nothing else is computed."""
         return self.run(feed, outputs)
 
-    def is_short(self, size: int) -> bool:
-        """Whether a run of one row, `size` numbers in all, that is alone ends so soon that others may wait for it."""
-        return False
-
     def execute(self, requests: Sequence[Any]) -> list[Any] | None:
-        """Triton's entry point: one response per request, in order, or None where a stream answers later.
-
-        The way to a stream and the answer from there cost a lone query a third of a millisecond.
-        """
-        if self._streams is None or (self._streams.busy == 0 and self._is_lone(requests)):
+        """Triton's entry point: one response per request, in order, or None where a stream answers later."""
+        if self._streams is None:
             answers: list[Any] = [None] * len(requests)
             self._compute(requests, answers.__setitem__)
             return answers
@@ -166,16 +159,8 @@ class BatchedModel(ABC):
 
     def _run_of(self, members: list[Arrays]) -> Callable[[Arrays, Sequence[str]], Arrays]:
         """How to compute them: one row that has the machine for itself may be computed in another way."""
-        # Beside the run of a stream there is its own entry; one that no stream computes begins while none is busy.
-        alone = self._streams is not None and self._streams.busy <= 1 and len(members) == 1
+        alone = self._streams is not None and self._streams.busy == 1 and len(members) == 1
         return self.run_alone if alone and tuple(members[0][self.plan.first_input].shape[:1]) == (1,) else self.run
-
-    def _is_lone(self, requests: Sequence[Any]) -> bool:
-        """Whether these are one short row, of a sender who says that no other comes beside it."""
-        if len(requests) > 1 or not self.plan.batched or not json.loads(requests[0].parameters()).get(ALONE):
-            return False
-        shapes = [tensor.shape() for tensor in requests[0].inputs()]
-        return all(shape[0] == 1 for shape in shapes) and self.is_short(sum(map(prod, shapes)))
 
     def _respond(self, place: int, wanted: list[str], parts: dict[str, list[Array | RowsError]]) -> Any:
         tensors, size = [], 0

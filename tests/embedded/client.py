@@ -22,11 +22,7 @@ def _http() -> httpx.Client:
 
 
 def infer(
-    url: str,
-    model: str,
-    inputs: dict[str, tuple[str, list[int], list[Any]]],
-    outputs: list[str] | None = None,
-    parameters: dict[str, bool] | None = None,
+    url: str, model: str, inputs: dict[str, tuple[str, list[int], list[Any]]], outputs: list[str] | None = None
 ) -> httpx.Response:
     """`inputs` is name -> (datatype, shape, flat data); without `outputs` all are asked for."""
     body: dict[str, Any] = {
@@ -35,8 +31,6 @@ def infer(
             for name, (datatype, shape, data) in inputs.items()
         ]
     }
-    if parameters:
-        body["parameters"] = parameters
     if outputs:
         body["outputs"] = [{"name": name} for name in outputs]
     return _http().post(f"{url}/v2/models/{model}/infer", json=body)

@@ -1,12 +1,11 @@
 """A model in streams whose every step can fail: `y = 2 x` and `z = 3 x`, by what our backends have in common.
 
 x = -1 fails while inputs are read, -2 while it computes for want of memory, -3 while outputs are written, -4 in a way
-that no `except Exception` sees; -5 takes half a second; -6 gives in y whether Triton's own thread computes. A file
-`unbegun` beside the model lets its second stream fail to begin, and with one `short` a run of one number is short.
+that no `except Exception` sees; -5 takes half a second. A file `unbegun` beside the model lets its second stream fail
+to begin.
 """
 
 import itertools
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from sie_triton.embedded.backends.onnxruntime.model import TritonPythonModel as 
 from sie_triton.embedded.batching import Array, Arrays
 from sie_triton.embedded.python_model import BatchedModel, DlpackInput
 
-READING, COMPUTING, WRITING, LEAVING, SLEEPING, WHERE = range(-1, -7, -1)
+READING, COMPUTING, WRITING, LEAVING, SLEEPING = range(-1, -6, -1)
 
 
 class TritonPythonModel(BatchedModel):
@@ -29,7 +28,6 @@ class TritonPythonModel(BatchedModel):
     def load(self, path: Path) -> list[str]:
         """Nothing is loaded."""
         self._unbegun = (path.parent.parent / "unbegun").exists()
-        self._short = (path.parent.parent / "short").exists()
         self._numbers = itertools.count(1)
         return []
 
@@ -37,10 +35,6 @@ class TritonPythonModel(BatchedModel):
         """Fail in the second thread where a file says so."""
         if self._unbegun and next(self._numbers) == 2:
             raise RuntimeError("this thread cannot begin")
-
-    def is_short(self, size: int) -> bool:
-        """One number, where a file says so."""
-        return self._short and size == 1
 
     def decode(self, tensor: DlpackInput) -> Array:
         """A view."""
@@ -62,8 +56,7 @@ class TritonPythonModel(BatchedModel):
             raise SystemExit("it wants to end")
         if SLEEPING in x:
             time.sleep(0.5)
-        is_main = threading.current_thread() is threading.main_thread()
-        found = {"y": np.where(x == WHERE, int(is_main), x * 2), "z": x * 3}
+        found = {"y": x * 2, "z": x * 3}
         return {name: found[name] for name in outputs}
 
     def encode(self, array: Array) -> Any:

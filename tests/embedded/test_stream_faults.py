@@ -14,17 +14,15 @@ import httpx
 import numpy as np
 import pytest
 from sie_frontend.triton.client import FailureKind, TritonClient, TritonFailure
-from sie_frontend.triton.lone import ALONE as SENT
 
 from benchmarks.waiting import eventually
 from embedded.client import infer, results, stub_of
 from embedded.graphs import FLOAT, INT64, add_model, graph, onnx_config
-from sie_triton.backends.embedded import ALONE
 from sie_triton.embedded.server import ServerSpec, TritonServer
 
 pytestmark = pytest.mark.e2e
 MODEL = Path(__file__).parent / "faulty_model.py"
-READING, COMPUTING, WRITING, LEAVING, SLEEPING, WHERE = range(-1, -7, -1)
+READING, COMPUTING, WRITING, LEAVING, SLEEPING = range(-1, -6, -1)
 X = '{ name: "x" data_type: TYPE_INT64 dims: [ -1 ] }'
 YZ = ", ".join(X.replace('"x"', f'"{name}"') for name in "yz")
 STREAMS = "".join(
@@ -37,11 +35,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("faults")
     repository = folder / "repository"
     config = onnx_config(X, YZ, "dynamic_batching { }" + STREAMS)
-    for name in ("faulty", "unbegun", "short"):
+    for name in ("faulty", "unbegun"):
         add_model(repository, name, config.replace('"onnxruntime"', '"python"'))
         (repository / name / "1" / "model.py").write_bytes(MODEL.read_bytes())
-    for name in ("unbegun", "short"):
-        (repository / name / name).touch()
+    (repository / "unbegun" / "unbegun").touch()
     # As many zeros as x says, of a model without batches.
     many = graph([("ConstantOfShape", ["x"], ["y"])], [("x", INT64, (1,))], [("y", FLOAT, ("n",))])
     one, numbers = X.replace("-1", "1"), '{ name: "y" data_type: TYPE_FP32 dims: [ -1 ] }'
@@ -61,15 +58,14 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def ask(server: TritonServer, *x: int, model: str = "faulty", alone: bool = False) -> httpx.Response:
-    parameters = {ALONE: True} if alone else None
-    return infer(server.url, model, {"x": ("INT64", [1, len(x)], list(x))}, parameters=parameters)
+def ask(server: TritonServer, *x: int) -> httpx.Response:
+    return infer(server.url, "faulty", {"x": ("INT64", [1, len(x)], list(x))})
 
 
-def serves(server: TritonServer, model: str = "faulty") -> bool:
+def serves(server: TritonServer) -> bool:
     """Whether as many requests at once as there are streams, and more, are answered rightly."""
     with ThreadPoolExecutor(6) as threads:
-        answers = list(threads.map(lambda x: results(ask(server, x, model=model)), range(1, 7)))
+        answers = list(threads.map(lambda x: results(ask(server, x)), range(1, 7)))
     return [(one["y"][1], one["z"][1]) for one in answers] == [([2 * x], [3 * x]) for x in range(1, 7)]
 
 
@@ -82,7 +78,6 @@ async def call(server: TritonServer, model: str, x: np.ndarray) -> dict[str, np.
         await client.close()
 
 
-@pytest.mark.parametrize("model", ["faulty", "short"])
 @pytest.mark.parametrize(
     ("x", "words"),
     [
@@ -93,54 +88,14 @@ async def call(server: TritonServer, model: str, x: np.ndarray) -> dict[str, np.
     ],
 )
 def test_whatever_fails_in_a_stream_is_told_its_caller_and_hurts_nobody_else(
-    server: TritonServer, x: int, words: str, model: str
+    server: TritonServer, x: int, words: str
 ) -> None:
-    """Nor where no stream computes it."""
-    pid = stub_of(server.pid or 0, model)
+    pid = stub_of(server.pid or 0, "faulty")
     for _ in range(3):  # more often than there are streams
-        answer = ask(server, x, model=model, alone=model == "short")
+        answer = ask(server, x)
         assert answer.status_code == 500 and words in answer.json()["error"]
-    assert serves(server, model)
-    assert stub_of(server.pid or 0, model) == pid
-
-
-def at_once(server: TritonServer, *more: int, model: str = "short", alone: bool = True) -> bool:
-    """Whether a run is computed in Triton's own thread."""
-    return bool(results(ask(server, WHERE, *more, model=model, alone=alone))["y"][1][0])
-
-
-def test_a_short_run_that_is_called_alone_is_computed_at_once(server: TritonServer, pool: ThreadPoolExecutor) -> None:
-    assert ALONE == SENT
-    assert at_once(server)
-    assert not at_once(server, alone=False), "nobody called it alone"
-    assert not at_once(server, 1), "two numbers are not short"
-    assert not at_once(server, model="faulty"), "nothing is short for this model"
-    rows = infer(server.url, "short", {"x": ("INT64", [2, 1], [WHERE, WHERE])}, parameters={ALONE: True})
-    assert results(rows)["y"] == ([2, 1], [0, 0])
-    for value in (False, "0"):  # of somebody else's client
-        odd = infer(server.url, "short", {"x": ("INT64", [1, 1], [2])}, parameters={ALONE: value})  # type: ignore[dict-item]
-        assert results(odd)["y"] == ([1, 1], [4])
-
-
-def test_beside_the_run_of_a_stream_nothing_is_computed_at_once(server: TritonServer, pool: ThreadPoolExecutor) -> None:
-    def beside() -> bool:
-        long = pool.submit(ask, server, SLEEPING, 1, model="short")
-        time.sleep(0.2)
-        found = at_once(server)
-        was_beside = not long.done()
-        assert results(long.result())["y"] == ([1, 2], [2 * SLEEPING, 2])
-        assert not (was_beside and found)
-        return was_beside
-
-    assert eventually(beside)
-    assert at_once(server)
-
-
-def test_who_comes_while_one_is_computed_at_once_waits_for_it(server: TritonServer, pool: ThreadPoolExecutor) -> None:
-    first = pool.submit(ask, server, SLEEPING, model="short", alone=True)
-    others = [pool.submit(ask, server, x, model="short") for x in range(1, 7)]
-    assert [results(one.result())["y"][1] for one in others] == [[2 * x] for x in range(1, 7)]
-    assert results(first.result())["y"] == ([1, 1], [2 * SLEEPING])
+    assert serves(server)
+    assert stub_of(server.pid or 0, "faulty") == pid
 
 
 def test_memory_that_is_missing_in_a_run_is_told_as_such(server: TritonServer) -> None:

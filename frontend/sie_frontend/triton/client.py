@@ -19,7 +19,6 @@ import orjson
 from sie_frontend.rows import INLINE_BYTES, Array
 from sie_frontend.setting_values import is_loopback
 from sie_frontend.triton.connections import Answer, ConnectionPool, ExchangeError
-from sie_frontend.triton.lone import LoneRuns
 from sie_frontend.triton.patience import RunPatience
 
 PROBE_TIMEOUT_S = 5.0
@@ -127,7 +126,6 @@ class TritonClient:
         self._patience = RunPatience()
         self._answered: dict[str, int] = {}  # how many runs of each model since it was loaded, as far as we know
         self._given_up: dict[str, set[asyncio.Future[str]]] = {}  # of each run under way, by model
-        self._lone = LoneRuns()
         self._pool = ConnectionPool(host, port, kept=connections)
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -161,7 +159,6 @@ class TritonClient:
                     for name, array in zip(inputs, arrays, strict=True)
                 ],
                 "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
-                "parameters": self._lone.parameters(model, beside=bool(self._given_up.get(model))),
             }
         )
         length = len(head) + sum(array.nbytes for array in arrays)

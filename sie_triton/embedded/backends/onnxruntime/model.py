@@ -31,8 +31,6 @@ from sie_triton.embedded.openvino_engine import ACCELERATOR, OpenVinoError, Open
 from sie_triton.embedded.python_model import BatchedModel, DlpackInput, row_major
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-# So long others may wait for a run that is alone. A stream that is woken for it costs 0.3 ms.
-_SHORT_S = 0.008
 _SPINNING = "session.intra_op.allow_spinning"
 _set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
 _set_destructor.argtypes = [ctypes.py_object, ctypes.c_void_p]
@@ -164,10 +162,6 @@ class TritonPythonModel(BatchedModel):
         found = (self._alone if way else self._run)(list(outputs), feed, self._run_options)
         self._way.took(size, way, time.perf_counter() - begun)
         return dict(zip(outputs, found, strict=True))
-
-    def is_short(self, size: int) -> bool:
-        """By what such runs took."""
-        return self._alone is not None and self._way.expected(size) < _SHORT_S
 
     def decode(self, tensor: DlpackInput) -> Array:
         """A view of the shared memory."""
