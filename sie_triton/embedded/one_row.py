@@ -9,7 +9,7 @@ rows are filled up to a few widths: padding is what the graph does not read, in 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -70,9 +70,3 @@ def filled(feed: Mapping[str, Array], width: int) -> dict[str, Array]:
     for name, array in feed.items():
         wide[name][:, : array.shape[1]] = array
     return wide
-
-
-def cut(arrays: Sequence[Array], open_axes: Sequence[Sequence[bool]], tokens: int) -> list[Array]:
-    """Outputs `[1, …]` without what was filled up: the first `tokens` of each axis behind the first that is open."""
-    places = [(slice(None), *(slice(tokens if is_open else None) for is_open in axes[1:])) for axes in open_axes]
-    return [np.ascontiguousarray(array[place]) for array, place in zip(arrays, places, strict=True)]

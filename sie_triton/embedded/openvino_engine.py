@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from sie_triton.backends.onnxruntime.header import read_header
 from sie_triton.backends.onnxruntime.signature import GraphTensor
-from sie_triton.embedded.one_row import cut, filled, unpack
+from sie_triton.embedded.one_row import filled, unpack
 
 Array: TypeAlias = Any  # numpy's; this module is imported where numpy may come later
 
@@ -67,8 +67,8 @@ class OpenVinoGraph:
     """One graph, compiled for this machine's CPU, with `streams` that share `threads`; as many threads may run it.
 
     With `alone_threads`, `run_alone` computes one row at a time by as many, over weights of its own; a packed graph is
-    not packed there, and takes rows filled up to few widths, of which none exceeds `widest_row`. Raises
-    `OpenVinoError`. `computes_in` is what it really computes in: a processor without bfloat16 gets float32.
+    not packed there. Where outputs have the same shape for every row, rows are filled up to few widths, of which none
+    exceeds `widest_row`. Raises `OpenVinoError`. `computes_in` is what it really computes in: a processor without bfloat16 gets float32.
     """
 
     _has_run: ClassVar[bool] = False
@@ -103,7 +103,9 @@ class OpenVinoGraph:
             compiled = [core.compile_model(model, "CPU", each) for _ in range(apart)]
             # Of the same model, which no stream reads any more: another would keep float32's weights once more.
             packed = bool(alone_threads) and unpack(model)
-            self._widest_row = widest_row if packed else 0
+            # An axis that is open may be of tokens, of terms or of anything: then nothing is filled up.
+            fixed = all(dim.is_static for port in model.outputs for dim in list(port.get_partial_shape())[1:])
+            self._widest_row = widest_row if packed and fixed else 0
             self._alone: Any = None
             if packed or alone_threads not in (0, threads):
                 one = {**settings, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": alone_threads}
@@ -113,7 +115,6 @@ class OpenVinoGraph:
         self.inputs = [_tensor(port, port.get_any_name()) for port in compiled[0].inputs]
         # A tensor that OpenVINO computes may have several names, of nodes that do nothing: the file has the output's.
         self.outputs = [_tensor(*pair) for pair in zip(compiled[0].outputs, read_header(path).outputs, strict=True)]
-        self._open_axes = {tensor.name: [dim < 0 for dim in tensor.dims or ()] for tensor in self.outputs}
         self._places = {tensor.name: place for place, tensor in enumerate(self.outputs)}
         self._requests: LifoQueue[Any] = LifoQueue()
         for place in range(streams):
@@ -135,9 +136,8 @@ class OpenVinoGraph:
         if self._alone is None or not self._has_run:
             return self.run(outputs, feed)
         tokens = next(iter(feed.values())).shape[1] if self._widest_row else 0
-        width = max(tokens, min(-(-tokens // _FILLED_TO) * _FILLED_TO, self._widest_row))
-        found = self._infer(self._alone, outputs, filled(feed, width) if width > tokens else feed)
-        return cut(found, [self._open_axes[name] for name in outputs], tokens) if width > tokens else found
+        width = min(-(-tokens // _FILLED_TO) * _FILLED_TO, self._widest_row)
+        return self._infer(self._alone, outputs, filled(feed, width) if width > tokens else feed)
 
     def _run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         request = self._requests.get()
