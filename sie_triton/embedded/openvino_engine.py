@@ -68,7 +68,8 @@ class OpenVinoGraph:
 
     With `alone_threads`, `run_alone` computes one row at a time by as many, over weights of its own; a packed graph is
     not packed there. Where outputs have the same shape for every row, rows are filled up to few widths, of which none
-    exceeds `widest_row`. Raises `OpenVinoError`. `computes_in` is what it really computes in: a processor without bfloat16 gets float32.
+    exceeds `widest_row`. Raises `OpenVinoError`. `computes_in` is what it really computes in: a processor without
+    bfloat16 gets float32.
     """
 
     _has_run: ClassVar[bool] = False
