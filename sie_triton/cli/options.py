@@ -153,7 +153,8 @@ Accept = Annotated[
     typer.Option(
         "--accept",
         metavar="NAME=NUMBER",
-        help="Publish int8 that is less close: `cosine`, `nearest`, `tau` or `batch`, and down to where. Repeatable.",
+        help="Publish int8 or bfloat16 that is less close: `cosine`, `nearest`, `tau` or `batch`, and down to where. "
+        "Repeatable.",
         show_default=False,
     ),
 ]

@@ -132,7 +132,7 @@ def _write_and_measure(
     machine = next(device for device, chosen in plan.precisions.items() if chosen == files.precision)
     config_name = machines(plan)[machine]
     if files.precision != "float32":
-        distances, problems = measure_half(site.staging, model, config_name, files.precision)
+        distances, problems = measure_half(site.staging, model, config_name, files.precision, site.accepted)
     else:
         distances = measure(site.staging, model, config_name)
         problems = list(check_parity(site.staging, model, distances, files.precision))
@@ -150,7 +150,7 @@ def _by_openvino(plan: TritonPlan, model: PublicModel, write: WriteGraphs, site:
         # A large graph names the file of its weights, which stays.
         (folder / fmt.filename("float32")).rename(folder / fmt.filename("bfloat16"))
     distances = measure(site.staging, model, machines(plan)["cpu"])
-    problems = tuple(check_parity(site.staging, model, distances, "bfloat16"))
+    problems = tuple(check_parity(site.staging, model, distances, "bfloat16", site.accepted))
     measured = MeasuredFiles(distances, problems, padding_cost, written="a float32 graph, computed in bfloat16")
     return measured if problems else _with_answers(plan, model, write, site, measured)
 

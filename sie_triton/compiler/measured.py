@@ -29,7 +29,7 @@ _HOPELESS = frozenset({OVERFLOW, TOO_COARSE})
 class Site:
     """Where the graphs of one plan are written and measured. `tag` tells builds apart.
 
-    `accepted`: what int8 may miss, by name, and down to where.
+    `accepted`: what int8 and bfloat16 may miss, by name, and down to where.
     """
 
     staging: Path

@@ -55,20 +55,24 @@ def half_runtimes(ranges: Ranges) -> Mapping[Format, Runtime]:
 
 
 def measure_half(
-    repository: Path, model: PublicModel, config_name: str, precision: Precision
+    repository: Path,
+    model: PublicModel,
+    config_name: str,
+    precision: Precision,
+    accepted: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, Distance], list[Diagnostic]]:
     """`verify.measure` with every half-precision tensor rounded; then what speaks against publishing.
 
     Numbers that leave the type's range come first, since they are the cause of whatever else is wrong. The graph as it
-    is served on a CPU has to hold as well.
+    is served on a CPU has to hold as well. `accepted`: what less is asked of, by name.
     """
     runner = HalfRunner(repository, model.name, config_name, precision)
     measured = measure(repository, model, config_name, runner)
     problems = out_of_range(repository, model.name, runner.ranges)
-    problems += check_parity(repository, model, measured, precision)
+    problems += check_parity(repository, model, measured, precision, accepted)
     if not problems and not all(row.half_as_served for row in runner.formats.values()):
         served = measure(repository, model, config_name)
-        problems += check_parity(repository, model, served, precision)
+        problems += check_parity(repository, model, served, precision, accepted)
     return measured, problems
 
 

@@ -31,7 +31,7 @@ class GraphOptions:
 
     `devices` are the kinds of machine that the repository is for; the first one's configuration is `config.pbtxt`.
     `packing` lets graphs for CPUs compute padding only where tokens meet. `traced` has torch trace every graph, those
-    too that can be written without it. `accepted`: what int8 may miss, by name, and down to where.
+    too that can be written without it. `accepted`: what int8 and bfloat16 may miss, by name, and down to where.
     `engine`: what computes ONNX graphs on a CPU.
     """
 

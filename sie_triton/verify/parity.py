@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,7 @@ TOLERANCES: Mapping[Precision, Tolerance] = {
     "bfloat16": Tolerance(min_cosine=0.999, max_abs=1e-1, batch_max_abs=5e-2),
     "int8": Tolerance(min_cosine=0.998, max_abs=1e-1, batch_max_abs=5e-2),
 }
+TOLD: Collection[Precision] = ("int8", "bfloat16")
 # The worst sparse vector has few terms, and the worst token vector is one of thousands: less is asked of these than of
 # a dense vector, since what is found with them is asked besides (`compiler/answers.py`).
 EIGHT_BIT_COSINES: Mapping[Shape, float] = {Shape.WEIGHTS: 0.99, Shape.VECTORS: 0.98}
@@ -113,14 +114,19 @@ def _run(runner: ModelRunner, model: PublicModel, rows: Sequence[Row], names: Se
 
 
 def tolerance_for(precision: Precision, shape: Shape, distance: Distance, accepted: Mapping[str, float]) -> Tolerance:
-    """What is asked of an output in a precision, and where a build `accepted` less, by name, that."""
+    """What is asked of an output in a precision, and where a build `accepted` less, by name, that.
+
+    Less is accepted of those precisions only whose answers a build tells.
+    """
     asked = TOLERANCES[precision]
     cosine, largest, batch = asked.min_cosine, asked.max_abs, asked.batch_max_abs
+    if precision not in TOLD:
+        return asked
     if precision == "int8":
         cosine = EIGHT_BIT_COSINES.get(shape, cosine)
         largest *= distance.largest
-        batch = accepted.get("batch", distance.max_abs / distance.largest / CLOSER_TO_ITSELF)
-    return Tolerance(accepted.get("cosine", cosine), largest, batch)
+        batch = distance.max_abs / distance.largest / CLOSER_TO_ITSELF
+    return Tolerance(accepted.get("cosine", cosine), largest, accepted.get("batch", batch))
 
 
 def check_parity(
