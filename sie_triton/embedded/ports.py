@@ -16,9 +16,14 @@ _LISTENING = "0A"
 _NOT_OUTGOING: Final = range(20_000, 32_768)
 
 
-def free_port() -> int:
-    """A port that is free now. It is not reserved, but no outgoing connection takes it before its server binds it."""
+def free_port(*others: int | None) -> int:
+    """A port that is free now, and none of `others`, which somebody is about to bind.
+
+    It is not reserved, but no outgoing connection takes it before its server binds it.
+    """
     for port in random.SystemRandom().sample(_NOT_OUTGOING, 64):
+        if port in others:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((LOOPBACK, port))
             return port

@@ -89,9 +89,12 @@ class TritonServer:
 
     def __init__(self, spec: ServerSpec, *, orphan_grace: float = 5.0) -> None:
         self.spec = spec
-        self.http_port = spec.http_port or free_port()
-        self.metrics_port = spec.metrics_port or free_port()
-        self.grpc_port = None if spec.grpc_port is None else (spec.grpc_port or free_port())
+        asked = (spec.http_port, spec.metrics_port, spec.grpc_port)
+        self.http_port = spec.http_port or free_port(*asked)
+        self.metrics_port = spec.metrics_port or free_port(*asked, self.http_port)
+        self.grpc_port = None
+        if spec.grpc_port is not None:
+            self.grpc_port = spec.grpc_port or free_port(self.http_port, self.metrics_port)
         self.shm_prefix = f"{warden.PREFIX}{uuid.uuid4().hex[:12]}"
         self._orphan_grace = orphan_grace
         self._secret = None if spec.host == LOOPBACK else secrets.token_hex(16)
