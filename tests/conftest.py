@@ -13,7 +13,7 @@ from unittest import mock
 import hypothesis
 import prepared
 import pytest
-from shared import run_folder
+from shared import incidents, run_folder
 
 if TYPE_CHECKING:
     from recipes.built import BuiltFamilies
@@ -71,6 +71,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if half == _QUICK_HALF:
         return True if _SLOW_FILE.search(text) else None
     return None if any(f"pytest.mark.{mark}" in text for mark in SLOW) else True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What servers recovered from fails no test, and is worth a look."""
+    if told := incidents():
+        terminalreporter.section("servers that tests used went down and were brought back")
+        terminalreporter.write(told)
 
 
 @pytest.hookimpl(trylast=True)

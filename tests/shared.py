@@ -7,12 +7,14 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 _RUN_FOLDER = "SIE_TRITON_TESTS_FOLDER"
+_INCIDENTS = "incidents.txt"
 
 
 def session_folder(factory: pytest.TempPathFactory) -> Path:
@@ -46,3 +48,17 @@ def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
             make(folder)
             done.touch()
     return folder
+
+
+def note_incident(log: Path, message: str) -> None:
+    """Something that a server had to recover from, which is told at the end of the run with the end of its `log`."""
+    end = "".join(f"    {line[:300]}\n" for line in log.read_text(errors="replace").splitlines()[-15:])
+    test = os.environ.get("PYTEST_CURRENT_TEST", "no test")
+    with (run_folder() / _INCIDENTS).open("a") as notes:
+        notes.write(f"{time.strftime('%H:%M:%S')} in {test}: {message}\n{end}")
+
+
+def incidents() -> str:
+    """What `note_incident` was told in this run, whichever process was; empty where nothing happened."""
+    path = run_folder() / _INCIDENTS
+    return path.read_text() if path.exists() else ""

@@ -16,15 +16,12 @@ from sie_triton.diagnostics import Diagnostic
 from sie_triton.embedded.control import LOADING, READY, Control, ControlError
 from sie_triton.embedded.healing import HealingRules, Patients, Trouble
 from sie_triton.embedded.stubs import Death, StubWatch
+from sie_triton.embedded.stuck import MEMORY_HINT, UNHEARD_S, never_loaded
 
 LOAD_TIMEOUT_S = 600.0
-# tritonserver notices within two seconds that a process ended while its model was loaded, unless that ended before it
-# had said anything: that one is waited for for ever.
-STUCK_S = 5.0
 _LOOK_S = 0.4
 # How soon tritonserver is asked again that did not answer.
 _AGAIN_S = 0.1
-_MEMORY_HINT = "the kernel's log tells if memory ran out: load fewer models or lower their `instance_group` counts"
 Tell = Callable[[Diagnostic], None]
 
 
@@ -39,7 +36,8 @@ class Healer:
     def __init__(self, *, reloads: bool = True, tell: Tell = lambda _: None, rules: HealingRules | None = None) -> None:
         self._reloads = reloads
         self._tell = tell
-        self._patients = Patients(rules)
+        self._rules = rules or HealingRules()
+        self._patients = Patients(self._rules)
         self._lock = threading.Lock()
         self._server = 0  # counts the servers: what began on one must not end on the next
         self._down: dict[str, list[str]] = {}  # what we have unloaded, and the ensembles that went with it
@@ -47,6 +45,8 @@ class Healer:
         self._relapses: dict[str, str] = {}  # what died again while it was being mended
         self._unborn: dict[int, tuple[str | None, float]] = {}  # what died while it was being loaded
         self._deaths: list[Death] = []  # not yet examined
+        self._suspects: set[str] = set()  # models for whose answers somebody waits too long
+        self._loaded: set[int] = set()  # processes that stand still because their models are loaded
         self._looked = 0.0
 
     def troubles(self) -> Mapping[str, Trouble]:
@@ -68,6 +68,11 @@ class Healer:
                 for composed in self._down.values():  # nor along with a part of it
                     composed[:] = [name for name in composed if name != model]
 
+    def suspect(self, model: str) -> None:
+        """Somebody waits longer for a model than it ever took; the next look sees whether it computes."""
+        with self._lock:
+            self._suspects.add(model)
+
     def leave(self) -> None:
         """The server has ended, or is about to: what is under way is nobody's matter any more."""
         with self._lock:
@@ -75,6 +80,8 @@ class Healer:
             self._down.clear()
             self._unborn.clear()
             self._deaths.clear()
+            self._suspects.clear()
+            self._loaded.clear()
 
     def restarted(self, control: Control) -> None:
         """Another server is ready with what it could load; the rest is tried again, each model by itself."""
@@ -98,6 +105,7 @@ class Healer:
         Returns why the whole server must be started again, for the one case in which nothing else helps.
         """
         self._deaths += stubs.look(pid)
+        self._end_what_hangs(stubs, control)
         if self._deaths and self._examine(self._deaths, stubs, control):
             self._deaths.clear()
         with self._lock:
@@ -115,6 +123,28 @@ class Healer:
             due = min(due, _AGAIN_S)
         return max(0.0, min(due, _LOOK_S) if self._unborn else due)
 
+    def _end_what_hangs(self, stubs: StubWatch, control: Control) -> None:
+        """End each process that stands still though its model is being loaded, or somebody waits for its answer."""
+        with self._lock:
+            suspects, self._suspects = self._suspects, set()
+        for pid, model in stubs.models.items():
+            still = stubs.stood_still(pid)
+            if model in suspects and still >= self._rules.still_running:
+                stubs.end(pid, f"did not answer a run, computed nothing for {still:.0f} s and had to be ended")
+        limit = self._rules.still_loading
+        quiet = {pid for pid in stubs.models if stubs.stood_still(pid) >= limit} - self._loaded
+        if not quiet:
+            return
+        try:
+            states = control.index()
+        except ControlError:
+            return
+        for pid in quiet:
+            if states.get(stubs.models[pid]) == LOADING:
+                stubs.end(pid, f"computed nothing for {limit:.0f} s while it was loaded and had to be ended")
+            else:
+                self._loaded.add(pid)
+
     def _look_for_the_unborn(self, stubs: StubWatch, control: Control) -> Diagnostic | None:
         """Whether a load will never end, because its process ended before tritonserver had heard of it."""
         now = time.monotonic()
@@ -128,7 +158,7 @@ class Healer:
         for pid, (model, since) in list(self._unborn.items()):
             if not stubs.unburied(pid) or not (model in loading if model else loading):
                 del self._unborn[pid]
-            elif now - since >= STUCK_S:
+            elif now - since >= UNHEARD_S:
                 return never_loaded(model)
         return None
 
@@ -161,7 +191,7 @@ class Healer:
             self._in_thread(self._try_to_take_down, server, model, control)
         often = "" if times == 1 else f", {times} times in a row"
         after = "it alone is loaded again" + (f" in {delay:.1f} s" if delay else "")
-        self._tell(Diagnostic("SIE711", f"the process of model `{model}` {cause}{often}; {after}", hint=_MEMORY_HINT))
+        self._tell(Diagnostic("SIE711", f"the process of model `{model}` {cause}{often}; {after}", hint=MEMORY_HINT))
 
     def _take_down(self, server: int, model: str, control: Control) -> None:
         """Unload a dead model. Triton takes what is composed of it along."""
@@ -224,13 +254,6 @@ class Healer:
             delay = self._patients.died(model, f"it could not be loaded again: {reason}", time.monotonic())
         message = f"model `{model}` could not be loaded again: {reason}; it is tried again in {delay:.1f} s"
         self._tell(Diagnostic("SIE718", message, hint="the other models go on; mend the cause, no restart is needed"))
-
-
-def never_loaded(model: str | None) -> Diagnostic:
-    """What is told of a process that ended before tritonserver had heard of it."""
-    name = f"model `{model}`" if model else "a model"
-    message = f"the process of {name} ended as it began, and tritonserver would wait for it for ever"
-    return Diagnostic("SIE711", message, hint=_MEMORY_HINT)
 
 
 def composed_of(part: str, control: Control) -> list[str]:

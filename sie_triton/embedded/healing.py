@@ -26,13 +26,17 @@ class Condition(Enum):
 class HealingRules:
     """The second death in a row waits `first_delay` seconds, each further one twice as long, at most `max_delay`.
 
-    `healthy` seconds without a death forgive. A model that died `failing` times in a row is called failing.
+    `healthy` seconds without a death forgive. A model that died `failing` times in a row is called failing. A process
+    may do nothing for `still_loading` seconds while its model is loaded, and for `still_running` while somebody waits
+    for its answer; then it is ended.
     """
 
     first_delay: float = 0.5
     max_delay: float = 30.0
     healthy: float = 10.0
     failing: int = 5
+    still_loading: float = 20.0
+    still_running: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ _TAIL_BYTES = 256 * 1024
 _RECORD = re.compile(r"^([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ \S+\] ?")
 # The first is said on every machine without a GPU; of the second there is another that names the model.
 _SUPERFLUOUS = ("CudaDriverHelper has not been initialized", "ERROR: Failed to create instance")
+_LOADED = re.compile(r"successfully loaded '([^']+)'")
 # Printed by the C++ runtime, so it is no record of tritonserver's.
 _LOCK_EXCEPTION = "boost::interprocess::lock_exception"
 # A Python exception's stack: tritonserver writes line breaks within a record as these two characters.
@@ -48,6 +49,11 @@ def reasons(path: Path, limit: int = 10) -> list[str]:
 def shows_failed_load(path: Path, model: str | None) -> bool:
     """Whether the log tells that a model, or any if it is None, could not be loaded."""
     return f"failed to load '{model or ''}" in _read(path)
+
+
+def loaded_models(path: Path) -> set[str]:
+    """The models that the log tells to be loaded; a later line about one of them is not looked for."""
+    return set(_LOADED.findall(_read(path)))
 
 
 def shows_lock_exception(path: Path) -> bool:

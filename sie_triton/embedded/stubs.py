@@ -22,6 +22,12 @@ DISMISSED_S = 2.0
 _LOOK_S = 0.25
 # New ones are looked for when tritonserver has other threads than before or one is gone, and at least so often.
 _SEARCH_S = 2.0
+# What an idle stub's threads take to look whether there is work: more is work.
+_IDLE_SHARE = 0.005
+_IDLE_TICKS = 2
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# A machine that was frozen lets no process work: of a longer pause between two looks only so much counts.
+_COUNTED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,19 @@ class _Stub:
     told: bool = False
     killed: str | None = None
     overdue: float = float("inf")
+    work: tuple[int, int] | None = None  # ticks of processor time, and reads of the disk, when it last worked
+    still: float = 0.0
+    looked: float = 0.0
+
+    def note_work(self, fields: list[str], now: float) -> None:
+        """What the kernel counts of the process: it works, or stands still for longer than at the last look."""
+        ticks, faults = int(fields[11]) + int(fields[12]), int(fields[9])
+        before, idle = self.work, _IDLE_TICKS + self.still * _IDLE_SHARE * _TICKS_PER_S
+        if fields[0] in "RD" or before is None or faults != before[1] or ticks - before[0] > idle:
+            self.work, self.still = (ticks, faults), 0.0
+        else:
+            self.still += min(now - self.looked, _COUNTED_S)
+        self.looked = now
 
 
 class StubWatch:
@@ -69,6 +88,16 @@ class StubWatch:
     def unburied(self, pid: int) -> bool:
         """Whether the last look saw this stub as a zombie."""
         return pid in self._stubs and self._stubs[pid].zombie is not None
+
+    def stood_still(self, pid: int) -> float:
+        """For how many seconds this stub has neither computed nor read from a disk, as far as looks tell."""
+        return self._stubs[pid].still if pid in self._stubs else 0.0
+
+    def end(self, pid: int, cause: str) -> None:
+        """End a stub that does not do what it should; `cause` reads on from "its process"."""
+        if pid in self._stubs and self._stubs[pid].killed is None:
+            self._stubs[pid].killed = cause
+            _kill(pid)
 
     def dismiss(self, model: str) -> None:
         """The present stubs of a model are being ended: nobody is to hear of it, and soon none may be left."""
@@ -112,6 +141,7 @@ class StubWatch:
                 return None
             stub.told = True
             return Death(pid, stub.model, stub.killed or _ending(fields))
+        stub.note_work(fields, now)
         if now >= stub.overdue:
             stub.overdue = float("inf")
             _kill(pid)

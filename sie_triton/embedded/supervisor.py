@@ -17,11 +17,14 @@ from enum import Enum
 from sie_triton.diagnostics import Diagnostic, DiagnosticError
 from sie_triton.embedded import logs
 from sie_triton.embedded.alarm import Alarm
-from sie_triton.embedded.healer import STUCK_S, Healer, Tell, never_loaded
+from sie_triton.embedded.healer import Healer, Tell
 from sie_triton.embedded.healing import HealingRules, Trouble
 from sie_triton.embedded.server import ServerSpec, TritonServer
+from sie_triton.embedded.stuck import StartWatch
 
 _POLL_SECONDS = 0.1
+# First starts that went wrong so need not do it again: a process ended as it began, or none of them did anything.
+_TRIED_AGAIN = ("SIE711", "SIE722")
 
 
 class State(str, Enum):
@@ -50,7 +53,8 @@ class RestartPolicy:
     A server that was ready for `healthy` seconds starts again from `first_delay`. Of those that were ready none is
     given up, however often they end: their models work in between. A server that was never ready gets `starts`
     attempts, and those only where it is not the repository that fails; a restart gets `restarts` in a row. It
-    may take `ready_timeout` seconds to be ready, and `model_timeout` more for each model that it loads.
+    may take `ready_timeout` seconds to be ready, and `model_timeout` more for each model that it loads. One whose
+    processes do nothing for `standstill` seconds is ended before; the next may take twice as long.
     """
 
     first_delay: float = 0.5
@@ -60,6 +64,7 @@ class RestartPolicy:
     restarts: int = 8
     ready_timeout: float = 300.0
     model_timeout: float = 10.0
+    standstill: float = 20.0
 
 
 class Supervisor:
@@ -67,8 +72,9 @@ class Supervisor:
 
     `on_change` is called for every transition, from the supervisor's thread, and `on_trouble` for every death of a
     model's process, from any thread; they must return soon and not call `stop`. An error before the server was ready
-    for the first time is final: no restart mends a broken repository. The exception is a lock that failed between
-    tritonserver and its stubs, which happens where many start at once on a busy machine: it is started again.
+    for the first time is final: no restart mends a broken repository. The exceptions are what happens where many
+    processes start at once on a busy machine: a lock that failed between tritonserver and its stubs, a stub that ended
+    as it began, one that hangs. Then it is started again.
     """
 
     def __init__(
@@ -122,6 +128,16 @@ class Supervisor:
         """Models are unloaded on purpose: they are not brought back. Any thread but the supervisor's may tell."""
         self._healer.discharge(models)
 
+    def suspect(self, model: str) -> None:
+        """Somebody waits longer for a Triton model than it ever took. Any thread may tell.
+
+        A process of it that does nothing is ended, and the model loaded again. A GPU may compute meanwhile, so with one
+        nothing is concluded.
+        """
+        if not self._spec.gpu:
+            self._healer.suspect(model)
+            self._alarm.ring()
+
     def start(self) -> None:
         """Start the first server, in the background."""
         self._thread.start()
@@ -174,7 +190,7 @@ class Supervisor:
             ready_at = float("inf")
             try:
                 self.server.start()
-                if not self._await_ready():
+                if not self._await_ready(starts):
                     return
                 ready_at, starts = time.monotonic(), 0
                 if was_ready:
@@ -188,9 +204,7 @@ class Supervisor:
                 cause = error.diagnostics[0]
                 starts += 1
                 if not was_ready:
-                    if not self.server.lost_its_locks():
-                        raise
-                    cause = self._locks_lost(cause, starts)
+                    cause = self._again(cause, starts)
                 elif starts >= self._policy.restarts:
                     raise DiagnosticError([self._given_up(cause)]) from None
             self._healer.leave()
@@ -203,29 +217,20 @@ class Supervisor:
             # A model that cannot be loaded any more must not keep the others away.
             self.server = TritonServer(replace(self._spec, exit_on_error=not was_ready))
 
-    def _await_ready(self) -> bool:
+    def _await_ready(self, attempt: int) -> bool:
         """True when ready, False when told to stop. Raises `DiagnosticError` as `TritonServer.wait_ready` does."""
         models = 0 if self._spec.on_demand else sum(1 for _ in self._spec.repository.glob("*/config.pbtxt"))
         deadline = time.monotonic() + self._policy.ready_timeout + self._policy.model_timeout * models
-        ended: dict[int, tuple[str | None, float]] = {}
+        watch = StartWatch(self.server, self._policy.standstill * 2.0**attempt)
         while not self._stopping.is_set():
             if self.server.is_ready():
                 return True
-            self._check_start(ended)
+            if cause := watch.look():
+                raise DiagnosticError([cause])
             if self.server.poll() is not None or time.monotonic() >= deadline:
                 self.server.wait_ready(timeout=0.0)  # raises, with the cause
             self._stopping.wait(_POLL_SECONDS)
         return False
-
-    def _check_start(self, ended: dict[int, tuple[str | None, float]]) -> None:
-        """Raise `DiagnosticError` if tritonserver waits for ever for a process that has ended; `ended` is kept."""
-        stubs, pid, now = self.server.stubs, self.server.pid, time.monotonic()
-        for death in stubs.look(pid) if pid else ():
-            ended[death.pid] = (death.model, now)
-        for one, (model, since) in ended.items():
-            known = logs.shows_failed_load(self._spec.log_path, model)
-            if now - since >= STUCK_S and stubs.unburied(one) and not known:
-                raise DiagnosticError([never_loaded(model)])
 
     def _await_death(self) -> Diagnostic | None:
         """The cause of the server's end; None when told to stop before. Meanwhile its models are looked after."""
@@ -246,19 +251,24 @@ class Supervisor:
         told = [self._alarm.watch(pid) for pid in (self.server.guardian, *stubs.alive) if pid is not None]
         return pause if all(told) else min(pause, _POLL_SECONDS)
 
-    def _locks_lost(self, cause: Diagnostic, attempt: int) -> Diagnostic:
-        """What is told of a start that is tried again; raises `DiagnosticError` where enough were."""
-        starts = self._policy.starts
+    def _again(self, cause: Diagnostic, attempt: int) -> Diagnostic:
+        """What is told of a first start that is tried again; raises `DiagnosticError` where that would not help."""
+        locks = self.server.lost_its_locks()
+        if not locks and cause.code not in _TRIED_AGAIN:
+            raise DiagnosticError([cause])
+        code, starts = "SIE715" if locks else cause.code, self._policy.starts
         if attempt >= starts:
             message = f"tritonserver could not be started in {starts} attempts; the last time: {cause.message}"
-            raise DiagnosticError(
-                [Diagnostic("SIE715", message, hint="it fails on a busy machine: start fewer models, or wait")]
+            hint = "it fails on a busy machine: start fewer models, or wait" if locks else cause.hint
+            raise DiagnosticError([Diagnostic(code, message, hint=hint)])
+        why = "would never have ended"
+        if locks:
+            why = (
+                "ended in a lock that failed between tritonserver and the processes of its models, as happens on a "
+                "busy machine"
             )
-        message = (
-            f"start {attempt} of at most {starts} ended in a lock that failed between tritonserver and the processes "
-            f"of its models, as happens on a busy machine; it is tried again. {cause.message}"
-        )
-        return Diagnostic("SIE715", message, hint=cause.hint)
+        message = f"start {attempt} of at most {starts} {why}; it is tried again. {cause.message}"
+        return Diagnostic(code, message, hint=cause.hint)
 
     def _given_up(self, cause: Diagnostic) -> Diagnostic:
         policy = self._policy

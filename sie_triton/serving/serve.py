@@ -169,7 +169,7 @@ def serve_repository(
                 served=lambda: _served_by(server),
             )
             supervisor = Supervisor(spec, on_change=restarts, on_trouble=restarts.trouble)
-            restarts.ailments = Ailments(partial(ailments_of, supervisor))
+            restarts.ailments = Ailments(partial(ailments_of, supervisor), supervisor.suspect)
             ending = Ending(supervisor)
             settings = replace(settings, triton_url=supervisor.url)
         server = _make_server(settings, supervisor, restarts.ailments)

@@ -1,8 +1,10 @@
 """A model of Triton's Python backend that computes `y = x + x`, and what else a test wants of it.
 
 x = -1 computes until somebody ends the process, under the limit that our own backends have; x = -2 takes half a
-second. A file `broken` beside the model lets its load fail with what the file says; a file `slow` lets it end slowly,
-`slow_load` lets it load slowly.
+second; x = -3 is never answered and computes nothing, x = -4 computes for three seconds. A
+file `broken` beside the model lets its load fail with what the
+file says; a file `slow` lets it end slowly, `slow_load` lets it load slowly, and a load that finds `hang` never ends
+and removes it, so that the next one does.
 """
 
 import time
@@ -22,6 +24,9 @@ class TritonPythonModel:
         broken = Path(args["model_repository"]) / "broken"
         if broken.exists():
             raise RuntimeError(broken.read_text())
+        if (hang := broken.with_name("hang")).exists():
+            hang.unlink()
+            time.sleep(1000)
         self.slow = broken.with_name("slow").exists()
         time.sleep(1.5 if broken.with_name("slow_load").exists() else 0)
         self.limit = RunLimit(args["model_name"], limit_from_environment())
@@ -29,9 +34,13 @@ class TritonPythonModel:
     def execute(self, requests):  # type: ignore[no-untyped-def]
         """Twice each number."""
         answers = []
+        arrays = [np.from_dlpack(pb_utils.get_input_tensor_by_name(request, "x")) for request in requests]
+        time.sleep(1000 if any(x.min() == -3 for x in arrays) else 0)
+        until = time.monotonic() + (3 if any(x.min() == -4 for x in arrays) else 0)
+        while time.monotonic() < until:
+            pass
         with self.limit.run():
-            for request in requests:
-                x = np.from_dlpack(pb_utils.get_input_tensor_by_name(request, "x"))
+            for x in arrays:
                 if x.min() == -1:
                     time.sleep(1000)
                 time.sleep(0.5 if x.min() == -2 else 0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,11 @@ from sie_triton.diagnostics import Diagnostic
 from sie_triton.embedded.healing import HealingRules
 from sie_triton.embedded.server import ServerSpec
 from sie_triton.embedded.stubs import children
-from sie_triton.embedded.supervisor import State, Supervisor, Transition
+from sie_triton.embedded.supervisor import RestartPolicy, State, Supervisor, Transition
 
 pytestmark = pytest.mark.e2e
 MODEL = Path(__file__).parent / "patient_model.py"
-RULES = HealingRules(first_delay=0.5, max_delay=1.0, healthy=4.0, failing=3)
+RULES = HealingRules(first_delay=0.5, max_delay=1.0, healthy=4.0, failing=3, still_loading=4.0, still_running=1.0)
 ENSEMBLE = """
 platform: "ensemble"
 max_batch_size: 8
@@ -42,7 +44,7 @@ ensemble_scheduling { step [
 class Clinic:
     """A supervised server of a patient, a model that is always well, and an ensemble of two parts if it is wanted."""
 
-    def __init__(self, folder: Path, ensemble: bool, **spec: Any) -> None:
+    def __init__(self, folder: Path, ensemble: bool, policy: RestartPolicy | None = None, **spec: Any) -> None:
         self.repository = folder / "repository"
         config = DOUBLING_CONFIG.replace('"onnxruntime"', '"python"')
         add_model(self.repository, "well", DOUBLING_CONFIG, doubling())
@@ -60,6 +62,7 @@ class Clinic:
             ServerSpec(self.repository, folder / "triton.log", **spec),
             on_change=self._changed,
             on_trouble=self.told.append,
+            policy=policy,
             healing=RULES,
         )
 
@@ -275,6 +278,49 @@ def test_a_process_that_nobody_saw_alive_is_found_by_what_lacks_one(clinic: Clin
         assert eventually(lambda: bool(clinic.told))
         assert "the process of model `patient` was killed by SIGKILL" in clinic.told[0].message
         assert eventually(lambda: clinic.answers("patient"), 60)
+
+
+def test_a_process_that_computes_nothing_while_somebody_waits_is_ended(clinic: Clinic) -> None:
+    """One that computes is left alone, however long it takes."""
+    with clinic.others_answer("well", "whole"):
+        for x, status in ((-4.0, 200), (-3.0, 500)):
+            with ThreadPoolExecutor() as threads:
+                answer = threads.submit(clinic.ask, "patient", x)
+                while not answer.done():
+                    clinic.supervisor.suspect("patient")
+                    time.sleep(0.1)
+            assert answer.result().status_code == status, clinic.told
+        assert eventually(lambda: clinic.answers("patient"), 60)
+    [told] = clinic.told
+    assert told.code == "SIE711" and "process of model `patient` did not answer a run, computed nothing" in told.message
+
+
+def test_a_load_that_hangs_is_ended_and_tried_again(clinic: Clinic) -> None:
+    hang = clinic.repository / "patient" / "hang"
+    with clinic.others_answer("well", "whole"):
+        hang.touch()
+        clinic.kill("patient")
+        assert eventually(lambda: not hang.exists() and clinic.answers("patient"), 60)
+    assert [one.code for one in clinic.told] == ["SIE711", "SIE718"], clinic.told
+
+
+def test_a_start_that_hangs_is_begun_again(tmp_path: Path) -> None:
+    """No process computes, none ends, and tritonserver would wait for them for ever."""
+    clinic = Clinic(tmp_path, False, policy=RestartPolicy(first_delay=0.05, standstill=4.0, starts=2))
+    (clinic.repository / "patient" / "hang").touch()
+    clinic.supervisor.start()
+    try:
+        clinic.supervisor.wait_ready(60)
+        assert clinic.answers("patient") and clinic.answers("well")
+    finally:
+        clinic.supervisor.stop(1)
+    assert clinic.states == [State.STARTING, State.WAITING, State.STARTING, State.READY, State.STOPPED]
+    told = clinic.transitions[1].diagnostic
+    assert told and told.code == "SIE722"
+    assert re.search(
+        r"start 1 of at most 2 would .* has computed or read anything for [4-9] s, those of `patient` among",
+        told.message,
+    )
 
 
 def test_what_is_unloaded_on_purpose_while_it_is_down_is_not_brought_back(clinic: Clinic) -> None:

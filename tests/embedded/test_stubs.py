@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -101,6 +102,43 @@ def test_a_stopped_stub_is_ended_and_named(tmp_path: Path, stub: subprocess.Pope
     assert watch.look(os.getpid(), now + STOPPED_S + 0.01) == []
     [death] = deaths(watch)
     assert death.cause.startswith("was stopped for 0.") and death.cause.endswith("and had to be ended")
+
+
+def test_a_stub_that_stands_still_is_told_from_one_that_works_and_from_a_machine_that_does(
+    tmp_path: Path, stub: subprocess.Popen[bytes]
+) -> None:
+    watch = StubWatch(tmp_path)
+    assert eventually(lambda: seen(watch, stub.pid) and state(stub.pid) == "S")
+    now = time.monotonic()
+
+    def looks(pid: int, seconds: float, pause: float = 0.25) -> float:
+        nonlocal now
+        until = now + seconds
+        while now < until:
+            now += pause
+            assert watch.look(os.getpid(), now) == []
+        return watch.stood_still(pid)
+
+    still = looks(stub.pid, 1)
+    assert looks(stub.pid, 10) == pytest.approx(still + 10)
+    assert looks(stub.pid, 60, pause=60) == pytest.approx(still + 11), "the machine was frozen for a minute"
+
+    worker = tmp_path / "busy" / "1" / "model.py"
+    worker.parent.mkdir(parents=True)
+    worker.write_text("while True: pass")
+    with subprocess.Popen([sys.executable, worker]) as busy:
+        try:
+            now = time.monotonic() + 120
+            assert eventually(lambda: watch.look(os.getpid(), now) == [] and busy.pid in watch.models)
+            for _ in range(5):
+                time.sleep(0.1)
+                assert looks(busy.pid, 0.25) == 0
+        finally:
+            busy.kill()
+    assert looks(stub.pid, 1) > 12
+    watch.end(stub.pid, "did nothing")
+    [death] = deaths(watch)
+    assert (death.pid, death.cause) == (stub.pid, "did nothing")
 
 
 def test_whoever_looks_may_sleep_until_a_stub_ends(tmp_path: Path, stub: subprocess.Popen[bytes]) -> None:

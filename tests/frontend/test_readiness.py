@@ -13,6 +13,7 @@ from compiler import tiny
 from sie_frontend.http.app import create_app
 from sie_frontend.serving.ailments import Ailment, Ailments
 from sie_frontend.settings import Settings
+from sie_frontend.triton import patience
 
 from frontend.conftest import Service, until_ready
 from frontend.fake_triton import FakeTriton, Run, compute, failure
@@ -92,10 +93,14 @@ async def test_a_model_that_its_supervisor_knows_to_be_down_gets_no_run_and_says
 
 
 @pytest.mark.asyncio
-async def test_nobody_waits_for_a_run_whose_process_has_ended(repository: Path, triton: FakeTriton) -> None:
-    """Triton never answers what the process of a model had taken over."""
+async def test_nobody_waits_for_a_run_whose_process_has_ended(
+    repository: Path, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton never answers what the process of a model had taken over. Whoever supervises hears that a run is late."""
+    monkeypatch.setattr(patience, "UNKNOWN_S", 0.1)
     ailments: dict[str, Ailment] = {}
-    known = Ailments(lambda: ailments)
+    suspected: list[str] = []
+    known = Ailments(lambda: ailments, suspected.append)
     app = create_app(Settings(repository=repository, triton_url=triton.url), ailments=known)
     transport = httpx.ASGITransport(app=app)
     async with (
@@ -114,8 +119,9 @@ async def test_nobody_waits_for_a_run_whose_process_has_ended(repository: Path, 
         triton.answer = lost  # type: ignore[assignment]
         asked = asyncio.ensure_future(encode(client, texts("the cell")))
         assert await asyncio.to_thread(begun.wait, 10)
-        await asyncio.sleep(0.3)
-        assert not asked.done()
+        while not suspected:
+            await asyncio.sleep(0.01)
+        assert set(suspected) == {tiny.TRITON_NAME} and not asked.done()
         ailments[tiny.TRITON_NAME] = Ailment("its process was killed by SIGKILL", 1, down=True, failing=False, number=7)
         await asyncio.to_thread(known.changed)
         answer = await asyncio.wait_for(asked, 60)

@@ -14,7 +14,7 @@ from sie_frontend.triton import model_control, patience
 from sie_frontend.triton.client import TRIES, FailureKind, TritonFailure
 from sie_frontend.triton.patience import RunPatience
 
-from .triton_peer import Peer, Server, X, call, client_of, regular, reply, serving
+from .triton_peer import Peer, Server, X, call, client_of, regular, reply, serving, settle
 
 pytestmark = pytest.mark.asyncio
 INFER = "/v2/models/echo/infer"
@@ -73,6 +73,27 @@ async def test_a_run_that_takes_long_is_sent_once_where_nothing_is_loaded() -> N
     async with serving(triton) as server, client_of(server) as client:
         np.testing.assert_array_equal(await call(client), X)
         assert runs_sent(server) == 1
+
+
+async def test_whoever_supervises_hears_of_a_late_run_but_not_while_something_is_loaded() -> None:
+    late, over = list[str](), asyncio.Event()
+
+    async def slow(peer: Peer) -> None:
+        await over.wait()
+        await regular(peer)
+
+    triton = Loading(slow)
+    async with serving(triton) as server, client_of(server, late=late.append) as client:
+        asked = asyncio.ensure_future(call(client))
+        await settle(lambda: runs_sent(server) == 2)
+        assert not late  # the load may hold it up
+        triton.state = "READY"
+        await settle(lambda: len(late) == 2)
+        over.set()
+        np.testing.assert_array_equal(await asked, X)
+        told = len(late)
+        await call(client)
+        assert set(late) == {"echo"} and len(late) == told
 
 
 async def test_a_run_that_takes_as_long_as_others_of_its_model_is_sent_once_whatever_is_loaded() -> None:

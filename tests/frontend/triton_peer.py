@@ -12,7 +12,7 @@ from typing import Any
 import h11
 import numpy as np
 from numpy.typing import NDArray
-from sie_frontend.triton.client import TritonClient
+from sie_frontend.triton.client import Late, TritonClient
 
 DATATYPES = {
     "bool": "BOOL",
@@ -136,8 +136,10 @@ async def serving(answer: Answer = regular, host: str = "127.0.0.1") -> AsyncIte
 
 
 @contextlib.asynccontextmanager
-async def client_of(server: Server, timeout_s: float = 20.0, connections: int = 64) -> AsyncIterator[TritonClient]:
-    client = TritonClient(f"127.0.0.1:{server.port}", timeout_s=timeout_s, connections=connections)
+async def client_of(
+    server: Server, timeout_s: float = 20.0, connections: int = 64, late: Late | None = None
+) -> AsyncIterator[TritonClient]:
+    client = TritonClient(f"127.0.0.1:{server.port}", timeout_s=timeout_s, connections=connections, late=late)
     try:
         yield client
     finally:

@@ -30,10 +30,14 @@ class Ailments:
     """The ailments by Triton model; those that are well, and have been for a while, are not among them.
 
     Any thread may ask, by calling it, and say that something has `changed`; whoever follows is told in that thread.
+    The other way round, `suspect` tells whoever supervises of a Triton model that does not answer; it returns at once.
     """
 
-    def __init__(self, ask: Callable[[], Mapping[str, Ailment]] = dict) -> None:
+    def __init__(
+        self, ask: Callable[[], Mapping[str, Ailment]] = dict, suspect: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._ask = ask
+        self.suspect = suspect
         self._followers: list[Callable[[], None]] = []
 
     def __call__(self) -> Mapping[str, Ailment]:

@@ -18,7 +18,7 @@ from sie_frontend.residency.carrier import Discharge, Memory
 from sie_frontend.residency.residency import Residency
 from sie_frontend.residency.state import Stage
 from sie_frontend.serving.admission import Permits
-from sie_frontend.serving.ailments import Ailments, ailment_of, as_failure, is_down, refusal
+from sie_frontend.serving.ailments import Ailments, ailment_of, as_failure, is_down, parts_of, refusal
 from sie_frontend.serving.billing import unread_texts
 from sie_frontend.serving.catalogue import Catalogue, held, make_catalogue
 from sie_frontend.serving.clock import Clock
@@ -67,7 +67,9 @@ class Engine:
         self.memory = memory
         self.draining = False
         self._ailments = ailments or Ailments()
-        self._triton = ReplicaSet(settings.triton_urls, metrics, tracing, timeout_s=settings.triton_timeout_s)
+        self._triton = ReplicaSet(
+            settings.triton_urls, metrics, tracing, timeout_s=settings.triton_timeout_s, late=self._suspect
+        )
         self._threads = ReadingThreads(settings.image_threads)
         self.catalogue = make_catalogue(manifest, repository, settings, self._triton, self._threads, metrics)
         # Those of older catalogues and of the next one too, as long as Triton has them.
@@ -170,6 +172,11 @@ class Engine:
         """Whether every model that must answer can be served now, and new work is welcome."""
         settled = self._residency is None or self._residency.settled
         return not self.draining and settled and self._readiness.all_ready
+
+    def _suspect(self, triton_model: str) -> None:
+        """A run takes much longer than those before: whoever supervises Triton may see why."""
+        for part in parts_of(triton_model, self.manifest):
+            self._ailments.suspect(part)
 
     def _watched(self) -> Iterable[str]:
         return () if self._residency is None else self._residency.watched

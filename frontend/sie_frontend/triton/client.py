@@ -6,7 +6,7 @@ Its failures become `TritonFailure`s at this boundary, of five kinds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from math import prod
 from typing import Any, Final
@@ -53,6 +53,9 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     **{f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
 }
 _DATATYPES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+Late = Callable[[str], None]
 
 
 class FailureKind(Enum):
@@ -113,15 +116,18 @@ class TritonClient:
     """Asynchronous Triton client with kept connections. Made inside a running loop.
 
     `url` is `host:port`, with or without `http://` before it and a path behind it. As many connections are open as
-    calls are under way; up to `connections` stay open between calls. Raises `ValueError` for a URL of another kind.
+    calls are under way; up to `connections` stay open between calls. `late` is called with the name of a model whose
+    run takes much longer than its last ones though Triton loads nothing, again and again until it is answered. Raises
+    `ValueError` for a URL of another kind.
     """
 
-    def __init__(self, url: str, *, connections: int = 64, timeout_s: float = 120.0) -> None:
+    def __init__(self, url: str, *, connections: int = 64, timeout_s: float = 120.0, late: Late | None = None) -> None:
         host, port, self._path = parse_url(url)
         self.url = url
         # Behind a name or an address of a network, such as a Service's of Kubernetes, there may be several.
         self._one_server = is_loopback(host)
         self._timeout_s = timeout_s
+        self._late = late or (lambda _: None)
         self._loading = 0
         self._patience = RunPatience()
         self._answered: dict[str, int] = {}  # how many runs of each model since it was loaded, as far as we know
@@ -225,6 +231,8 @@ class TritonClient:
                     tries.add(loop.create_task(self._pool.exchange_proven(probe, SIFT_S, request, timeout_s)))
                 elif not done and await self._was_loaded_anew(model):
                     raise TritonFailure(FailureKind.BROKEN, f"`{model}` was loaded anew while it computed")
+                elif not done:
+                    self._late(model)
         finally:
             _let_go(tries)
             self._given_up[model].discard(given_up)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from prometheus_client import Gauge
 
 from sie_frontend.rows import Array
-from sie_frontend.triton.client import FailureKind, TritonClient, TritonFailure
+from sie_frontend.triton.client import FailureKind, Late, TritonClient, TritonFailure
 from sie_frontend.watch.metrics import Metrics
 from sie_frontend.watch.tracing import Tracing
 
@@ -47,12 +47,24 @@ class _Replica:
 
 
 class ReplicaSet:
-    """The Tritons at `urls` (`host:port`). Made inside a running loop; `model_ready` must be asked now and then."""
+    """The Tritons at `urls` (`host:port`). Made inside a running loop; `model_ready` must be asked now and then.
 
-    def __init__(self, urls: Sequence[str], metrics: Metrics, tracing: Tracing, *, timeout_s: float = 120.0) -> None:
+    `late` is told of models as `TritonClient` does.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        metrics: Metrics,
+        tracing: Tracing,
+        *,
+        timeout_s: float = 120.0,
+        late: Late | None = None,
+    ) -> None:
         self._metrics = metrics
         self._tracing = tracing
         self._timeout_s = timeout_s
+        self._late = late
         self._turn = 0
         self._names = [url.removeprefix(_DNS) for url in urls if url.startswith(_DNS)]
         self._fixed = [url for url in urls if not url.startswith(_DNS)]
@@ -148,7 +160,7 @@ class ReplicaSet:
         for url in wanted:
             if url not in known:
                 log.info("Triton %s joins", url)
-                client = TritonClient(url, timeout_s=self._timeout_s)
+                client = TritonClient(url, timeout_s=self._timeout_s, late=self._late)
                 gauges = (self._metrics.replica_runs.labels(url), self._metrics.replica_ready.labels(url))
                 known[url] = _Replica(url, client, *gauges)
         for replica in self._replicas:
