@@ -23,7 +23,7 @@ _LOOK_S = 0.25
 # New ones are looked for when tritonserver has other threads than before or one is gone, and at least so often.
 _SEARCH_S = 2.0
 # What an idle stub's threads take to look whether there is work: more is work.
-_IDLE_SHARE = 0.005
+_IDLE_SHARE = 0.01
 _IDLE_TICKS = 2
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # A machine that was frozen lets no process work: of a longer pause between two looks only so much counts.

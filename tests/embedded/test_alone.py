@@ -41,6 +41,14 @@ def test_a_machine_that_becomes_busy_is_noticed() -> None:
     assert sum(settled(way, 22, (0.007, 0.002), runs=480)[-100:]) > 90
 
 
+@pytest.mark.parametrize("when", [0, 4, 40])
+def test_one_run_that_was_kept_for_seconds_does_not_make_its_way_the_slower_one_for_long(when: int) -> None:
+    way = QuickerWay()
+    settled(way, 22, (0.007, 0.004), runs=when)
+    way.took(22, 1, 3.0)
+    assert sum(settled(way, 22, (0.007, 0.004), runs=100)[-50:]) > 40
+
+
 def test_sizes_are_judged_apart() -> None:
     way = QuickerWay()
     settled(way, 22, (0.007, 0.004))
