@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from compiler import tiny
 from contract.recorded import promised_call
+from embedded.started import started
 from numpy.typing import NDArray
 
 from benchmarks.waiting import eventually
@@ -23,7 +24,7 @@ from e2e.conftest import MINILM, TinyBuild
 from e2e.corpus import mixed_texts
 from e2e.processes import Serving, alive, descendants
 from sie_triton.embedded.ports import free_port
-from sie_triton.embedded.server import ServerSpec, TritonServer
+from sie_triton.embedded.server import ServerSpec
 
 pytestmark = pytest.mark.e2e
 
@@ -180,10 +181,7 @@ def test_the_promised_call_runs_verbatim(url: str) -> None:
 
 
 def test_a_triton_that_already_runs_is_used_and_left_alone(tiny_build: TinyBuild, tmp_path: Path) -> None:
-    triton = TritonServer(ServerSpec(tiny_build.repository, tmp_path / "triton.log"))
-    triton.start()
-    try:
-        triton.wait_ready()
+    with started(ServerSpec(tiny_build.repository, tmp_path / "triton.log")) as triton:
         serving = Serving(tiny_build.repository, tmp_path / "serving", "--triton-url", triton.url)
         try:
             serving.wait_ready()
@@ -192,8 +190,6 @@ def test_a_triton_that_already_runs_is_used_and_left_alone(tiny_build: TinyBuild
         finally:
             assert serving.stop() == 0
         assert triton.is_ready()
-    finally:
-        triton.stop(0)
 
 
 def test_without_a_triton_the_frontend_waits_and_says_so(tiny_build: TinyBuild, tmp_path: Path) -> None:

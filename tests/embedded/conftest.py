@@ -21,6 +21,7 @@ from embedded.graphs import (
     graph,
     onnx_config,
 )
+from embedded.started import started
 from sie_triton.embedded.server import ServerSpec, TritonServer
 
 BATCHING = "dynamic_batching { preferred_batch_size: [ 3 ] max_queue_delay_microseconds: 2000000 }"
@@ -47,13 +48,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     _row_models(repository)
     _ensemble(repository)
     _torchscript_models(repository)
-    running = TritonServer(ServerSpec(repository, folder / "triton.log"))
-    running.start()
-    try:
-        running.wait_ready(60)
+    with started(ServerSpec(repository, folder / "triton.log")) as running:
         yield running
-    finally:
-        running.stop(5)
 
 
 def _plain_models(repository: Path) -> None:

@@ -18,6 +18,7 @@ from onnx import helper
 from benchmarks.waiting import eventually
 from embedded.client import group_members, infer, results, statistics, stub_of
 from embedded.graphs import BOOL, INT64, add_model, graph, onnx_config
+from embedded.started import started
 from sie_triton.embedded.run_limit import RunLimit
 from sie_triton.embedded.server import ServerSpec, TritonServer
 from sie_triton.embedded.streams import Streams
@@ -62,17 +63,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
         named = folder / "repository" / name / "configs" / "embedded.pbtxt"
         named.parent.mkdir()
         named.write_text(config + streams + (alone if name == "leaving" else ""))
-    running = TritonServer(ServerSpec(folder / "repository", folder / "triton.log"))
-    running.start()
-    try:
-        running.wait_ready(60)
+    with started(ServerSpec(folder / "repository", folder / "triton.log")) as running:
         yield running
         with ThreadPoolExecutor(1) as threads:  # what is under way when the server is told to end is answered
             late = begin_long(running, threads)
             running.stop(10)
             assert results(late.result())["y"] == ([1, 1], [2 * LONG])
-    finally:
-        running.stop(5)
 
 
 @pytest.fixture

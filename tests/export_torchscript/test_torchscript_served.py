@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from embedded.client import infer
+from embedded.started import started
 from torch import Tensor, nn
 
 from sie_triton.embedded.server import ServerSpec, TritonServer
@@ -74,13 +75,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             export_torchscript(module, graph, home / "1" / (filename or "model.pt"), max_sequence=max_sequence)
             (home / "config.pbtxt").write_text(config(graph, TUNED if tuned else {}, filename=filename))
             modules[graph.triton_model] = (graph, module)
-    server = TritonServer(ServerSpec(repository, folder / "triton.log"))
-    server.start()
-    try:
-        server.wait_ready(60)
+    with started(ServerSpec(repository, folder / "triton.log")) as server:
         yield Served(server, modules)
-    finally:
-        server.stop(5)
 
 
 def request(graph: GraphPlan, inputs: tuple[Tensor, ...]) -> dict[str, tuple[str, list[int], list[Any]]]:

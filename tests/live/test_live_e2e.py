@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from compiler.tiny import MODEL_ID
+from embedded.started import started
 from numpy.typing import NDArray
 from sie_frontend.http.app import create_app
 from sie_frontend.manifest import read_manifest
@@ -141,18 +142,9 @@ JSON = {"accept": "application/json"}
 
 @contextlib.contextmanager
 def tritons(repository: Path, count: int, **spec: Any) -> Iterator[list[TritonServer]]:
-    servers = [
-        TritonServer(ServerSpec(repository, repository.parent / f"triton-{n}.log", **spec)) for n in range(count)
-    ]
-    try:
-        for server in servers:
-            server.start()
-        for server in servers:
-            server.wait_ready(60)
-        yield servers
-    finally:
-        for server in servers:
-            server.stop(5)
+    with contextlib.ExitStack() as stack:
+        specs = (ServerSpec(repository, repository.parent / f"triton-{n}.log", **spec) for n in range(count))
+        yield [stack.enter_context(started(one)) for one in specs]
 
 
 @contextlib.asynccontextmanager

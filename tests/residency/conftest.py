@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from embedded.started import started
 
 from residency.world import World, write_world
-from sie_triton.embedded.server import ServerSpec, TritonServer
+from sie_triton.embedded.server import ServerSpec
 
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
-    server = TritonServer(ServerSpec(write_world(folder), folder / "triton.log", on_demand=True))
-    server.start()
-    try:
-        server.wait_ready(60)
+    with started(ServerSpec(write_world(folder), folder / "triton.log", on_demand=True)) as server:
         yield World(server)
-    finally:
-        server.stop(5)
 
 
 @pytest.fixture
