@@ -207,9 +207,9 @@ class Settings:
     )
     inflight_extra: int = setting(
         "SIE_TRITON_INFLIGHT_EXTRA",
-        0,
-        "runs sent ahead of what the model's instances compute while no small requests come, so that an instance finds "
-        "its next run waiting; it may pay where runs take few milliseconds",
+        1,
+        "runs sent ahead of what the model's instances compute while no small requests come to any model, so that an "
+        "instance finds its next run waiting",
         parse=as_whole,
     )
     keep_busy: int = setting(

@@ -281,12 +281,12 @@ async def test_callers_do_not_notice_that_a_triton_goes(repository: Path) -> Non
         await opened.__aexit__(None, None, None)
 
 
-@pytest.mark.parametrize(("keep_busy", "most"), [(0, 4), (1, 2)])
+@pytest.mark.parametrize(("keep_busy", "ahead", "most"), [(0, 0, 4), (1, 0, 2), (0, 1, 6), (1, 1, 3)])
 @pytest.mark.asyncio
 async def test_as_many_runs_as_the_tritons_that_serve_can_take(
-    keep_busy: int, most: int, repository: Path, tritons: list[FakeTriton]
+    keep_busy: int, ahead: int, most: int, repository: Path, tritons: list[FakeTriton]
 ) -> None:
-    """Two streams for each of two Tritons, or for one; the third does not serve."""
+    """Two streams for each of two Tritons, or for one, and what is sent ahead to each; the third does not serve."""
     running = peak = 0
     lock = threading.Lock()
 
@@ -304,7 +304,8 @@ async def test_as_many_runs_as_the_tritons_that_serve_can_take(
     for triton in tritons:
         triton.answer = slowly
     urls = ",".join(triton.url for triton in tritons)
-    async with Service(Settings(repository, triton_url=urls, keep_busy=keep_busy)).open() as client:
+    settings = Settings(repository, triton_url=urls, keep_busy=keep_busy, inflight_extra=ahead)
+    async with Service(settings).open() as client:
         assert len(dense(await encode(client, texts(*("cell " * 40 + str(n) for n in range(200)))))) == 200
     assert peak == most
     assert not tritons[2].runs

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 from sie_frontend.serving.runs import RUN_OVERHEAD
-from sie_frontend.serving.scheduler import QUIET_S, SMALL_SHARE
+from sie_frontend.serving.scheduler import QUIET_S, SMALL_SHARE, Quiet, RunQueue
 
-from frontend.simulation import FULL_RUN, POSITION_S, RUN_TOKENS, Machine, percentile, queue_of, simulate, timed
+from frontend.simulation import FULL_RUN, POSITION_S, RUN_TOKENS, Length, Machine, percentile, queue_of, simulate, timed
 
 QUERY = 23
 ALONE = RUN_OVERHEAD + QUERY
@@ -104,6 +105,36 @@ def test_runs_sent_ahead_do_not_make_queries_wait() -> None:
     found, without = simulate(beside(express=0, ahead=1, queries=1000)), simulate(beside(express=0, queries=1000))
     assert found.p50 <= 1.1 * without.p50
     assert found.p95 <= 1.1 * without.p95
+
+
+def test_a_query_to_one_model_ends_what_is_sent_ahead_to_another() -> None:
+    """They share the cores."""
+
+    async def main() -> list[int]:
+        quiet, under_way = Quiet(), [0]
+
+        async def run(rows: Sequence[Length], outputs: tuple[str, ...]) -> Sequence[Length]:
+            under_way[0] += 1
+            await asyncio.sleep(1)
+            under_way[0] -= 1
+            return rows
+
+        def queue() -> RunQueue[Length]:
+            return RunQueue(
+                run, widths=range(1, 513), run_tokens=RUN_TOKENS, max_rows=64, streams=2, ahead=1, quiet=quiet
+            )
+
+        bulk = asyncio.create_task(queue().submit([Length(256)] * 200, ("dense",)))
+        seen = []
+        for pause in (0.5, 3.0, QUIET_S):
+            await asyncio.sleep(pause)
+            seen.append(under_way[0])
+            if pause == 0.5:
+                await queue().submit([Length(4)], ("dense",))
+        bulk.cancel()
+        return seen
+
+    assert simulate(main()) == [3, 2, 3]
 
 
 def test_bulk_keeps_its_speed_beside_queries() -> None:

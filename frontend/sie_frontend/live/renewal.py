@@ -189,10 +189,7 @@ class Renewal:
             make_catalogue,
             wanted,
             opened.folder,
-            engine.settings,
-            engine.triton,
-            engine.threads,
-            engine.metrics,
+            engine.shared,
             engine.catalogue,
         )
         before = engine.catalogue

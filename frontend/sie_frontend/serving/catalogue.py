@@ -15,11 +15,7 @@ from typing import Any
 
 from sie_frontend.manifest import Manifest
 from sie_frontend.serving.lora import weights_of
-from sie_frontend.serving.reading import ReadingThreads
-from sie_frontend.serving.served import ServedInput, ServedModel
-from sie_frontend.settings import Settings
-from sie_frontend.triton.replicas import ReplicaSet
-from sie_frontend.watch.metrics import Metrics
+from sie_frontend.serving.served import ServedInput, ServedModel, Shared
 
 
 class Catalogue:
@@ -89,10 +85,7 @@ def held(present: Catalogue) -> Iterator[Catalogue]:
 def make_catalogue(
     manifest: Manifest,
     repository: Path,
-    settings: Settings,
-    triton: ReplicaSet,
-    threads: ReadingThreads,
-    metrics: Metrics,
+    shared: Shared,
     old: Catalogue | None = None,
 ) -> Catalogue:
     """The catalogue of a manifest, whose files lie in `repository`. What did not change is taken over from the `old`.
@@ -106,7 +99,7 @@ def make_catalogue(
         if old and model_id in kept:
             models[model_id] = old.models[model_id]
         else:
-            models[model_id] = ServedModel(model_id, model, repository, settings)
+            models[model_id] = ServedModel(model_id, model, repository, shared.settings)
         # Ids that differ in how items are prepared share a Triton model: its runs bear the first one, the bundle's own.
         for name, entry in model.inputs.items():
             if entry.triton_model in inputs:
@@ -115,7 +108,7 @@ def make_catalogue(
                 inputs[entry.triton_model] = old.inputs[entry.triton_model]
             else:
                 reader = models[model_id].readers[name]
-                inputs[entry.triton_model] = ServedInput(model_id, entry, reader, triton, threads, settings, metrics)
+                inputs[entry.triton_model] = ServedInput(model_id, entry, reader, shared)
     return Catalogue(manifest, models, inputs)
 
 

@@ -28,7 +28,7 @@ from sie_frontend.serving.on_demand import make_residency
 from sie_frontend.serving.readiness import Readiness
 from sie_frontend.serving.reading import ReadingThreads
 from sie_frontend.serving.results import Encoded, EncodedPart, ModelStatus, Scored
-from sie_frontend.serving.served import ServedInput, ServedModel, tell_queues
+from sie_frontend.serving.served import ServedInput, ServedModel, Shared, tell_queues
 from sie_frontend.serving.submitting import Submitter
 from sie_frontend.serving.together import together
 from sie_frontend.settings import Settings
@@ -71,7 +71,8 @@ class Engine:
             settings.triton_urls, metrics, tracing, timeout_s=settings.triton_timeout_s, late=self._suspect
         )
         self._threads = ReadingThreads(settings.image_threads)
-        self.catalogue = make_catalogue(manifest, repository, settings, self._triton, self._threads, metrics)
+        self.shared = Shared(settings, self._triton, self._threads, metrics)
+        self.catalogue = make_catalogue(manifest, repository, self.shared)
         # Those of older catalogues and of the next one too, as long as Triton has them.
         self._inputs: dict[str, ServedInput] = dict(self.catalogue.inputs)
         tell_queues(self._inputs.values(), metrics)
@@ -117,11 +118,6 @@ class Engine:
     def triton(self) -> ReplicaSet:
         """The Tritons that compute."""
         return self._triton
-
-    @property
-    def threads(self) -> ReadingThreads:
-        """Where items are read."""
-        return self._threads
 
     @property
     def readiness(self) -> Readiness:

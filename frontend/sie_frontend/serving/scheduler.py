@@ -19,6 +19,8 @@ else's rows. That leaves the runs that are under way, and two ways not to wait f
 - *Shorter runs.* Where it has none, large runs shrink to `SMALL_SHARE` for as long as small requests come, and
   `QUIET_S` longer. A query then waits for the end of a quarter of a run.
 
+In the quiet between them a run is sent ahead: an instance that had to ask for its next one would wait for it.
+
 Rows of many requests share a run, and none may suffer from another's. A run that fails for what is in it is repeated by
 halves until the row is alone that fails; the other rows of its request are left out from then on, so that `n` rows cost
 at most `2 n` further runs, and a run with one bad row about `2 log n`.
@@ -47,6 +49,20 @@ QUIET_S = 10.0
 RunFunction: TypeAlias = "Callable[[Sequence[AnyRow], tuple[str, ...]], Awaitable[Sequence[Any]]]"
 
 
+class Quiet:
+    """Whether no small request has come for a while, to any of the queues that share a machine."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def end(self) -> None:
+        """A small request has come."""
+        self._last = asyncio.get_running_loop().time()
+
+    def __bool__(self) -> bool:
+        return asyncio.get_running_loop().time() - self._last > QUIET_S
+
+
 class _Lane(IntEnum):
     """What a run under way counts against."""
 
@@ -67,8 +83,8 @@ class RunQueue(Generic[AnyRow]):
     """The rows waiting for one Triton model, and the runs that are under way.
 
     At most `streams` runs at once and replica are for anybody, `express` more for small requests. `ahead` further ones
-    are sent while no small requests come, so that an instance finds its next run waiting; a query that ends the quiet
-    waits. `replicas`, how many Tritons share the runs, may be changed at any time.
+    are sent while there is `quiet`, which the queues of one machine share, so that an instance finds its next run
+    waiting; a query that ends the quiet waits. `replicas`, how many Tritons share the runs, may be changed at any time.
 
     `run(rows, outputs)` computes named outputs of rows and returns one result per row, or the exception that is this
     row's own. What it raises fails all its rows, unless `divisible` says that a smaller run may fare better.
@@ -88,6 +104,7 @@ class RunQueue(Generic[AnyRow]):
         express: int = 0,
         padding_cost: float | None = None,
         ahead: int = 0,
+        quiet: Quiet | None = None,
         observe: Callable[[RunRecord], None] | None = None,
         divisible: Callable[[Exception], bool] = lambda _: False,
     ) -> None:
@@ -101,11 +118,11 @@ class RunQueue(Generic[AnyRow]):
         self._express = express
         self._padding_cost = 1.0 if padding_cost is None else padding_cost
         self._ahead = ahead
+        self._quiet = Quiet() if quiet is None else quiet
         self._observe = observe
         self._divisible = divisible
         self._jobs: dict[Job[AnyRow], None] = {}
         self._virtual_now = 0.0
-        self._last_small = -math.inf
         self._running: dict[asyncio.Task[None], _UnderWay] = {}
         self._under_way = [0] * len(_Lane)
 
@@ -170,7 +187,7 @@ class RunQueue(Generic[AnyRow]):
             context=contextvars.copy_context(),
         )
         if job.small:
-            self._last_small = loop.time()
+            self._quiet.end()
         self._jobs[job] = None
         self._dispatch()
         try:
@@ -183,11 +200,6 @@ class RunQueue(Generic[AnyRow]):
         """Wait until no run is under way."""
         while self._running:
             await asyncio.wait(list(self._running))
-
-    @property
-    def _quiet(self) -> bool:
-        """Whether no small request has come for a while."""
-        return asyncio.get_running_loop().time() - self._last_small > QUIET_S
 
     def _dispatch(self) -> None:
         while self._jobs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sie_frontend.outputs.heads import Heads
 from sie_frontend.outputs.reading import OutputReader
 from sie_frontend.rows import Array, Reader, Row, padded_width
 from sie_frontend.serving.reading import ReadingThreads
-from sie_frontend.serving.scheduler import RunQueue
+from sie_frontend.serving.scheduler import Quiet, RunQueue
 from sie_frontend.settings import Settings
 from sie_frontend.triton.client import FailureKind, TritonFailure
 from sie_frontend.triton.replicas import ReplicaSet
@@ -43,27 +44,30 @@ class NotFinite(Exception):
         self.tensor = tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all models of a frontend have in common."""
+
+    settings: Settings
+    triton: ReplicaSet
+    threads: ReadingThreads
+    metrics: Metrics
+    quiet: Quiet = field(default_factory=Quiet)
+
+
 class ServedInput:
     """One public Triton model with the rows that wait for it. `label` is the model id that its runs are told under."""
 
-    def __init__(
-        self,
-        label: str,
-        entry: ModelInput,
-        reader: Reader,
-        triton: ReplicaSet,
-        threads: ReadingThreads,
-        settings: Settings,
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, label: str, entry: ModelInput, reader: Reader, shared: Shared) -> None:
+        settings = shared.settings
         self.label = label
         self.triton_model = entry.triton_model
         self.reader = reader
         self.batching: Batching = entry.batching.get(settings.device) or next(iter(entry.batching.values()))
         # On a CPU positions cost time, so it pads no further than it must; a GPU and Triton's batcher want few shapes.
         self.widths = reader.widths(exact=settings.device == "cpu")
-        self._triton = triton
-        self._threads = threads
+        self._triton = shared.triton
+        self._threads = shared.threads
         self.queue: RunQueue[Row] = RunQueue(
             self._run,
             widths=self.widths,
@@ -73,7 +77,8 @@ class ServedInput:
             express=self.batching.express,
             padding_cost=self.batching.padding_cost,
             ahead=settings.inflight_extra,
-            observe=partial(metrics.observe_run, label),
+            quiet=shared.quiet,
+            observe=partial(shared.metrics.observe_run, label),
             divisible=_may_be_one_rows,
         )
 
