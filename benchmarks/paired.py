@@ -38,7 +38,7 @@ def main() -> None:
     cache = options.peer_cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     files, _ = prepare(cache, None, 2, set()) if options.peer else (Files(MODEL, str(options.checkpoint), 2), {})
-    corpora = make_corpora(files, replace(scenarios.SHORT, texts={"short": 512, "mixed": 192, "long": 64}))
+    corpora = make_corpora(files, replace(scenarios.SHORT, texts={"short": 512, "mixed": options.texts, "long": 64}))
     with ExitStack() as stack:
         contestants = [_serve(side, files, options.repository, cache, stack) for side in options.side]
         for peer in (peer for peer in PEERS if peer.name in options.peer):
@@ -64,6 +64,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--peer-cache", type=Path, default=ROOT / ".cache" / "benchmarks")
     parser.add_argument("--measure", action="append", default=[], choices=_NAMES, help="these alone; repeatable")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--texts", type=int, default=192, help="of a bulk job; a long one shows what its ends cost")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement with single texts")
     return parser.parse_args()
 
