@@ -20,6 +20,7 @@ from sie_triton.embedded.stuck import MEMORY_HINT, UNHEARD_S, never_loaded
 
 LOAD_TIMEOUT_S = 600.0
 _LOOK_S = 0.4
+_MISSED_S = 2.0
 # How soon tritonserver is asked again that did not answer.
 _AGAIN_S = 0.1
 Tell = Callable[[Diagnostic], None]
@@ -45,7 +46,7 @@ class Healer:
         self._relapses: dict[str, str] = {}  # what died again while it was being mended
         self._unborn: dict[int, tuple[str | None, float]] = {}  # what died while it was being loaded
         self._deaths: list[Death] = []  # not yet examined
-        self._suspects: set[str] = set()  # models for whose answers somebody waits too long
+        self._suspects: dict[str, float] = {}  # models for whose answers somebody waits, and since how many seconds
         self._loaded: set[int] = set()  # processes that stand still because their models are loaded
         self._looked = 0.0
 
@@ -68,10 +69,10 @@ class Healer:
                 for composed in self._down.values():  # nor along with a part of it
                     composed[:] = [name for name in composed if name != model]
 
-    def suspect(self, model: str) -> None:
-        """Somebody waits longer for a model than it ever took; the next look sees whether it computes."""
+    def suspect(self, model: str, waited_s: float) -> None:
+        """Somebody has waited so long for a model, longer than it takes; the next look sees whether it computes."""
         with self._lock:
-            self._suspects.add(model)
+            self._suspects[model] = waited_s
 
     def leave(self) -> None:
         """The server has ended, or is about to: what is under way is nobody's matter any more."""
@@ -126,11 +127,13 @@ class Healer:
     def _end_what_hangs(self, stubs: StubWatch, control: Control) -> None:
         """End each process that stands still though its model is being loaded, or somebody waits for its answer."""
         with self._lock:
-            suspects, self._suspects = self._suspects, set()
+            suspects, self._suspects = self._suspects, {}
         for pid, model in stubs.models.items():
-            still = stubs.stood_still(pid)
-            if model in suspects and still >= self._rules.still_running:
+            still, waited = stubs.stood_still(pid), suspects.get(model, 0.0)
+            # All the time, but for what looks may have missed.
+            if waited >= self._rules.still_running and still >= max(self._rules.still_running, waited - _MISSED_S):
                 stubs.end(pid, f"did not answer a run, computed nothing for {still:.0f} s and had to be ended")
+        self._loaded.intersection_update(stubs.models)  # a number may come again
         limit = self._rules.still_loading
         quiet = {pid for pid in stubs.models if stubs.stood_still(pid) >= limit} - self._loaded
         if not quiet:

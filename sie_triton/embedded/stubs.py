@@ -22,12 +22,9 @@ DISMISSED_S = 2.0
 _LOOK_S = 0.25
 # New ones are looked for when tritonserver has other threads than before or one is gone, and at least so often.
 _SEARCH_S = 2.0
-# What an idle stub's threads take to look whether there is work: more is work.
-_IDLE_SHARE = 0.01
+# What an idle stub's threads take in a second to look whether there is work, in ticks of 10 ms: more is work.
 _IDLE_TICKS = 2
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-# A machine that was frozen lets no process work: of a longer pause between two looks only so much counts.
-_COUNTED_S = 1.0
+_WINDOW_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +44,23 @@ class _Stub:
     told: bool = False
     killed: str | None = None
     overdue: float = float("inf")
-    work: tuple[int, int] | None = None  # ticks of processor time, and reads of the disk, when it last worked
+    counts: tuple[int, int] = (-1, 0)  # ticks of processor time, and reads of the disk, when the window began
+    window: float = 0.0
     still: float = 0.0
     looked: float = 0.0
 
     def note_work(self, fields: list[str], now: float) -> None:
         """What the kernel counts of the process: it works, or stands still for longer than at the last look."""
         ticks, faults = int(fields[11]) + int(fields[12]), int(fields[9])
-        before, idle = self.work, _IDLE_TICKS + self.still * _IDLE_SHARE * _TICKS_PER_S
-        if fields[0] in "RD" or before is None or faults != before[1] or ticks - before[0] > idle:
-            self.work, self.still = (ticks, faults), 0.0
-        else:
-            self.still += min(now - self.looked, _COUNTED_S)
+        # A machine that was frozen lets no process work: of a longer pause between two looks only so much counts.
+        self.window += min(now - self.looked, _WINDOW_S)
         self.looked = now
+        new = self.counts[0] < 0
+        if new or fields[0] in "RD" or faults != self.counts[1] or ticks - self.counts[0] > _IDLE_TICKS:
+            self.counts, self.window, self.still = (ticks, faults), 0.0, 0.0
+        elif self.window >= _WINDOW_S:
+            self.still += self.window
+            self.counts, self.window = (ticks, faults), 0.0
 
 
 class StubWatch:
@@ -91,7 +92,8 @@ class StubWatch:
 
     def stood_still(self, pid: int) -> float:
         """For how many seconds this stub has neither computed nor read from a disk, as far as looks tell."""
-        return self._stubs[pid].still if pid in self._stubs else 0.0
+        stub = self._stubs.get(pid)
+        return stub.still if stub and stub.zombie is None else 0.0
 
     def end(self, pid: int, cause: str) -> None:
         """End a stub that does not do what it should; `cause` reads on from "its process"."""

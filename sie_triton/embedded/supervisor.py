@@ -128,14 +128,14 @@ class Supervisor:
         """Models are unloaded on purpose: they are not brought back. Any thread but the supervisor's may tell."""
         self._healer.discharge(models)
 
-    def suspect(self, model: str) -> None:
-        """Somebody waits longer for a Triton model than it ever took. Any thread may tell.
+    def suspect(self, model: str, waited_s: float) -> None:
+        """Somebody has waited so long for an answer of a Triton model, longer than that takes. Any thread may tell.
 
-        A process of it that does nothing is ended, and the model loaded again. A GPU may compute meanwhile, so with one
-        nothing is concluded.
+        A process of it that did nothing in the meantime is ended, and the model loaded again. A GPU may compute all the
+        while, so with one nothing is concluded.
         """
         if not self._spec.gpu:
-            self._healer.suspect(model)
+            self._healer.suspect(model, waited_s)
             self._alarm.ring()
 
     def start(self) -> None:

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from sie_frontend.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, ManifestError, dump_manifest, read_manifest
 from sie_frontend.storage import served_files
@@ -155,19 +156,33 @@ def _link(source: str, destination: str) -> None:
 
 @contextlib.contextmanager
 def _lock(target: Path) -> Iterator[None]:
+    """Keep others from writing `target`. The lock's file stays beside a repository, and goes where there is none."""
     path = _sibling(target, "lock")
-    try:
-        opened = path.open("w")
-    except OSError as error:  # whatever it is: nothing can be written there, as below `/proc`
-        raise DiagnosticError([_disk_mistake(target, error)]) from error
-    with opened as file:
+    with _locked(path, target):
+        try:
+            yield
+        finally:
+            if not target.exists():
+                path.unlink(missing_ok=True)
+
+
+def _locked(path: Path, target: Path) -> IO[str]:
+    """The open file at `path`, locked. One that its last holder took away meanwhile is made again."""
+    while True:
+        try:
+            file = path.open("w")
+        except OSError as error:  # whatever it is: nothing can be written there, as below `/proc`
+            raise DiagnosticError([_disk_mistake(target, error)]) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            file.close()
             raise DiagnosticError(
                 [Diagnostic("SIE602", "another build is writing this repository", Where(target), "wait for it to end")]
             ) from None
-        yield
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()
 
 
 def missing_files(repository: Path, manifest: Manifest, names: Iterable[str]) -> dict[str, list[str]]:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pytest
@@ -160,6 +161,38 @@ def test_a_second_build_is_refused_at_once_and_does_no_harm(target: Path) -> Non
         publish(staging, target)
     assert content(target) == {"m": "2"}
     build(target, m="3")  # the lock is free again
+
+
+def test_a_build_that_fails_where_nothing_was_leaves_nothing(target: Path) -> None:
+    with pytest.raises(ZeroDivisionError), staged_repository(target) as staging:
+        (staging / "m").write_text(str(1 / 0))
+    assert list(target.parent.iterdir()) == []
+    build(target, m="1")
+    with pytest.raises(ZeroDivisionError), staged_repository(target) as staging:
+        (staging / "m").write_text(str(1 / 0))
+    assert content(target) == {"m": "1"}
+
+
+def test_a_lock_that_its_last_holder_took_away_is_made_again(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the opening of its file and the lock on it."""
+    lock, taken = fcntl.flock, list[Path]()
+
+    def flock(file: IO[str], how: int) -> None:
+        lock(file, how)
+        if not taken:
+            taken.append(Path(file.name))
+            taken[0].unlink()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with staged_repository(target) as staging:
+        assert taken[0].exists()
+        with pytest.raises(DiagnosticError) as caught, staged_repository(target):
+            pass
+        assert code_of(caught) == "SIE602"
+        (staging / "m").write_text("1")
+        write_manifest(staging, empty_manifest())
+        publish(staging, target)
+    assert content(target) == {"m": "1"}
 
 
 def test_another_process_is_refused_too(target: Path) -> None:

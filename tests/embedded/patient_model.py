@@ -1,7 +1,7 @@
 """A model of Triton's Python backend that computes `y = x + x`, and what else a test wants of it.
 
 x = -1 computes until somebody ends the process, under the limit that our own backends have; x = -2 takes half a
-second; x = -3 is never answered and computes nothing, x = -4 computes for three seconds. A
+second; x = -3 is never answered and computes nothing, x = -4 computes for five seconds. A
 file `broken` beside the model lets its load fail with what the
 file says; a file `slow` lets it end slowly, `slow_load` lets it load slowly, and a load that finds `hang` never ends
 and removes it, so that the next one does.
@@ -36,7 +36,7 @@ class TritonPythonModel:
         answers = []
         arrays = [np.from_dlpack(pb_utils.get_input_tensor_by_name(request, "x")) for request in requests]
         time.sleep(1000 if any(x.min() == -3 for x in arrays) else 0)
-        until = time.monotonic() + (3 if any(x.min() == -4 for x in arrays) else 0)
+        until = time.monotonic() + (5 if any(x.min() == -4 for x in arrays) else 0)
         while time.monotonic() < until:
             pass
         with self.limit.run():

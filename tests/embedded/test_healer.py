@@ -27,7 +27,7 @@ from sie_triton.embedded.supervisor import RestartPolicy, State, Supervisor, Tra
 
 pytestmark = pytest.mark.e2e
 MODEL = Path(__file__).parent / "patient_model.py"
-RULES = HealingRules(first_delay=0.5, max_delay=1.0, healthy=4.0, failing=3, still_loading=4.0, still_running=1.0)
+RULES = HealingRules(first_delay=0.5, max_delay=1.0, healthy=4.0, failing=3, still_loading=6.0, still_running=3.0)
 ENSEMBLE = """
 platform: "ensemble"
 max_batch_size: 8
@@ -285,9 +285,9 @@ def test_a_process_that_computes_nothing_while_somebody_waits_is_ended(clinic: C
     with clinic.others_answer("well", "whole"):
         for x, status in ((-4.0, 200), (-3.0, 500)):
             with ThreadPoolExecutor() as threads:
-                answer = threads.submit(clinic.ask, "patient", x)
+                begun, answer = time.monotonic(), threads.submit(clinic.ask, "patient", x)
                 while not answer.done():
-                    clinic.supervisor.suspect("patient")
+                    clinic.supervisor.suspect("patient", time.monotonic() - begun)
                     time.sleep(0.1)
             assert answer.result().status_code == status, clinic.told
         assert eventually(lambda: clinic.answers("patient"), 60)
@@ -306,7 +306,7 @@ def test_a_load_that_hangs_is_ended_and_tried_again(clinic: Clinic) -> None:
 
 def test_a_start_that_hangs_is_begun_again(tmp_path: Path) -> None:
     """No process computes, none ends, and tritonserver would wait for them for ever."""
-    clinic = Clinic(tmp_path, False, policy=RestartPolicy(first_delay=0.05, standstill=4.0, starts=2))
+    clinic = Clinic(tmp_path, False, policy=RestartPolicy(first_delay=0.05, standstill=6.0, starts=2))
     (clinic.repository / "patient" / "hang").touch()
     clinic.supervisor.start()
     try:
@@ -318,7 +318,7 @@ def test_a_start_that_hangs_is_begun_again(tmp_path: Path) -> None:
     told = clinic.transitions[1].diagnostic
     assert told and told.code == "SIE722"
     assert re.search(
-        r"start 1 of at most 2 would .* has computed or read anything for [4-9] s, those of `patient` among",
+        r"start 1 of at most 2 would .* has computed or read anything for [6-9] s, those of `patient` among",
         told.message,
     )
 

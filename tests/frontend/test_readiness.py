@@ -100,7 +100,7 @@ async def test_nobody_waits_for_a_run_whose_process_has_ended(
     monkeypatch.setattr(patience, "UNKNOWN_S", 0.1)
     ailments: dict[str, Ailment] = {}
     suspected: list[str] = []
-    known = Ailments(lambda: ailments, suspected.append)
+    known = Ailments(lambda: ailments, lambda model, _: suspected.append(model))
     app = create_app(Settings(repository=repository, triton_url=triton.url), ailments=known)
     transport = httpx.ASGITransport(app=app)
     async with (

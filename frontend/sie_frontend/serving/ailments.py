@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sie_frontend.contract import errors
 from sie_frontend.manifest import Manifest, Model
 from sie_frontend.residency.state import LoadFailure
+from sie_frontend.triton.client import Late
 
 ERROR_CLASS = "ModelProcessEnded"
 
@@ -30,12 +31,11 @@ class Ailments:
     """The ailments by Triton model; those that are well, and have been for a while, are not among them.
 
     Any thread may ask, by calling it, and say that something has `changed`; whoever follows is told in that thread.
-    The other way round, `suspect` tells whoever supervises of a Triton model that does not answer; it returns at once.
+    The other way round, `suspect` tells whoever supervises of a Triton model that does not answer, and for how many
+    seconds; it returns at once.
     """
 
-    def __init__(
-        self, ask: Callable[[], Mapping[str, Ailment]] = dict, suspect: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, ask: Callable[[], Mapping[str, Ailment]] = dict, suspect: Late = lambda *_: None) -> None:
         self._ask = ask
         self.suspect = suspect
         self._followers: list[Callable[[], None]] = []

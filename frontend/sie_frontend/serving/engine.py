@@ -169,10 +169,10 @@ class Engine:
         settled = self._residency is None or self._residency.settled
         return not self.draining and settled and self._readiness.all_ready
 
-    def _suspect(self, triton_model: str) -> None:
+    def _suspect(self, triton_model: str, waited_s: float) -> None:
         """A run takes much longer than those before: whoever supervises Triton may see why."""
         for part in parts_of(triton_model, self.manifest):
-            self._ailments.suspect(part)
+            self._ailments.suspect(part, waited_s)
 
     def _watched(self) -> Iterable[str]:
         return () if self._residency is None else self._residency.watched

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -55,7 +55,8 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
 _DATATYPES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-Late = Callable[[str], None]
+Late: TypeAlias = Callable[[str, float], None]
+"""Told of a model that does not answer, and for how many seconds."""
 
 
 class FailureKind(Enum):
@@ -116,8 +117,8 @@ class TritonClient:
     """Asynchronous Triton client with kept connections. Made inside a running loop.
 
     `url` is `host:port`, with or without `http://` before it and a path behind it. As many connections are open as
-    calls are under way; up to `connections` stay open between calls. `late` is called with the name of a model whose
-    run takes much longer than its last ones though Triton loads nothing, again and again until it is answered. Raises
+    calls are under way; up to `connections` stay open between calls. `late` is told of each run that takes much longer
+    than the last ones of its model though Triton loads nothing, again and again until it is answered. Raises
     `ValueError` for a URL of another kind.
     """
 
@@ -127,7 +128,7 @@ class TritonClient:
         # Behind a name or an address of a network, such as a Service's of Kubernetes, there may be several.
         self._one_server = is_loopback(host)
         self._timeout_s = timeout_s
-        self._late = late or (lambda _: None)
+        self._late = late or (lambda *_: None)
         self._loading = 0
         self._patience = RunPatience()
         self._answered: dict[str, int] = {}  # how many runs of each model since it was loaded, as far as we know
@@ -232,7 +233,7 @@ class TritonClient:
                 elif not done and await self._was_loaded_anew(model):
                     raise TritonFailure(FailureKind.BROKEN, f"`{model}` was loaded anew while it computed")
                 elif not done:
-                    self._late(model)
+                    self._late(model, loop.time() - begun)
         finally:
             _let_go(tries)
             self._given_up[model].discard(given_up)
