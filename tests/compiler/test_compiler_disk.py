@@ -44,7 +44,7 @@ def test_a_full_disk_is_said_whoever_writes(tmp_path: Path, kind: str) -> None:
     done = subprocess.run([sys.executable, "-c", script, target, kind], capture_output=True, text=True, check=True)
     assert "SIE612" in done.stdout and "File too large" in done.stdout and "free some space" in done.stdout
     assert not target.exists()
-    assert {path.name for path in tmp_path.iterdir()} == {".repository.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == set()
 
 
 def test_a_bug_is_not_taken_for_the_disk(tmp_path: Path) -> None:
