@@ -58,8 +58,29 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr == _SLOW_HALF and not hasattr(config, "workerinput"):
         prepared.start(folder)
         config.option.tx = [prepared.worker() if spec == "popen" else spec for spec in config.option.tx]
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAtOnce(config))
     # What importing and collecting make stays for good: nobody looks for garbage in it, then or later.
     gc.disable()
+
+
+class FailuresAtOnce:
+    """Names a test when it fails: a run that is ended early has no summary, and one takes a quarter of an hour."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Of every process's tests, in the one that has the terminal."""
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(f"FAILED {report.nodeid} ({report.when}): {_reason(report)}")
+
+
+def _reason(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message).partition("\n")[0] if crash else ""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

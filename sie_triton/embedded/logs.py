@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 _KEPT = 3
@@ -11,7 +12,8 @@ _RECORD = re.compile(r"^([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ \S+\] ?")
 # The first is said on every machine without a GPU; of the second there is another that names the model.
 _SUPERFLUOUS = ("CudaDriverHelper has not been initialized", "ERROR: Failed to create instance")
 _LOADED = re.compile(r"successfully loaded '([^']+)'")
-# Printed by the C++ runtime, so it is no record of tritonserver's.
+# These two are no records: tritonserver's `main` prints the first before it exits, the C++ runtime the second.
+_GIVEN_UP = "error: creating server"
 _LOCK_EXCEPTION = "boost::interprocess::lock_exception"
 # A Python exception's stack: tritonserver writes line breaks within a record as these two characters.
 _STACK = re.compile(r"(\\n)+At:\\n.*|(\\n)+$")
@@ -54,6 +56,19 @@ def shows_failed_load(path: Path, model: str | None) -> bool:
 def loaded_models(path: Path) -> set[str]:
     """The models that the log tells to be loaded; a later line about one of them is not looked for."""
     return set(_LOADED.findall(_read(path)))
+
+
+def shows_given_up(path: Path) -> bool:
+    """Whether the log ends with tritonserver's reason to exit before it was ready."""
+    return any(line.startswith(_GIVEN_UP) for line in tail(path, 5).splitlines())
+
+
+def silent_for(path: Path) -> float:
+    """For how many seconds nothing was written; 0 if there is no log."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def shows_lock_exception(path: Path) -> bool:

@@ -49,6 +49,8 @@ _SECRET_HEADER = "x-sie-triton-control"
 # Of each instance, for calls that a backend makes of other models, which none of ours does; by default 32.
 _POOL_THREADS = 1
 _POLL_SECONDS = 0.05
+# tritonserver ends within milliseconds of the last line of its log.
+_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +171,15 @@ class TritonServer:
     def wait_ready(self, timeout: float = 120.0) -> None:
         """Return once every model is ready.
 
-        Raises `DiagnosticError`: `SIE708` if tritonserver ends first, with the log's reasons; `SIE709` if it is
-        not ready after `timeout` seconds.
+        Raises `DiagnosticError`: `SIE708` if tritonserver ends first, or should have, with the log's reasons;
+        `SIE709` if it is not ready after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while not self.is_ready():
             if (status := self.poll()) is not None:
                 raise DiagnosticError([self.failure(status)])
+            if cause := self.never_ended():
+                raise DiagnosticError([cause])
             if time.monotonic() >= deadline:
                 raise DiagnosticError(
                     [
@@ -224,11 +228,22 @@ class TritonServer:
 
     def failure(self, status: int) -> Diagnostic:
         """`SIE708`: why tritonserver ended with `status`, in the words of its log."""
-        reasons = "\n".join(f"  - {reason}" for reason in logs.reasons(self.spec.log_path))
-        ending = f"was killed by signal {status - 128}" if status > 128 else f"ended with status {status}"
-        return Diagnostic(
-            "SIE708", f"tritonserver {ending}:\n{reasons}", hint=f"the whole log is `{self.spec.log_path}`"
-        )
+        return self._failure(f"was killed by signal {status - 128}" if status > 128 else f"ended with status {status}")
+
+    def never_ended(self) -> Diagnostic | None:
+        """`SIE708` of a start that failed, as the log says, but whose process hangs in its own exit: it is killed.
+
+        Seldom, on a busy machine; without this its reasons would be told when the time to wait is over.
+        """
+        if logs.silent_for(self.spec.log_path) < _END_SECONDS or not logs.shows_given_up(self.spec.log_path):
+            return None
+        self.kill()
+        return self._failure("could not start, and hung as it ended")
+
+    def _failure(self, ending: str) -> Diagnostic:
+        log = self.spec.log_path
+        reasons = "\n".join(f"  - {reason}" for reason in logs.reasons(log))
+        return Diagnostic("SIE708", f"tritonserver {ending}:\n{reasons}", hint=f"the whole log is `{log}`")
 
     def stop(self, grace: float = 10.0) -> int | None:
         """End tritonserver: SIGTERM, after `grace` seconds SIGKILL to its whole group. Idempotent.

@@ -1,4 +1,4 @@
-"""What tritonserver waits for for ever: a process that ended before it was heard of, or that does nothing any more.
+"""What would be waited for for ever: a process that ended before it was heard of, or that does nothing any more.
 
 A start is ended then, and begun again by the `supervisor`; in a running server the `healer` sees to that one model.
 """
@@ -33,6 +33,8 @@ class StartWatch:
 
     def look(self) -> Diagnostic | None:
         """Why this start will never end, if that can be told."""
+        if cause := self._server.never_ended():
+            return cause
         stubs, pid, now = self._server.stubs, self._server.pid, time.monotonic()
         for death in stubs.look(pid) if pid else ():
             self._ended[death.pid] = (death.model, now)
