@@ -100,7 +100,7 @@ def rungs(values: frozenset[str], words: frozenset[str]) -> Iterator[Rung]:
         if multiplies_bfloat16():
             yield Rung("OpenVINO, bfloat16", openvino="bf16")
         for block in (128, 64, 32):
-            yield Rung(f"OpenVINO, {block}, outliers moved", EightBits(block, table=False), openvino="f32")
+            yield Rung(f"OpenVINO, {block}, outliers moved", EightBits(block, table=False), openvino="bf16")
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def load(files: Files) -> dict[str, Embed]:
         opened["openvino float32"] = _by_openvino(float32, "f32", files.cores)
         opened["openvino bfloat16"] = _by_openvino(float32, "bf16", files.cores)
         if int8.exists():
-            opened["openvino int8"] = _by_openvino(int8, "f32", files.cores)
+            opened["openvino int8"] = _by_openvino(int8, "bf16", files.cores)  # as a build has it
     tokenizer = open_tokenizer(files)
 
     def embed(run: Run, texts: Sequence[str]) -> Any:

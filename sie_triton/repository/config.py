@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from sie_triton.backends.embedded import ALONE_THREADS, STREAMS, WIDEST_ROW
 from sie_triton.embedded.openvino_engine import ACCELERATOR as OPENVINO
-from sie_triton.embedded.openvino_engine import PRECISION_KEY
+from sie_triton.embedded.openvino_engine import PRECISION_KEY, engine_precision
 from sie_triton.formats import Device, Format
 from sie_triton.planning.plan import GraphPlan, TritonPlan
 from sie_triton.planning.tensors import Tensor
@@ -305,7 +305,8 @@ def _cpu_accelerators(plan: TritonPlan, machine: Machine) -> tuple[Accelerator, 
     """The engine of a CPU. Of its parameters NVIDIA's backend reads none, and computes float32 then."""
     if machine != "cpu" or plan.engine != OPENVINO:
         return ()
-    return (Accelerator(OPENVINO, ((PRECISION_KEY, "bf16"),) if plan.precisions["cpu"] == "bfloat16" else ()),)
+    computed_in = engine_precision(plan.precisions["cpu"])
+    return (Accelerator(OPENVINO, ((PRECISION_KEY, computed_in),) if computed_in else ()),)
 
 
 def _shape(tensor: Tensor, batch: int, length: int) -> str:

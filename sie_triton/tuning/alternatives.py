@@ -25,7 +25,7 @@ from sie_triton.backends.embedded import CONFIG_NAME as EMBEDDED
 from sie_triton.compiler.answers import Answers, Float32Answers
 from sie_triton.compiler.eight_bits import attempts
 from sie_triton.diagnostics import DiagnosticError
-from sie_triton.embedded.openvino_engine import ACCELERATOR, PRECISION_KEY, installed
+from sie_triton.embedded.openvino_engine import ACCELERATOR, PRECISION_KEY, engine_precision, installed
 from sie_triton.formats import Precision
 from sie_triton.interrupts import fleeting
 from sie_triton.planning.precisions import UNMEASURED, answerable
@@ -251,8 +251,8 @@ def _by_openvino(path: Path, precision: Precision) -> None:
     config = read_model_config(path)
     accelerator = config.optimization.execution_accelerators.cpu_execution_accelerator.add()
     accelerator.name = ACCELERATOR
-    if precision == "bfloat16":
-        accelerator.parameters[PRECISION_KEY] = "bf16"
+    if computed_in := engine_precision(precision):
+        accelerator.parameters[PRECISION_KEY] = computed_in
     # A hard link into the repository: it is replaced, never written into.
     path.unlink()
     path.write_text(text_format.MessageToString(config), encoding="utf-8")

@@ -107,7 +107,7 @@ def test_a_start_that_failed_and_does_not_end_is_ended_and_tells_its_reasons(
         assert eventually(lambda: "loading: " in spec.log_path.read_text())
         os.kill(server.pid or 0, signal.SIGSTOP)
         with spec.log_path.open("a") as log:
-            log.write('E1130 12:21:15.1 9 model_lifecycle.cc:642] "failed to load \'double\': it is broken"\n')
+            log.write("E1130 12:21:15.1 9 model_lifecycle.cc:642] \"failed to load 'double': it is broken\"\n")
             log.write("error: creating server: Internal - failed to load all models\n")
         assert server.never_ended() is None, "a moment is left to it"
         long_ago = spec.log_path.stat().st_mtime - 6

@@ -6,24 +6,16 @@ graph they are mapped instead, so that a second session costs only what its runs
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import fcntl
-import gc
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnxruntime as ort
 
-from sie_triton.embedded.once import FOLDER_VARIABLE
+from sie_triton.embedded.mapped_files import give_back_memory, own_folder
 
 LARGEST_BYTES = 256 << 20
 """What is larger is computed by all threads anyway, and the file would take long to write."""
 _WEIGHTS = "weights.bin"
-_BEING_MADE, _LOCKED = "new-mapped-", "mapped-"
 _SMALLEST_MAPPED = "1024"
 
 
@@ -35,39 +27,10 @@ def open_mapped(
     Those of more than one thread spin while they compute, and stop when a run ends. The files are gone when this
     returns: what is mapped stays as long as a session has it.
     """
-    with _own_folder() as folder:
+    with own_folder() as folder:
         graph = folder / "model.onnx"
         _write(path, options(), graph)
         return [_open(graph, options(), count) for count in threads]
-
-
-@contextlib.contextmanager
-def _own_folder() -> Iterator[Path]:
-    """A folder for the files of this process; what others left that were killed while they had one is removed."""
-    if (place := os.environ.get(FOLDER_VARIABLE)) is not None:
-        _remove_leavings(Path(place))
-    made = Path(tempfile.mkdtemp(prefix=_BEING_MADE, dir=place))
-    folder = made.with_name(made.name.replace(_BEING_MADE, _LOCKED, 1))
-    lock = os.open(made, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made.rename(folder)
-        yield folder
-    finally:
-        os.close(lock)
-        for one in (made, folder):
-            shutil.rmtree(one, ignore_errors=True)
-
-
-def _remove_leavings(place: Path) -> None:
-    for folder in place.glob(f"{_LOCKED}*"):
-        with contextlib.suppress(OSError):
-            lock = os.open(folder, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
-            finally:
-                os.close(lock)
 
 
 def _write(path: Path, options: ort.SessionOptions, graph: Path) -> None:
@@ -78,9 +41,7 @@ def _write(path: Path, options: ort.SessionOptions, graph: Path) -> None:
         "session.optimized_model_external_initializers_min_size_in_bytes", _SMALLEST_MAPPED
     )
     ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    # The session held the weights twice; the allocator would keep that memory for later.
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    give_back_memory()
 
 
 def _open(graph: Path, options: ort.SessionOptions, threads: int) -> ort.InferenceSession:

@@ -14,8 +14,8 @@ import pytest
 from export_onnx.one_layer import MAXIMUM, MEAN, VOCABULARY, graph
 from onnx import helper
 
-from sie_triton.embedded.one_row import filled, unpack
 from sie_triton.embedded.openvino_engine import OpenVinoGraph
+from sie_triton.embedded.packed import few, filled, mask_of, unpack, with_more_tokens
 from sie_triton.onnx_graphs.packing import pack
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs `openvino`, an extra")
@@ -147,3 +147,48 @@ def test_what_is_filled_up_is_no_token() -> None:
     wide = filled(feed(3), 8)
     assert {name: array.shape for name, array in wide.items()} == {"input_ids": (1, 8), "attention_mask": (1, 8)}
     assert wide["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]]
+
+
+def test_a_run_is_filled_up_by_rows_that_nobody_gets(padded: onnx.ModelProto, path: Path) -> None:
+    theirs = ort.InferenceSession(padded.SerializeToString(), providers=["CPUExecutionProvider"])
+    ours = OpenVinoGraph(path, threads=1)
+    counts = set()
+    infer = ours._infer
+    for rows, width in ((1, 1), (5, 3), (8, 4), (7, 7), (9, 8), (16, 2)):
+        asked = feed(width, rows)
+        asked["attention_mask"][1:, width // 2 + 1 :] = 0
+        ours._infer = lambda *call: counts.add(call[2]["attention_mask"].sum()) or infer(*call)  # type: ignore
+        [found] = ours.run(["output"], asked)
+        [expected] = theirs.run(["output"], asked)
+        assert found.shape == expected.shape
+        # What a token vector says of padding is nobody's business.
+        real = asked["attention_mask"].astype(bool) if expected.ndim == 3 else ...
+        np.testing.assert_allclose(found[real], expected[real], rtol=5e-4, atol=5e-5)
+    assert counts and all(count % 32 == 0 for count in counts)
+
+
+def test_what_a_run_is_filled_up_with_comes_last() -> None:
+    given = feed(5, rows=3)
+    more = with_more_tokens(given, "attention_mask", 32, 16)
+    assert {array.shape for array in more.values()} == {(7, 5)}
+    assert all((more[name][:3] == array).all() for name, array in given.items())
+    assert more["attention_mask"][3:].tolist() == [[1] * 5, [1] * 5, [1] * 5, [1, 1, 0, 0, 0]]
+    assert with_more_tokens(feed(8, rows=4), "attention_mask", 32, 16)["input_ids"].shape == (4, 8)
+    left = feed(5, rows=3)
+    left["attention_mask"][0, :3] = 0
+    assert with_more_tokens(left, "attention_mask", 16, 16)["attention_mask"][3:].tolist() == [[1, 1, 1, 0, 0]]
+    nothing = {name: np.zeros((0, 4), np.int64) for name in given}
+    assert with_more_tokens(nothing, "attention_mask", 32, 16)["input_ids"].shape == (0, 4)
+
+
+def test_the_mask_of_a_packed_graph_is_found(path: Path, padded: onnx.ModelProto, tmp_path: Path) -> None:
+    assert mask_of(read(path)) == "attention_mask"
+    onnx.save(padded, tmp_path / "padded.onnx")
+    assert mask_of(read(tmp_path / "padded.onnx")) is None
+
+
+def test_there_are_few_numbers_and_none_is_much_larger() -> None:
+    widths = [few(width, 8, 4) for width in range(1, 513)]
+    assert widths == sorted(widths) and len(set(widths)) == 20
+    assert all(width <= wide < max(width * 1.25, width + 8) for width, wide in enumerate(widths, start=1))
+    assert [few(count, 32, 16) for count in (0, 1, 32, 480, 500, 1023, 1025)] == [0, 32, 32, 480, 512, 1024, 1088]
