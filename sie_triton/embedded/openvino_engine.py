@@ -20,6 +20,7 @@ from sie_triton.backends.onnxruntime.header import read_header
 from sie_triton.backends.onnxruntime.signature import GraphTensor
 from sie_triton.embedded import openvino_weights
 from sie_triton.embedded.packed import few, filled, mask_of, unpack, with_more_tokens
+from sie_triton.resources import available_cores
 
 Array: TypeAlias = Any  # numpy's; this module is imported where numpy may come later
 
@@ -40,8 +41,6 @@ _TYPES: Final[Mapping[str, str]] = {
 }
 
 
-# What streams share, among the settings of a compiled model.
-_SHARED: Final = ("NUM_STREAMS", "INFERENCE_NUM_THREADS")
 _COARSE: Final = ("u8", "i8", "u4", "i4")
 # Where a run costs least has the last one's shape, and each costs memory: a row that is alone has one of few widths,
 # multiples of 8 or of a quarter, and a packed run one of few numbers of tokens, of 32 (two of AMX's tiles) or a 16th.
@@ -122,16 +121,22 @@ class OpenVinoGraph:
         self._runs, self._runs_alone = itertools.count(1), itertools.count(1)
         self._places = {tensor.name: place for place, tensor in enumerate(self.outputs)}
         self._requests: LifoQueue[Any] = LifoQueue()
-        for place in range(streams):
-            self._requests.put(compiled[place % len(compiled)].create_infer_request())
+        self._alone_free = threading.Lock()
+        # Whoever comes gets what was put last: the first compiled model's streams, while there is one.
+        for one in reversed(compiled):
+            for _ in range(int(one.get_property("NUM_STREAMS"))):
+                self._requests.put(one.create_infer_request())
 
     def _compile(
         self, core: Any, model: Any, settings: Mapping[str, Any], alone_threads: int, widest_row: int
     ) -> list[Any]:
-        """What streams compute by: one compiled model, or one for each of them."""
-        apart = settings["NUM_STREAMS"] if _has_coarse_weights(model) else 1
-        each = {name: value // apart if name in _SHARED else value for name, value in settings.items()}
-        compiled = [core.compile_model(model, "CPU", each) for _ in range(apart)]
+        """What streams compute by: one compiled model, or one for each of them. More than cores there never are."""
+        streams, threads = settings["NUM_STREAMS"], settings["INFERENCE_NUM_THREADS"]
+        if _has_coarse_weights(model):
+            one = {**settings, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": max(1, threads // streams)}
+            compiled = [core.compile_model(model, "CPU", one) for _ in range(min(streams, available_cores()))]
+        else:
+            compiled = [core.compile_model(model, "CPU", settings)]
         self._mask = mask_of(model)
         # Of the same model, which no stream reads any more: another would keep float32's weights once more.
         packed = bool(alone_threads) and unpack(model)
@@ -156,20 +161,38 @@ class OpenVinoGraph:
             return found
 
     def run_alone(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
-        """The same of one row by `alone_threads`; whoever calls sees to it that no other such run is under way."""
+        """The same of one row by `alone_threads`."""
         if self._alone is None or not self._has_run:
             return self.run(outputs, feed)
+        with self._alone_free:
+            return self._run_one(outputs, feed)
+
+    def _run_one(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         tokens = next(iter(feed.values())).shape[1] if self._widest_row else 0
         width = min(few(tokens, *_WIDTHS), self._widest_row)
         return self._infer(self._alone, outputs, filled(feed, width) if width > tokens else feed)
 
     def _run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        """By the next stream that is free. A row that would wait for one goes the way of those that are alone: OpenVINO
+        has no more streams than there are cores, and queries would wait for runs of bulk.
+        """
+        rows = len(next(iter(feed.values())))
+        if (
+            rows == 1
+            and self._requests.empty()
+            and self._alone is not None
+            and self._alone_free.acquire(blocking=False)
+        ):
+            try:
+                return self._run_one(outputs, feed)
+            finally:
+                self._alone_free.release()
         request = self._requests.get()
         try:
             if self._mask is None:
                 return self._infer(request, outputs, feed)
             found = self._infer(request, outputs, with_more_tokens(feed, self._mask, *_TOKENS))
-            return [array[: len(feed[self._mask])] for array in found]
+            return [array[:rows] for array in found]
         finally:
             self._requests.put(request)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,21 @@ def test_what_is_filled_up_is_no_token() -> None:
     wide = filled(feed(3), 8)
     assert {name: array.shape for name, array in wide.items()} == {"input_ids": (1, 8), "attention_mask": (1, 8)}
     assert wide["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]]
+
+
+def test_a_row_waits_for_no_stream(path: Path) -> None:
+    graph = OpenVinoGraph(path, threads=1, alone_threads=1)
+    [expected] = graph.run(["output"], feed(5))
+    stream = graph._requests.get()
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            rows = threads.submit(graph.run, ["output"], feed(5, rows=2))
+            [found] = threads.submit(graph.run, ["output"], feed(5)).result(20)
+            np.testing.assert_allclose(found, expected, rtol=5e-4, atol=5e-5)
+            assert not rows.done()
+        finally:
+            graph._requests.put(stream)
+        assert len(rows.result(20)[0]) == 2
 
 
 def test_a_run_is_filled_up_by_rows_that_nobody_gets(padded: onnx.ModelProto, path: Path) -> None:
