@@ -112,7 +112,8 @@ class OpenVinoGraph:
         }
         try:
             with openvino_weights.opened(openvino, core, path) as (model, self._weights):
-                compiled = self._compile(core, model, settings, alone_threads, widest_row)
+                compiled = self._compile(core, model, settings, streams)
+                self._alone = self._compile_alone(core, model, settings, threads, alone_threads, widest_row)
         except RuntimeError as error:
             raise OpenVinoError(f"OpenVINO does not load the graph: {_first_line(error)}") from error
         self.inputs = [_tensor(port, port.get_any_name()) for port in compiled[0].inputs]
@@ -127,27 +128,28 @@ class OpenVinoGraph:
             for _ in range(int(one.get_property("NUM_STREAMS"))):
                 self._requests.put(one.create_infer_request())
 
-    def _compile(
-        self, core: Any, model: Any, settings: Mapping[str, Any], alone_threads: int, widest_row: int
-    ) -> list[Any]:
+    def _compile(self, core: Any, model: Any, settings: Mapping[str, Any], streams: int) -> list[Any]:
         """What streams compute by: one compiled model, or one for each of them. More than cores there never are."""
-        streams, threads = settings["NUM_STREAMS"], settings["INFERENCE_NUM_THREADS"]
-        if _has_coarse_weights(model):
-            one = {**settings, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": max(1, threads // streams)}
-            compiled = [core.compile_model(model, "CPU", one) for _ in range(min(streams, available_cores()))]
-        else:
-            compiled = [core.compile_model(model, "CPU", settings)]
         self._mask = mask_of(model)
+        if not _has_coarse_weights(model):
+            return [core.compile_model(model, "CPU", settings)]
+        threads = settings["INFERENCE_NUM_THREADS"] // streams
+        one = {**settings, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
+        return [core.compile_model(model, "CPU", one) for _ in range(min(streams, available_cores()))]
+
+    def _compile_alone(
+        self, core: Any, model: Any, settings: Mapping[str, Any], threads: int, alone_threads: int, widest_row: int
+    ) -> Any:
+        """The request of rows that are alone; None where streams have as many threads and nothing is packed."""
         # Of the same model, which no stream reads any more: another would keep float32's weights once more.
         packed = bool(alone_threads) and unpack(model)
         # An axis that is open may be of tokens, of terms or of anything: then nothing is filled up.
         fixed = all(dim.is_static for port in model.outputs for dim in list(port.get_partial_shape())[1:])
         self._widest_row = widest_row if packed and fixed else 0
-        self._alone: Any = None
-        if packed or alone_threads not in (0, settings["INFERENCE_NUM_THREADS"]):
-            one = {**settings, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": alone_threads}
-            self._alone = core.compile_model(model, "CPU", one).create_infer_request()
-        return compiled
+        if not packed and alone_threads in (0, threads):
+            return None
+        one = {**settings, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": alone_threads}
+        return core.compile_model(model, "CPU", one).create_infer_request()
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Named inputs in, the named outputs in that order; the arrays are the caller's."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any, Final
 import numpy as np
 
 from sie_triton.embedded.mapped_files import give_back_memory, own_folder
+from sie_triton.embedded.once import FOLDER_VARIABLE
 
+# Less is not worth a file; more takes long to write, and as much of the disk.
 _MAPPED_BYTES: Final = range(8 << 20, 1 << 30)
 _GRAPH, _WEIGHTS = "model.xml", "model.bin"
 _PLACE: Final = re.compile(r'\boffset="(\d+)" size="(\d+)"')
@@ -47,12 +50,13 @@ class MappedWeights:
 def opened(openvino: Any, core: Any, path: Path) -> Iterator[tuple[Any, MappedWeights]]:
     """The model at `path`, to be compiled meanwhile, its weights mapped from a file that is gone afterwards.
 
-    Small ones, and those for which there is no room, are held in memory. Raises `RuntimeError` as OpenVINO does.
+    Small ones, and those for which there is no room, are held in memory; so are those of a process that has no server's
+    folder, since nobody would clean up after one that is killed. Raises `RuntimeError` as OpenVINO does.
     """
     model = core.read_model(str(path))
     with contextlib.ExitStack() as stack:
         folder = None
-        if path.is_file() and path.stat().st_size in _MAPPED_BYTES:
+        if FOLDER_VARIABLE in os.environ and path.is_file() and path.stat().st_size in _MAPPED_BYTES:
             with contextlib.suppress(OSError, RuntimeError):
                 folder = stack.enter_context(own_folder())
                 _turn_factors(openvino, model)

@@ -107,6 +107,8 @@ def with_more_tokens(feed: Mapping[str, Array], mask: str, finest: int, share: i
     # The first place counts as a token, whatever the mask says of it.
     tokens = 1 + int(np.count_nonzero(feed[mask].reshape(-1)[1:]))
     missing = few(tokens, finest, share) - tokens
+    if not missing:
+        return dict(feed)
     longer = {name: np.zeros((rows - (-missing // width), width), array.dtype) for name, array in feed.items()}
     for name, array in feed.items():
         longer[name][:rows] = array

@@ -110,6 +110,7 @@ def test_streams_compute_side_by_side_what_one_computes(layer: Path) -> None:
 @there
 def test_a_run_that_is_alone_has_threads_of_its_own(layer: Path) -> None:
     graph = OpenVinoGraph(layer, threads=1, streams=2, alone_threads=2)
+    assert graph._alone is not None, "two streams of one thread are not one of two"
     for rows in (1, 3):
         feed = {"states": np.random.default_rng(rows).standard_normal((rows, 64)).astype(np.float32)}
         [expected] = graph.run(["up"], feed)

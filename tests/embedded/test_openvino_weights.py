@@ -52,7 +52,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model.onnx"
 
 
-def computed(path: Path, folder: Path, limit: int | None = None) -> tuple[int, int]:
+def computed(path: Path, folder: Path | None, limit: int | None = None) -> tuple[int, int]:
     """How many files are mapped, and how much of them is held; what is computed is right."""
 
     def before() -> None:
@@ -60,7 +60,7 @@ def computed(path: Path, folder: Path, limit: int | None = None) -> tuple[int, i
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     command = [sys.executable, "-c", ASKED, str(path)]
-    environment = {**os.environ, FOLDER_VARIABLE: str(folder)}
+    environment = {**os.environ, "TMPDIR": str(path.parent)} | ({FOLDER_VARIABLE: str(folder)} if folder else {})
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, preexec_fn=before)
     assert done.returncode == 0, done.stderr
     mapped, held, *numbers = done.stdout.split()
@@ -81,3 +81,9 @@ def test_without_room_for_a_file_they_are_held_as_before(path: Path, tmp_path: P
     (folder := tmp_path / "server").mkdir()
     assert computed(path, folder, limit=BYTES // 3) == (0, 0)
     assert list(folder.iterdir()) == []
+
+
+def test_outside_a_server_nothing_is_written(path: Path) -> None:
+    """Nobody would clean up after a build that is killed."""
+    assert computed(path, None) == (0, 0)
+    assert list(path.parent.iterdir()) == [path]
