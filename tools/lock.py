@@ -72,11 +72,12 @@ def locks() -> Iterator[Lock]:
         "What `make oldest` installs: the lowest versions that the pyproject files allow, and what goes with them.",
         PYTHONS[:1],
         [
-            "./sdk",
+            "./sdk[socks]",
             "./frontend[storage,otel]",
             ".",
             "onnxruntime",
             "onnx",
+            "openvino",
             "safetensors",
             *_lines("requirements-test.txt"),
             "pip",

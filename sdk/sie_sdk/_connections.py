@@ -1,4 +1,4 @@
-"""The HTTP library: its clients by process and event loop, its requests, and the mapping of its failures.
+"""The HTTP clients behind one SIE client, by process and event loop.
 
 A connection belongs to the process and the event loop that opened it. After `fork()` two processes hold the same
 sockets, and the one that reads first gets the other's answer. So a child opens its own connections and releases its
@@ -8,27 +8,18 @@ sends no shutdown and no TLS close, and takes no lock of the parent's pool.
 
 from __future__ import annotations
 
-import codecs
-import errno
-import functools
-import importlib
 import os
 import socket
-import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
 
-import httpx
-
-from sie_sdk._protocol import Send
-from sie_sdk._retry import Failure, TransportFault
-from sie_sdk._settings import ClientSettings
 from sie_sdk.errors import SIEConnectionError
 
 HttpClient = TypeVar("HttpClient")
-_Adopted = TypeVar("_Adopted", httpx.Client, httpx.AsyncClient)
+Make: TypeAlias = Callable[[Callable[[socket.socket], None]], HttpClient]
+"""Makes an HTTP client, which tells of each socket that it opens."""
 
 _Process = tuple[int, int]
 _Inode = tuple[int, int]
@@ -41,6 +32,13 @@ class _Held(Generic[HttpClient]):
     clients: dict[Any, HttpClient] = field(default_factory=dict)
     sockets: dict[int, _Inode] = field(default_factory=dict)
 
+    def opened(self, connection: socket.socket) -> None:
+        """Remember a socket, so that a forked child can release its copy."""
+        descriptor = connection.fileno()
+        inode = _inode(descriptor)
+        if inode is not None:
+            self.sockets[descriptor] = inode
+
 
 class Connections(Generic[HttpClient]):
     """The HTTP clients behind one SIE client, created when they are first needed.
@@ -51,18 +49,24 @@ class Connections(Generic[HttpClient]):
 
     def __init__(
         self,
-        make: Callable[[], HttpClient],
+        make: Make[HttpClient],
         *,
-        given: HttpClient | None = None,
+        given: bool = False,
         running_loop: Callable[[], Any] = lambda: None,
+        abandon: Callable[[HttpClient], None] = lambda _: None,
     ) -> None:
-        """`make` creates an HTTP client, `given` is the caller's own instead; `running_loop` returns the event loop."""
+        """`make` creates an HTTP client, or wraps the caller's own if that is `given`.
+
+        `running_loop` returns the event loop, and `abandon` is called with the HTTP client of one that has ended.
+        """
         self._make = make
-        self._given = given
+        self._abandon = abandon
         self._running_loop = running_loop
         self._closed = False
         self._born = _process()
-        self._held: dict[_Process, _Held[HttpClient]] = {_process(): _Held()}
+        held: _Held[HttpClient] = _Held()
+        self._held = {_process(): held}
+        self._given = make(held.opened) if given else None
         _everywhere.add(self)
 
     def client(self) -> HttpClient:
@@ -85,20 +89,11 @@ class Connections(Generic[HttpClient]):
         client = held.clients.get(loop)
         if client is None:
             for other in [known for known in list(held.clients) if known is not None and known.is_closed()]:
-                held.clients.pop(other, None)
+                if (ended := held.clients.pop(other, None)) is not None:
+                    self._abandon(ended)
             # Two threads may get here at once; the one that loses has opened nothing yet.
-            client = held.clients.setdefault(loop, self._make())
+            client = held.clients.setdefault(loop, self._make(held.opened))
         return client
-
-    def saw(self, response: httpx.Response) -> None:
-        """Remember the socket of a response, so that a forked child can release its copy."""
-        stream = response.extensions.get("network_stream")
-        connection = None if stream is None else stream.get_extra_info("socket")
-        descriptor = -1 if connection is None else connection.fileno()
-        held = self._held.get(_process())
-        inode = _inode(descriptor)
-        if held is not None and inode is not None:
-            held.sockets[descriptor] = inode
 
     def shut(self) -> HttpClient | None:
         """Refuse further calls; return the HTTP client of this process and event loop for the caller to close."""
@@ -115,6 +110,13 @@ class Connections(Generic[HttpClient]):
             if held is not None:
                 _inherited.extend(held.clients.values())
                 _let_go(held.sockets)
+
+    def __del__(self) -> None:
+        """Event loops that have ended without `close` are no reason to warn."""
+        held = self._held.get(_process()) if hasattr(self, "_held") else None
+        for loop, client in [] if held is None else list(held.clients.items()):
+            if loop is not None and loop.is_closed():
+                self._abandon(client)
 
     def _refuse_foreign_process(self) -> None:
         if _process() != self._born:
@@ -172,128 +174,3 @@ def _inode(descriptor: int) -> _Inode | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def sync_maker(settings: ClientSettings, max_connections: int | None) -> Callable[[], httpx.Client]:
-    """A factory of synchronous HTTP clients with these settings; `max_connections` None sets no limit."""
-    arguments = _arguments(settings, max_connections)
-    return lambda: httpx.Client(**arguments)
-
-
-def async_maker(settings: ClientSettings, max_connections: int | None) -> Callable[[], httpx.AsyncClient]:
-    """A factory of asyncio HTTP clients with these settings; `max_connections` None sets no limit."""
-    arguments = _arguments(settings, max_connections)
-    return lambda: httpx.AsyncClient(**arguments)
-
-
-def _import_all() -> None:
-    """Import now what the HTTP library would import when it first connects.
-
-    A child that is forked while a thread of the parent is importing waits for that import forever.
-    """
-    importlib.import_module("httpcore")
-    codecs.lookup("idna")
-
-
-def _arguments(settings: ClientSettings, max_connections: int | None) -> dict[str, Any]:
-    _import_all()
-    if max_connections is None:
-        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
-    else:
-        limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-    # The proxy is chosen by our settings, which know that loopback needs none.
-    return {
-        "base_url": settings.base_url,
-        "headers": dict(settings.headers),
-        "limits": limits,
-        "proxy": settings.proxy,
-        "trust_env": False,
-        "verify": certificates(),
-    }
-
-
-def certificates() -> ssl.SSLContext:
-    """What every connection of this process trusts."""
-    return _certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-
-
-@functools.cache
-def _certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
-    # Reading them is most of what making a client costs (20 ms), and they are the same for all, as long as the
-    # variables that httpx reads say the same. A forked child uses
-    # the parent's: OpenSSL locks while it reads them, and a lock that a thread held during the fork stays locked.
-    return httpx.create_ssl_context()
-
-
-def adopt(http_client: _Adopted, settings: ClientSettings, max_connections: int | None) -> _Adopted:
-    """The caller's HTTP client with our headers added.
-
-    Raises `ValueError` if it has another base URL, is closed, follows redirects, or cannot take `max_connections`.
-    """
-    if str(http_client.base_url).rstrip("/") != str(httpx.URL(settings.base_url)).rstrip("/"):
-        raise ValueError("http_client base URL must match base_url")
-    if http_client.is_closed or http_client.follow_redirects:
-        raise ValueError("http_client must be open with redirects disabled")
-    if max_connections is not None:
-        raise ValueError("configure connection limits on http_client instead of passing max_connections")
-    http_client.headers.update(settings.headers)
-    return http_client
-
-
-def request(http: httpx.Client | httpx.AsyncClient, send: Send) -> httpx.Request:
-    """Build the request that a flow yields. Raises `ValueError` if the model id makes no valid URL."""
-    timeout = httpx.Timeout(send.read_timeout_s, connect=send.connect_timeout_s)
-    try:
-        return http.build_request(send.method, send.url, content=send.body, headers=dict(send.headers), timeout=timeout)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"the model id makes no valid URL: {error}") from error
-
-
-EXCHANGE_ERRORS = httpx.RequestError
-"""Exceptions of the HTTP library for an exchange that ended without a reply."""
-
-KINDS: Mapping[type[httpx.RequestError], TransportFault] = {
-    httpx.ConnectError: TransportFault.CONNECT,
-    httpx.ConnectTimeout: TransportFault.CONNECT,
-    httpx.PoolTimeout: TransportFault.CONNECT,
-    httpx.WriteTimeout: TransportFault.WRITE_TIMEOUT,
-    httpx.ReadTimeout: TransportFault.READ_TIMEOUT,
-    httpx.RemoteProtocolError: TransportFault.LOST,
-    httpx.ReadError: TransportFault.LOST,
-    httpx.WriteError: TransportFault.LOST,
-}
-"""The kind of each exception; any other is `OTHER`."""
-
-
-def failure(error: httpx.RequestError) -> Failure:
-    """The `Failure` for an exception of the HTTP library."""
-    kind = KINDS.get(type(error), TransportFault.OTHER)
-    return Failure(kind, error, transient=kind is not TransportFault.CONNECT or _is_transient(error))
-
-
-_TRANSIENT_ERRNOS = frozenset(
-    {
-        errno.ECONNREFUSED,
-        errno.ECONNRESET,
-        errno.ETIMEDOUT,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-        errno.ENETDOWN,
-        errno.EHOSTDOWN,
-        socket.EAI_AGAIN,
-    }
-)
-
-
-def _is_transient(error: BaseException) -> bool:
-    """Whether connecting may work later. A bad certificate or an unknown host will not fix itself."""
-    if isinstance(error, ssl.SSLError):
-        return False
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _TRANSIENT_ERRNOS
-    # asyncio tries several addresses at once and reports them as a group.
-    group: Sequence[BaseException] = getattr(error, "exceptions", ())
-    if group:
-        return any(_is_transient(member) for member in group)
-    cause = error.__cause__ or error.__context__
-    return cause is None or _is_transient(cause)

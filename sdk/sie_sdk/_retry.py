@@ -289,8 +289,8 @@ def connection_error(failure: Failure, server: str, detour: str = "") -> SIEConn
         )
     if failure.kind is TransportFault.READ_TIMEOUT:
         return SIEConnectionError(
-            f"Request timed out waiting for the response{detour} ({name}). Not retried because the server may already "
-            f"be processing the request; increase the read timeout for slow calls: {error}"
+            f"Request timed out waiting for the response{detour} (ReadTimeout). Not retried because the server may "
+            f"already be processing the request; increase the read timeout for slow calls: {error}"
         )
     if failure.kind is TransportFault.WRITE_TIMEOUT:
         return SIEConnectionError(f"Request timed out{detour}: {error}")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sie_sdk.types import EncodeResult, Item, ModelInfo, OutputType
 
 BASE_URL_ENV = "SIE_BASE_URL"
-API_KEY_ENV = "SIE_API_KEY"
 DEFAULT_BASE_URL = "http://localhost:8080"
 TIMEOUT_S = 900.0
 """For one request in seconds. A batch of long texts on a CPU takes minutes, and Fastembed has no limit at all."""
@@ -160,12 +159,7 @@ class Server:
             "options": {**BARE, **options, "is_query": is_query},
         }
         with self._explained(model):
-            return token_count(self.base_url, self._key(), model, texts, params, self._timeout_s)
-
-    def _key(self) -> str | None:
-        """The key as `SIEClient` chooses it: the environment's is for the address of the environment."""
-        at_home = self.base_url == os.environ.get(BASE_URL_ENV, "").strip().rstrip("/")
-        return self._api_key or (os.environ.get(API_KEY_ENV, "").strip() if at_home else None) or None
+            return token_count(self.base_url, self._api_key, model, texts, params, self._timeout_s)
 
     @contextmanager
     def _explained(self, model: str) -> Iterator[None]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
 from sie_sdk import RequestError, SIEConnectionError
-from sie_sdk._connections import certificates
+from sie_sdk._protocol import Send
+from sie_sdk._reply import Reply, json_value
+from sie_sdk._settings import resolve_settings
+from sie_sdk.transport.with_urllib3 import Urllib3Http
+
+_JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
 def token_count(
@@ -23,21 +27,22 @@ def token_count(
 
     Raises `SIEConnectionError` without an answer, `RequestError` for one that is no count.
     """
-    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
-    body = {"items": [{"text": text} for text in texts], "params": params}
-    local = urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")
+    settings = resolve_settings(base_url, timeout_s=timeout_s, api_key=api_key)
+    body = json.dumps({"items": [{"text": text} for text in texts], "params": params}).encode()
+    http = Urllib3Http(settings, 1, lambda _: None)
     try:
-        with httpx.Client(timeout=timeout_s, trust_env=not local, verify=certificates()) as client:
-            reply = client.post(f"{base_url}/v1/encode/{model}", json=body, headers=headers)
-    except httpx.HTTPError as error:
-        raise SIEConnectionError(f"{type(error).__name__}: {error}") from error
-    answer = reply.json() if "json" in reply.headers.get("content-type", "") else {}
+        reply = http.exchange(Send("POST", f"/v1/encode/{model}", _JSON, body, timeout_s, timeout_s))
+    finally:
+        http.close()
+    if not isinstance(reply, Reply):
+        raise SIEConnectionError(f"{type(reply.error).__name__}: {reply.error}") from reply.error
+    answer = json_value(reply.body)
     usage = answer.get("usage") if isinstance(answer, dict) else None
-    if reply.status_code != 200 or not isinstance(usage, dict):
+    if reply.status != 200 or not isinstance(usage, dict):
         detail = answer.get("detail") if isinstance(answer, dict) else None
         said = detail.get("message") if isinstance(detail, dict) else detail
         raise RequestError(
-            f"the server at {base_url} counted no tokens of `{model}`: HTTP {reply.status_code}, {said or 'no usage'}",
-            status_code=reply.status_code,
+            f"the server at {base_url} counted no tokens of `{model}`: HTTP {reply.status}, {said or 'no usage'}",
+            status_code=reply.status,
         )
     return int(usage["input_tokens"])

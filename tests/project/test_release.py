@@ -28,6 +28,7 @@ from .ranges import PROJECTS, ROOT
 
 VERSION = sie_triton.__version__
 DISTRIBUTIONS = ("sie_triton_frontend", "sie_triton_sdk", "sie_triton")
+CLIENT_NEEDS = {"aiohttp", "certifi", "msgpack", "numpy", "urllib3"}
 SYSTEMS: Mapping[str, Mapping[str, str]] = {
     "linux": {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64"},
     "arm": {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "aarch64"},
@@ -140,7 +141,7 @@ def test_the_status_page_is_in_the_wheel_and_in_the_source(dry_run: tuple[Path, 
 def test_the_client_is_the_same_everywhere(dry_run: tuple[Path, str]) -> None:
     for system in SYSTEMS:
         for python in ("3.10", "3.13"):
-            assert asked(dry_run[0], "sie_triton_sdk", system, python) == {"httpx", "msgpack", "numpy"}
+            assert asked(dry_run[0], "sie_triton_sdk", system, python) == CLIENT_NEEDS
 
 
 @pytest.mark.parametrize("extra", ["cpu", "gpu", "light", "serve", "serve-gpu"])
@@ -294,12 +295,12 @@ def test_it_names_what_the_lock_pins_and_what_we_ask_for(bill: Any) -> None:
     ours = {f"{name.replace('_', '-')}=={VERSION}" for name in DISTRIBUTIONS}
     assert found - pinned == ours
     names = {component["name"] for component in bill["components"]}
-    assert {"torch", "transformers", "onnxruntime", "nvidia-pytriton", "numpy", "tokenizers", "httpx"} <= names
+    assert {"torch", "transformers", "onnxruntime", "nvidia-pytriton", "numpy", "tokenizers", "urllib3"} <= names
     # What only tests and checks need is no part of a release.
     assert not {"pytest", "ruff", "mypy", "fastembed", "moto"} & names
     needs = {entry["ref"]: entry["dependsOn"] for entry in bill["dependencies"]}
     assert f"pkg:pypi/sie-triton-frontend@{VERSION}" in needs[f"pkg:pypi/sie-triton@{VERSION}"]
-    assert any(ref.startswith("pkg:pypi/httpx@") for ref in needs[f"pkg:pypi/sie-triton-sdk@{VERSION}"])
+    assert any(ref.startswith("pkg:pypi/urllib3@") for ref in needs[f"pkg:pypi/sie-triton-sdk@{VERSION}"])
 
 
 def test_every_project_has_the_licence_beside_it() -> None:

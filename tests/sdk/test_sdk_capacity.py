@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sdk_server import KINDS, Canned, FakeTime, Kind, StubServer, call
+from sdk_server import KINDS, Canned, FakeTime, Kind, Step, StubServer, call
 from sie_sdk import ProvisioningError, RequestError, ServerError, _wire
 
 JSON = {"Content-Type": "application/json"}
@@ -98,7 +98,9 @@ def test_malformed_capacity(changes: dict[str, Any]) -> None:
 def test_waiting_polls_until_a_worker_is_there(kind: Kind) -> None:
     time = FakeTime()
     missing = Canned(404, JSON, b'{"detail": "Not Found"}')
-    with StubServer(missing, "hang up", gateway(), gateway(A100), gateway(L4)) as server:
+    # aiohttp asks once more itself for what changes nothing.
+    hangs_up: list[Step] = ["hang up"] if kind == "sync" else ["hang up", "hang up"]
+    with StubServer(missing, *hangs_up, gateway(), gateway(A100), gateway(L4)) as server:
         capacity = call(kind, server.url, "wait_for_capacity", "l4", time=time, poll_interval_s=2)
     assert capacity["worker_count"] == 1
     assert time.sleeps == [2, 2, 2, 2]

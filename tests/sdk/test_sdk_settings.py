@@ -180,12 +180,14 @@ def test_remote_and_pool_are_checked() -> None:
 
 
 def test_the_environment_is_read_when_the_client_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIE_BASE_URL", URL)
     monkeypatch.setenv("SIE_API_KEY", "k")
-    with SIEClient() as client:
-        assert client.base_url == URL
-        assert client._connections.client().headers["Authorization"] == "Bearer k"
-    assert SIEAsyncClient().base_url == URL
+    with StubServer(Canned(200, {}, b'{"models": []}')) as server:
+        monkeypatch.setenv("SIE_BASE_URL", server.url)
+        with SIEClient() as client:
+            assert client.base_url == server.url
+            client.list_models()
+        assert server.received[0].headers["authorization"] == "Bearer k"
+        assert SIEAsyncClient().base_url == server.url
 
 
 def test_connection_limits() -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import socket
-import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from sdk_server import KINDS, Canned, FakeTime, Kind, StubServer, call
-from sie_sdk import ProvisioningError, RequestError, SIEClient, SIEConnectionError, _connections, _wire
-from sie_sdk._retry import Failure, TransportFault
+from sie_sdk import ProvisioningError, RequestError, SIEClient, SIEConnectionError, _wire
 from sie_sdk.types import Item
 
 MSGPACK = {"Content-Type": "application/msgpack"}
@@ -76,7 +74,10 @@ def test_reading_from_a_server_that_is_not_there(kind: Kind, method: tuple[str, 
 def test_severed_connection_names_what_happened(kind: Kind, step: Any) -> None:
     with StubServer(step) as server, pytest.raises(SIEConnectionError, match="Connection lost mid-request") as caught:
         call(kind, server.url, *ENCODE, wait_for_capacity=False)
-    assert isinstance(caught.value.__cause__, httpx.RemoteProtocolError)
+    cause = caught.value.__cause__
+    assert f"({type(cause).__name__}); the peer closed the connection" in str(caught.value)
+    assert str(cause) in str(caught.value)
+    assert len(server.received) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,7 +94,7 @@ def test_severed_connection_names_what_happened(kind: Kind, step: Any) -> None:
 def test_read_timeout_is_never_retried(kind: Kind, options: dict[str, Any], keywords: dict[str, Any]) -> None:
     with StubServer("hang") as server, pytest.raises(SIEConnectionError, match="timed out waiting") as caught:
         call(kind, server.url, *ENCODE, client=options, **keywords)
-    assert isinstance(caught.value.__cause__, httpx.ReadTimeout)
+    assert isinstance(caught.value.__cause__, TimeoutError | asyncio.TimeoutError)
     assert len(server.received) == 1
 
 
@@ -161,7 +162,8 @@ def test_a_held_request_that_breaks_is_not_sent_again(kind: Kind) -> None:
     held = Canned(303, {"Location": "/r?__modal_attempt_token=t"})
     with StubServer(held, "hang up") as server, pytest.raises(SIEConnectionError):
         call(kind, server.url, *ENCODE)
-    assert [seen.method for seen in server.received] == ["POST", "GET"]
+    # aiohttp asks once more for what changes nothing; the POST is nobody's to repeat.
+    assert [seen.method for seen in server.received] == ["POST", "GET", "GET"][: 2 if kind == "sync" else 3]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -174,7 +176,10 @@ def test_compressed_answers(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_that_does_not_decompress(kind: Kind) -> None:
     broken = Canned(200, {**MSGPACK, "Content-Encoding": "gzip"}, b"not gzip")
-    with StubServer(broken) as server, pytest.raises(SIEConnectionError, match="DecodingError"):
+    with (
+        StubServer(broken) as server,
+        pytest.raises(SIEConnectionError, match=r"(?s)the exchange with .* failed \(.*decod"),
+    ):
         call(kind, server.url, *ENCODE)
     assert len(server.received) == 1
 
@@ -219,49 +224,6 @@ def test_version_skew_is_mentioned_once(version: str, warnings: int, caplog: pyt
         opened.encode("m", Item(text="x"))
         opened.encode("m", Item(text="x"))
     assert len(caplog.records) == warnings
-
-
-def subclasses(root: type[httpx.RequestError]) -> set[type[httpx.RequestError]]:
-    return {root}.union(*(subclasses(kind) for kind in root.__subclasses__()))
-
-
-def test_every_failure_of_the_http_library_is_ours() -> None:
-    abstract = {httpx.RequestError, httpx.TransportError, httpx.TimeoutException, httpx.NetworkError}
-    retried_or_named = set(_connections.KINDS)
-    final = {
-        httpx.CloseError,
-        httpx.DecodingError,
-        httpx.LocalProtocolError,
-        httpx.ProxyError,
-        httpx.TooManyRedirects,
-        httpx.UnsupportedProtocol,
-    }
-    known = subclasses(httpx.RequestError) - abstract - {httpx.ProtocolError}
-    assert known == retried_or_named | final
-    for kind in final:
-        assert _connections.failure(kind("x")).kind is TransportFault.OTHER
-
-
-@pytest.mark.parametrize(
-    ("cause", "transient"),
-    [
-        (ConnectionRefusedError(111, "refused"), True),
-        (socket.gaierror(socket.EAI_AGAIN, "later"), True),
-        (socket.gaierror(socket.EAI_NONAME, "unknown host"), False),
-        (PermissionError(13, "no"), False),
-        (ssl.SSLCertVerificationError("bad certificate"), False),
-        (OSError("All connection attempts failed"), True),
-    ],
-    ids=str,
-)
-def test_only_what_may_pass_is_retried(cause: Exception, transient: bool) -> None:
-    try:
-        try:
-            raise cause
-        except Exception as low:
-            raise httpx.ConnectError("cannot") from low
-    except httpx.ConnectError as error:
-        assert _connections.failure(error) == Failure(TransportFault.CONNECT, error, transient)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,11 +8,11 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from sie_sdk._connections import EXCHANGE_ERRORS, Connections, adopt, async_maker, failure, request
+from sie_sdk._connections import Connections, Make
 from sie_sdk._protocol import Flow, Outcome, Protocol, Send, Sleep
 from sie_sdk._reply import Reply
 from sie_sdk._retry import MAX_OOM_RETRIES, RetryTiming
-from sie_sdk._settings import resolve_settings
+from sie_sdk._settings import ClientSettings, resolve_settings
 from sie_sdk.client._common import VersionCheck, given_arguments, reduced, waiting_for
 from sie_sdk.images import convert_images_for_json
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import Self, Unpack
 
+    from sie_sdk.transport.common import AsyncHttp
     from sie_sdk.types import (
         CapacityInfo,
         EncodeKeywords,
@@ -105,10 +106,11 @@ class SIEAsyncClient:
         self._max_concurrency = max_concurrency
         self._turns: dict[tuple[int, asyncio.AbstractEventLoop], asyncio.Semaphore] = {}
         self._given = given
-        self._connections: Connections[httpx.AsyncClient] = Connections(
-            async_maker(settings, max_connections),
-            given=None if http_client is None else adopt(http_client, settings, max_connections),
+        self._connections: Connections[AsyncHttp] = Connections(
+            _maker(settings, max_connections, http_client),
+            given=http_client is not None,
             running_loop=_running_loop,
+            abandon=_abandon,
         )
         if http_client is not None:
             # Which proxies it uses is known to its owner only.
@@ -126,7 +128,7 @@ class SIEAsyncClient:
         """Close the connections. The client cannot be used afterwards."""
         http = self._connections.shut()
         if http is not None:
-            await http.aclose()
+            await http.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -341,11 +343,24 @@ class SIEAsyncClient:
 
     async def _send(self, send: Send) -> Outcome:
         http = self._connections.client()
-        try:
-            async with self._turn():
-                response = await http.send(request(http, send), follow_redirects=False)
-        except EXCHANGE_ERRORS as error:
-            return failure(error)
-        self._connections.saw(response)
-        self._version.see(response.headers)
-        return Reply(response.status_code, response.headers, response.content)
+        async with self._turn():
+            outcome = await http.exchange(send)
+        if isinstance(outcome, Reply):
+            self._version.see(outcome.headers)
+        return outcome
+
+
+def _maker(settings: ClientSettings, max_connections: int | None, given: httpx.AsyncClient | None) -> Make[AsyncHttp]:
+    # Imported here for the reason that `SIEClient` has, and because asyncio takes as long to import as NumPy.
+    if given is not None:
+        from sie_sdk.transport.with_httpx import HttpxAsyncHttp
+
+        return lambda opened: HttpxAsyncHttp(given, settings, max_connections, opened)
+    from sie_sdk.transport.with_aiohttp import AiohttpHttp, prepare
+
+    prepare(settings.proxy)
+    return lambda opened: AiohttpHttp(settings, max_connections, opened)
+
+
+def _abandon(http: AsyncHttp) -> None:
+    http.abandon()

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from sie_sdk._connections import EXCHANGE_ERRORS, Connections, adopt, failure, request, sync_maker
+from sie_sdk._connections import Connections, Make
 from sie_sdk._protocol import Flow, Outcome, Protocol, Send, Sleep
 from sie_sdk._reply import Reply
 from sie_sdk._retry import MAX_OOM_RETRIES, RetryTiming
-from sie_sdk._settings import resolve_settings
+from sie_sdk._settings import ClientSettings, resolve_settings
 from sie_sdk.client._common import VersionCheck, given_arguments, reduced, waiting_for
 from sie_sdk.images import convert_images_for_json
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import Self, Unpack
 
+    from sie_sdk.transport.common import Http
     from sie_sdk.types import (
         CapacityInfo,
         EncodeKeywords,
@@ -104,9 +105,8 @@ class SIEClient:
             remote=remote,
         )
         self._given = given
-        self._connections: Connections[httpx.Client] = Connections(
-            sync_maker(settings, max_connections),
-            given=None if http_client is None else adopt(http_client, settings, max_connections),
+        self._connections: Connections[Http] = Connections(
+            _maker(settings, max_connections, http_client), given=http_client is not None
         )
         if http_client is not None:
             # Which proxies it uses is known to its owner only.
@@ -351,12 +351,21 @@ class SIEClient:
                 outcome = self._send(step)
 
     def _send(self, send: Send) -> Outcome:
-        http = self._connections.client()
-        try:
-            response = http.send(request(http, send), follow_redirects=False)
-        except EXCHANGE_ERRORS as error:
-            return failure(error)
-        self._connections.saw(response)
-        self._latest.revision = response.headers.get("x-sie-model-revision") or None
-        self._version.see(response.headers)
-        return Reply(response.status_code, response.headers, response.content)
+        outcome = self._connections.client().exchange(send)
+        if isinstance(outcome, Reply):
+            self._latest.revision = outcome.headers.get("x-sie-model-revision") or None
+            self._version.see(outcome.headers)
+        return outcome
+
+
+def _maker(settings: ClientSettings, max_connections: int | None, given: httpx.Client | None) -> Make[Http]:
+    # Imported here, so that nothing is left to import when a connection is made: a child that is forked while a
+    # thread of the parent is importing waits for that import forever.
+    if given is not None:
+        from sie_sdk.transport.with_httpx import HttpxHttp
+
+        return lambda opened: HttpxHttp(given, settings, max_connections, opened)
+    from sie_sdk.transport.with_urllib3 import Urllib3Http, prepare
+
+    prepare(settings.proxy)
+    return lambda opened: Urllib3Http(settings, max_connections, opened)
