@@ -60,6 +60,7 @@ FOREIGN_OPTIONS: Mapping[str, str] = {
     "--check": "python -m sie_triton.pages",
     "--all": "python -m benchmarks.run",
     "--peer": "python -m benchmarks.run",
+    "--sdk": "python -m benchmarks.lone",
     "--side": "python -m benchmarks.paired",
     "--no-deps": "pip",
     "--linearity": "python -m benchmarks.run",
