@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from sie_sdk.errors import SIEConnectionError
+from sie_sdk.transport.common import CLOSED
 
 HttpClient = TypeVar("HttpClient")
 Make: TypeAlias = Callable[[Callable[[socket.socket], None]], HttpClient]
@@ -76,7 +77,7 @@ class Connections(Generic[HttpClient]):
         process.
         """
         if self._closed:
-            raise RuntimeError("Cannot send a request, as the client has been closed.")
+            raise RuntimeError(CLOSED)
         held = self._held.get(_process())
         if held is None:
             # Reached before `_after_fork` only where the fork bypassed Python.

@@ -9,6 +9,8 @@ import gc
 import logging
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +23,14 @@ import aiohttp
 import httpx
 import pytest
 from certificates import write_pair
-from sdk_server import KINDS, Canned, Kind, StubServer, call
+from sdk_server import KINDS, Canned, Kind, Received, StubServer, call
 from sie_sdk import SIEAsyncClient, SIEClient
 from sie_sdk._protocol import Outcome, Send
 from sie_sdk._reply import Reply
 from sie_sdk._retry import Failure, TransportFault
 from sie_sdk._settings import resolve_settings
-from sie_sdk.transport import with_aiohttp, with_httpx
-from sie_sdk.transport.common import is_transient
+from sie_sdk.transport import with_aiohttp, with_httpx, with_urllib3
+from sie_sdk.transport.common import CLOSED, is_transient
 from sie_sdk.types import Item
 from test_sdk_transport import ENCODE, GOOD, free_port
 
@@ -43,9 +45,10 @@ def exchange(
     connect_s: float = 20.0,
     read_s: float = 20.0,
     proxy: str | None = None,
+    api_key: str | None = None,
 ) -> Outcome:
     """One POST through the library of a client."""
-    settings = replace(resolve_settings(url), proxy=proxy)
+    settings = replace(resolve_settings(url, api_key=api_key), proxy=proxy)
     send = Send("POST", "/v1/encode/m", {}, body, connect_s, read_s)
 
     async def asynchronous() -> Outcome:
@@ -57,13 +60,36 @@ def exchange(
 
     if kind == "async":
         return asyncio.run(asynchronous())
-    from sie_sdk.transport.with_urllib3 import Urllib3Http
-
-    http = Urllib3Http(settings, None, lambda _: None)
+    http = with_urllib3.Urllib3Http(settings, None, lambda _: None)
     try:
         return http.exchange(send)
     finally:
         http.close()
+
+
+def exchanges(kind: Kind, url: str, bodies: list[bytes], *, pause_s: float = 0.0) -> list[Outcome]:
+    """Several POSTs through one client, with pauses in which nothing runs."""
+    settings = resolve_settings(url)
+    sends = [Send("POST", "/v1/encode/m", {}, body, 20, 20) for body in bodies]
+    found = []
+    if kind == "sync":
+        http = with_urllib3.Urllib3Http(settings, None, lambda _: None)
+        for send in sends:
+            found.append(http.exchange(send))
+            time.sleep(pause_s)
+        http.close()
+        return found
+
+    async def make() -> with_aiohttp.AiohttpHttp:
+        return with_aiohttp.AiohttpHttp(settings, None, lambda _: None)
+
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        asynchronous = loop.run_until_complete(make())
+        for send in sends:
+            found.append(loop.run_until_complete(asynchronous.exchange(send)))
+            time.sleep(pause_s)
+        loop.run_until_complete(asynchronous.close())
+    return found
 
 
 @contextlib.contextmanager
@@ -94,6 +120,14 @@ def listening(serve: Serve) -> Iterator[int]:
 
 def silent(_: socket.socket) -> None:
     """Read nothing and say nothing."""
+
+
+def received(connection: socket.socket) -> bytes:
+    """What came; nothing of a connection that the test has closed."""
+    try:
+        return connection.recv(65536)
+    except OSError:
+        return b""
 
 
 def kind_of(outcome: Outcome) -> tuple[TransportFault, bool]:
@@ -259,6 +293,157 @@ def test_a_free_connection_is_waited_for_no_longer_than_an_answer() -> None:
     assert words <= {"Failed to connect", "Request timed out"}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_interim_answers_are_none(kind: Kind) -> None:
+    """One that was taken for the answer would leave the real one to the next call."""
+
+    def hinting(connection: socket.socket) -> None:
+        while asked := received(connection):
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+            time.sleep(0.05)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + asked[-1:])
+
+    with listening(hinting) as port:
+        outcomes = exchanges(kind, f"http://127.0.0.1:{port}", [b"1", b"2", b"3"])
+    assert [one.body for one in outcomes if isinstance(one, Reply)] == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_connection_that_was_closed_meanwhile_is_not_used(kind: Kind) -> None:
+    """Also where the event loop stood still, and has not heard of it."""
+    opened = []
+
+    def leaving(connection: socket.socket) -> None:
+        opened.append(connection)
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with listening(leaving) as port:
+        outcomes = exchanges(kind, f"http://127.0.0.1:{port}", [b"1", b"2", b"3"], pause_s=0.2)
+    assert [type(one) for one in outcomes] == [Reply] * 3
+    assert len(opened) == 3
+
+
+def test_a_connection_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies between may have forgotten it without a word, and then there is no answer."""
+    opened = []
+
+    def serve(connection: socket.socket) -> None:
+        opened.append(connection)
+        while received(connection):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    monkeypatch.setattr("sie_sdk.transport.with_urllib3.KEPT_S", 0.2)
+    with listening(serve) as port:
+        exchanges("sync", f"http://127.0.0.1:{port}", [b"1", b"2"])
+        exchanges("sync", f"http://127.0.0.1:{port}", [b"1", b"2"], pause_s=0.3)
+    assert len(opened) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_body_that_is_taken_slowly_is_in_time(kind: Kind) -> None:
+    """The limit is for each piece."""
+
+    def slowly(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        left = 16 << 20
+        while left > 0:
+            left -= len(connection.recv(1 << 18))
+            time.sleep(0.01)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with listening(slowly) as port:
+        begun = time.monotonic()
+        outcome = exchange(kind, f"http://127.0.0.1:{port}", body=bytes(16 << 20), read_s=0.5)
+    assert isinstance(outcome, Reply), outcome
+    assert time.monotonic() - begun > 0.6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_time_is_no_time(kind: Kind) -> None:
+    with listening(silent) as port:
+        outcome = exchange(kind, f"http://127.0.0.1:{port}", read_s=0)
+    assert kind_of(outcome)[0] is TransportFault.READ_TIMEOUT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_long_header(kind: Kind) -> None:
+    with StubServer(Canned(200, {**GOOD.headers, "X-Long": "x" * 20_000}, GOOD.body)) as server:
+        assert call(kind, server.url, *ENCODE)["dense"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_name_that_can_be_nobodys_is_not_tried_again(kind: Kind) -> None:
+    try:
+        outcome = exchange(kind, f"http://{'a' * 70}.example")
+    except ValueError:
+        return
+    assert kind_of(outcome) == (TransportFault.CONNECT, False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", ["a\ud800b", "a\nb", "a\x7f"])
+def test_ids_that_make_no_url(kind: Kind, model: str) -> None:
+    with pytest.raises(ValueError, match="model id"):
+        call(kind, "http://127.0.0.1:9", "encode", model, Item(text="x"))
+
+
+@pytest.mark.parametrize("model", ["a%41b", "a?", "x?y=a b", "a+b", "é", "a/../b", "~a'(b)", "a%zz"])
+def test_both_clients_ask_for_the_same(model: str) -> None:
+    with StubServer(GOOD) as server:
+        for kind in KINDS:
+            call(kind, server.url, "encode", model, Item(text="x"))
+    assert len({seen.path for seen in server.received}) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", ["ключ", "a\0b", "a\r\nX-Other: b", "é"])
+def test_values_that_no_header_has(kind: Kind, value: str) -> None:
+    with pytest.raises(ValueError, match="printable ASCII"):
+        call(kind, "http://127.0.0.1:9", *ENCODE, client={"api_key": value})
+    with pytest.raises(ValueError, match="printable ASCII"):
+        call(kind, "http://127.0.0.1:9", *ENCODE, gpu=value)
+
+
+@pytest.mark.parametrize("client", [SIEClient, SIEAsyncClient])
+def test_certificates_are_read_when_a_client_is_made(
+    client: type[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that read them after a fork might wait for a lock that nobody holds any more."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(OSError, match="No such file"):
+        client("https://sie.example")
+
+
+def test_closing_ends_calls_that_wait_for_a_connection() -> None:
+    def late(_: Received) -> Canned:
+        time.sleep(1)
+        return GOOD
+
+    with StubServer(late) as server, ThreadPoolExecutor(3) as threads:
+        client = SIEClient(server.url, max_connections=1)
+        calls = [threads.submit(client.encode, "m", Item(text="x"), wait_for_capacity=False) for _ in range(3)]
+        time.sleep(0.3)
+        client.close()
+        ends = sorted(str(one.exception(10)) for one in calls)
+    assert ends == [CLOSED, CLOSED, "None"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 does not tell who cancelled a task")
+def test_closing_cancels_nobodys_task() -> None:
+    async def several(url: str) -> list[Any]:
+        client = SIEAsyncClient(url, max_connections=1, read_timeout_s=1)
+        calls = [asyncio.create_task(client.encode("m", Item(text="x"), wait_for_capacity=False)) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        await client.close()
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    with StubServer("hang") as server:
+        found = asyncio.run(several(server.url))
+    assert [one for one in found if isinstance(one, asyncio.CancelledError)] == []
+
+
 # Proxies
 
 
@@ -277,7 +462,9 @@ def test_a_proxy_that_gives_no_tunnel(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_tunnel_through_a_proxy(kind: Kind, tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("user", ["", "me:s%20ecret@"])
+def test_a_tunnel_through_a_proxy(kind: Kind, user: str, tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy gets its own credentials, and never the server's."""
     asked: list[bytes] = []
 
     def tunnel(connection: socket.socket) -> None:
@@ -290,11 +477,14 @@ def test_a_tunnel_through_a_proxy(kind: Kind, tls: Tls, monkeypatch: pytest.Monk
     for library in ("with_urllib3", "with_aiohttp"):
         monkeypatch.setattr(f"sie_sdk.transport.{library}.certificates", tls.trusted)
     with listening(tunnel) as port:
-        outcome = exchange(kind, "https://127.0.0.1:444", proxy=f"http://me:s%20ecret@127.0.0.1:{port}")
+        outcome = exchange(
+            kind, "https://127.0.0.1:444", proxy=f"http://{user}127.0.0.1:{port}", api_key="of-the-server"
+        )
     assert isinstance(outcome, Reply), outcome
     assert outcome.body == b"here"
     assert asked[0].startswith(b"CONNECT 127.0.0.1:444 HTTP/1.")
-    assert base64.b64encode(b"me:s ecret") in asked[0]
+    assert (base64.b64encode(b"me:s ecret") in asked[0]) is bool(user)
+    assert b"of-the-server" not in asked[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -341,6 +531,24 @@ def test_event_loops_that_end_without_close_are_no_alarm(caplog: pytest.LogCaptu
         use(server.url)
         gc.collect()
     assert [record for record in caplog.records if "nclosed" in record.getMessage()] == []
+
+
+FORGETFUL = """
+import asyncio, sys
+from sie_sdk import SIEAsyncClient
+from sie_sdk.types import Item
+client = SIEAsyncClient(sys.argv[1])
+for _ in range(2):
+    asyncio.run(client.encode("m", Item(text="x")))
+"""
+
+
+def test_a_client_that_is_forgotten_says_nothing_at_the_end() -> None:
+    with StubServer(GOOD) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", FORGETFUL, server.url], capture_output=True, text=True, check=False, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def subclasses(root: type[Any]) -> set[type[Any]]:

@@ -9,11 +9,13 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import certifi
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
 from sie_sdk._protocol import Outcome, Send
 from sie_sdk._settings import ClientSettings
@@ -24,7 +26,14 @@ Opened: TypeAlias = Callable[[socket.socket], None]
 MOST_CONNECTIONS: Final = 100
 """How many are open at once where the caller sets no limit."""
 
+KEPT_S: Final = 5.0
+"""Seconds for which a connection that nobody uses is kept: what lies between may forget it without a word."""
+
+CLOSED: Final = "Cannot send a request, as the client has been closed."
+
+_LEAST_S: Final = 0.001
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
 class Http(Protocol):
@@ -51,23 +60,49 @@ class AsyncHttp(Protocol):
 
 
 def headers_of(settings: ClientSettings) -> dict[str, str]:
-    """The headers that go with every request. A user and password in the base URL become basic authentication."""
+    """The headers that go with every request. A user and password in the base URL become basic authentication.
+
+    Raises `ValueError` as `checked` does.
+    """
     headers = dict(settings.headers)
     parts = urlsplit(settings.base_url)
     if parts.username or parts.password:
-        both = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-        headers["Authorization"] = f"Basic {base64.b64encode(both.encode()).decode()}"
+        headers["Authorization"] = basic(f"{parts.username or ''}:{parts.password or ''}")
+    return dict(checked(headers))
+
+
+def basic(credentials: str) -> str:
+    """The value of a header for `user:password` as it stands in a URL."""
+    user, _, password = credentials.partition(":")
+    return f"Basic {base64.b64encode(f'{unquote(user)}:{unquote(password)}'.encode()).decode()}"
+
+
+def checked(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The same headers. Raises `ValueError` for a value that no header can have: libraries would each send another."""
+    for name, value in headers.items():
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"the value for the header {name} has a character beyond printable ASCII")
     return headers
 
 
-def absolute(settings: ClientSettings, url: str) -> str:
-    """A `Send`'s URL as a whole, without credentials. Raises `ValueError` if the model id in it makes none."""
+def whole(settings: ClientSettings, url: str) -> str:
+    """A `Send`'s URL, quoted, without credentials and fragment. Raises `ValueError` if the model id makes none."""
     if found := _CONTROL.search(url):
         raise ValueError(f"the model id makes no valid URL: it has the character {found[0]!r}")
-    if not url.startswith("/"):
-        return url
-    parts = urlsplit(settings.base_url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{url}"
+    if url.startswith("/"):
+        parts = urlsplit(settings.base_url)
+        url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{url}"
+    try:
+        url.encode()
+        parsed = parse_url(url)
+        return parsed._replace(query=parsed.query or None, fragment=None).url
+    except (LocationParseError, UnicodeError) as error:
+        raise ValueError(f"the server's address and the model id make no valid URL: {error}") from error
+
+
+def seconds(limit: float) -> float | None:
+    """A limit as the libraries take it: None is none, and 0 is no word for that."""
+    return None if limit == float("inf") else max(limit, _LEAST_S)
 
 
 def certificates() -> ssl.SSLContext:
