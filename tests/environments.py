@@ -35,19 +35,23 @@ class Wanted:
     beside: tuple[str, ...] = ()
 
 
+SDK_NEEDS = ("aiohttp", "certifi", "msgpack", "numpy", "urllib3")
+"""What our SDK asks for."""
+
 ENVIRONMENTS: Mapping[str, Wanted] = {
     "official-0.10.1": Wanted(("3.12",), ("sie-sdk==0.10.1", "openai", "cohere==7.3.1")),
     # These need many packages.
     "rerank-clients": Wanted(("3.12",), ("litellm==1.110.2", "langchain-cohere==0.6.0", "langchain-community==0.4.2")),
     "image-clients": Wanted(("3.12",), ("sie-sdk==0.10.1", "sie-llamaindex==0.10.1", "langchain-openai")),
     # The newest, and the oldest that Fastembed's classes of ours serve, which has `add` and `query`.
-    "qdrant-client-1.20.0": Wanted(("3.12",), ("qdrant-client==1.20.0",), ("httpx", "msgpack", "numpy")),
-    "qdrant-client-1.14.3": Wanted(("3.12",), ("qdrant-client==1.14.3",), ("httpx", "msgpack", "numpy")),
+    "qdrant-client-1.20.0": Wanted(("3.12",), ("qdrant-client==1.20.0",), SDK_NEEDS),
+    "qdrant-client-1.14.3": Wanted(("3.12",), ("qdrant-client==1.14.3",), SDK_NEEDS),
     # What both SDKs import, and what builds ours.
     "sdk-installations": Wanted(
         ("3.12",),
         (
-            "aiohttp>=3.9,<4",
+            "aiohttp>=3.12,<4",
+            "certifi>=2024.7.4",
             "hatchling>=1.24",
             "httpx>=0.28,<1",
             "msgpack-numpy>=0.4,<1",
@@ -55,6 +59,7 @@ ENVIRONMENTS: Mapping[str, Wanted] = {
             "numpy>=2,<3",
             "pillow>=12.2.0",
             "pyyaml>=6,<7",
+            "urllib3>=2.0.7,<3",
             "websockets>=14,<15",
         ),
     ),
