@@ -24,6 +24,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def main() -> None:
         for name, (way, checkout) in ways.items():
             one = _Way(replace(asked, way=way), checkout)
             stack.callback(one.close)
-            measures[name] = lambda one=one: one.measure(given.seconds)  # type: ignore[misc]
+            measures[name] = partial(one.measure, given.seconds)
         measures |= _peers(given.peer, given.seconds, stack)
         found: dict[str, list[dict[str, float]]] = {name: [] for name in measures}
         for number in range(given.rounds + 1):

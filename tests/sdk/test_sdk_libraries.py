@@ -458,7 +458,8 @@ def test_a_proxy_that_gives_no_tunnel(kind: Kind) -> None:
     with listening(refuse) as port:
         outcome = exchange(kind, "https://sie.example", proxy=f"http://127.0.0.1:{port}")
     assert kind_of(outcome)[0] is TransportFault.OTHER
-    assert "403" in str(outcome.error)  # type: ignore[union-attr]
+    assert isinstance(outcome, Failure)
+    assert "403" in str(outcome.error)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -110,7 +110,7 @@ class SIEAsyncClient:
             _maker(settings, max_connections, http_client),
             given=http_client is not None,
             running_loop=_running_loop,
-            abandon=_abandon,
+            abandon=lambda http: http.abandon(),
         )
         if http_client is not None:
             # Which proxies it uses is known to its owner only.
@@ -360,7 +360,3 @@ def _maker(settings: ClientSettings, max_connections: int | None, given: httpx.A
 
     prepare(settings.proxy)
     return lambda opened: AiohttpHttp(settings, max_connections, opened)
-
-
-def _abandon(http: AsyncHttp) -> None:
-    http.abandon()
